@@ -1,0 +1,39 @@
+# make train: environment, installation, training on the embedded data. make test: the same for the tests.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.PHONY: train test fast check format docs clean
+train: $(VENV)/.installed
+	$(BIN)/python -m mrl_jax.train $(ARGS)
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+fast: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m "not slow and not bench" $(ARGS)
+
+check: $(VENV)/.installed-test
+	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
+
+format: $(VENV)/.installed-test
+	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+docs: $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --constraint requirements.txt --editable '.[docs]'
+	$(BIN)/python -m pdoc --math --docformat google --output-directory site mrl_jax
+
+clean:
+	rm -rf $(VENV) build *.egg-info
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: setup.cfg pyproject.toml requirements.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --constraint requirements.txt --editable .
+	touch $@
+
+$(VENV)/.installed-test: setup.cfg pyproject.toml requirements.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --constraint requirements.txt --editable '.[test]'
+	touch $@ $(VENV)/.installed

@@ -1,0 +1,91 @@
+"""Learning cross-modal retrieval from noisy labels, in JAX and Flax.
+
+Names load on first use: importing the package itself brings neither JAX nor any data library.
+"""
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mrl_jax.config import Config, preset
+    from mrl_jax.data import Dataset, load_dataset
+    from mrl_jax.encoders import Encoder
+    from mrl_jax.errors import InputError, NonFiniteLossError
+    from mrl_jax.eval import evaluate
+    from mrl_jax.losses import contrastive_loss, mrl_loss, robust_clustering_loss, soft_assignment
+    from mrl_jax.noise import NoiseSpec, inject_noise
+    from mrl_jax.retrieval import mean_average_precision
+    from mrl_jax.run import Run, load_run
+    from mrl_jax.train import Result, train
+    from mrl_jax.train_step import TrainState, train_step
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Config",
+    "Dataset",
+    "Encoder",
+    "InputError",
+    "NoiseSpec",
+    "NonFiniteLossError",
+    "Result",
+    "Run",
+    "TrainState",
+    "contrastive_loss",
+    "evaluate",
+    "inject_noise",
+    "load_dataset",
+    "load_run",
+    "mean_average_precision",
+    "mrl_loss",
+    "preset",
+    "robust_clustering_loss",
+    "soft_assignment",
+    "train",
+    "train_step",
+]
+
+_HOME = {
+    "config": ("Config", "preset"),
+    "data": ("Dataset", "load_dataset"),
+    "encoders": ("Encoder",),
+    "errors": ("InputError", "NonFiniteLossError"),
+    "eval": ("evaluate",),
+    "losses": ("contrastive_loss", "mrl_loss", "robust_clustering_loss", "soft_assignment"),
+    "noise": ("NoiseSpec", "inject_noise"),
+    "retrieval": ("mean_average_precision",),
+    "run": ("Run", "load_run"),
+    "train": ("Result", "train"),
+    "train_step": ("TrainState", "train_step"),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+
+class _Package(ModuleType):
+    """`mrl_jax.train` and `mrl_jax.train_step` are functions, although modules of the same name define them.
+
+    Importing a submodule sets it as an attribute of its package; here its function of that name takes the place, so
+    that `from mrl_jax import train` gives the same thing whatever was imported before.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, ModuleType) and name in _MODULE_OF:
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    setattr(sys.modules[__name__], name, value)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,177 @@
+"""Checkpoints of a run: the one file that knows Orbax.
+
+A checkpoint holds a `TrainState` and the preprocessing statistics fitted on the training split, under the number of
+epochs done. Saving is asynchronous; a save that was interrupted leaves only a temporary folder, which no reader sees.
+"""
+
+import logging
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from mrl_jax.errors import InputError
+from mrl_jax.train_step import TrainState
+
+__all__ = ["Checkpoints", "MemoryCheckpoints", "Snapshot"]
+
+logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax narrates every save at INFO and WARNING
+
+
+class Snapshot(NamedTuple):
+    """What one checkpoint holds."""
+
+    state: TrainState
+    preprocess: Mapping[str, Mapping[str, Any]]
+
+
+class Checkpoints(AbstractContextManager["Checkpoints"]):
+    """The `checkpoints/` folder of a run. Leaving the context waits for saves under way.
+
+    Args:
+        folder: where checkpoints lie; created if it does not exist, unless `read_only`.
+        keep_last: how many of the latest to keep beside the best.
+        read_only: for readers, who never delete anything.
+    """
+
+    def __init__(self, folder: Path, keep_last: int = 2, read_only: bool = False) -> None:
+        self.folder = folder.absolute()
+        keep = preservation_policy.AnyPreservationPolicy(
+            [
+                preservation_policy.LatestN(keep_last),
+                # On equal mAP the earlier epoch is the best, as everywhere in this package.
+                preservation_policy.BestN(get_metric_fn=lambda m: (m["average"], -m["epoch"]), n=1),
+            ]
+        )
+        self._manager = ocp.CheckpointManager(
+            self.folder,
+            item_handlers=ocp.StandardCheckpointHandler(),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=keep,
+                best_fn=lambda m: m["average"],
+                create=not read_only,
+                read_only=read_only,
+                cleanup_tmp_directories=not read_only,
+            ),
+        )
+
+    def __exit__(self, *_: object) -> None:
+        self._manager.close()
+
+    def epochs(self) -> list[int]:
+        """Epochs with a complete checkpoint, ascending."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, epoch: int, snapshot: Snapshot, metrics: Mapping[str, float]) -> None:
+        """Start saving; returns once the arrays are copied, so that the state may be donated to the next epoch.
+
+        Args:
+            epoch: epochs done.
+            snapshot: what to save.
+            metrics: must hold `average` (validation mAP) and `epoch`, which decide what is kept.
+        """
+        # On CPU a save reads the device's own buffers; a private copy lets training overwrite them meanwhile.
+        copy = jax.tree.map(lambda x: np.array(x, copy=True), snapshot._asdict())
+        copy["state"] = copy["state"]._asdict()
+        self._manager.save(epoch, args=ocp.args.StandardSave(copy), metrics=dict(metrics))
+
+    def wait(self) -> None:
+        """Block until every save is on disk."""
+        self._manager.wait_until_finished()
+
+    def metrics(self, epoch: int) -> Mapping[str, float]:
+        """The metrics that were saved with an epoch."""
+        return self._manager.metrics(epoch)
+
+    def restore(self, epoch: int, template: Snapshot) -> Snapshot:
+        """Read the checkpoint of an epoch.
+
+        Args:
+            epoch: one of `epochs()`.
+            template: a snapshot of the structure, shapes and dtypes to expect; `jax.eval_shape` makes one for free.
+
+        Raises:
+            InputError: no such checkpoint, or it belongs to another configuration, or it is damaged.
+        """
+        if epoch not in self.epochs():
+            have = ", ".join(map(str, self.epochs())) or "none"
+            raise InputError(f"{self.folder}: no checkpoint of epoch {epoch}; there are: {have}")
+        expected = template._asdict() | {"state": template.state._asdict()}
+        found = self._described(epoch)
+        here = {p: (tuple(x.shape), np.dtype(x.dtype)) for p, x in _leaves(expected)}
+        for path in sorted(set(here) | set(found)):
+            if here.get(path) != found.get(path):
+                raise InputError(
+                    f"{self.folder}: checkpoint of epoch {epoch} belongs to another configuration: {path} is "
+                    f"{_told(found.get(path))}, config.json needs {_told(here.get(path))}; restore config.json"
+                )
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Sharding info not provided")
+                restored = self._manager.restore(epoch, args=ocp.args.StandardRestore(expected))
+        except Exception as error:  # Orbax and TensorStore raise many types for damaged files
+            raise InputError(
+                f"{self.folder}: checkpoint of epoch {epoch} cannot be read ({_first_line(error)})"
+            ) from error
+        return Snapshot(TrainState(**restored["state"]), restored["preprocess"])
+
+    def _described(self, epoch: int) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+        try:
+            tree = self._manager.item_metadata(epoch).tree
+            return {p: (tuple(x.shape), np.dtype(x.dtype)) for p, x in _leaves(tree)}
+        except Exception as error:
+            raise InputError(
+                f"{self.folder}: checkpoint of epoch {epoch} cannot be read ({_first_line(error)})"
+            ) from error
+
+
+class MemoryCheckpoints(AbstractContextManager["MemoryCheckpoints"]):
+    """`Checkpoints` for a run without a folder: keeps the best and the last snapshot on the device."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, tuple[Snapshot, Mapping[str, float]]] = {}
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def epochs(self) -> list[int]:
+        """Epochs that are kept, ascending."""
+        return sorted(self._kept)
+
+    def save(self, epoch: int, snapshot: Snapshot, metrics: Mapping[str, float]) -> None:
+        """Keep a copy, so that the state may be donated to the next epoch."""
+        self._kept[epoch] = jax.tree.map(jnp.array, snapshot), metrics
+        best = max(self._kept, key=lambda e: (self._kept[e][1]["average"], -e))
+        self._kept = {e: kept for e, kept in self._kept.items() if e in (best, epoch)}
+
+    def wait(self) -> None:
+        """Nothing is under way."""
+
+    def metrics(self, epoch: int) -> Mapping[str, float]:
+        """The metrics that were saved with an epoch."""
+        return self._kept[epoch][1]
+
+    def restore(self, epoch: int, template: Snapshot) -> Snapshot:
+        """The snapshot of an epoch."""
+        return self._kept[epoch][0]
+
+
+def _leaves(tree: Any) -> list[tuple[str, Any]]:
+    is_leaf: Callable[[Any], bool] = lambda x: hasattr(x, "shape") and hasattr(x, "dtype")  # noqa: E731
+    flat = jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_leaf)
+    return [("/".join(str(getattr(k, "key", getattr(k, "idx", getattr(k, "name", k)))) for k in p), x) for p, x in flat]
+
+
+def _told(description: tuple[tuple[int, ...], np.dtype] | None) -> str:
+    return "absent" if description is None else f"{description[1]} {list(description[0])}"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

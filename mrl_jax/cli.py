@@ -1,0 +1,43 @@
+"""What the commands share: one-line errors and exit codes."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from mrl_jax.errors import InputError, NonFiniteLossError
+
+__all__ = ["Parser", "run_command"]
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that reports an error as one line and knows no abbreviations."""
+
+    def __init__(self, **kwargs: object) -> None:
+        super().__init__(allow_abbrev=False, **kwargs)  # type: ignore[arg-type]
+
+    def error(self, message: str) -> NoReturn:
+        """Report bad usage like any other bad input: exit code 2."""
+        raise InputError(f"{message}; see {self.prog} --help")
+
+
+def run_command(command: Callable[[], object]) -> int:
+    """Run a command; report what a user can mend as one line on stderr.
+
+    Returns:
+        The exit code: 0 done, 2 bad input, 1 a run that failed, 130 interrupted.
+    """
+    try:
+        command()
+    except InputError as error:
+        return _report(error, 2)
+    except (NonFiniteLossError, OSError) as error:
+        return _report(error, 1)
+    except KeyboardInterrupt:
+        return _report("interrupted; --resume --workdir DIR goes on after the last complete epoch", 130)
+    return 0
+
+
+def _report(error: object, code: int) -> int:
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    return code

@@ -1,0 +1,179 @@
+"""The configuration of a run: one frozen dataclass, presets, JSON round trip. Light: imports neither JAX nor data."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+from mrl_jax.errors import InputError
+
+__all__ = ["PRESETS", "Config", "preset"]
+
+_LOSSES = ("rc", "ce")
+_SCALES = ("equation", "program")
+_INITS = ("uniform", "lecun_normal")
+_SCHEDULES = ("cosine", "cosine-hold", "constant")
+_KINDS = ("symmetric",)
+_SCOPES = ("modality", "instance")
+_PREPROCESS = ("none", "standardize", "l2")
+_PRECISIONS = ("float32", "tf32", "bfloat16")
+
+
+def _opt(default: Any, help: str, **metadata: Any) -> Any:
+    """A field with the help text of its flag and, where given, `choices`, `low`, `high` (bounds included)."""
+    return field(default=default, metadata={"help": help, **metadata})
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides the numbers of a run. Each field is a flag of `python -m mrl_jax.train`.
+
+    Raises:
+        InputError: a value of the wrong type or outside its range, on construction.
+    """
+
+    preset: str = _opt("custom", "named defaults")
+    data_path: str | None = _opt(None, "data of your own: .npz with {train,valid,test}_MODALITY and {...}_labels")
+    modalities: tuple[str, ...] = _opt((), "modalities to use, in this order; default: all in the file")
+    preprocess: tuple[str, ...] = _opt(
+        ("standardize",),
+        "one for all modalities or one each; standardize: centre columns, divide by one overall deviation",
+        choices=_PREPROCESS,
+    )
+    noise_rate: float = _opt(0.0, "share of training labels to redraw", low=0.0, high=1.0)
+    noise_kind: str = _opt("symmetric", "how labels are redrawn: uniform over all classes", choices=_KINDS)
+    noise_scope: str = _opt("modality", "draw for each modality, or once per instance", choices=_SCOPES)
+    loss: str = _opt("rc", "clustering loss: robust clustering or cross-entropy", choices=_LOSSES)
+    beta: float = _opt(0.9, "weight of the clustering loss; 1 - beta weighs the contrastive loss", low=0.0, high=1.0)
+    tau1: float = _opt(1.0, "temperature of the soft assignment", above=0.0)
+    tau2: float = _opt(1.0, "temperature of the contrastive loss", above=0.0)
+    self_similarity: bool = _opt(
+        False, "count a sample's similarity with itself (the paper's eq. 6; its program does not)"
+    )
+    contrastive_scale: str = _opt("equation", "eq. 7, or the authors' program (differs for m > 2)", choices=_SCALES)
+    epochs: int = _opt(30, "passes over the training split", low=1)
+    batch_size: int = _opt(100, "instances per step", low=1)
+    learning_rate: float = _opt(1e-4, "Adam's initial rate", above=0.0)
+    schedule: str = _opt("cosine", "of the rate; cosine-hold is the authors' program", choices=_SCHEDULES)
+    weight_decay: float = _opt(0.0, "decoupled weight decay", low=0.0)
+    clip_norm: float | None = _opt(None, "bound on the gradient's global norm; default: none", above=0.0)
+    hidden_dims: tuple[int, ...] = _opt((1024, 1024), "widths of the hidden layers", low=1)
+    embed_dim: int = _opt(512, "dimensions of the common space", low=1)
+    initializer: str = _opt("uniform", "of linear layers; uniform is the authors' program", choices=_INITS)
+    precision: str = _opt("float32", "of matrix products on accelerators", choices=_PRECISIONS)
+    seed: int = _opt(0, "seed of noise, initial parameters and batches", low=0, high=2**32 - 1)
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):
+            object.__setattr__(self, f.name, _checked(f, _hints()[f.name], getattr(self, f.name)))
+        if self.preset not in PRESETS:
+            raise InputError(f"unknown preset {self.preset!r}; choose from: {', '.join(PRESETS)}")
+        if len(set(self.modalities)) != len(self.modalities) or len(self.modalities) == 1:
+            raise InputError(f"modalities {' '.join(self.modalities)}: name two or more different ones")
+        if not self.preprocess:
+            raise InputError(
+                f"preprocess is empty; give one of {', '.join(_PREPROCESS)} for all modalities or one each"
+            )
+
+    @property
+    def matmul_precision(self) -> str:
+        """`precision` under the name that `jax.default_matmul_precision` knows."""
+        return "tensorfloat32" if self.precision == "tf32" else self.precision
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], source: str | Path = "configuration") -> "Config":
+        """The configuration that `to_json` wrote.
+
+        Raises:
+            InputError: a field is missing or unknown.
+        """
+        names = {f.name for f in dataclasses.fields(cls)}
+        if set(values) != names:
+            odd = ", ".join(sorted(names.symmetric_difference(values)))
+            raise InputError(
+                f"{source}: fields missing or unknown: {odd}; it was written by another version, train anew"
+            )
+        return cls(**values)
+
+
+_PAPER: dict[str, Any] = {
+    "modalities": ("image", "text"),
+    "preprocess": ("none",),
+    "noise_rate": 0.6,
+    "hidden_dims": (4096, 4096),
+    "epochs": 100,
+    "schedule": "cosine-hold",
+}
+
+# The paper states ranges of beta for the first two sets (Figure 4) and none for the others.
+PRESETS: dict[str, dict[str, Any]] = {
+    "emoji": {"modalities": ("image", "text"), "noise_rate": 0.6, "epochs": 20},
+    "wikipedia": {**_PAPER, "batch_size": 50, "beta": 0.7},
+    "inria-websearch": {**_PAPER, "batch_size": 200, "beta": 0.9},
+    "nus-wide": {**_PAPER, "batch_size": 500, "beta": 0.9},
+    "xmedianet": {**_PAPER, "batch_size": 500, "beta": 0.9},
+    "custom": {},
+}
+"""Preset -> what it sets differently from the defaults of `Config`."""
+
+
+def preset(name: str, **overrides: Any) -> Config:
+    """The configuration of a preset, with fields replaced.
+
+    Raises:
+        InputError: unknown preset, unknown field or bad value.
+    """
+    if name not in PRESETS:
+        raise InputError(f"unknown preset {name!r}; choose from: {', '.join(PRESETS)}")
+    unknown = sorted(set(overrides) - set(_hints()))
+    if unknown:
+        raise InputError(f"unknown configuration field {unknown[0]!r}; known: {', '.join(_hints())}")
+    return Config(**{"preset": name, **PRESETS[name], **overrides})
+
+
+def _hints() -> dict[str, Any]:
+    return get_type_hints(Config)
+
+
+def _checked(f: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
+    """`value` in the field's type, or an InputError with the field's name, the rule and what was given."""
+    if type(None) in get_args(hint):
+        if value is None:
+            return None
+        hint = next(a for a in get_args(hint) if a is not type(None))
+    if get_origin(hint) is tuple:
+        items = (value,) if isinstance(value, str | int | float) else value
+        if not isinstance(items, list | tuple):
+            raise InputError(f"{f.name} {value!r}: must be a list")
+        return tuple(_checked_one(f, get_args(hint)[0], v) for v in items)
+    return _checked_one(f, hint, value)
+
+
+def _checked_one(f: dataclasses.Field[Any], kind: Any, value: Any) -> Any:
+    if kind is str and isinstance(value, Path):
+        value = str(value)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if kind is float and is_number:
+        value = float(value)
+    if kind is int and isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise InputError(f"{f.name} {value!r}: must be of type {kind.__name__}")
+    if kind is float and not math.isfinite(value):
+        raise InputError(f"{f.name} {value}: must be finite")
+    rules = f.metadata
+    if "choices" in rules and value not in rules["choices"]:
+        raise InputError(f"{f.name} {value!r}: choose from {', '.join(rules['choices'])}")
+    if "above" in rules and not value > rules["above"]:
+        raise InputError(f"{f.name} {value}: must be greater than {rules['above']:g}")
+    if ("low" in rules and value < rules["low"]) or ("high" in rules and value > rules["high"]):
+        bounds = f"at least {rules['low']:g}" if "high" not in rules else f"in [{rules['low']:g}, {rules['high']:.10g}]"
+        raise InputError(f"{f.name} {value}: must be {bounds}")
+    return value

@@ -1,0 +1,158 @@
+"""Text and picture features that any new text or picture can be given too, in the very same space.
+
+Both are fixed functions of one row: nothing is fitted, so a query typed years later lands where the training rows
+are. Rows do not depend on the rows they come with. scikit-learn, scikit-image and Pillow are imported on the first
+call only: loading prepared features needs none of them.
+
+Shape letters: N rows, D features.
+"""
+
+import unicodedata
+from collections.abc import Sequence
+from os import PathLike
+from typing import Any
+
+import numpy as np
+
+from mrl_jax.errors import InputError
+
+__all__ = ["IMAGE_DIM", "TEXT_DIM", "image_features", "picture_array", "text_counts", "text_features", "weigh_counts"]
+
+TEXT_DIM = 512
+IMAGE_DIM = 784  # gradients 288, colors 64, thumbnail 432
+
+_SIDE = 72  # pixels; the size of the Twemoji pictures
+# The square root of each block's total variance over the training pictures. Dividing by it lets the three blocks
+# count alike even where a user only centers columns and divides the view by one overall standard deviation.
+_GRADIENT_SCALE, _COLOR_SCALE, _THUMBNAIL_SCALE = 0.75, 0.9, 5.5
+
+
+def text_features(texts: Sequence[str]) -> np.ndarray:
+    """Hash character n-grams (1 to 4 characters within words) into 512 signed counts, scaled to length 1.
+
+    Upper and lower case, "_", "-" and blanks, and Unicode compatibility forms (NFKC) make no difference. Any script
+    will do; unigrams are among the n-grams for the sake of Chinese and Japanese. Bit-identical to what the data set
+    stores.
+
+    Args:
+        texts: N texts. One without letters or digits or signs, such as "", gives a row of zeros.
+
+    Returns:
+        float32 [N, 512].
+
+    Raises:
+        InputError: `texts` is a single string or holds something else than strings.
+    """
+    return weigh_counts(text_counts(texts))
+
+
+def text_counts(texts: Sequence[str]) -> np.ndarray:
+    """Return the whole numbers behind `text_features`: int32 [N, 512]. Same arguments and errors."""
+    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+        raise InputError(f"texts is {_shorten(texts)}: it must be a sequence of strings; put a single text into a list")
+    if not len(texts):
+        return np.zeros((0, TEXT_DIM), np.int32)
+    from sklearn.feature_extraction.text import HashingVectorizer
+
+    vectorizer = HashingVectorizer(
+        analyzer="char_wb", ngram_range=(1, 4), n_features=TEXT_DIM, alternate_sign=True, norm=None, lowercase=False
+    )
+    return vectorizer.transform([_plain(text) for text in texts]).toarray().astype(np.int32)
+
+
+def weigh_counts(counts: np.ndarray) -> np.ndarray:
+    """Turn whole-number counts [N, D] into float32 [N, D] with rows of length 1 (rows of zeros stay)."""
+    counts = counts.astype(np.int64)
+    lengths = np.sqrt((counts * counts).sum(axis=1, keepdims=True))  # the sum is exact: no rounding to differ by
+    return (counts / np.maximum(lengths, 1)).astype(np.float32)
+
+
+def image_features(images: Sequence[Any]) -> np.ndarray:
+    """Describe how small pictures look: gradients, colors and a thumbnail, of about equal weight.
+
+    Columns: 288 square roots of the shares of 8 gradient directions in 6x6 cells of 12 pixels (HOG, normalized over
+    the whole picture); 64 square roots of the shares of 4x4x4 colors among the opaque pixels; 432 = 12x12 pixels of
+    RGB on white. Pictures of another size than 72x72 are scaled to fit and padded with transparent pixels. The data
+    set stores what this function gave at preparation (same bits with the same versions of Pillow and scikit-image,
+    within 1e-6 otherwise).
+
+    Args:
+        images: N of: path of a picture file, `PIL.Image.Image`, uint8 array [H, W, 3 or 4] (RGB or RGBA).
+
+    Returns:
+        float32 [N, 784].
+
+    Raises:
+        InputError: a picture cannot be read, or `images` is a single picture.
+    """
+    if isinstance(images, str | bytes | PathLike) or (isinstance(images, np.ndarray) and images.ndim != 4):
+        raise InputError(
+            f"images is {_shorten(images)}: it must be a sequence of pictures; put a single one into a list"
+        )
+    rows = [_features_of(picture_array(image)) for image in images]
+    return np.stack(rows) if rows else np.zeros((0, IMAGE_DIM), np.float32)
+
+
+def picture_array(image: Any) -> np.ndarray:
+    """Read one picture of any kind that `image_features` takes, as uint8 [72, 72, 4], RGBA.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        if isinstance(image, np.ndarray):
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (3, 4) or not image.size:
+                raise ValueError("arrays must be uint8 [height, width, 3 or 4]")
+            picture = Image.fromarray(image)
+        elif isinstance(image, Image.Image):
+            picture = image
+        else:
+            with Image.open(image) as opened:
+                picture = opened.copy()
+        picture = picture.convert("RGBA")
+    except (OSError, ValueError, TypeError, AttributeError, SyntaxError, Image.DecompressionBombError) as error:
+        what = f"{image.dtype} array {list(image.shape)}" if isinstance(image, np.ndarray) else _shorten(image)
+        raise InputError(
+            f"picture {what} cannot be read ({error}): give the path of a PNG or other picture file, a PIL image, "
+            "or a uint8 array [height, width, 3 or 4]"
+        ) from error
+    if picture.size != (_SIDE, _SIDE):
+        picture = ImageOps.pad(picture, (_SIDE, _SIDE), method=Image.Resampling.BICUBIC, color=(0, 0, 0, 0))
+    return np.asarray(picture)
+
+
+def _features_of(picture: np.ndarray) -> np.ndarray:
+    """Turn uint8 [72, 72, 4] into float32 [784]."""
+    from skimage.feature import hog
+
+    alpha = picture[..., 3:] / 255
+    on_white = picture[..., :3] / 255 * alpha + (1 - alpha)
+    # One block is the whole picture: normalizing each cell alone would make faint edges as strong as clear ones.
+    gradients = hog(
+        on_white,
+        orientations=8,
+        pixels_per_cell=(12, 12),
+        cells_per_block=(6, 6),
+        block_norm="L1-sqrt",
+        channel_axis=-1,
+    )
+
+    opaque = picture[picture[..., 3] >= 128][:, :3].astype(np.int64) // 64  # [pixels, 3], values 0..3
+    colors = np.bincount(opaque @ np.array([16, 4, 1]), minlength=64)
+    # Square roots: a few pixels of a rare color say more than their number.
+    shares = np.sqrt(colors / max(len(opaque), 1))
+
+    thumbnail = on_white.reshape(12, 6, 12, 6, 3).mean(axis=(1, 3)).ravel()
+    blocks = (gradients / _GRADIENT_SCALE, shares / _COLOR_SCALE, thumbnail / _THUMBNAIL_SCALE)
+    return np.concatenate(blocks).astype(np.float32)
+
+
+def _plain(text: str) -> str:
+    return unicodedata.normalize("NFKC", text).lower().replace("_", " ").replace("-", " ")
+
+
+def _shorten(value: Any) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else text[:77] + "..."

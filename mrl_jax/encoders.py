@@ -1,0 +1,75 @@
+"""Encoders onto the unit sphere, one per modality, and the class centres they share (paper, section 3.1).
+
+Shape letters: B batch, D features, L embedding dimensions, K classes.
+"""
+
+import math
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+__all__ = ["INITIALIZERS", "Encoder", "init_centers", "unit_rows"]
+
+INITIALIZERS = ("uniform", "lecun_normal")
+
+
+class Encoder(nn.Module):
+    """Multi-layer perceptron with ReLU whose output rows have unit length: f_i(x) / ||f_i(x)||.
+
+    Attributes:
+        hidden_dims: widths of the hidden layers; the paper uses (4096, 4096).
+        embed_dim: L; the paper uses 512.
+        initializer: "uniform" draws weights and biases from U(-1/sqrt(D), 1/sqrt(D)) with D the layer's input width, as
+            the authors' program does; "lecun_normal" is Flax's default (biases 0).
+    """
+
+    hidden_dims: Sequence[int] = (4096, 4096)
+    embed_dim: int = 512
+    initializer: str = "uniform"
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Embed features [..., D] as unit rows [..., L]."""
+        for width in self.hidden_dims:
+            x = nn.relu(self._dense(x, width))
+        return unit_rows(self._dense(x, self.embed_dim))
+
+    def _dense(self, x: Array, width: int) -> Array:
+        if self.initializer == "lecun_normal":
+            return nn.Dense(width)(x)
+        if self.initializer != "uniform":
+            raise ValueError(f"unknown initializer {self.initializer!r}; known: {', '.join(INITIALIZERS)}")
+        bound = 1.0 / math.sqrt(x.shape[-1])
+
+        def uniform(key: Array, shape: Sequence[int], dtype: jnp.dtype = jnp.float32) -> Array:
+            return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+        return nn.Dense(width, kernel_init=uniform, bias_init=uniform)(x)
+
+
+def unit_rows(x: Array) -> Array:
+    """Scale rows [..., L] to unit length. A zero row stays zero, with gradient zero instead of NaN.
+
+    Rows whose largest entry is below 2e-38 count as zero where the hardware flushes such numbers.
+    """
+    # The result does not depend on the scale of a row, so dividing by its largest entry first changes neither value
+    # nor gradient; it keeps the squares from over- and underflowing.
+    largest = jax.lax.stop_gradient(jnp.abs(x).max(axis=-1, keepdims=True))
+    is_zero = largest == 0
+    x = x / jnp.where(is_zero, 1.0, largest)
+    squared = jnp.square(x).sum(axis=-1, keepdims=True)
+    return jnp.where(is_zero, 0.0, x / jnp.sqrt(jnp.where(is_zero, 1.0, squared)))
+
+
+def init_centers(key: Array, num_classes: int, embed_dim: int) -> Array:
+    """Draw initial class centres, unit rows [K, L].
+
+    For K <= L they are columns of a random orthogonal L x L matrix, as in the authors' program; for K > L, where no
+    K orthogonal directions exist, independent directions, uniform on the sphere.
+    """
+    if num_classes <= embed_dim:
+        return jax.nn.initializers.orthogonal()(key, (num_classes, embed_dim), jnp.float32)
+    return unit_rows(jax.random.normal(key, (num_classes, embed_dim)))

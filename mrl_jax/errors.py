@@ -1,0 +1,11 @@
+"""Errors that a user can mend, told in one line."""
+
+__all__ = ["InputError", "NonFiniteLossError"]
+
+
+class InputError(ValueError):
+    """Bad input: what was given, the rule it breaks, the remedy. Commands print it as one line and exit with 2."""
+
+
+class NonFiniteLossError(FloatingPointError):
+    """The training loss became inf or NaN. The message names epoch and step; the last good checkpoint stays."""

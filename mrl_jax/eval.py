@@ -1,0 +1,134 @@
+"""Evaluate a run: checkpoint -> embeddings -> mAP of every direction.
+
+python -m mrl_jax.eval --workdir DIR [--split valid|test] [--checkpoint best|last|EPOCH] [--json [FILE]]
+"""
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from mrl_jax.cli import Parser, run_command
+from mrl_jax.data import SPLITS, load_dataset
+from mrl_jax.data.preprocess import apply_preprocess, kinds_for
+from mrl_jax.errors import InputError, NonFiniteLossError
+from mrl_jax.report import table
+from mrl_jax.retrieval import chance_map, cross_modal_map
+from mrl_jax.run import Run, RunFolder, embed_rows, load_run, recipe_of
+from mrl_jax.train_step import Recipe
+
+__all__ = ["evaluate", "main", "score"]
+
+
+def score(
+    recipe: Recipe, encoders: Sequence[Any], features: Mapping[str, Any], labels: Mapping[str, Any]
+) -> dict[str, Any]:
+    """mAP of every direction for preprocessed features.
+
+    Args:
+        recipe: the `Recipe` of the model.
+        encoders: parameters, one tree per modality, in the order of `features`.
+        features: modality -> [N, D], preprocessed.
+        labels: modality -> integers [N].
+
+    Returns:
+        `{"map": {"a->b": mAP, …}, "average": mean over the directions}`.
+
+    Raises:
+        NonFiniteLossError: an embedding is inf or NaN.
+    """
+    z = {m: embed_rows(recipe, p, x) for (m, x), p in zip(features.items(), encoders, strict=True)}
+    for m, rows in z.items():
+        if not bool(jax.numpy.isfinite(rows).all()):
+            raise NonFiniteLossError(f"the embeddings of {m} are not finite")
+    by_direction = cross_modal_map(z, labels)
+    return {"map": by_direction, "average": sum(by_direction.values()) / len(by_direction)}
+
+
+def evaluate(
+    run: Run | str | os.PathLike[str], data: Any = None, split: str = "test", checkpoint: str | int = "best"
+) -> dict[str, Any]:
+    """Evaluate a run on a split of its data.
+
+    Args:
+        run: the folder of a run, or a `Run` from `load_run`.
+        data: anything `load_dataset` takes; None for the data that the run's configuration names.
+        split: "train", "valid" or "test"; labels are those of the data set, without injected noise.
+        checkpoint: "best", "last" or a number of epochs; only used with a folder.
+
+    Returns:
+        `{"epoch", "split", "map": {"a->b": mAP}, "average", "chance": {"a->b": class prior}}`.
+
+    Raises:
+        InputError: no run, no such checkpoint or split, or data that do not fit the run.
+    """
+    if split not in SPLITS:
+        raise InputError(f"split {split!r}: choose from {', '.join(SPLITS)}")
+    recorded = None
+    if not isinstance(run, Run):
+        recorded = RunFolder.open(run).data() if data is None else None
+        run = load_run(run, checkpoint)
+    if data is None:
+        if run.config.preset == "custom" and run.config.data_path is None:
+            raise InputError("this run was trained on arrays in memory; pass them: evaluate(run, data)")
+        data = run.config.data_path or run.config.preset
+    dataset = load_dataset(data, run.modalities)
+    if recorded is not None and dataset.digest() != recorded["sha256"]:
+        raise InputError(f"data {str(data)!r} have changed since the run was trained; restore them")
+    rows = dataset.splits[split]
+    for m in run.modalities:
+        if (found := rows.features[m].shape[1]) != (width := len(run.preprocess[m]["mean"])):
+            raise InputError(f"{m} features have {found} columns; this run was trained on {width}")
+
+    kinds = kinds_for(run.modalities, run.config.preprocess)
+    features = {m: apply_preprocess(kinds[m], run.preprocess[m], rows.features[m]) for m in run.modalities}
+    with jax.default_matmul_precision(run.config.matmul_precision):
+        scores = score(recipe_of(run.config), run.state.encoders, features, rows.labels)
+    chance = {d: chance_map(*(rows.labels[m] for m in d.split("->"))) for d in scores["map"]}
+    return {"epoch": run.epoch, "split": split, **scores, "chance": chance}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    return run_command(lambda: _main(argv))
+
+
+def _main(argv: Sequence[str] | None) -> None:
+    parser = Parser(prog="python -m mrl_jax.eval", description="Retrieval scores of a run, exact, from its checkpoint.")
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of the run")
+    parser.add_argument("--split", default="test", choices=("valid", "test"))
+    parser.add_argument(
+        "--checkpoint", default="best", metavar="best|last|EPOCH", help="default: best by validation mAP"
+    )
+    parser.add_argument(
+        "--json", nargs="?", const="-", metavar="FILE", help="write JSON; without FILE to standard output"
+    )
+    args = parser.parse_args(argv)
+
+    scores = {"checkpoint": args.checkpoint, **evaluate(args.workdir, split=args.split, checkpoint=args.checkpoint)}
+    text = json.dumps(scores, indent=2, ensure_ascii=False)
+    if args.json == "-":
+        print(text)
+        return
+    if args.json:
+        _write_whole(Path(args.json), text + "\n")
+
+    title = f"{args.split}, epoch {scores['epoch']}"
+    print(table({title: scores, "chance": {"map": scores["chance"]}}))
+
+
+def _write_whole(path: Path, text: str) -> None:
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_text(text, "utf-8")
+        os.replace(part, path)
+    except OSError as error:
+        raise InputError(f"{str(path)!r} cannot be written ({error.strerror}); name another file") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

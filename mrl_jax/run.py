@@ -1,0 +1,281 @@
+"""The folder of a run: its files, written atomically, and `load_run`, which turns it back into a usable model.
+
+```
+config.json     every field of `Config`
+data.json       the data set: modalities, dimensions, classes, sizes, digest, attribution
+noise.json      noise spec, seed, wrong share per modality, digest of the given labels
+metrics.jsonl   one line per epoch
+checkpoints/    best and last epochs
+result.json     the test scores; there once the run is complete
+curves.png      learning curves
+```
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from mrl_jax.checkpoint import Checkpoints, Snapshot
+from mrl_jax.config import Config
+from mrl_jax.data.dataset import Dataset
+from mrl_jax.data.preprocess import apply_preprocess, kinds_for
+from mrl_jax.errors import InputError
+from mrl_jax.train_step import Recipe, TrainState, embed, init_state
+
+__all__ = ["Run", "RunFolder", "best_epoch", "load_run", "recipe_of"]
+
+_CONFIG, _DATA, _NOISE, _METRICS, _RESULT = "config.json", "data.json", "noise.json", "metrics.jsonl", "result.json"
+
+
+def recipe_of(config: Config) -> Recipe:
+    """The part of a configuration that `train_step` needs."""
+    names = {f.name for f in dataclasses.fields(Recipe)}
+    return Recipe(**{k: v for k, v in dataclasses.asdict(config).items() if k in names})
+
+
+def best_epoch(metrics: Sequence[Mapping[str, Any]]) -> int:
+    """The epoch with the highest average validation mAP, the earliest of equals."""
+    return max(metrics, key=lambda line: (line["valid"]["average"], -line["epoch"]))["epoch"]
+
+
+def describe(data: Dataset) -> dict[str, Any]:
+    """What `data.json` says of a data set."""
+    return {
+        "name": data.name,
+        "modalities": list(data.modalities),
+        "dims": data.dims,
+        "class_names": list(data.class_names),
+        "instances": {name: len(split) for name, split in data.splits.items()},
+        "sha256": data.digest(),
+        "metadata": dict(data.metadata),
+    }
+
+
+class RunFolder:
+    """Paths and files of a run. Every file appears whole or not at all."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.checkpoints = self.path / "checkpoints"
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str], config: Config) -> "RunFolder":
+        """Start a run in a new or empty folder.
+
+        Raises:
+            InputError: the folder holds anything already, or cannot be written.
+        """
+        folder = cls(path)
+        try:
+            if folder.path.exists() and any(folder.path.iterdir()):
+                held = "a run; --resume continues it" if (folder.path / _CONFIG).exists() else "other files"
+                raise InputError(f"workdir {str(path)!r} already holds {held}; name a new folder to start another")
+            folder.path.mkdir(parents=True, exist_ok=True)
+            folder.write(_CONFIG, config.to_json())
+        except OSError as error:
+            raise InputError(
+                f"workdir {str(path)!r} cannot be written ({error.strerror}); name another folder"
+            ) from error
+        return folder
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> "RunFolder":
+        """Open the folder of an existing run.
+
+        Raises:
+            InputError: no run lies there.
+        """
+        folder = cls(path)
+        if not (folder.path / _CONFIG).is_file():
+            raise InputError(f"workdir {str(path)!r} holds no run ({_CONFIG} is missing); name the folder of a run")
+        return folder
+
+    def config(self) -> Config:
+        """The run's configuration."""
+        return Config.from_json(self.read(_CONFIG), self.path / _CONFIG)
+
+    def read(self, name: str) -> Any:
+        """A JSON file of the run.
+
+        Raises:
+            InputError: missing or damaged.
+        """
+        try:
+            return json.loads((self.path / name).read_text("utf-8"))
+        except OSError as error:
+            raise InputError(f"{self.path / name} cannot be read ({error.strerror}); is the run complete?") from error
+        except ValueError as error:
+            raise InputError(f"{self.path / name} is damaged ({error}); restore it or train anew") from error
+
+    def write(self, name: str, value: Any) -> None:
+        """Write a JSON file in one move."""
+        self._replace(name, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def settle(self, data: Mapping[str, Any], noise: Mapping[str, Any]) -> None:
+        """Write `data.json` and `noise.json`, or compare with those that stand.
+
+        Raises:
+            InputError: the run was started with other data or other labels.
+        """
+        for name, value, digest in ((_DATA, data, "sha256"), (_NOISE, noise, "labels_sha256")):
+            if not (self.path / name).exists():
+                self.write(name, value)
+            elif (old := self.read(name)).get(digest) != value[digest]:
+                raise InputError(
+                    f"{self.path / name}: the run began with other {name.removesuffix('.json')} ({digest} "
+                    f"{str(old.get(digest))[:12]}, now {value[digest][:12]}); restore the data it began with"
+                )
+
+    def data(self) -> dict[str, Any]:
+        """What `data.json` says."""
+        return self.read(_DATA)
+
+    def noise(self) -> dict[str, Any]:
+        """What `noise.json` says."""
+        return self.read(_NOISE)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The complete lines of `metrics.jsonl`; a line cut short by a kill is left out."""
+        path = self.path / _METRICS
+        lines = path.read_text("utf-8").split("\n")[:-1] if path.exists() else []
+        try:
+            return [json.loads(line) for line in lines]
+        except ValueError as error:
+            raise InputError(f"{path} is damaged ({error}); train anew") from error
+
+    def rewind(self, epochs: int) -> list[dict[str, Any]]:
+        """Drop what was logged after the given number of epochs; returns the lines that stay."""
+        lines = self.metrics()[:epochs]
+        if len(lines) < epochs:
+            raise InputError(f"{self.path / _METRICS} has {len(lines)} lines for {epochs} epochs; train anew")
+        self._replace(_METRICS, "".join(_line(x) for x in lines))
+        return lines
+
+    def log(self, line: Mapping[str, Any]) -> None:
+        """Append one epoch to `metrics.jsonl`."""
+        with (self.path / _METRICS).open("a", encoding="utf-8") as file:
+            file.write(_line(line))
+
+    def result(self) -> dict[str, Any]:
+        """What `result.json` says."""
+        return self.read(_RESULT)
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        """Write `result.json`."""
+        self.write(_RESULT, result)
+
+    def _replace(self, name: str, text: str) -> None:
+        part = self.path / f".{name}.part"
+        with part.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(self.path / name)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained model with all it needs to embed new features.
+
+    Attributes:
+        config: its configuration.
+        epoch: epochs done at this checkpoint.
+        state: parameters and optimiser state.
+        preprocess: modality -> fitted statistics.
+        modalities: their names in order.
+        class_names: K names.
+    """
+
+    config: Config
+    epoch: int
+    state: TrainState
+    preprocess: Mapping[str, Mapping[str, Any]]
+    modalities: tuple[str, ...]
+    class_names: tuple[str, ...]
+
+    def embed(self, features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Embed raw features, preprocessing included.
+
+        Args:
+            features: modality -> [N, D]; any of the run's modalities, each with its own N.
+
+        Returns:
+            Modality -> unit rows [N, L].
+
+        Raises:
+            InputError: an unknown modality, another number of columns than in training, or values NaN or inf.
+        """
+        kinds = kinds_for(self.modalities, self.config.preprocess)
+        out = {}
+        for m, x in features.items():
+            if m not in kinds:
+                raise InputError(f"modality {m!r} is not in this run; it has: {', '.join(self.modalities)}")
+            x, width = np.asarray(x), len(self.preprocess[m]["mean"])
+            if x.ndim != 2 or x.shape[1] != width:
+                raise InputError(f"{m} features have shape {list(x.shape)}; this run was trained on [N, {width}]")
+            if not np.isfinite(x).all():
+                raise InputError(f"{m} features are not finite: remove or impute NaN and inf")
+            x = apply_preprocess(kinds[m], self.preprocess[m], x)
+            with jax.default_matmul_precision(self.config.matmul_precision):
+                out[m] = np.asarray(
+                    embed_rows(recipe_of(self.config), self.state.encoders[self.modalities.index(m)], x)
+                )
+        return out
+
+
+@partial(jax.jit, static_argnames="block")
+def embed_rows(recipe: Recipe, encoder: Any, x: jax.Array, block: int = 4096) -> jax.Array:
+    """Embed [N, D] as unit rows [N, L], in blocks so that hidden layers stay small."""
+    return jax.lax.map(lambda row: embed(recipe, (encoder,), (row,))[0], x, batch_size=min(block, len(x)))
+
+
+def load_run(workdir: str | os.PathLike[str], checkpoint: str | int = "best") -> Run:
+    """Load a model from the folder of a run, finished or not.
+
+    Args:
+        workdir: the folder.
+        checkpoint: "best" (by validation mAP), "last", or a number of epochs.
+
+    Raises:
+        InputError: no run, no such checkpoint, or a damaged one.
+    """
+    folder = RunFolder.open(workdir)
+    config, data = folder.config(), folder.data()
+    dims = [data["dims"][m] for m in data["modalities"]]
+    with Checkpoints(folder.checkpoints, read_only=True) as checkpoints:
+        epochs = checkpoints.epochs()
+        if not epochs:
+            raise InputError(f"{folder.checkpoints}: no complete checkpoint yet; wait for the first epoch to end")
+        if checkpoint == "best":
+            epoch = best_epoch(folder.metrics()[: epochs[-1]])
+        elif checkpoint == "last":
+            epoch = epochs[-1]
+        else:
+            try:
+                epoch = int(checkpoint)
+            except ValueError:
+                raise InputError(f"checkpoint {checkpoint!r}: choose best, last or a number of epochs") from None
+        snapshot = checkpoints.restore(epoch, template(config, dims, len(data["class_names"]), data["modalities"]))
+    return Run(config, epoch, *snapshot, tuple(data["modalities"]), tuple(data["class_names"]))
+
+
+def template(config: Config, dims: Sequence[int], num_classes: int, modalities: Sequence[str]) -> Snapshot:
+    """Shapes and dtypes of a run's checkpoints, without computing any."""
+    state = jax.eval_shape(lambda: init_state(recipe_of(config), jax.random.key(0), dims, num_classes))
+    preprocess = {
+        m: {"mean": jax.ShapeDtypeStruct((d,), np.float32), "scale": jax.ShapeDtypeStruct((), np.float32)}
+        for m, d in zip(modalities, dims, strict=True)
+    }
+    return Snapshot(state, preprocess)
+
+
+def _line(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n"

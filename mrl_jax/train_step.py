@@ -1,0 +1,257 @@
+"""Training as pure functions of arrays: state, one step, one epoch. Nothing here is compiled; callers wrap it in `jit`.
+
+Shape letters: M modalities, N training instances, B batch, S steps of an epoch, D features, L embedding, K classes.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+from jax.typing import ArrayLike
+
+from mrl_jax.encoders import Encoder, init_centers, unit_rows
+from mrl_jax.losses import mrl_loss
+
+__all__ = [
+    "SCHEDULES",
+    "Batch",
+    "Recipe",
+    "StepMetrics",
+    "TrainData",
+    "TrainState",
+    "embed",
+    "epoch_batches",
+    "init_state",
+    "learning_rate_at",
+    "train_epoch",
+    "train_step",
+]
+
+SCHEDULES = ("cosine", "cosine-hold", "constant")
+
+
+def _static(default: Any) -> Any:
+    return field(default=default, metadata={"static": True})
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Recipe:
+    """How to train: model, objective and optimiser.
+
+    A pytree whose leaves are the numbers that may differ between runs of one compiled program (`vmap` over them);
+    the rest is static, so that changing it compiles anew.
+
+    Attributes:
+        beta: weight of the clustering loss (eq. 8).
+        tau1: temperature of the soft assignment (eq. 2).
+        tau2: temperature of the contrastive loss (eq. 6).
+        learning_rate: Adam's rate before the schedule.
+        weight_decay: decoupled decay of the weight matrices (not biases, not centres), as in AdamW.
+        loss: clustering loss by name, a key of `mrl_jax.losses.CLUSTERING_LOSSES`.
+        self_similarity: count a sample's similarity with itself in eq. 6.
+        contrastive_scale: "equation" (eq. 7) or "program" (mean over all samples, twice).
+        hidden_dims: widths of the encoders' hidden layers.
+        embed_dim: L.
+        initializer: of the linear layers, see `Encoder`.
+        schedule: "cosine" decays from the rate to 0 once an epoch; "cosine-hold" runs one more epoch at the initial
+            rate first, as the authors' program does; "constant".
+        epochs: length of the schedule, the additional first epoch of "cosine-hold" included.
+        batch_size: B.
+        clip_norm: bound on the global norm of the gradient, or None.
+        adam_betas: decay of Adam's first and second moment.
+    """
+
+    beta: ArrayLike = 0.9
+    tau1: ArrayLike = 1.0
+    tau2: ArrayLike = 1.0
+    learning_rate: ArrayLike = 1e-4
+    weight_decay: ArrayLike = 0.0
+    loss: str = _static("rc")
+    self_similarity: bool = _static(False)
+    contrastive_scale: str = _static("equation")
+    hidden_dims: tuple[int, ...] = _static((4096, 4096))
+    embed_dim: int = _static(512)
+    initializer: str = _static("uniform")
+    schedule: str = _static("cosine")
+    epochs: int = _static(100)
+    batch_size: int = _static(100)
+    clip_norm: float | None = _static(None)
+    adam_betas: tuple[float, float] = _static((0.5, 0.999))
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder that every modality uses, with parameters of its own."""
+        return Encoder(self.hidden_dims, self.embed_dim, self.initializer)
+
+    @property
+    def optimizer(self) -> optax.GradientTransformation:
+        """Direction of the update: optional clipping, then Adam. Rate and decay are applied by `train_step`."""
+        clip = [] if self.clip_norm is None else [optax.clip_by_global_norm(self.clip_norm)]
+        return optax.chain(*clip, optax.scale_by_adam(*self.adam_betas))
+
+
+class TrainState(NamedTuple):
+    """All that training changes; arrays only.
+
+    Attributes:
+        encoders: parameters of the encoders, one tree per modality.
+        centers: class centres C [K, L]; unit rows at the start of every step.
+        optimizer: Adam's moments and count.
+        step: number of steps done, int32 scalar.
+    """
+
+    encoders: tuple[Any, ...]
+    centers: Array
+    optimizer: Any
+    step: Array
+
+
+class TrainData(NamedTuple):
+    """The training split on the device: features, one [N, D] per modality, and given labels [M, N]."""
+
+    features: tuple[Array, ...]
+    labels: Array
+
+
+class Batch(NamedTuple):
+    """One batch: features, one [B, D] per modality, labels [M, B], and mask [B], False in padded rows."""
+
+    features: tuple[Array, ...]
+    labels: Array
+    mask: Array
+
+
+class StepMetrics(NamedTuple):
+    """What a step reports, scalars (stacked to [S] by `train_epoch`): total loss, its two parts, size of the batch."""
+
+    loss: Array
+    clustering: Array
+    contrastive: Array
+    instances: Array
+
+
+def init_state(recipe: Recipe, key: Array, dims: Sequence[int], num_classes: int) -> TrainState:
+    """Draw encoders and centres.
+
+    Args:
+        recipe: model and optimiser.
+        key: a `jax.random.key`.
+        dims: number of features D of each modality.
+        num_classes: K.
+    """
+    keys = jax.random.split(key, len(dims) + 1)
+    encoders = tuple(
+        recipe.encoder.init(k, jnp.zeros((1, d), jnp.float32)) for k, d in zip(keys[:-1], dims, strict=True)
+    )
+    centers = init_centers(keys[-1], num_classes, recipe.embed_dim)
+    return TrainState(encoders, centers, recipe.optimizer.init((encoders, centers)), jnp.zeros((), jnp.int32))
+
+
+def embed(recipe: Recipe, encoders: Sequence[Any], features: Sequence[Array]) -> tuple[Array, ...]:
+    """Embed every modality: [B, D] each to unit rows [B, L] each. The numbers of rows may differ."""
+    return tuple(recipe.encoder.apply(p, x) for p, x in zip(encoders, features, strict=True))  # type: ignore[misc]
+
+
+def learning_rate_at(recipe: Recipe, epoch: ArrayLike) -> Array:
+    """Learning rate of an epoch, counted from 0; it changes between epochs only."""
+    if recipe.schedule == "constant":
+        share = jnp.zeros(())
+    elif recipe.schedule == "cosine":
+        share = jnp.asarray(epoch) / recipe.epochs
+    elif recipe.schedule == "cosine-hold":
+        share = jnp.maximum(jnp.asarray(epoch) - 1, 0) / max(recipe.epochs - 1, 1)
+    else:
+        raise ValueError(f"unknown schedule {recipe.schedule!r}; known: {', '.join(SCHEDULES)}")
+    return jnp.asarray(0.5 * recipe.learning_rate * (1.0 + jnp.cos(jnp.pi * share)))
+
+
+def train_step(state: TrainState, batch: Batch, recipe: Recipe, epoch: ArrayLike = 0) -> tuple[TrainState, StepMetrics]:
+    """One step of Adam on the total loss (eq. 8).
+
+    The centres are brought back to unit length first, outside the gradient, as in the authors' program: the gradient is
+    the one at unit centres, and Adam then moves them off the sphere until the next step.
+
+    Args:
+        state: the state before the step.
+        batch: the batch; padded rows count for nothing.
+        recipe: objective and optimiser.
+        epoch: epoch number from 0, for the learning rate.
+    """
+    params = (state.encoders, unit_rows(state.centers))
+
+    def objective(params: tuple[tuple[Any, ...], Array]) -> tuple[Array, Any]:
+        encoders, centers = params
+        z = jnp.stack(embed(recipe, encoders, batch.features))  # [M, B, L]
+        return mrl_loss(
+            z,
+            centers,
+            batch.labels,
+            beta=recipe.beta,
+            tau1=recipe.tau1,
+            tau2=recipe.tau2,
+            mask=batch.mask,
+            loss=recipe.loss,
+            self_similarity=recipe.self_similarity,
+            contrastive_scale=recipe.contrastive_scale,
+        )
+
+    (loss, terms), gradient = jax.value_and_grad(objective, has_aux=True)(params)
+    direction, optimizer = recipe.optimizer.update(gradient, state.optimizer, params)
+    rate = learning_rate_at(recipe, epoch)
+
+    def move(path: tuple[Any, ...], p: Array, d: Array) -> Array:
+        is_kernel = getattr(path[-1], "key", None) == "kernel"
+        return p - rate * (d + recipe.weight_decay * p if is_kernel else d)
+
+    encoders, centers = jax.tree_util.tree_map_with_path(move, params, direction)
+    metrics = StepMetrics(loss, terms.clustering, terms.contrastive, batch.mask.sum())
+    return TrainState(encoders, centers, optimizer, state.step + 1), metrics
+
+
+def epoch_batches(key: Array, num_instances: int, batch_size: int) -> tuple[Array, Array]:
+    """Draw the batches of an epoch: every instance once, the last, incomplete batch padded.
+
+    Args:
+        key: key of this epoch.
+        num_instances: N.
+        batch_size: B.
+
+    Returns:
+        Row numbers int32 [S, B] and mask [S, B], False where padded, with S = ceil(N / B).
+    """
+    steps = math.ceil(num_instances / batch_size)
+    rows = jax.random.permutation(key, num_instances)
+    rows = jnp.pad(rows, (0, steps * batch_size - num_instances))
+    mask = jnp.arange(steps * batch_size) < num_instances
+    return rows.reshape(steps, batch_size), mask.reshape(steps, batch_size)
+
+
+def train_epoch(
+    state: TrainState, data: TrainData, key: Array, epoch: ArrayLike, recipe: Recipe
+) -> tuple[TrainState, StepMetrics]:
+    """One pass over the data as a single `lax.scan`.
+
+    Args:
+        state: the state before the epoch.
+        data: the training split, resident on the device.
+        key: the run's key for batches; the epoch folds its number into it, so resuming needs no saved randomness.
+        epoch: epoch number from 0.
+        recipe: how to train.
+
+    Returns:
+        The state after the epoch, and the metrics of its S steps, arrays [S].
+    """
+    rows, mask = epoch_batches(jax.random.fold_in(key, epoch), data.labels.shape[1], recipe.batch_size)
+
+    def body(state: TrainState, batch: tuple[Array, Array]) -> tuple[TrainState, StepMetrics]:
+        rows, mask = batch
+        features = tuple(x[rows] for x in data.features)
+        return train_step(state, Batch(features, data.labels[:, rows], mask), recipe, epoch)
+
+    return jax.lax.scan(body, state, (rows, mask))

@@ -1,0 +1,221 @@
+"""The training command: flags, output, and one line with exit code 2 for everything a user can get wrong."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from toy import TOY_FLAGS, save_npz
+
+from mrl_jax.train import main
+
+
+def run_command(*args, **kwargs):
+    return subprocess.run([sys.executable, "-m", *map(str, args)], capture_output=True, text=True, **kwargs)
+
+
+@pytest.fixture
+def data(tmp_path):
+    return save_npz(tmp_path / "toy.npz")
+
+
+@pytest.mark.slow
+def test_the_command_trains_and_ends_with_a_table(tmp_path, data):
+    done = run_command(
+        "mrl_jax.train", "--data-path", data, *TOY_FLAGS, "--noise-rate", 0.5, "--workdir", tmp_path / "run"
+    )
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stderr.splitlines() if line.startswith("epoch")] != []
+    for told in ("sound->touch", "touch->sound", "best (epoch", "last (epoch 3)", "chance (class prior)", "0.333"):
+        assert told in done.stdout
+    for told in (
+        "symmetric noise 0.5 per modality",
+        "wrong: sound ",
+        "time: ",
+        f"run folder: {tmp_path / 'run'}",
+        "curves.png",
+    ):
+        assert told in done.stdout
+    scored = run_command("mrl_jax.eval", "--workdir", tmp_path / "run", "--json")
+    assert (
+        json.loads(scored.stdout)["map"]
+        == json.loads((tmp_path / "run/result.json").read_text())["test"]["best"]["map"]
+    )
+
+
+def test_every_flag_reaches_the_configuration(tmp_path, data):
+    flags = [
+        "--modalities",
+        "touch",
+        "sound",
+        "--preprocess",
+        "l2",
+        "none",
+        "--noise-rate",
+        "0.25",
+        "--noise-scope",
+        "instance",
+    ]
+    flags += ["--loss", "ce", "--beta", "0.75", "--tau1", "0.5", "--tau2", "0.25", "--self-similarity", "--seed", "7"]
+    flags += [
+        "--contrastive-scale",
+        "program",
+        "--schedule",
+        "cosine-hold",
+        "--weight-decay",
+        "0.1",
+        "--clip-norm",
+        "2",
+    ]
+    flags += ["--initializer", "lecun_normal", "--precision", "tf32", "--noise-kind", "symmetric"]
+    assert main([*TOY_FLAGS, "--data-path", str(data), *flags, "--workdir", str(tmp_path / "run")]) == 0
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config == {
+        "preset": "custom", "data_path": str(data), "modalities": ["touch", "sound"], "preprocess": ["l2", "none"],
+        "noise_rate": 0.25, "noise_kind": "symmetric", "noise_scope": "instance", "loss": "ce",
+        "beta": 0.75, "tau1": 0.5, "tau2": 0.25, "self_similarity": True, "contrastive_scale": "program", "epochs": 3, "batch_size": 16,
+        "learning_rate": 0.01, "schedule": "cosine-hold", "weight_decay": 0.1, "clip_norm": 2.0, "hidden_dims": [16],
+        "embed_dim": 8, "initializer": "lecun_normal", "precision": "tf32", "seed": 7,
+    }  # fmt: skip
+
+
+def test_custom_data_take_their_labels_as_they_are(tmp_path, data, capsys):
+    assert main([*TOY_FLAGS, "--data-path", str(data), "--workdir", str(tmp_path / "run")]) == 0
+    assert "as given, no noise injected" in capsys.readouterr().out
+    assert json.loads((tmp_path / "run" / "noise.json").read_text())["rate"] == 0
+
+
+def test_the_default_run_folder_is_named_after_preset_and_time(tmp_path, data, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main([*TOY_FLAGS, "--data-path", "toy.npz"]) == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert folder.name.startswith("custom-20")
+    assert json.loads((folder / "config.json").read_text())["data_path"] == str(data)
+
+
+def bad(name, flags, message, **changes):
+    return pytest.param(flags, message, changes, id=name)
+
+
+BAD = [
+    bad("missing file", ["--data-path", "absent.npz"], "'absent.npz'|absent.npz' does not exist|neither a file"),
+    bad("wrong key", [], "'valid_touch' is missing", valid_touch=None),
+    bad("rows differ", [], "numbers of rows differ", train_sound=np.ones((7, 6))),
+    bad("label -1", [], "labels must be 0..K-1", test_labels=np.full(27, -1)),
+    bad("label 3 never trained", [], "class 3", test_labels=np.full(27, 3)),
+    bad("float labels", [], "must be integers", train_labels=np.zeros(60)),
+    bad("NaN", [], "must be finite", train_sound=np.full((60, 6), np.nan)),
+    bad("inf", [], "must be finite", valid_sound=np.full((24, 6), np.inf)),
+    bad(
+        "empty split",
+        [],
+        "is empty",
+        valid_sound=np.ones((0, 6)),
+        valid_touch=np.ones((0, 4)),
+        valid_labels=np.ones(0, int),
+    ),
+    bad("class absent", [], "class 1 .1. has no training sample", train_labels=np.arange(60) % 2 * 2),
+    bad("batch size", ["--batch-size", "61"], "batch_size 61 is larger than the training split"),
+    bad("noise rate", ["--noise-rate", "1.5"], r"noise_rate 1.5: must be in \[0, 1\]"),
+    bad("noise rate NaN", ["--noise-rate", "nan"], "noise_rate nan: must be finite"),
+    bad("preset", ["--", "imagenet"], "unknown preset 'imagenet'; choose from: emoji"),
+    bad("modality", ["--modalities", "sound", "taste"], "no modality 'taste'"),
+    bad("loss", ["--loss", "hinge"], "loss 'hinge': choose from rc, ce"),
+    bad("not a number", ["--epochs", "many"], "argument --epochs: invalid int value: 'many'"),
+    bad("unknown flag", ["--learning-rat", "1"], "unrecognized arguments: --learning-rat.*; see .* --help"),
+    bad("preprocess", ["--preprocess", "l2", "l2", "l2"], "3 values for 2 modalities"),
+    bad("emoji with data", ["--", "emoji"], "brings its own data"),
+    bad("unwritable folder", ["--workdir", "/dev/null/run"], "cannot be written"),
+    bad("no run to resume", ["--resume"], "holds no run"),
+]
+
+
+@pytest.mark.parametrize(("flags", "message", "changes"), BAD)
+def test_bad_input_is_one_line_exit_code_2_and_leaves_nothing(tmp_path, capsys, flags, message, changes):
+    data = save_npz(tmp_path / "toy.npz", **changes)
+    # Given flags come last and so win; `emoji` and `--resume` take their data from elsewhere.
+    own_data = [] if "--resume" in flags else ["--data-path", str(data)]
+    assert main([*TOY_FLAGS, *own_data, "--workdir", str(tmp_path / "run"), *flags]) == 2
+    captured = capsys.readouterr()
+    lines = [line for line in captured.err.splitlines() if not line.startswith("run folder: ")]
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    assert re.search(message, lines[0]), lines[0]
+    assert captured.out == ""
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_with_another_run_is_refused_and_untouched(tmp_path, data, capsys):
+    flags = [*TOY_FLAGS, "--data-path", str(data), "--workdir", str(tmp_path / "run")]
+    assert main(flags) == 0
+    before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
+    assert main([*flags, "--seed", "1"]) == 2
+    assert "already holds a run; --resume continues it" in capsys.readouterr().err
+    assert main([*flags, "--resume", "--seed", "1"]) == 2
+    assert "seed 1 was given, but the run in" in capsys.readouterr().err
+    assert {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()} == before
+
+
+def test_resume_needs_a_folder(capsys):
+    assert main(["--resume"]) == 2
+    assert "--resume needs the folder of the run" in capsys.readouterr().err
+
+
+def test_paper_presets_ask_for_their_data(tmp_path, capsys):
+    assert main(["wikipedia", "--workdir", str(tmp_path / "run")]) == 2
+    assert "preset wikipedia needs data: --data-path FILE" in capsys.readouterr().err
+
+
+def test_a_non_finite_loss_is_exit_code_1(tmp_path, data, capsys):
+    flags = [*TOY_FLAGS, "--data-path", str(data), "--learning-rate", "1e25", "--workdir", str(tmp_path / "run")]
+    assert main(flags) == 1
+    err = capsys.readouterr().err.splitlines()[-1]
+    assert err.startswith("error: epoch 1: the loss is")
+
+
+@pytest.mark.slow
+def test_bad_input_as_a_process_has_no_traceback(tmp_path):
+    done = run_command("mrl_jax.train", "--data-path", tmp_path / "absent.npz")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_interrupting_says_how_to_go_on(tmp_path, data):
+    args = ["mrl_jax.train", "--data-path", data, *TOY_FLAGS, "--epochs", 100_000, "--workdir", tmp_path / "run"]
+    process = subprocess.Popen([sys.executable, "-m", *map(str, args)], stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if line.startswith("epoch"):
+            break
+    os.kill(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "--resume" in err.splitlines()[-1]
+    assert "Traceback" not in err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", ["mrl_jax.train", "mrl_jax.eval"])
+def test_help_lists_the_flags(module):
+    done = run_command(module, "--help")
+    assert done.returncode == 0
+    assert "--workdir" in done.stdout
+    assert done.stderr == ""
+
+
+def test_progress_on_a_terminal_is_a_bar(capsys, monkeypatch):
+    from mrl_jax.progress import epoch_progress
+
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    line = {"epoch": 1, "train": {"loss": 0.5}, "valid": {"average": 0.25}}
+    with epoch_progress(2, 0, enabled=True) as show:
+        show([line])
+        show([line, {**line, "epoch": 2}])
+    err = capsys.readouterr().err
+    assert "training" in err
+    assert "loss 0.5000, valid mAP 0.250 (best 0.250)" in err

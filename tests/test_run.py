@@ -1,0 +1,176 @@
+"""The run folder and its checkpoints: nothing half-written, nothing of another run accepted."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from toy import toy_arrays, toy_config
+
+from mrl_jax import InputError, load_run, train
+from mrl_jax.checkpoint import Checkpoints, MemoryCheckpoints, Snapshot
+from mrl_jax.run import RunFolder, best_epoch
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    result = train(toy_config(epochs=6), folder, data=toy_arrays())
+    return folder, result
+
+
+def test_a_new_run_needs_a_new_or_empty_folder(tmp_path):
+    (tmp_path / "empty").mkdir()
+    RunFolder.create(tmp_path / "empty", toy_config())
+    before = (tmp_path / "empty" / "config.json").read_bytes()
+    with pytest.raises(InputError, match="already holds a run; --resume continues it"):
+        RunFolder.create(tmp_path / "empty", toy_config(seed=1))
+    assert (tmp_path / "empty" / "config.json").read_bytes() == before
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").write_text("x")
+    with pytest.raises(InputError, match="already holds other files"):
+        RunFolder.create(tmp_path / "other", toy_config())
+    assert [p.name for p in (tmp_path / "other").iterdir()] == ["thesis.tex"]
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="cannot be written"):
+        RunFolder.create(tmp_path / "file" / "run", toy_config())
+    with pytest.raises(InputError, match="cannot be written"):
+        RunFolder.create(tmp_path / "file", toy_config())
+
+
+def test_open_refuses_what_is_no_run(tmp_path):
+    with pytest.raises(InputError, match="holds no run"):
+        RunFolder.open(tmp_path)
+    with pytest.raises(InputError, match="holds no run"):
+        load_run(tmp_path / "absent")
+
+
+def test_damaged_files_are_named(tmp_path):
+    folder = RunFolder.create(tmp_path / "run", toy_config())
+    (folder.path / "config.json").write_text('{"beta": 0.')
+    with pytest.raises(InputError, match=r"config.json is damaged"):
+        folder.config()
+    with pytest.raises(InputError, match=r"result.json cannot be read"):
+        folder.result()
+    (folder.path / "metrics.jsonl").write_text("not json\n")
+    with pytest.raises(InputError, match=r"metrics.jsonl is damaged"):
+        folder.metrics()
+
+
+def test_a_line_cut_short_is_left_out_and_later_epochs_are_dropped(tmp_path):
+    folder = RunFolder.create(tmp_path / "run", toy_config())
+    for epoch in (1, 2, 3):
+        folder.log({"epoch": epoch})
+    with (folder.path / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 4, "tra')
+    assert [x["epoch"] for x in folder.metrics()] == [1, 2, 3]
+    assert [x["epoch"] for x in folder.rewind(2)] == [1, 2]
+    assert (folder.path / "metrics.jsonl").read_text() == '{"epoch": 1}\n{"epoch": 2}\n'
+    with pytest.raises(InputError, match="has 2 lines for 3 epochs"):
+        folder.rewind(3)
+
+
+def test_nothing_but_whole_files_remains(finished):
+    folder, _ = finished
+    names = {p.name for p in folder.iterdir()}
+    assert names == {
+        "config.json", "data.json", "noise.json", "metrics.jsonl", "checkpoints", "result.json", "curves.png"
+    }  # fmt: skip
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_best_is_the_earliest_of_equals():
+    lines = [{"epoch": e, "valid": {"average": a}} for e, a in ((1, 0.1), (2, 0.5), (3, 0.5), (4, 0.2))]
+    assert best_epoch(lines) == 2
+
+
+def test_best_and_last_checkpoints_are_kept(finished):
+    folder, result = finished
+    with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
+        kept = checkpoints.epochs()
+    assert result.scores["test"]["best"]["epoch"] in kept
+    assert kept[-1] == 6
+    assert len(kept) <= 3
+
+
+def test_the_best_is_kept_however_early(tmp_path):
+    run = train(toy_config(epochs=1), data=toy_arrays()).run
+    snapshot = Snapshot(run.state, run.preprocess)
+    averages = [0.1, 0.7, 0.7, 0.3, 0.2, 0.1]
+    with Checkpoints(tmp_path / "c") as disk, MemoryCheckpoints() as memory:
+        for epoch, average in enumerate(averages, start=1):
+            disk.save(epoch, snapshot, {"epoch": epoch, "average": average})
+            memory.save(epoch, snapshot, {"epoch": epoch, "average": average})
+        disk.wait()
+        memory.wait()
+        assert disk.epochs() == [2, 5, 6]
+        assert memory.epochs() == [2, 6]
+        assert disk.metrics(2)["average"] == memory.metrics(2)["average"] == 0.7
+
+
+def test_load_run_gives_back_what_was_trained(finished):
+    folder, result = finished
+    arrays = toy_arrays()
+    features = {m: arrays[f"test_{m}"] for m in ("sound", "touch")}
+    run = load_run(folder)
+    assert run.epoch == result.scores["test"]["best"]["epoch"]
+    assert run.modalities == ("sound", "touch")
+    assert run.class_names == ("0", "1", "2")
+    for a, b in zip(jax.tree.leaves(run.state), jax.tree.leaves(result.run.state), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for m, z in run.embed(features).items():
+        np.testing.assert_array_equal(z, result.run.embed(features)[m])
+        np.testing.assert_allclose(np.linalg.norm(z, axis=1), 1, rtol=1e-6)
+    assert load_run(folder, "last").epoch == load_run(folder, 6).epoch == load_run(folder, "6").epoch == 6
+
+
+def test_load_run_refuses_other_checkpoints(finished):
+    folder, _ = finished
+    with pytest.raises(InputError, match=r"no checkpoint of epoch 99; there are: .*6"):
+        load_run(folder, 99)
+    with pytest.raises(InputError, match="choose best, last or a number"):
+        load_run(folder, "middle")
+
+
+def test_embed_refuses_other_features(finished):
+    run = finished[1].run
+    with pytest.raises(InputError, match="modality 'taste' is not in this run"):
+        run.embed({"taste": np.zeros((1, 2))})
+    with pytest.raises(InputError, match=r"sound features have shape \[1, 2\]; this run was trained on \[N, 6\]"):
+        run.embed({"sound": np.zeros((1, 2))})
+    with pytest.raises(InputError, match="not finite"):
+        run.embed({"sound": np.full((1, 6), np.nan)})
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(finished, tmp_path):
+    folder, _ = finished
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    config = json.loads((copy / "config.json").read_text())
+    for change in ({"hidden_dims": [8]}, {"embed_dim": 4}, {"hidden_dims": [16, 16]}):
+        (copy / "config.json").write_text(json.dumps({**config, **change}))
+        with pytest.raises(InputError, match="belongs to another configuration") as caught:
+            load_run(copy)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_checkpoint_is_refused(finished, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(finished[0], copy)
+    for file in (copy / "checkpoints" / "6").rglob("*"):
+        if file.is_file() and file.stat().st_size > 200 and "METADATA" not in file.name:
+            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(InputError, match="checkpoint of epoch 6 cannot be read"):
+        load_run(copy, "last")
+
+
+def test_a_run_without_a_checkpoint_says_so(tmp_path):
+    folder = RunFolder.create(tmp_path / "run", toy_config())
+    folder.write("data.json", {"modalities": ["a", "b"], "dims": {"a": 2, "b": 3}, "class_names": ["x", "y"]})
+    (folder.path / "checkpoints").mkdir()
+    with pytest.raises(InputError, match="no complete checkpoint yet"):
+        load_run(folder.path)

@@ -1,0 +1,51 @@
+"""A small learnable data set, and the flags and configuration that train on it in a second."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mrl_jax import Config
+
+SIZES = {"train": 60, "valid": 24, "test": 27}
+DIMS = {"sound": 6, "touch": 4, "smell": 5}
+CLASSES = 3
+
+
+def toy_arrays(modalities: tuple[str, ...] = ("sound", "touch"), seed: int = 0) -> dict[str, np.ndarray]:
+    """Gaussian clusters, one per class and modality, in the layout of an `.npz` of one's own."""
+    rng = np.random.default_rng(seed)
+    means = {m: 2.0 * rng.normal(size=(CLASSES, DIMS[m])) for m in modalities}
+    arrays = {}
+    for split, n in SIZES.items():
+        labels = np.arange(n) % CLASSES
+        arrays[f"{split}_labels"] = labels
+        for m in modalities:
+            arrays[f"{split}_{m}"] = (means[m][labels] + rng.normal(size=(n, DIMS[m]))).astype(np.float32)
+    return arrays
+
+
+def toy_config(**changes: Any) -> Config:
+    defaults = {"hidden_dims": (16,), "embed_dim": 8, "batch_size": 16, "epochs": 3, "learning_rate": 1e-2}
+    return Config(**{**defaults, **changes})
+
+
+TOY_FLAGS = [
+    "--hidden-dims",
+    "16",
+    "--embed-dim",
+    "8",
+    "--batch-size",
+    "16",
+    "--epochs",
+    "3",
+    "--learning-rate",
+    "0.01",
+]
+
+
+def save_npz(path: Path, arrays: dict[str, np.ndarray] | None = None, **changes: Any) -> Path:
+    """Write the toy arrays with some replaced; a value of None leaves the key out."""
+    arrays = {**(toy_arrays() if arrays is None else arrays), **changes}
+    np.savez(path, **{k: v for k, v in arrays.items() if v is not None})
+    return path
