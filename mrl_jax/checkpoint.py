@@ -5,9 +5,10 @@ epochs done. Saving is asynchronous; a save that was interrupted leaves only a t
 """
 
 import logging
+import sys
 import warnings
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -113,7 +114,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
                     f"{_told(found.get(path))}, config.json needs {_told(here.get(path))}; restore config.json"
                 )
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), _no_late_reads():
                 warnings.filterwarnings("ignore", message="Sharding info not provided")
                 restored = self._manager.restore(epoch, args=ocp.args.StandardRestore(expected))
         except Exception as error:  # Orbax and TensorStore raise many types for damaged files
@@ -124,7 +125,8 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
 
     def _described(self, epoch: int) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
         try:
-            tree = self._manager.item_metadata(epoch).tree
+            with _no_late_reads():
+                tree = self._manager.item_metadata(epoch).tree
             return {p: (tuple(x.shape), np.dtype(x.dtype)) for p, x in _leaves(tree)}
         except Exception as error:
             raise InputError(
@@ -161,6 +163,19 @@ class MemoryCheckpoints(AbstractContextManager["MemoryCheckpoints"]):
     def restore(self, epoch: int, template: Snapshot) -> Snapshot:
         """The snapshot of an epoch."""
         return self._kept[epoch][0]
+
+
+@contextmanager
+def _no_late_reads() -> Iterator[None]:
+    """Keep standard error free of what TensorStore says after a read has failed.
+
+    Arrays whose reads end later find the event loop closed, and each would print a traceback; the last of them when the
+    error itself is freed. So after a failure the filter stays in place.
+    """
+    told = sys.unraisablehook
+    sys.unraisablehook = lambda what: None if str(what.exc_value) == "Event loop is closed" else told(what)
+    yield
+    sys.unraisablehook = told
 
 
 def _leaves(tree: Any) -> list[tuple[str, Any]]:

@@ -47,6 +47,7 @@ def test_the_command_trains_and_ends_with_a_table(tmp_path, data):
     )
 
 
+@pytest.mark.slow
 def test_every_flag_reaches_the_configuration(tmp_path, data):
     flags = [
         "--modalities",
@@ -77,12 +78,14 @@ def test_every_flag_reaches_the_configuration(tmp_path, data):
     assert config == {
         "preset": "custom", "data_path": str(data), "modalities": ["touch", "sound"], "preprocess": ["l2", "none"],
         "noise_rate": 0.25, "noise_kind": "symmetric", "noise_scope": "instance", "loss": "ce",
-        "beta": 0.75, "tau1": 0.5, "tau2": 0.25, "self_similarity": True, "contrastive_scale": "program", "epochs": 3, "batch_size": 16,
+        "beta": 0.75, "tau1": 0.5, "tau2": 0.25,
+        "self_similarity": True, "contrastive_scale": "program", "epochs": 3, "batch_size": 16,
         "learning_rate": 0.01, "schedule": "cosine-hold", "weight_decay": 0.1, "clip_norm": 2.0, "hidden_dims": [16],
         "embed_dim": 8, "initializer": "lecun_normal", "precision": "tf32", "seed": 7,
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_custom_data_take_their_labels_as_they_are(tmp_path, data, capsys):
     assert main([*TOY_FLAGS, "--data-path", str(data), "--workdir", str(tmp_path / "run")]) == 0
     assert "as given, no noise injected" in capsys.readouterr().out
@@ -149,6 +152,7 @@ def test_bad_input_is_one_line_exit_code_2_and_leaves_nothing(tmp_path, capsys, 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_with_another_run_is_refused_and_untouched(tmp_path, data, capsys):
     flags = [*TOY_FLAGS, "--data-path", str(data), "--workdir", str(tmp_path / "run")]
     assert main(flags) == 0

@@ -17,6 +17,8 @@ from mrl_jax.data import emoji, emoji_features, emoji_groups
 from mrl_jax.data.dataset import SPLITS
 from mrl_jax.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 TARGET = {"train": 0.7, "valid": 0.1, "test": 0.2}
 
 
@@ -336,7 +338,6 @@ def test_image_features_refuse_what_cannot_be_read(tmp_path):
 # --- loading ---
 
 
-@pytest.mark.slow
 def test_loading_is_bit_identical_light_and_without_tensorflow(folder):
     code = """
 import sys
@@ -355,7 +356,6 @@ print(digest, *heavy)
         assert result.stderr == ""
 
 
-@pytest.mark.slow
 def test_preparing_anew_gives_the_same_bits_and_says_two_plain_lines(folder, tmp_path):
     code = """
 import sys
@@ -442,7 +442,6 @@ def test_interrupted_preparation_is_not_taken_for_a_complete_one(monkeypatch, fo
     assert "Generating" not in terminal.getvalue()  # TFDS's own
 
 
-@pytest.mark.slow
 def test_killed_preparation_leaves_nothing_that_looks_complete(folder, tmp_path):
     code = """
 import os, sys

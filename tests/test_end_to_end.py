@@ -10,8 +10,9 @@ import pytest
 
 from mrl_jax import load_run
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
+
 def test_emoji_from_nothing_to_a_searchable_model(tmp_path, monkeypatch):
     monkeypatch.setenv("MRL_JAX_DATA_DIR", str(tmp_path / "cache"))
     workdir = tmp_path / "run"

@@ -10,6 +10,8 @@ from mrl_jax import InputError, evaluate, load_run
 from mrl_jax.eval import main as eval_main
 from mrl_jax.train import main as train_main
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):

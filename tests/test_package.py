@@ -69,6 +69,7 @@ def readme_blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), flags=re.DOTALL)
 
 
+@pytest.mark.slow
 def test_the_python_example_of_the_readme_runs(capsys):
     blocks = readme_blocks("python")
     assert blocks

@@ -12,6 +12,8 @@ from mrl_jax import InputError, load_run, train
 from mrl_jax.checkpoint import Checkpoints, MemoryCheckpoints, Snapshot
 from mrl_jax.run import RunFolder, best_epoch
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):

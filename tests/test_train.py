@@ -15,6 +15,8 @@ from toy import CLASSES, TOY_FLAGS, save_npz, toy_arrays, toy_config
 from mrl_jax import InputError, NonFiniteLossError, evaluate, inject_noise, load_run, train
 from mrl_jax.checkpoint import Checkpoints
 
+pytestmark = pytest.mark.slow
+
 DIRECTIONS = ["sound->touch", "touch->sound"]
 GOLDEN_LOSSES = [-0.0734, -0.3016, -0.4683]
 GOLDEN_MAP = [0.7498, 0.9197, 0.9373]
@@ -186,15 +188,27 @@ def command(*args):
     return [sys.executable, "-m", "mrl_jax.train", *map(str, args)]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("killed_after", [0, 1, 4])
-def test_a_killed_run_resumes_to_the_same_bits(tmp_path, killed_after):
-    data, epochs = save_npz(tmp_path / "toy.npz"), 8
-    flags = [*TOY_FLAGS, "--epochs", epochs, "--data-path", data, "--noise-rate", 0.4, "--hidden-dims", 256, 256]
-    subprocess.run(command(*flags, "--workdir", tmp_path / "whole"), check=True, capture_output=True)
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """Flags of a run of 8 epochs, and the folder in which it ran to its end."""
+    base = tmp_path_factory.mktemp("uninterrupted")
+    data = save_npz(base / "toy.npz")
+    flags = [*TOY_FLAGS, "--epochs", 8, "--data-path", data, "--noise-rate", 0.4, "--hidden-dims", 64, 64]
+    subprocess.run(command(*flags, "--workdir", base / "whole"), check=True, capture_output=True, env=compiling_anew())
+    return flags, base / "whole"
 
+
+def compiling_anew():
+    """An environment without the tests' compilation cache: equal bits must not rest on one and the same program."""
+    return {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
+
+
+@pytest.mark.parametrize("killed_after", [0, 1, 4])
+def test_a_killed_run_resumes_to_the_same_bits(tmp_path, uninterrupted, killed_after):
+    flags, whole = uninterrupted
     metrics = tmp_path / "killed" / "metrics.jsonl"
-    process = subprocess.Popen(command(*flags, "--workdir", tmp_path / "killed"), stderr=subprocess.DEVNULL)
+    started = command(*flags, "--workdir", tmp_path / "killed")
+    process = subprocess.Popen(started, stderr=subprocess.DEVNULL, env=compiling_anew())
     while process.poll() is None and not (metrics.exists() and metrics.read_text().count("\n") >= killed_after):
         time.sleep(0.002)
     os.kill(process.pid, signal.SIGKILL)
@@ -205,11 +219,11 @@ def test_a_killed_run_resumes_to_the_same_bits(tmp_path, killed_after):
         command("--resume", "--workdir", tmp_path / "killed"), capture_output=True, text=True, check=True
     )
     assert "best (epoch" in done.stdout
-    assert metrics.read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
-    results = [json.loads((tmp_path / name / "result.json").read_text()) for name in ("whole", "killed")]
+    assert metrics.read_bytes() == (whole / "metrics.jsonl").read_bytes()
+    results = [json.loads((folder / "result.json").read_text()) for folder in (whole, tmp_path / "killed")]
     assert without_time(results[0]) == without_time(results[1])
     for which in ("best", "last"):
-        runs = [load_run(tmp_path / name, which) for name in ("whole", "killed")]
+        runs = [load_run(folder, which) for folder in (whole, tmp_path / "killed")]
         assert runs[0].epoch == runs[1].epoch
         for a, b in zip(*(jax.tree.leaves((r.state, r.preprocess)) for r in runs), strict=True):
             np.testing.assert_array_equal(a, b)

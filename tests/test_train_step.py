@@ -34,6 +34,8 @@ SMALL = Recipe(
     epochs=4,
     batch_size=4,
 )
+
+pytestmark = pytest.mark.slow
 step = jax.jit(train_step)
 run_epoch = jax.jit(train_epoch)
 initial = jax.jit(init_state, static_argnums=(2, 3))
