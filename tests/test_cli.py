@@ -92,6 +92,7 @@ def test_custom_data_take_their_labels_as_they_are(tmp_path, data, capsys):
     assert json.loads((tmp_path / "run" / "noise.json").read_text())["rate"] == 0
 
 
+@pytest.mark.slow
 def test_the_default_run_folder_is_named_after_preset_and_time(tmp_path, data, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main([*TOY_FLAGS, "--data-path", "toy.npz"]) == 0
