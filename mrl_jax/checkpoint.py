@@ -4,6 +4,7 @@ A checkpoint holds a `TrainState` and the preprocessing statistics fitted on the
 epochs done. Saving is asynchronous; a save that was interrupted leaves only a temporary folder, which no reader sees.
 """
 
+import functools
 import logging
 import sys
 import warnings
@@ -18,12 +19,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from mrl_jax.errors import InputError
+from mrl_jax.errors import CheckpointError, InputError
 from mrl_jax.train_step import TrainState
 
 __all__ = ["Checkpoints", "MemoryCheckpoints", "Snapshot"]
 
-logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax narrates every save at INFO and WARNING
+# Orbax narrates every save in absl's log, failures with traceback; `Checkpoints` raises these as errors of its own.
+logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
 
 
 class Snapshot(NamedTuple):
@@ -43,6 +45,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
     """
 
     def __init__(self, folder: Path, keep_last: int = 2, read_only: bool = False) -> None:
+        _drop_late_reads()
         self.folder = folder.absolute()
         keep = preservation_policy.AnyPreservationPolicy(
             [
@@ -63,8 +66,22 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
             ),
         )
 
-    def __exit__(self, *_: object) -> None:
-        self._manager.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            with self._writing():
+                self._manager.close()
+        except CheckpointError:
+            if kind is None:  # else the error under way says more
+                raise
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # Orbax and TensorStore raise many types when a disk is full
+            raise CheckpointError(
+                f"{self.folder}: a checkpoint cannot be written ({_first_line(error)}); make space, then --resume"
+            ) from error
 
     def epochs(self) -> list[int]:
         """Epochs with a complete checkpoint, ascending."""
@@ -77,19 +94,31 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
             epoch: epochs done.
             snapshot: what to save.
             metrics: must hold `average` (validation mAP) and `epoch`, which decide what is kept.
+
+        Raises:
+            CheckpointError: this or an earlier save failed.
         """
         # On CPU a save reads the device's own buffers; a private copy lets training overwrite them meanwhile.
         copy = jax.tree.map(lambda x: np.array(x, copy=True), snapshot._asdict())
         copy["state"] = copy["state"]._asdict()
-        self._manager.save(epoch, args=ocp.args.StandardSave(copy), metrics=dict(metrics))
+        with self._writing():
+            self._manager.save(epoch, args=ocp.args.StandardSave(copy), metrics=dict(metrics))
 
     def wait(self) -> None:
-        """Block until every save is on disk."""
-        self._manager.wait_until_finished()
+        """Block until every save is on disk.
+
+        Raises:
+            CheckpointError: a save failed.
+        """
+        with self._writing():
+            self._manager.wait_until_finished()
 
     def metrics(self, epoch: int) -> Mapping[str, float]:
         """The metrics that were saved with an epoch."""
-        return self._manager.metrics(epoch)
+        metrics = self._manager.metrics(epoch)
+        if metrics is None:
+            raise InputError(f"{self.folder / str(epoch)} is damaged (no metrics); delete that folder, then --resume")
+        return metrics
 
     def restore(self, epoch: int, template: Snapshot) -> Snapshot:
         """Read the checkpoint of an epoch.
@@ -114,7 +143,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
                     f"{_told(found.get(path))}, config.json needs {_told(here.get(path))}; restore config.json"
                 )
         try:
-            with warnings.catch_warnings(), _no_late_reads():
+            with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Sharding info not provided")
                 restored = self._manager.restore(epoch, args=ocp.args.StandardRestore(expected))
         except Exception as error:  # Orbax and TensorStore raise many types for damaged files
@@ -125,8 +154,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
 
     def _described(self, epoch: int) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
         try:
-            with _no_late_reads():
-                tree = self._manager.item_metadata(epoch).tree
+            tree = self._manager.item_metadata(epoch).tree
             return {p: (tuple(x.shape), np.dtype(x.dtype)) for p, x in _leaves(tree)}
         except Exception as error:
             raise InputError(
@@ -165,17 +193,15 @@ class MemoryCheckpoints(AbstractContextManager["MemoryCheckpoints"]):
         return self._kept[epoch][0]
 
 
-@contextmanager
-def _no_late_reads() -> Iterator[None]:
-    """Keep standard error free of what TensorStore says after a read has failed.
+@functools.cache  # once per process
+def _drop_late_reads() -> None:
+    """Keep standard error free of what TensorStore says after a read has failed, which `Checkpoints` raises itself.
 
     Arrays whose reads end later find the event loop closed, and each would print a traceback; the last of them when the
-    error itself is freed. So after a failure the filter stays in place.
+    error itself is freed.
     """
     told = sys.unraisablehook
     sys.unraisablehook = lambda what: None if str(what.exc_value) == "Event loop is closed" else told(what)
-    yield
-    sys.unraisablehook = told
 
 
 def _leaves(tree: Any) -> list[tuple[str, Any]]:

@@ -1,6 +1,7 @@
 """What the commands share: one-line errors and exit codes."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -29,12 +30,15 @@ def run_command(command: Callable[[], object]) -> int:
     """
     try:
         command()
+        sys.stdout.flush()
     except InputError as error:
         return _report(error, 2)
+    except BrokenPipeError:  # the reader of the table, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (NonFiniteLossError, OSError) as error:
         return _report(error, 1)
     except KeyboardInterrupt:
-        return _report("interrupted; --resume --workdir DIR goes on after the last complete epoch", 130)
+        return _report("interrupted; a training run goes on with --resume --workdir DIR", 130)
     return 0
 
 

@@ -48,8 +48,8 @@ class Config:
     noise_scope: str = _opt("modality", "draw for each modality, or once per instance", choices=_SCOPES)
     loss: str = _opt("rc", "clustering loss: robust clustering or cross-entropy", choices=_LOSSES)
     beta: float = _opt(0.9, "weight of the clustering loss; 1 - beta weighs the contrastive loss", low=0.0, high=1.0)
-    tau1: float = _opt(1.0, "temperature of the soft assignment", above=0.0)
-    tau2: float = _opt(1.0, "temperature of the contrastive loss", above=0.0)
+    tau1: float = _opt(1.0, "temperature of the soft assignment", above=0.0, low=1e-30)
+    tau2: float = _opt(1.0, "temperature of the contrastive loss", above=0.0, low=1e-30)
     self_similarity: bool = _opt(
         False, "count a sample's similarity with itself (the paper's eq. 6; its program does not)"
     )
@@ -69,6 +69,8 @@ class Config:
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
             object.__setattr__(self, f.name, _checked(f, _hints()[f.name], getattr(self, f.name)))
+        if self.data_path is not None:  # a run must find its data again from any folder
+            object.__setattr__(self, "data_path", str(Path(self.data_path).expanduser().absolute()))
         if self.preset not in PRESETS:
             raise InputError(f"unknown preset {self.preset!r}; choose from: {', '.join(PRESETS)}")
         if len(set(self.modalities)) != len(self.modalities) or len(self.modalities) == 1:
@@ -144,6 +146,8 @@ def _hints() -> dict[str, Any]:
 
 def _checked(f: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
     """`value` in the field's type, or an InputError with the field's name, the rule and what was given."""
+    if hasattr(value, "tolist"):  # NumPy scalars and arrays
+        value = value.tolist()
     if type(None) in get_args(hint):
         if value is None:
             return None

@@ -1,6 +1,6 @@
 """Errors that a user can mend, told in one line."""
 
-__all__ = ["InputError", "NonFiniteLossError"]
+__all__ = ["CheckpointError", "InputError", "NonFiniteLossError"]
 
 
 class InputError(ValueError):
@@ -9,3 +9,7 @@ class InputError(ValueError):
 
 class NonFiniteLossError(FloatingPointError):
     """The training loss became inf or NaN. The message names epoch and step; the last good checkpoint stays."""
+
+
+class CheckpointError(OSError):
+    """A checkpoint could not be written. The message names folder and reason; earlier checkpoints stay."""

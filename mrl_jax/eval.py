@@ -17,7 +17,7 @@ from mrl_jax.data import SPLITS, load_dataset
 from mrl_jax.data.preprocess import apply_preprocess, kinds_for
 from mrl_jax.errors import InputError, NonFiniteLossError
 from mrl_jax.report import table
-from mrl_jax.retrieval import chance_map, cross_modal_map
+from mrl_jax.retrieval import cross_modal_chance, cross_modal_map
 from mrl_jax.run import Run, RunFolder, embed_rows, load_run, recipe_of
 from mrl_jax.train_step import Recipe
 
@@ -73,7 +73,8 @@ def evaluate(
         recorded = RunFolder.open(run).data() if data is None else None
         run = load_run(run, checkpoint)
     if data is None:
-        if run.config.preset == "custom" and run.config.data_path is None:
+        in_memory = run.config.preset != "emoji" and run.config.data_path is None
+        if in_memory or (recorded is not None and recorded.get("in_memory")):
             raise InputError("this run was trained on arrays in memory; pass them: evaluate(run, data)")
         data = run.config.data_path or run.config.preset
     dataset = load_dataset(data, run.modalities)
@@ -88,8 +89,7 @@ def evaluate(
     features = {m: apply_preprocess(kinds[m], run.preprocess[m], rows.features[m]) for m in run.modalities}
     with jax.default_matmul_precision(run.config.matmul_precision):
         scores = score(recipe_of(run.config), run.state.encoders, features, rows.labels)
-    chance = {d: chance_map(*(rows.labels[m] for m in d.split("->"))) for d in scores["map"]}
-    return {"epoch": run.epoch, "split": split, **scores, "chance": chance}
+    return {"epoch": run.epoch, "split": split, **scores, "chance": cross_modal_chance(rows.labels)}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -108,6 +108,8 @@ def _main(argv: Sequence[str] | None) -> None:
         "--json", nargs="?", const="-", metavar="FILE", help="write JSON; without FILE to standard output"
     )
     args = parser.parse_args(argv)
+    if args.json is not None and not Path(args.json).name:
+        raise InputError(f"--json {args.json!r} names no file; leave the name out to write to standard output")
 
     scores = {"checkpoint": args.checkpoint, **evaluate(args.workdir, split=args.split, checkpoint=args.checkpoint)}
     text = json.dumps(scores, indent=2, ensure_ascii=False)

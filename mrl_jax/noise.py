@@ -97,5 +97,6 @@ def inject_noise(labels: ArrayLike, spec: NoiseSpec, key: Array, num_classes: in
         return rows, jax.random.randint(key_labels, (chosen,), 0, num_classes, jnp.int32)
 
     keys = jnp.broadcast_to(key, (m,)) if spec.scope == "instance" else jax.random.split(key, m)
-    given = jax.vmap(lambda row, k: row.at[draw(k)[0]].set(draw(k)[1]))(clean, keys)
+    rows, drawn = jax.vmap(draw)(keys)
+    given = jax.vmap(lambda labels, r, d: labels.at[r].set(d))(clean, rows, drawn)
     return NoisyLabels(given, clean, (given != clean).sum(axis=1) / max(n, 1))

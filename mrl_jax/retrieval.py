@@ -2,7 +2,7 @@
 
 Shape letters: Q queries, G gallery items, L embedding dimensions.
 
-Conventions, the same everywhere: items rank by descending cosine similarity; equal similarities rank in gallery order;
+Conventions, the same everywhere: items rank by descending cosine similarity in float32; equal ones in gallery order;
 an item is relevant if it has the query's label; a query without any relevant item counts 0.
 """
 
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-__all__ = ["average_precision", "chance_map", "cross_modal_map", "mean_average_precision"]
+__all__ = ["average_precision", "chance_map", "cross_modal_chance", "cross_modal_map", "mean_average_precision"]
 
 _BLOCK_SCORES = 1 << 22  # similarities held at once: 16 MiB, several times that while sorting
 
@@ -116,6 +116,11 @@ def cross_modal_map(embeddings: Mapping[str, Any], labels: Mapping[str, Any]) ->
         for b in embeddings
         if a != b
     }
+
+
+def cross_modal_chance(labels: Mapping[str, Any]) -> dict[str, float]:
+    """The class prior of every ordered pair of different modalities: `{"a->b": chance_map}`."""
+    return {f"{a}->{b}": chance_map(labels[a], labels[b]) for a in labels for b in labels if a != b}
 
 
 def chance_map(query_labels: Any, gallery_labels: Any) -> float:

@@ -14,7 +14,8 @@ curves.png      learning curves
 import dataclasses
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,11 @@ from mrl_jax.data.dataset import Dataset
 from mrl_jax.data.preprocess import apply_preprocess, kinds_for
 from mrl_jax.errors import InputError
 from mrl_jax.train_step import Recipe, TrainState, embed, init_state
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["Run", "RunFolder", "best_epoch", "load_run", "recipe_of"]
 
@@ -73,18 +79,62 @@ class RunFolder:
         Raises:
             InputError: the folder holds anything already, or cannot be written.
         """
-        folder = cls(path)
+        folder = cls.refuse_occupied(path)
         try:
-            if folder.path.exists() and any(folder.path.iterdir()):
-                held = "a run; --resume continues it" if (folder.path / _CONFIG).exists() else "other files"
-                raise InputError(f"workdir {str(path)!r} already holds {held}; name a new folder to start another")
             folder.path.mkdir(parents=True, exist_ok=True)
+            try:
+                folder.checkpoints.mkdir()  # of two processes that start here at once, one fails at this
+            except FileExistsError:
+                cls.refuse_occupied(path)
             folder.write(_CONFIG, config.to_json())
         except OSError as error:
             raise InputError(
                 f"workdir {str(path)!r} cannot be written ({error.strerror}); name another folder"
             ) from error
         return folder
+
+    @classmethod
+    def refuse_occupied(cls, path: str | os.PathLike[str]) -> "RunFolder":
+        """Check that a new run may begin here, without writing.
+
+        Raises:
+            InputError: the folder holds anything, or is no folder.
+        """
+        folder = cls(path)
+        try:
+            held = [p.name for p in folder.path.iterdir()] if folder.path.exists() else []
+        except OSError as error:
+            raise InputError(
+                f"workdir {str(path)!r} cannot be written ({error.strerror}); name another folder"
+            ) from error
+        if held:
+            what = "a run; --resume continues it" if _CONFIG in held else "other files"
+            raise InputError(f"workdir {str(path)!r} already holds {what}; name a new folder to start another")
+        return folder
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other processes from training in this folder; the lock ends with the process, however that ends.
+
+        Raises:
+            InputError: another process is training here.
+        """
+        if fcntl is None:  # Windows
+            yield
+            return
+        handle = os.open(self.path, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(
+                    f"workdir {str(self.path)!r}: another process is training here; wait for its end"
+                ) from None
+            except OSError:
+                pass  # a file system without locks
+            yield
+        finally:
+            os.close(handle)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> "RunFolder":
@@ -103,13 +153,16 @@ class RunFolder:
         return Config.from_json(self.read(_CONFIG), self.path / _CONFIG)
 
     def read(self, name: str) -> Any:
-        """A JSON file of the run.
+        """A JSON file of the run, which holds an object.
 
         Raises:
             InputError: missing or damaged.
         """
         try:
-            return json.loads((self.path / name).read_text("utf-8"))
+            value = json.loads((self.path / name).read_text("utf-8"))
+            if not isinstance(value, dict):
+                raise ValueError("it holds no object")
+            return value
         except OSError as error:
             raise InputError(f"{self.path / name} cannot be read ({error.strerror}); is the run complete?") from error
         except ValueError as error:
@@ -136,7 +189,13 @@ class RunFolder:
 
     def data(self) -> dict[str, Any]:
         """What `data.json` says."""
-        return self.read(_DATA)
+        data = self.read(_DATA)
+        if missing := {"modalities", "dims", "class_names", "sha256"} - set(data):
+            raise InputError(f"{self.path / _DATA} is damaged ({', '.join(sorted(missing))} missing); train anew")
+        dims, classes = data["dims"], data["class_names"]
+        if not isinstance(dims, dict) or set(dims) != set(data["modalities"]) or not isinstance(classes, list):
+            raise InputError(f"{self.path / _DATA} is damaged (modalities, dims or class_names); train anew")
+        return data
 
     def noise(self) -> dict[str, Any]:
         """What `noise.json` says."""
@@ -145,17 +204,28 @@ class RunFolder:
     def metrics(self) -> list[dict[str, Any]]:
         """The complete lines of `metrics.jsonl`; a line cut short by a kill is left out."""
         path = self.path / _METRICS
-        lines = path.read_text("utf-8").split("\n")[:-1] if path.exists() else []
         try:
-            return [json.loads(line) for line in lines]
-        except ValueError as error:
+            lines = path.read_text("utf-8").split("\n")[:-1] if path.exists() else []
+            return [{**json.loads(line)} for line in lines]
+        except (ValueError, TypeError) as error:
             raise InputError(f"{path} is damaged ({error}); train anew") from error
 
-    def rewind(self, epochs: int) -> list[dict[str, Any]]:
-        """Drop what was logged after the given number of epochs; returns the lines that stay."""
+    def metrics_until(self, epochs: int) -> list[dict[str, Any]]:
+        """The lines of the given number of epochs.
+
+        Raises:
+            InputError: there are fewer, or a line lacks what is needed.
+        """
         lines = self.metrics()[:epochs]
         if len(lines) < epochs:
             raise InputError(f"{self.path / _METRICS} has {len(lines)} lines for {epochs} epochs; train anew")
+        if any("epoch" not in x or "average" not in x.get("valid", {}) for x in lines):
+            raise InputError(f"{self.path / _METRICS} is damaged (epoch or valid mAP missing); train anew")
+        return lines
+
+    def rewind(self, epochs: int) -> list[dict[str, Any]]:
+        """Drop what was logged after the given number of epochs; returns the lines that stay."""
+        lines = self.metrics_until(epochs)
         self._replace(_METRICS, "".join(_line(x) for x in lines))
         return lines
 
@@ -163,10 +233,12 @@ class RunFolder:
         """Append one epoch to `metrics.jsonl`."""
         with (self.path / _METRICS).open("a", encoding="utf-8") as file:
             file.write(_line(line))
+            file.flush()
+            os.fsync(file.fileno())
 
-    def result(self) -> dict[str, Any]:
-        """What `result.json` says."""
-        return self.read(_RESULT)
+    def result(self) -> dict[str, Any] | None:
+        """What `result.json` says, or None for a run that is not complete."""
+        return self.read(_RESULT) if (self.path / _RESULT).exists() else None
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Write `result.json`."""
@@ -221,8 +293,12 @@ class Run:
             x, width = np.asarray(x), len(self.preprocess[m]["mean"])
             if x.ndim != 2 or x.shape[1] != width:
                 raise InputError(f"{m} features have shape {list(x.shape)}; this run was trained on [N, {width}]")
+            if x.dtype.kind not in "fiub":
+                raise InputError(f"{m} features are {x.dtype}; they must be real numbers")
+            with np.errstate(over="ignore"):
+                x = x.astype(np.float32)
             if not np.isfinite(x).all():
-                raise InputError(f"{m} features are not finite: remove or impute NaN and inf")
+                raise InputError(f"{m} features are not finite in float32: remove or impute NaN and inf")
             x = apply_preprocess(kinds[m], self.preprocess[m], x)
             with jax.default_matmul_precision(self.config.matmul_precision):
                 out[m] = np.asarray(
@@ -255,7 +331,7 @@ def load_run(workdir: str | os.PathLike[str], checkpoint: str | int = "best") ->
         if not epochs:
             raise InputError(f"{folder.checkpoints}: no complete checkpoint yet; wait for the first epoch to end")
         if checkpoint == "best":
-            epoch = best_epoch(folder.metrics()[: epochs[-1]])
+            epoch = best_epoch(folder.metrics_until(epochs[-1]))
         elif checkpoint == "last":
             epoch = epochs[-1]
         else:

@@ -32,7 +32,7 @@ from mrl_jax.eval import score
 from mrl_jax.noise import NoiseSpec, inject_noise
 from mrl_jax.progress import epoch_progress
 from mrl_jax.report import plot_curves, summary
-from mrl_jax.retrieval import chance_map
+from mrl_jax.retrieval import cross_modal_chance
 from mrl_jax.run import Run, RunFolder, best_epoch, describe, recipe_of, template
 from mrl_jax.train_step import (
     Recipe,
@@ -98,13 +98,28 @@ def train(
     Raises:
         InputError: anything wrong with configuration, data or folder, before anything is written.
         NonFiniteLossError: the loss or a parameter became inf or NaN; checkpoints of earlier epochs stay.
+        CheckpointError: a checkpoint could not be written.
     """
     started = time.perf_counter()
+    if workdir is not None and not resume:
+        RunFolder.refuse_occupied(workdir)  # before any work
     task = _prepare(config, data)
     folder = _open_folder(task, workdir, resume)
+    if folder is None:
+        return _train(task, None, started, progress)
+    with folder.lock():
+        folder.settle(task.described, task.noise)
+        if progress:
+            print(f"run folder: {folder.path}", file=sys.stderr)
+        return _train(task, folder, started, progress)
+
+
+def _train(task: "_Task", folder: RunFolder | None, started: float, progress: bool) -> Result:
     store = MemoryCheckpoints() if folder is None else Checkpoints(folder.checkpoints)
     with jax.default_matmul_precision(task.config.matmul_precision), store:
         state, log, spent = _begin(task, store, folder)
+        if log and progress:
+            print(f"resuming after epoch {len(log)} of {task.config.epochs}", file=sys.stderr)
         with epoch_progress(task.config.epochs, len(log), progress) as show:
             for epoch in range(len(log), task.config.epochs):
                 state, line = _run_epoch(task, state, epoch)
@@ -118,27 +133,34 @@ def train(
         store.wait()
         best = best_epoch(log)
         snapshot = store.restore(best, task.template)
-        test = {
-            "best": {"epoch": best, **task.score(snapshot.state, "test")},
-            "last": {"epoch": len(log), **task.score(state, "test")},
-        }
+        scores = None if folder is None else folder.result()  # a complete run keeps its result
+        if scores is None:
+            test = {
+                "best": {"epoch": best, **task.score(snapshot.state, "test")},
+                "last": {"epoch": len(log), **task.score(state, "test")},
+            }
+            scores = _scores(task, log, test, spent + time.perf_counter() - started)
 
-    scores = {
-        "test": test,
-        "valid": {k: {"epoch": v["epoch"], **log[v["epoch"] - 1]["valid"]} for k, v in test.items()},
-        "chance": task.chance(),
-        "wrong_share": task.noise["wrong_share"],
-        "seconds": round(spent + time.perf_counter() - started, 3),
-        "device": _device(),
-        "versions": {"mrl_jax": __version__}
-        | {p: version(p) for p in ("jax", "flax", "optax", "orbax-checkpoint", "numpy")},
-    }
-    run = Run(task.config, best, *snapshot, task.dataset.modalities, task.dataset.class_names)
-    result = Result(scores, log, task.noise, task.described, run, None if folder is None else folder.path)
+    if folder is not None and folder.result() is None:
+        folder.write_result(scores)
     if folder is not None:
         plot_curves(folder.path / "curves.png", log, scores, _title(task))
-        folder.write_result(scores)
-    return result
+    run = Run(task.config, best, *snapshot, task.dataset.modalities, task.dataset.class_names)
+    return Result(scores, log, task.noise, task.described, run, None if folder is None else folder.path)
+
+
+def _scores(task: "_Task", log: Sequence[Mapping[str, Any]], test: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    """The content of `result.json`."""
+    packages = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
+    return {
+        "test": test,
+        "valid": {k: {"epoch": v["epoch"], **log[v["epoch"] - 1]["valid"]} for k, v in test.items()},
+        "chance": cross_modal_chance(task.dataset.splits["test"].labels),
+        "wrong_share": task.noise["wrong_share"],
+        "seconds": round(seconds, 3),
+        "device": _device(),
+        "versions": {"mrl_jax": __version__} | {p: version(p) for p in packages},
+    }
 
 
 @dataclass(frozen=True)
@@ -168,10 +190,6 @@ class _Task:
     def score(self, state: TrainState, split: str) -> dict[str, Any]:
         return score(self.recipe, state.encoders, self.held_out[split], self.dataset.splits[split].labels)
 
-    def chance(self) -> dict[str, float]:
-        labels = self.dataset.splits["test"].labels
-        return {f"{a}->{b}": chance_map(labels[a], labels[b]) for a in labels for b in labels if a != b}
-
 
 def _prepare(config: Config, data: Any) -> _Task:
     dataset = load_dataset(_source(config) if data is None else data, config.modalities)
@@ -195,7 +213,8 @@ def _prepare(config: Config, data: Any) -> _Task:
     }
     train_data = TrainData(tuple(features.pop("train").values()), labels)
     noise = _noise_record(spec, config.seed, modalities, clean, np.asarray(labels))
-    return _Task(config, dataset, describe(dataset), noise, preprocess, train_data, features)
+    described = {**describe(dataset), "in_memory": data is not None}
+    return _Task(config, dataset, described, noise, preprocess, train_data, features)
 
 
 def _source(config: Config) -> str:
@@ -230,7 +249,6 @@ def _open_folder(task: _Task, workdir: str | os.PathLike[str] | None, resume: bo
     else:
         folder = RunFolder.open(workdir)
         refuse_other_config(folder, task.config)
-    folder.settle(task.described, task.noise)
     return folder
 
 
@@ -255,6 +273,8 @@ def _begin(
 ) -> tuple[TrainState, list[dict[str, Any]], float]:
     """State, log and seconds so far: from the last checkpoint, or from scratch."""
     saved = store.epochs()
+    if folder is not None and folder.result() is not None and (not saved or saved[-1] < task.config.epochs):
+        raise InputError(f"{folder.path}: the run is complete, but its last checkpoint is gone; name a new folder")
     if not saved:
         dims = tuple(task.dataset.dims.values())
         state = _init(task.recipe, task.stream(_INIT), dims, task.dataset.num_classes)
@@ -289,8 +309,8 @@ def _run_epoch(task: _Task, state: TrainState, epoch: int) -> tuple[TrainState, 
 
 def _non_finite(epoch: int, what: str) -> NonFiniteLossError:
     return NonFiniteLossError(
-        f"epoch {epoch + 1}: {what}; checkpoints of earlier epochs stay; try a lower learning rate, a higher "
-        "temperature, or --clip-norm 1"
+        f"epoch {epoch + 1}: {what}; {'checkpoints of earlier epochs stay; ' if epoch else ''}try a lower learning "
+        "rate, a higher temperature, or --clip-norm 1"
     )
 
 
@@ -302,7 +322,7 @@ def _epoch(
     state: TrainState, data: TrainData, key: Array, epoch: int, recipe: Recipe
 ) -> tuple[TrainState, StepMetrics, Array]:
     state, steps = train_epoch(state, data, key, epoch, recipe)
-    leaves = jax.tree.leaves((state.encoders, state.centers))
+    leaves = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)]
     return state, steps, jnp.stack([jnp.isfinite(x).all() for x in leaves]).all()
 
 
@@ -326,7 +346,7 @@ def _main(argv: Sequence[str] | None) -> None:
     given = vars(_parser().parse_args(argv))
     workdir, resume = given.pop("workdir", None), given.pop("resume")
     if "data_path" in given:
-        given["data_path"] = str(Path(given["data_path"]).absolute())
+        given["data_path"] = Config(data_path=given["data_path"]).data_path  # absolute, as the run keeps it
     if resume:
         if workdir is None:
             raise InputError("--resume needs the folder of the run: --workdir DIR")
@@ -337,7 +357,6 @@ def _main(argv: Sequence[str] | None) -> None:
         name = given.pop("preset", "custom" if "data_path" in given else "emoji")
         config = preset(name, **given)
         workdir = workdir or time.strftime(f"runs/{name}-%Y%m%d-%H%M%S")
-    print(f"run folder: {workdir}", file=sys.stderr)
     print(train(config, workdir, resume=resume, progress=True).table())
 
 

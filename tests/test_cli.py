@@ -145,7 +145,7 @@ def test_bad_input_is_one_line_exit_code_2_and_leaves_nothing(tmp_path, capsys, 
     own_data = [] if "--resume" in flags else ["--data-path", str(data)]
     assert main([*TOY_FLAGS, *own_data, "--workdir", str(tmp_path / "run"), *flags]) == 2
     captured = capsys.readouterr()
-    lines = [line for line in captured.err.splitlines() if not line.startswith("run folder: ")]
+    lines = captured.err.splitlines()
     assert len(lines) == 1
     assert lines[0].startswith("error: ")
     assert re.search(message, lines[0]), lines[0]

@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 
 from mrl_jax import Config, InputError, preset
@@ -61,6 +62,7 @@ BAD = [
     ("noise_rate", math.nan, "must be finite"),
     ("beta", 2.0, r"must be in \[0, 1\]"),
     ("tau1", 0.0, "must be greater than 0"),
+    ("tau1", 1e-50, "must be at least 1e-30"),
     ("tau2", -1.0, "must be greater than 0"),
     ("tau2", math.inf, "must be finite"),
     ("epochs", 0, "must be at least 1"),
@@ -92,6 +94,11 @@ def test_bad_values_are_refused_with_name_rule_and_value(field, value, message):
         Config(**{field: value})
     assert field in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_numpy_numbers_are_numbers():
+    config = Config(batch_size=np.int64(8), beta=np.float32(0.5), hidden_dims=np.array([8, 4]))
+    assert (config.batch_size, config.beta, config.hidden_dims) == (8, 0.5, (8, 4))
 
 
 def test_unknown_presets_and_fields_are_refused():

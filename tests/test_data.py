@@ -122,6 +122,20 @@ def test_bad_arrays_are_refused_in_one_line(case):
     assert "\n" not in str(caught.value)
 
 
+def test_a_dataset_is_checked_like_arrays():
+    data = load_dataset(toy_arrays())
+    assert load_dataset(data).digest() == data.digest()
+    data.splits["train"].features["sound"][0, 0] = np.nan
+    with pytest.raises(InputError, match="must be finite"):
+        load_dataset(data)
+    data = load_dataset(toy_arrays())
+    data.splits["train"].labels["touch"][:] = 7
+    with pytest.raises(InputError, match="label 7, but class_names has 3 names"):
+        load_dataset(data)
+    with pytest.raises(InputError, match="name each once"):
+        load_dataset(toy_arrays(), ("sound", "sound"))
+
+
 def test_bad_files_are_refused(tmp_path):
     with pytest.raises(InputError, match="neither a file nor a built-in set"):
         load_dataset("no-such-set")
@@ -134,7 +148,7 @@ def test_bad_files_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"only \.npz is read"):
         load_dataset(tmp_path / "data.csv")
     (tmp_path / "noise.npz").write_bytes(b"this is not a zip archive")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match=r"it is no \.npz archive"):
         load_dataset(tmp_path / "noise.npz")
     whole = save_npz(tmp_path / "whole.npz").read_bytes()
     for size in (0, 10, len(whole) // 2, len(whole) - 5):

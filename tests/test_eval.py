@@ -1,12 +1,13 @@
 """Evaluation: the same numbers as training reported, from the checkpoint alone."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
-from toy import TOY_FLAGS, save_npz, toy_arrays
+from toy import TOY_FLAGS, save_npz, toy_arrays, toy_config
 
-from mrl_jax import InputError, evaluate, load_run
+from mrl_jax import InputError, evaluate, load_run, train
 from mrl_jax.eval import main as eval_main
 from mrl_jax.train import main as train_main
 
@@ -69,6 +70,8 @@ def test_galleries_of_other_data_are_scored_too(run):
         (["--workdir", "RUN", "--checkpoint", "first"], "choose best, last"),
         (["--workdir", "RUN/checkpoints"], "holds no run"),
         (["--workdir", "RUN", "--json", "RUN/no/such/dir/x.json"], "cannot be written"),
+        (["--workdir", "RUN", "--json", "."], "names no file"),
+        (["--workdir", "RUN", "--json", ""], "names no file"),
         ([], "--workdir"),
         (["--workdir", "RUN", "--frobnicate"], "unrecognized arguments: --frobnicate"),
     ],
@@ -84,8 +87,6 @@ def test_bad_input_is_one_line_and_exit_code_2(run, flags, message, capsys):
 def test_changed_or_missing_data_are_refused(run, tmp_path, capsys):
     config = json.loads((run / "config.json").read_text())
     moved = tmp_path / "run"
-    import shutil
-
     shutil.copytree(run, moved)
     arrays = toy_arrays()
     arrays["test_sound"][0, 0] += 1
@@ -94,6 +95,14 @@ def test_changed_or_missing_data_are_refused(run, tmp_path, capsys):
         (moved / "config.json").write_text(json.dumps({**config, "data_path": str(tmp_path / path)}))
         assert eval_main(["--workdir", str(moved)]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_arrays_in_memory_must_be_passed_again(tmp_path):
+    for name, config in (("custom", toy_config()), ("emoji", toy_config(preset="emoji"))):
+        train(config, tmp_path / name, data=toy_arrays())
+        with pytest.raises(InputError, match="trained on arrays in memory; pass them"):
+            evaluate(tmp_path / name)
+        assert evaluate(tmp_path / name, toy_arrays())["epoch"] >= 1
 
 
 def test_data_of_other_width_are_refused(run):

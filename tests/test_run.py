@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
@@ -56,22 +58,63 @@ def test_damaged_files_are_named(tmp_path):
     (folder.path / "config.json").write_text('{"beta": 0.')
     with pytest.raises(InputError, match=r"config.json is damaged"):
         folder.config()
-    with pytest.raises(InputError, match=r"result.json cannot be read"):
-        folder.result()
-    (folder.path / "metrics.jsonl").write_text("not json\n")
-    with pytest.raises(InputError, match=r"metrics.jsonl is damaged"):
-        folder.metrics()
+    (folder.path / "config.json").write_text("3")
+    with pytest.raises(InputError, match=r"config.json is damaged \(it holds no object\)"):
+        folder.config()
+    with pytest.raises(InputError, match=r"data.json cannot be read"):
+        folder.data()
+    (folder.path / "data.json").write_text("{}")
+    with pytest.raises(InputError, match=r"data.json is damaged \(class_names, dims, modalities, sha256 missing\)"):
+        folder.data()
+    for line in ("not json", "3"):
+        (folder.path / "metrics.jsonl").write_text(line + "\n")
+        with pytest.raises(InputError, match=r"metrics.jsonl is damaged"):
+            folder.metrics()
+    (folder.path / "metrics.jsonl").write_text("{}\n")
+    with pytest.raises(InputError, match="epoch or valid mAP missing"):
+        folder.metrics_until(1)
+    assert folder.result() is None
+
+
+def test_of_many_that_start_in_one_folder_at_once_one_wins(tmp_path):
+    barrier = threading.Barrier(8)
+
+    def start(seed):
+        barrier.wait()
+        try:
+            RunFolder.create(tmp_path / "run", toy_config(seed=seed))
+        except InputError:
+            return None
+        return seed
+
+    with ThreadPoolExecutor(8) as pool:
+        winners = [seed for seed in pool.map(start, range(8)) if seed is not None]
+    assert len(winners) == 1
+    assert RunFolder.open(tmp_path / "run").config().seed == winners[0]
+
+
+def test_one_process_at_a_time_trains_in_a_folder(tmp_path):
+    folder = RunFolder.create(tmp_path / "run", toy_config())
+    with (
+        folder.lock(),
+        pytest.raises(InputError, match="another process is training here"),
+        RunFolder(folder.path).lock(),
+    ):
+        pass
+    with RunFolder(folder.path).lock():
+        pass
 
 
 def test_a_line_cut_short_is_left_out_and_later_epochs_are_dropped(tmp_path):
     folder = RunFolder.create(tmp_path / "run", toy_config())
     for epoch in (1, 2, 3):
-        folder.log({"epoch": epoch})
+        folder.log({"epoch": epoch, "valid": {"average": 0.5}})
     with (folder.path / "metrics.jsonl").open("a") as file:
         file.write('{"epoch": 4, "tra')
     assert [x["epoch"] for x in folder.metrics()] == [1, 2, 3]
     assert [x["epoch"] for x in folder.rewind(2)] == [1, 2]
-    assert (folder.path / "metrics.jsonl").read_text() == '{"epoch": 1}\n{"epoch": 2}\n'
+    kept = (folder.path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in kept] == [1, 2]
     with pytest.raises(InputError, match="has 2 lines for 3 epochs"):
         folder.rewind(3)
 
@@ -146,6 +189,10 @@ def test_embed_refuses_other_features(finished):
         run.embed({"sound": np.zeros((1, 2))})
     with pytest.raises(InputError, match="not finite"):
         run.embed({"sound": np.full((1, 6), np.nan)})
+    with pytest.raises(InputError, match="not finite in float32"):
+        run.embed({"sound": np.full((1, 6), 1e300)})
+    with pytest.raises(InputError, match="must be real numbers"):
+        run.embed({"sound": np.full((1, 6), 1j)})
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(finished, tmp_path):
@@ -172,7 +219,28 @@ def test_a_damaged_checkpoint_is_refused(finished, tmp_path):
 
 def test_a_run_without_a_checkpoint_says_so(tmp_path):
     folder = RunFolder.create(tmp_path / "run", toy_config())
-    folder.write("data.json", {"modalities": ["a", "b"], "dims": {"a": 2, "b": 3}, "class_names": ["x", "y"]})
-    (folder.path / "checkpoints").mkdir()
+    folder.write(
+        "data.json", {"modalities": ["a", "b"], "dims": {"a": 2, "b": 3}, "class_names": ["x", "y"], "sha256": "-"}
+    )
     with pytest.raises(InputError, match="no complete checkpoint yet"):
         load_run(folder.path)
+
+
+def test_a_complete_run_without_its_last_checkpoint_is_not_trained_again(finished, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(finished[0], copy)
+    shutil.rmtree(copy / "checkpoints" / "6")
+    with pytest.raises(InputError, match="its last checkpoint is gone"):
+        train(toy_config(epochs=6), copy, data=toy_arrays(), resume=True)
+    assert len(RunFolder(copy).metrics()) == 6
+
+
+def test_a_run_that_lost_its_log_or_its_metrics_is_refused(finished, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(finished[0], copy)
+    shutil.rmtree(copy / "checkpoints" / "6" / "metrics")
+    with pytest.raises(InputError, match=r"no metrics.*delete that folder"):
+        train(toy_config(epochs=6), copy, data=toy_arrays(), resume=True)
+    (copy / "metrics.jsonl").unlink()
+    with pytest.raises(InputError, match="has 0 lines for 6 epochs"):
+        load_run(copy)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -167,11 +168,50 @@ def test_resume_refuses_another_configuration_and_other_data(tmp_path, finished)
         train(config, tmp_path / "run", data=relabelled, resume=True)
 
 
-def test_resuming_a_finished_run_changes_nothing(tmp_path):
-    first = train(toy_config(), tmp_path / "run", data=toy_arrays())
-    again = train(toy_config(), tmp_path / "run", data=toy_arrays(), resume=True)
-    assert without_time(again.scores) == without_time(first.scores)
-    assert again.metrics == first.metrics
+def test_resuming_a_finished_run_changes_nothing(finished):
+    names = ("config.json", "data.json", "noise.json", "metrics.jsonl", "result.json")
+    before = {name: (finished.workdir / name).read_bytes() for name in names}
+    again = train(toy_config(noise_rate=0.4, seed=2), finished.workdir, data=toy_arrays(), resume=True)
+    assert again.scores == finished.scores
+    assert {name: (finished.workdir / name).read_bytes() for name in names} == before
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        ["result.json"],  # killed after the last epoch
+        ["result.json", "curves.png", "checkpoints/3"],  # killed before the last checkpoint was complete
+        ["result.json", "data.json", "noise.json", "metrics.jsonl", "checkpoints/1", "checkpoints/2", "checkpoints/3"],
+    ],
+)
+def test_whatever_a_kill_left_the_resumed_run_ends_in_the_same_bits(finished, tmp_path, lost):
+    folder = tmp_path / "run"
+    shutil.copytree(finished.workdir, folder)
+    for name in lost:
+        path = folder / name
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+    resumed = train(toy_config(noise_rate=0.4, seed=2), folder, data=toy_arrays(), resume=True)
+    assert without_time(resumed.scores) == without_time(finished.scores)
+    assert (folder / "metrics.jsonl").read_bytes() == (finished.workdir / "metrics.jsonl").read_bytes()
+    for a, b in zip(jax.tree.leaves(resumed.run.state), jax.tree.leaves(finished.run.state), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on_later(tmp_path):
+    flags = [*TOY_FLAGS, "--data-path", save_npz(tmp_path / "toy.npz"), "--hidden-dims", 512, 512]
+    limited = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000));"
+        "from mrl_jax.train import main; sys.exit(main(sys.argv[1:]))"
+    )
+    arguments = [sys.executable, "-c", limited, *map(str, flags), "--workdir", str(tmp_path / "run")]
+    # Without the compilation cache, whose files would meet the limit as well.
+    failed = subprocess.run(arguments, capture_output=True, text=True, env=compiling_anew())
+    assert failed.returncode == 1, failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert "a checkpoint cannot be written" in failed.stderr.splitlines()[-1]
+    done = subprocess.run(command("--resume", "--workdir", tmp_path / "run"), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_run_in_memory_equals_one_in_a_folder(finished):
@@ -211,7 +251,7 @@ def test_a_killed_run_resumes_to_the_same_bits(tmp_path, uninterrupted, killed_a
     process = subprocess.Popen(started, stderr=subprocess.DEVNULL, env=compiling_anew())
     while process.poll() is None and not (metrics.exists() and metrics.read_text().count("\n") >= killed_after):
         time.sleep(0.002)
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     assert process.wait() == -signal.SIGKILL
     assert not (tmp_path / "killed" / "result.json").exists()
 

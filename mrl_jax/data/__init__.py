@@ -1,6 +1,7 @@
 """Data sets: `load_dataset(name, path or arrays)` gives a `Dataset` of NumPy arrays, checked."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ def load_dataset(source: str | PathLike[str] | Mapping[str, Any] | Dataset, moda
         source: "emoji", the embedded data set; the path of an `.npz`; a mapping with the same keys as such a file
             (`{train,valid,test}_MODALITY` with rows = instances, `{train,valid,test}_labels`, or
             `{train,valid,test}_MODALITY_labels` where modalities have labels of their own, and optionally
-            `class_names`); or a `Dataset`, which is returned with the chosen modalities.
+            `class_names`); or a `Dataset`, which is checked just so.
         modalities: which to use, in this order; empty for the data set's own choice (a file's: all, in its order).
 
     Returns:
@@ -31,7 +32,8 @@ def load_dataset(source: str | PathLike[str] | Mapping[str, Any] | Dataset, moda
         InputError: anything that is wrong with the source, in one line: what was given, the rule, the remedy.
     """
     if isinstance(source, Dataset):
-        return _choose(source, modalities)
+        checked = dataset_from_arrays(_arrays_of(source), source.name, modalities or source.modalities, source.name)
+        return replace(checked, metadata=source.metadata)
     if isinstance(source, Mapping):
         return dataset_from_arrays(source, "arrays", modalities)
     if source == "emoji":
@@ -44,14 +46,10 @@ def load_dataset(source: str | PathLike[str] | Mapping[str, Any] | Dataset, moda
     return dataset_from_arrays(read_npz(path), path.stem, modalities, str(path))
 
 
-def _choose(data: Dataset, modalities: Sequence[str]) -> Dataset:
-    if not modalities or tuple(modalities) == data.modalities:
-        return data
-    unknown = [m for m in modalities if m not in data.modalities]
-    if unknown:
-        raise InputError(f"modality {unknown[0]!r} is not in {data.name}; it has: {', '.join(data.modalities)}")
-    splits = {
-        name: Split({m: s.features[m] for m in modalities}, {m: s.labels[m] for m in modalities})
-        for name, s in data.splits.items()
-    }
-    return Dataset(data.name, tuple(modalities), data.class_names, splits, data.metadata)
+def _arrays_of(data: Dataset) -> dict[str, Any]:
+    """The data set in the layout of an `.npz`, so that the same checks serve both."""
+    arrays: dict[str, Any] = {"class_names": data.class_names}
+    for name, split in data.splits.items():
+        for m in data.modalities:
+            arrays[f"{name}_{m}"], arrays[f"{name}_{m}_labels"] = split.features[m], split.labels[m]
+    return arrays

@@ -26,6 +26,8 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
         raise InputError(f"data file {str(path)!r} does not exist or is no file; give the path of an .npz")
     if path.suffix != ".npz":
         raise InputError(f"data file {str(path)!r}: only .npz is read; save your arrays with numpy.savez")
+    if not zipfile.is_zipfile(path):
+        raise InputError(f"data file {str(path)!r} cannot be read (it is no .npz archive); write it with numpy.savez")
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             return {key: file[key] for key in file.files}
@@ -75,6 +77,8 @@ def dataset_from_arrays(
 
 def _modalities(arrays: Mapping[str, Any], wanted: Sequence[str], source: str) -> tuple[str, ...]:
     found = [k.removeprefix("train_") for k in arrays if k.startswith("train_") and not k.endswith("labels")]
+    if len(set(wanted)) != len(wanted):
+        raise InputError(f"{source}: modalities {' '.join(wanted)} repeat one; name each once")
     if wanted:
         for m in wanted:
             if m not in found:
@@ -97,7 +101,9 @@ def _features(arrays: Mapping[str, Any], key: str, source: str) -> np.ndarray:
     if x.ndim != 2 or x.dtype.kind not in "fiub":
         raise InputError(f"{source}: {key} is {x.dtype} {list(x.shape)}; features must be numbers [instances, columns]")
     if 0 in x.shape:
-        raise InputError(f"{source}: {key} is empty, shape {list(x.shape)}; every split needs at least one instance")
+        raise InputError(
+            f"{source}: {key} is empty, shape {list(x.shape)}; every split needs an instance, every modality a column"
+        )
     with np.errstate(over="ignore"):  # float64 beyond float32's range becomes inf and is refused below
         x = np.ascontiguousarray(x, np.float32)
     bad = ~np.isfinite(x)
