@@ -68,19 +68,17 @@ def run_all(args: argparse.Namespace) -> dict:
 def table(runs: list[dict]) -> str:
     """Lay out the runs as Markdown, a row per noise rate and method."""
     directions = list(runs[0]["chance"])
-    lines = [
-        "| noise | wrong labels | method | "
-        + " | ".join(f"{d}, {at}" for at in ("best", "last") for d in directions)
-        + " |",
-        "|---" * (3 + 2 * len(directions)) + "|",
-    ]
+    heads = ["noise", "wrong labels", "method", *(f"{d.replace('->', ' → ')}, best / last" for d in directions)]
+    rows = [heads, ["---"] * len(heads)]
     for rate in dict.fromkeys(r["noise_rate"] for r in runs):
         for method in METHODS:
             cell = [r for r in runs if (r["noise_rate"], r["method"]) == (rate, method)]
             wrong = statistics.mean(s for r in cell for s in r["wrong_share"].values())
-            values = [told([r["test"][at]["map"][d] for r in cell]) for at in ("best", "last") for d in directions]
-            lines.append(f"| {rate:g} | {wrong:.0%} | {method} | " + " | ".join(values) + " |")
+            maps = {at: [r["test"][at]["map"] for r in cell] for at in ("best", "last")}
+            values = [" / ".join(told([m[d] for m in maps[at]]) for at in ("best", "last")) for d in directions]
+            rows.append([f"{rate:g}", f"{wrong:.0%}", method, *values])
     chance = " / ".join(f"{runs[0]['chance'][d]:.3f}" for d in directions)
+    lines = [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join([*lines, "", f"Chance (class prior): {chance}. Mean ± standard deviation over {len(cell)} seeds."])
 
 

@@ -19,22 +19,25 @@ if TYPE_CHECKING:
     from mrl_jax.retrieval import mean_average_precision
     from mrl_jax.run import Run, load_run
     from mrl_jax.train import Result, train
-    from mrl_jax.train_step import TrainState, train_step
+    from mrl_jax.train_step import Batch, Recipe, TrainState, init_state, train_epoch, train_step
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Batch",
     "Config",
     "Dataset",
     "Encoder",
     "InputError",
     "NoiseSpec",
     "NonFiniteLossError",
+    "Recipe",
     "Result",
     "Run",
     "TrainState",
     "contrastive_loss",
     "evaluate",
+    "init_state",
     "inject_noise",
     "load_dataset",
     "load_run",
@@ -44,6 +47,7 @@ __all__ = [
     "robust_clustering_loss",
     "soft_assignment",
     "train",
+    "train_epoch",
     "train_step",
 ]
 
@@ -58,7 +62,7 @@ _HOME = {
     "retrieval": ("mean_average_precision",),
     "run": ("Run", "load_run"),
     "train": ("Result", "train"),
-    "train_step": ("TrainState", "train_step"),
+    "train_step": ("Batch", "Recipe", "TrainState", "init_state", "train_epoch", "train_step"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
