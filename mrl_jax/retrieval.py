@@ -136,5 +136,7 @@ def chance_map(query_labels: Any, gallery_labels: Any) -> float:
 
 
 def _unit_rows(x: Array) -> Array:
-    x = x / jnp.maximum(jnp.abs(x).max(axis=-1, keepdims=True), jnp.finfo(x.dtype).tiny)  # squares stay in range
-    return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), jnp.finfo(x.dtype).tiny)
+    largest = jnp.abs(x).max(axis=-1, keepdims=True)
+    x = x / jnp.where(largest > 0, largest, 1.0)  # squares then stay in range
+    norm = jnp.linalg.norm(x, axis=-1, keepdims=True)
+    return x / jnp.where(norm > 0, norm, 1.0)
