@@ -13,6 +13,8 @@ from toy import TOY_FLAGS, save_npz
 
 from mrl_jax.train import main
 
+pytestmark = pytest.mark.slow
+
 
 def run_command(*args, **kwargs):
     return subprocess.run([sys.executable, "-m", *map(str, args)], capture_output=True, text=True, **kwargs)
@@ -23,7 +25,6 @@ def data(tmp_path):
     return save_npz(tmp_path / "toy.npz")
 
 
-@pytest.mark.slow
 def test_the_command_trains_and_ends_with_a_table(tmp_path, data):
     done = run_command(
         "mrl_jax.train", "--data-path", data, *TOY_FLAGS, "--noise-rate", 0.5, "--workdir", tmp_path / "run"
@@ -47,7 +48,6 @@ def test_the_command_trains_and_ends_with_a_table(tmp_path, data):
     )
 
 
-@pytest.mark.slow
 def test_every_flag_reaches_the_configuration(tmp_path, data):
     flags = [
         "--modalities",
@@ -85,14 +85,12 @@ def test_every_flag_reaches_the_configuration(tmp_path, data):
     }  # fmt: skip
 
 
-@pytest.mark.slow
 def test_custom_data_take_their_labels_as_they_are(tmp_path, data, capsys):
     assert main([*TOY_FLAGS, "--data-path", str(data), "--workdir", str(tmp_path / "run")]) == 0
     assert "as given, no noise injected" in capsys.readouterr().out
     assert json.loads((tmp_path / "run" / "noise.json").read_text())["rate"] == 0
 
 
-@pytest.mark.slow
 def test_the_default_run_folder_is_named_after_preset_and_time(tmp_path, data, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main([*TOY_FLAGS, "--data-path", "toy.npz"]) == 0
@@ -153,7 +151,6 @@ def test_bad_input_is_one_line_exit_code_2_and_leaves_nothing(tmp_path, capsys, 
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
 def test_a_folder_with_another_run_is_refused_and_untouched(tmp_path, data, capsys):
     flags = [*TOY_FLAGS, "--data-path", str(data), "--workdir", str(tmp_path / "run")]
     assert main(flags) == 0
@@ -182,7 +179,6 @@ def test_a_non_finite_loss_is_exit_code_1(tmp_path, data, capsys):
     assert err.startswith("error: epoch 1: the loss is")
 
 
-@pytest.mark.slow
 def test_bad_input_as_a_process_has_no_traceback(tmp_path):
     done = run_command("mrl_jax.train", "--data-path", tmp_path / "absent.npz")
     assert done.returncode == 2
@@ -190,7 +186,6 @@ def test_bad_input_as_a_process_has_no_traceback(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.slow
 def test_interrupting_says_how_to_go_on(tmp_path, data):
     args = ["mrl_jax.train", "--data-path", data, *TOY_FLAGS, "--epochs", 100_000, "--workdir", tmp_path / "run"]
     process = subprocess.Popen([sys.executable, "-m", *map(str, args)], stderr=subprocess.PIPE, text=True)
@@ -204,7 +199,6 @@ def test_interrupting_says_how_to_go_on(tmp_path, data):
     assert "Traceback" not in err
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("module", ["mrl_jax.train", "mrl_jax.eval"])
 def test_help_lists_the_flags(module):
     done = run_command(module, "--help")

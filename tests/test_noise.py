@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from mrl_jax.errors import InputError
 from mrl_jax.noise import NoiseSpec, inject_noise
 
+pytestmark = pytest.mark.slow
+
 SIGMAS = 5  # a statistical check fails by chance once in two million draws, and the draw is fixed
 MANY = 1 << 30  # so many classes that a new label practically never equals the old one: every redraw shows
 SCOPES = ("modality", "instance")

@@ -9,6 +9,8 @@ import pytest
 
 import mrl_jax
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 CONTRACT = [
     "soft_assignment", "robust_clustering_loss", "contrastive_loss", "mrl_loss", "Encoder", "TrainState", "train_step",
@@ -69,7 +71,6 @@ def readme_blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), flags=re.DOTALL)
 
 
-@pytest.mark.slow
 def test_the_python_example_of_the_readme_runs(capsys):
     blocks = readme_blocks("python")
     assert blocks
