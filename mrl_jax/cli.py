@@ -3,10 +3,11 @@
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from typing import NoReturn
 
-from mrl_jax.errors import InputError, NonFiniteLossError
+from mrl_jax.errors import DatasetWarning, InputError, NonFiniteLossError
 
 __all__ = ["Parser", "run_command"]
 
@@ -29,7 +30,13 @@ def run_command(command: Callable[[], object]) -> int:
         The exit code: 0 done, 2 bad input, 1 a run that failed, 130 interrupted.
     """
     try:
-        command()
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", DatasetWarning)
+            shown = warnings.showwarning
+            warnings.showwarning = lambda w, kind, *where: (
+                _warn(w) if kind is DatasetWarning else shown(w, kind, *where)
+            )
+            command()
         sys.stdout.flush()
     except InputError as error:
         return _report(error, 2)
@@ -45,3 +52,7 @@ def run_command(command: Callable[[], object]) -> int:
 def _report(error: object, code: int) -> int:
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     return code
+
+
+def _warn(message: object) -> None:
+    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)

@@ -1,6 +1,6 @@
 """Errors that a user can mend, told in one line."""
 
-__all__ = ["CheckpointError", "InputError", "NonFiniteLossError"]
+__all__ = ["CheckpointError", "DatasetWarning", "InputError", "NonFiniteLossError"]
 
 
 class InputError(ValueError):
@@ -13,3 +13,7 @@ class NonFiniteLossError(FloatingPointError):
 
 class CheckpointError(OSError):
     """A checkpoint could not be written. The message names folder and reason; earlier checkpoints stay."""
+
+
+class DatasetWarning(UserWarning):
+    """Data can be used but differ from what was published or expected. Commands print it as one line and go on."""

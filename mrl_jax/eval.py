@@ -6,22 +6,27 @@ python -m mrl_jax.eval --workdir DIR [--split valid|test] [--checkpoint best|las
 import json
 import os
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from mrl_jax.cli import Parser, run_command
 from mrl_jax.data import SPLITS, load_dataset
+from mrl_jax.data.catalog import CATALOG
 from mrl_jax.data.preprocess import apply_preprocess, kinds_for
-from mrl_jax.errors import InputError, NonFiniteLossError
+from mrl_jax.errors import DatasetWarning, InputError, NonFiniteLossError
 from mrl_jax.report import table
 from mrl_jax.retrieval import cross_modal_chance, cross_modal_map
 from mrl_jax.run import Run, RunFolder, embed_rows, load_run, recipe_of
 from mrl_jax.train_step import Recipe
 
-__all__ = ["evaluate", "main", "score"]
+__all__ = ["evaluate", "main", "score", "score_on_host"]
+
+_BLOCK = 4096  # rows on the device at once
 
 
 def score(
@@ -42,6 +47,31 @@ def score(
         NonFiniteLossError: an embedding is inf or NaN.
     """
     z = {m: embed_rows(recipe, p, x) for (m, x), p in zip(features.items(), encoders, strict=True)}
+    return _score_embeddings(z, labels)
+
+
+def score_on_host(
+    recipe: Recipe,
+    encoders: Sequence[Any],
+    features: Mapping[str, tuple[np.ndarray, str, Mapping[str, Any]]],
+    labels: Mapping[str, Any],
+) -> dict[str, Any]:
+    """As `score`, for raw features on the host (or on disk) that go to the device in blocks.
+
+    Args:
+        recipe: the `Recipe` of the model.
+        encoders: parameters, one tree per modality, in the order of `features`.
+        features: modality -> features [N, D], the kind of preprocessing, its statistics.
+        labels: modality -> integers [N].
+    """
+    z = {}
+    for (m, (x, kind, stats)), p in zip(features.items(), encoders, strict=True):
+        blocks = (apply_preprocess(kind, stats, x[i : i + _BLOCK]) for i in range(0, len(x), _BLOCK))
+        z[m] = jax.numpy.concatenate([embed_rows(recipe, p, block) for block in blocks])
+    return _score_embeddings(z, labels)
+
+
+def _score_embeddings(z: Mapping[str, Any], labels: Mapping[str, Any]) -> dict[str, Any]:
     for m, rows in z.items():
         if not bool(jax.numpy.isfinite(rows).all()):
             raise NonFiniteLossError(f"the embeddings of {m} are not finite")
@@ -73,23 +103,27 @@ def evaluate(
         recorded = RunFolder.open(run).data() if data is None else None
         run = load_run(run, checkpoint)
     if data is None:
-        in_memory = run.config.preset != "emoji" and run.config.data_path is None
+        in_memory = run.config.preset == "custom" and run.config.data_path is None
         if in_memory or (recorded is not None and recorded.get("in_memory")):
             raise InputError("this run was trained on arrays in memory; pass them: evaluate(run, data)")
         data = run.config.data_path or run.config.preset
-    dataset = load_dataset(data, run.modalities)
+    set_name = run.config.preset if run.config.preset in CATALOG else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DatasetWarning)  # training told it
+        dataset = load_dataset(data, run.modalities, set_name=set_name)
     if recorded is not None and dataset.digest() != recorded["sha256"]:
         raise InputError(f"data {str(data)!r} have changed since the run was trained; restore them")
-    rows = dataset.splits[split]
-    for m in run.modalities:
-        if (found := rows.features[m].shape[1]) != (width := len(run.preprocess[m]["mean"])):
+    samples = {m: dataset.splits[split].samples(m) for m in run.modalities}
+    for m, (x, _) in samples.items():
+        if (found := x.shape[1]) != (width := len(run.preprocess[m]["mean"])):
             raise InputError(f"{m} features have {found} columns; this run was trained on {width}")
 
     kinds = kinds_for(run.modalities, run.config.preprocess)
-    features = {m: apply_preprocess(kinds[m], run.preprocess[m], rows.features[m]) for m in run.modalities}
+    features = {m: apply_preprocess(kinds[m], run.preprocess[m], x) for m, (x, _) in samples.items()}
+    labels = {m: y for m, (_, y) in samples.items()}
     with jax.default_matmul_precision(run.config.matmul_precision):
-        scores = score(recipe_of(run.config), run.state.encoders, features, rows.labels)
-    return {"epoch": run.epoch, "split": split, **scores, "chance": cross_modal_chance(rows.labels)}
+        scores = score(recipe_of(run.config), run.state.encoders, features, labels)
+    return {"epoch": run.epoch, "split": split, **scores, "chance": cross_modal_chance(labels)}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

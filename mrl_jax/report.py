@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["plot_curves", "summary", "table"]
+__all__ = ["describe_noise", "plot_curves", "summary", "table"]
 
 
 def table(columns: Mapping[str, Mapping[str, Any]]) -> str:
@@ -47,13 +47,10 @@ def summary(
         "chance (class prior)": {"map": result["chance"]},
     }
     sizes = " / ".join(f"{n:,}" for n in data["instances"].values())
-    told = "training labels: as given, no noise injected"
-    if noise["rate"] > 0:
-        share = ", ".join(f"{m} {s:.1%}" for m, s in noise["wrong_share"].items())
-        told = f"training labels: {noise['kind']} noise {noise['rate']:g} per {noise['scope']}; wrong: {share}"
+    labels = f"training labels: {describe_noise(noise)}"
     lines = [
         f"{data['name']}: {len(data['class_names'])} classes, {sizes} instances (train / valid / test)",
-        told,
+        labels,
         f"loss: {config.loss}, beta {config.beta:g}, tau1 {config.tau1:g}, tau2 {config.tau2:g}, seed {config.seed}",
         "",
         table({f"test, {k}" if k != "chance (class prior)" else k: v for k, v in columns.items()}),
@@ -63,6 +60,24 @@ def summary(
     if workdir is not None:
         lines += [f"run folder: {workdir}", f"learning curves: {workdir / 'curves.png'}"]
     return "\n".join(lines)
+
+
+def describe_noise(noise: Mapping[str, Any]) -> str:
+    """The noise of a run in words.
+
+    Args:
+        noise: content of `noise.json`.
+    """
+    if noise["kind"] == "file":
+        told = f"from {noise['file']['source']}"
+    elif noise["rate"] > 0:
+        told = f"{noise['kind']} noise {noise['rate']:g} per {noise['scope']}"
+    else:
+        return "as given, no noise injected"
+    share = ", ".join(f"{m} {s:.1%}" for m, s in noise["wrong_share"].items())
+    if "mismatched_share" in noise:
+        share += "; mismatched: " + ", ".join(f"{m} {s:.1%}" for m, s in noise["mismatched_share"].items())
+    return f"{told}; wrong: {share}"
 
 
 def plot_curves(path: Path, metrics: Sequence[Mapping[str, Any]], result: Mapping[str, Any], title: str) -> None:

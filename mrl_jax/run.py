@@ -3,7 +3,7 @@
 ```
 config.json     every field of `Config`
 data.json       the data set: modalities, dimensions, classes, sizes, digest, attribution
-noise.json      noise spec, seed, wrong share per modality, digest of the given labels
+noise.json      noise spec, seed, wrong shares, digests, and the labels that training saw (--noise-file reads them)
 metrics.jsonl   one line per epoch
 checkpoints/    best and last epochs
 result.json     the test scores; there once the run is complete
@@ -60,6 +60,9 @@ def describe(data: Dataset) -> dict[str, Any]:
         "dims": data.dims,
         "class_names": list(data.class_names),
         "instances": {name: len(split) for name, split in data.splits.items()},
+        "samples": {
+            name: {m: int(split.present(m).sum()) for m in data.modalities} for name, split in data.splits.items()
+        },
         "sha256": data.digest(),
         "metadata": dict(data.metadata),
     }
@@ -170,7 +173,7 @@ class RunFolder:
 
     def write(self, name: str, value: Any) -> None:
         """Write a JSON file in one move."""
-        self._replace(name, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        self._replace(name, _pretty(value) + "\n")
 
     def settle(self, data: Mapping[str, Any], noise: Mapping[str, Any]) -> None:
         """Write `data.json` and `noise.json`, or compare with those that stand.
@@ -351,6 +354,15 @@ def template(config: Config, dims: Sequence[int], num_classes: int, modalities: 
         for m, d in zip(modalities, dims, strict=True)
     }
     return Snapshot(state, preprocess)
+
+
+def _pretty(value: Any, margin: str = "") -> str:
+    """JSON with a line per entry of an object, and lists on one line, however long: people read the rest."""
+    if not isinstance(value, dict) or not value:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    inner = margin + "  "
+    entries = (f"{inner}{json.dumps(str(k), ensure_ascii=False)}: {_pretty(v, inner)}" for k, v in value.items())
+    return "{\n" + ",\n".join(entries) + f"\n{margin}}}"
 
 
 def _line(values: Mapping[str, Any]) -> str:

@@ -5,13 +5,11 @@ python -m mrl_jax.train [PRESET] [flags] [--workdir DIR] [--resume]
 
 import argparse
 import dataclasses
-import hashlib
 import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -19,34 +17,21 @@ from typing import Any, get_args, get_origin, get_type_hints
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from mrl_jax import __version__
 from mrl_jax.checkpoint import Checkpoints, MemoryCheckpoints, Snapshot
 from mrl_jax.cli import Parser, run_command
 from mrl_jax.config import PRESETS, Config, preset
-from mrl_jax.data import Dataset, load_dataset
-from mrl_jax.data.preprocess import apply_preprocess, fit_preprocess, kinds_for
+from mrl_jax.data.stream import BatchStream
 from mrl_jax.errors import InputError, NonFiniteLossError
-from mrl_jax.eval import score
-from mrl_jax.noise import NoiseSpec, inject_noise
 from mrl_jax.progress import epoch_progress
-from mrl_jax.report import plot_curves, summary
+from mrl_jax.report import describe_noise, plot_curves, summary
 from mrl_jax.retrieval import cross_modal_chance
-from mrl_jax.run import Run, RunFolder, best_epoch, describe, recipe_of, template
-from mrl_jax.train_step import (
-    Recipe,
-    StepMetrics,
-    TrainData,
-    TrainState,
-    init_state,
-    learning_rate_at,
-    train_epoch,
-)
+from mrl_jax.run import Run, RunFolder, best_epoch
+from mrl_jax.task import Task, prepare_task
+from mrl_jax.train_step import TrainState, learning_rate_at
 
 __all__ = ["Result", "main", "train"]
-
-_NOISE, _INIT, _BATCHES = range(3)  # independent streams of randomness, folded into the key of the run's seed
 
 
 @dataclass(frozen=True)
@@ -103,7 +88,7 @@ def train(
     started = time.perf_counter()
     if workdir is not None and not resume:
         RunFolder.refuse_occupied(workdir)  # before any work
-    task = _prepare(config, data)
+    task = prepare_task(config, data)
     folder = _open_folder(task, workdir, resume)
     if folder is None:
         return _train(task, None, started, progress)
@@ -114,7 +99,7 @@ def train(
         return _train(task, folder, started, progress)
 
 
-def _train(task: "_Task", folder: RunFolder | None, started: float, progress: bool) -> Result:
+def _train(task: Task, folder: RunFolder | None, started: float, progress: bool) -> Result:
     store = MemoryCheckpoints() if folder is None else Checkpoints(folder.checkpoints)
     with jax.default_matmul_precision(task.config.matmul_precision), store:
         state, log, spent = _begin(task, store, folder)
@@ -149,97 +134,22 @@ def _train(task: "_Task", folder: RunFolder | None, started: float, progress: bo
     return Result(scores, log, task.noise, task.described, run, None if folder is None else folder.path)
 
 
-def _scores(task: "_Task", log: Sequence[Mapping[str, Any]], test: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+def _scores(task: Task, log: Sequence[Mapping[str, Any]], test: Mapping[str, Any], seconds: float) -> dict[str, Any]:
     """The content of `result.json`."""
     packages = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
     return {
         "test": test,
         "valid": {k: {"epoch": v["epoch"], **log[v["epoch"] - 1]["valid"]} for k, v in test.items()},
-        "chance": cross_modal_chance(task.dataset.splits["test"].labels),
+        "chance": cross_modal_chance({m: y for m, (_, y) in task.held_out["test"].items()}),
         "wrong_share": task.noise["wrong_share"],
         "seconds": round(seconds, 3),
+        **({"stream_waiting_share": round(task.train.clock.share, 4)} if isinstance(task.train, BatchStream) else {}),
         "device": _device(),
         "versions": {"mrl_jax": __version__} | {p: version(p) for p in packages},
     }
 
 
-@dataclass(frozen=True)
-class _Task:
-    """One run's configuration and data, checked, preprocessed, and on the device."""
-
-    config: Config
-    dataset: Dataset
-    described: Mapping[str, Any]
-    noise: Mapping[str, Any]
-    preprocess: Mapping[str, Mapping[str, Any]]
-    train: TrainData
-    held_out: Mapping[str, Mapping[str, Array]]  # valid and test: modality -> preprocessed features
-
-    @property
-    def recipe(self) -> Recipe:
-        return recipe_of(self.config)
-
-    @property
-    def template(self) -> Snapshot:
-        dims = list(self.dataset.dims.values())
-        return template(self.config, dims, self.dataset.num_classes, self.dataset.modalities)
-
-    def stream(self, purpose: int) -> Array:
-        return jax.random.fold_in(jax.random.key(self.config.seed), purpose)
-
-    def score(self, state: TrainState, split: str) -> dict[str, Any]:
-        return score(self.recipe, state.encoders, self.held_out[split], self.dataset.splits[split].labels)
-
-
-def _prepare(config: Config, data: Any) -> _Task:
-    dataset = load_dataset(_source(config) if data is None else data, config.modalities)
-    modalities, train_split = dataset.modalities, dataset.splits["train"]
-    config = dataclasses.replace(config, modalities=modalities)
-    kinds = kinds_for(modalities, config.preprocess)
-    if config.batch_size > len(train_split):
-        raise InputError(
-            f"batch_size {config.batch_size} is larger than the training split ({len(train_split)} instances); "
-            "choose a smaller one"
-        )
-    spec = NoiseSpec(config.noise_rate, config.noise_kind, config.noise_scope)
-    key = jax.random.fold_in(jax.random.key(config.seed), _NOISE)
-    clean = np.stack([train_split.labels[m] for m in modalities])
-    labels = inject_noise(clean, spec, key, dataset.num_classes).labels
-
-    preprocess = fit_preprocess(kinds, train_split.features)
-    features = {
-        name: {m: jnp.asarray(apply_preprocess(kinds[m], preprocess[m], x)) for m, x in split.features.items()}
-        for name, split in dataset.splits.items()
-    }
-    train_data = TrainData(tuple(features.pop("train").values()), labels)
-    noise = _noise_record(spec, config.seed, modalities, clean, np.asarray(labels))
-    described = {**describe(dataset), "in_memory": data is not None}
-    return _Task(config, dataset, described, noise, preprocess, train_data, features)
-
-
-def _source(config: Config) -> str:
-    if config.data_path is not None:
-        if config.preset == "emoji":
-            raise InputError("preset emoji brings its own data; leave out --data-path, or use the preset custom")
-        return config.data_path
-    if config.preset != "emoji":
-        raise InputError(f"preset {config.preset} needs data: --data-path FILE (or data=… in Python)")
-    return "emoji"
-
-
-def _noise_record(
-    spec: NoiseSpec, seed: int, modalities: Sequence[str], clean: np.ndarray, given: np.ndarray
-) -> dict[str, Any]:
-    wrong = given != clean
-    return {
-        **dataclasses.asdict(spec),
-        "seed": seed,
-        "wrong_share": {m: float(w.mean()) for m, w in zip(modalities, wrong, strict=True)},
-        "labels_sha256": hashlib.sha256(np.ascontiguousarray(given, "<i4").tobytes()).hexdigest(),
-    }
-
-
-def _open_folder(task: _Task, workdir: str | os.PathLike[str] | None, resume: bool) -> RunFolder | None:
+def _open_folder(task: Task, workdir: str | os.PathLike[str] | None, resume: bool) -> RunFolder | None:
     if workdir is None:
         if resume:
             raise InputError("resume needs the folder of the run: --workdir DIR")
@@ -269,25 +179,23 @@ def _shown(value: Any) -> str:
 
 
 def _begin(
-    task: _Task, store: Checkpoints | MemoryCheckpoints, folder: RunFolder | None
+    task: Task, store: Checkpoints | MemoryCheckpoints, folder: RunFolder | None
 ) -> tuple[TrainState, list[dict[str, Any]], float]:
     """State, log and seconds so far: from the last checkpoint, or from scratch."""
     saved = store.epochs()
     if folder is not None and folder.result() is not None and (not saved or saved[-1] < task.config.epochs):
         raise InputError(f"{folder.path}: the run is complete, but its last checkpoint is gone; name a new folder")
     if not saved:
-        dims = tuple(task.dataset.dims.values())
-        state = _init(task.recipe, task.stream(_INIT), dims, task.dataset.num_classes)
-        return state, folder.rewind(0) if folder is not None else [], 0.0
+        return task.initial_state(), folder.rewind(0) if folder is not None else [], 0.0
     # A copy on the device: the program that runs the epochs may overwrite its input, and must own it.
     state = jax.tree.map(jnp.array, store.restore(saved[-1], task.template).state)
     log = folder.rewind(saved[-1]) if folder is not None else []
     return state, log, store.metrics(saved[-1])["seconds"]
 
 
-def _run_epoch(task: _Task, state: TrainState, epoch: int) -> tuple[TrainState, dict[str, Any]]:
+def _run_epoch(task: Task, state: TrainState, epoch: int) -> tuple[TrainState, dict[str, Any]]:
     """Train one epoch (counted from 0) and validate: the new state and its line of `metrics.jsonl`."""
-    state, steps, finite = _epoch(state, task.train, task.stream(_BATCHES), epoch, task.recipe)
+    state, steps, finite = task.run_epoch(state, epoch)
     steps = jax.tree.map(lambda x: np.asarray(x, np.float64), steps)
     bad = np.flatnonzero(~np.isfinite(steps.loss))
     if len(bad):
@@ -314,27 +222,15 @@ def _non_finite(epoch: int, what: str) -> NonFiniteLossError:
     )
 
 
-_init = jax.jit(init_state, static_argnums=(2, 3))
-
-
-@partial(jax.jit, donate_argnums=0)
-def _epoch(
-    state: TrainState, data: TrainData, key: Array, epoch: int, recipe: Recipe
-) -> tuple[TrainState, StepMetrics, Array]:
-    state, steps = train_epoch(state, data, key, epoch, recipe)
-    leaves = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)]
-    return state, steps, jnp.stack([jnp.isfinite(x).all() for x in leaves]).all()
-
-
 def _device() -> str:
     first = jax.devices()[0]
     return f"cpu ({os.cpu_count()} cores)" if first.platform == "cpu" else f"{first.device_kind} ({first.platform})"
 
 
-def _title(task: _Task) -> str:
+def _title(task: Task) -> str:
     c, noise = task.config, task.noise
-    told = f"{noise['kind']} noise {noise['rate']:g}" if noise["rate"] > 0 else "labels as given"
-    return f"{task.dataset.name}, {told}, {c.loss} loss, beta {c.beta:g}"
+    told = describe_noise(noise).split(";")[0].removesuffix(", no noise injected")
+    return f"{task.dataset.name}, {told if told != 'as given' else 'labels as given'}, {c.loss} loss, beta {c.beta:g}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -345,8 +241,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str] | None) -> None:
     given = vars(_parser().parse_args(argv))
     workdir, resume = given.pop("workdir", None), given.pop("resume")
-    if "data_path" in given:
-        given["data_path"] = Config(data_path=given["data_path"]).data_path  # absolute, as the run keeps it
+    for name in _FILES:
+        if name in given:
+            given[name] = Config.absolute(given[name])  # as the run keeps it
+    if "noise_file" in given and (drawn := sorted(_DRAWN & set(given))):
+        raise InputError(f"--noise-file brings the labels; leave out --{drawn[0].replace('_', '-')}")
     if resume:
         if workdir is None:
             raise InputError("--resume needs the folder of the run: --workdir DIR")
@@ -358,6 +257,10 @@ def _main(argv: Sequence[str] | None) -> None:
         config = preset(name, **given)
         workdir = workdir or time.strftime(f"runs/{name}-%Y%m%d-%H%M%S")
     print(train(config, workdir, resume=resume, progress=True).table())
+
+
+_FILES = ("data_path", "noise_matrix", "noise_file")
+_DRAWN = {"noise_rate", "noise_kind", "noise_scope", "noise_protocol", "noise_matrix"}
 
 
 def _parser() -> argparse.ArgumentParser:

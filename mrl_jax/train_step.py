@@ -113,14 +113,21 @@ class TrainState(NamedTuple):
 
 
 class TrainData(NamedTuple):
-    """The training split on the device: features, one [N, D] per modality, and given labels [M, N]."""
+    """The training split on the device.
+
+    Attributes:
+        features: one [N, D] per modality.
+        labels: given labels [M, N].
+        mask: bool [M, N], False where a sample is missing; None where none is.
+    """
 
     features: tuple[Array, ...]
     labels: Array
+    mask: Array | None = None
 
 
 class Batch(NamedTuple):
-    """One batch: features, one [B, D] per modality, labels [M, B], and mask [B], False in padded rows."""
+    """One batch: features, one [B, D] per modality, labels [M, B], and mask, False in padded rows [B] or [M, B]."""
 
     features: tuple[Array, ...]
     labels: Array
@@ -179,7 +186,7 @@ def train_step(state: TrainState, batch: Batch, recipe: Recipe, epoch: ArrayLike
 
     Args:
         state: the state before the step.
-        batch: the batch; padded rows count for nothing.
+        batch: the batch; padded rows and missing samples count for nothing.
         recipe: objective and optimiser.
         epoch: epoch number from 0, for the learning rate.
 
@@ -225,7 +232,8 @@ def train_step(state: TrainState, batch: Batch, recipe: Recipe, epoch: ArrayLike
         return p - rate * (d + recipe.weight_decay * p if is_kernel else d)
 
     encoders, centers = jax.tree_util.tree_map_with_path(move, params, direction)
-    metrics = StepMetrics(loss, terms.clustering, terms.contrastive, batch.mask.sum())
+    instances = batch.mask.sum() if batch.mask.ndim == 1 else batch.mask.any(axis=0).sum()
+    metrics = StepMetrics(loss, terms.clustering, terms.contrastive, instances)
     return TrainState(encoders, centers, optimizer, state.step + 1), metrics
 
 
@@ -267,6 +275,8 @@ def train_epoch(
     def body(state: TrainState, batch: tuple[Array, Array]) -> tuple[TrainState, StepMetrics]:
         rows, mask = batch
         features = tuple(x[rows] for x in data.features)
+        if data.mask is not None:
+            mask = data.mask[:, rows] & mask[None]
         return train_step(state, Batch(features, data.labels[:, rows], mask), recipe, epoch)
 
     return jax.lax.scan(body, state, (rows, mask))

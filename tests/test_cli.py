@@ -9,8 +9,10 @@ import sys
 
 import numpy as np
 import pytest
-from toy import TOY_FLAGS, save_npz
+from toy import TOY_FLAGS, save_npz, toy_arrays
 
+from mrl_jax.data import prepared
+from mrl_jax.eval import main as evaluate_main
 from mrl_jax.train import main
 
 pytestmark = pytest.mark.slow
@@ -72,12 +74,16 @@ def test_every_flag_reaches_the_configuration(tmp_path, data):
         "--clip-norm",
         "2",
     ]
-    flags += ["--initializer", "lecun_normal", "--precision", "tf32", "--noise-kind", "symmetric"]
+    flags += ["--initializer", "lecun_normal", "--precision", "tf32", "--noise-kind", "matrix", "--stream", "on"]
+    matrix = tmp_path / "matrix.json"
+    matrix.write_text(json.dumps(np.full((3, 3), 1 / 3).tolist()))
+    flags += ["--noise-matrix", str(matrix), "--noisy-validation"]
     assert main([*TOY_FLAGS, "--data-path", str(data), *flags, "--workdir", str(tmp_path / "run")]) == 0
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config == {
         "preset": "custom", "data_path": str(data), "modalities": ["touch", "sound"], "preprocess": ["l2", "none"],
-        "noise_rate": 0.25, "noise_kind": "symmetric", "noise_scope": "instance", "loss": "ce",
+        "noise_rate": 0.25, "noise_kind": "matrix", "noise_scope": "instance", "noise_protocol": None,
+        "noise_matrix": str(matrix), "noise_file": None, "noisy_validation": True, "stream": "on", "loss": "ce",
         "beta": 0.75, "tau1": 0.5, "tau2": 0.25,
         "self_similarity": True, "contrastive_scale": "program", "epochs": 3, "batch_size": 16,
         "learning_rate": 0.01, "schedule": "cosine-hold", "weight_decay": 0.1, "clip_norm": 2.0, "hidden_dims": [16],
@@ -109,7 +115,7 @@ BAD = [
     bad("rows differ", [], "numbers of rows differ", train_sound=np.ones((7, 6))),
     bad("label -1", [], "labels must be 0..K-1", test_labels=np.full(27, -1)),
     bad("label 3 never trained", [], "class 3", test_labels=np.full(27, 3)),
-    bad("float labels", [], "must be integers", train_labels=np.zeros(60)),
+    bad("fractional labels", [], "not whole numbers", train_labels=np.full(60, 0.5)),
     bad("NaN", [], "must be finite", train_sound=np.full((60, 6), np.nan)),
     bad("inf", [], "must be finite", valid_sound=np.full((24, 6), np.inf)),
     bad(
@@ -132,6 +138,12 @@ BAD = [
     bad("preprocess", ["--preprocess", "l2", "l2", "l2"], "3 values for 2 modalities"),
     bad("emoji with data", ["--", "emoji"], "brings its own data"),
     bad("unwritable folder", ["--workdir", "/dev/null/run"], "cannot be written"),
+    bad("noise kind", ["--noise-kind", "pink"], "noise_kind 'pink': choose from symmetric"),
+    bad("protocol against kind", ["--noise-protocol", "mrl", "--noise-kind", "cyclic"], "mrl means symmetric"),
+    bad("matrix without file", ["--noise-kind", "matrix"], "need each other"),
+    bad("noise file and rate", ["--noise-file", "n.json", "--noise-rate", "0.2"], "leave out --noise-rate"),
+    bad("no noise file", ["--noise-file", "absent.json"], "absent.json"),
+    bad("noise file and noisy validation", ["--noise-file", "n.json", "--noisy-validation"], "leave noisy_validation"),
     bad("no run to resume", ["--resume"], "holds no run"),
 ]
 
@@ -167,9 +179,27 @@ def test_resume_needs_a_folder(capsys):
     assert "--resume needs the folder of the run" in capsys.readouterr().err
 
 
-def test_paper_presets_ask_for_their_data(tmp_path, capsys):
+def test_paper_presets_ask_for_their_data(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("MRL_JAX_DATA_DIR", str(tmp_path / "cache"))
     assert main(["wikipedia", "--workdir", str(tmp_path / "run")]) == 2
-    assert "preset wikipedia needs data: --data-path FILE" in capsys.readouterr().err
+    assert "python -m mrl_jax.data prepare wikipedia --data-path FILE" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.filterwarnings("ignore::mrl_jax.errors.DatasetWarning")
+def test_a_prepared_set_trains_and_evaluates_by_its_name(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("MRL_JAX_DATA_DIR", str(tmp_path / "cache"))
+    arrays = {k.replace("sound", "image").replace("touch", "text"): v for k, v in toy_arrays().items()}
+    prepared.prepare("wikipedia", save_npz(tmp_path / "w.npz", arrays))
+    assert main([*TOY_FLAGS, "--workdir", str(tmp_path / "run"), "wikipedia"]) == 0
+    assert "wikipedia: 3 classes" in capsys.readouterr().out
+    assert evaluate_main(["--workdir", str(tmp_path / "run")]) == 0
+    assert "warning" not in capsys.readouterr().err
+    flags = ["--data-path", str(tmp_path / "w.npz"), "--workdir", str(tmp_path / "direct")]
+    assert main([*TOY_FLAGS, *flags, "wikipedia"]) == 0
+    assert "warning: " in capsys.readouterr().err
+    results = [json.loads((tmp_path / run / "result.json").read_text())["test"] for run in ("run", "direct")]
+    assert results[0] == results[1]
 
 
 def test_a_non_finite_loss_is_exit_code_1(tmp_path, data, capsys):

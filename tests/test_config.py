@@ -29,6 +29,12 @@ def test_presets_of_the_paper_hold_its_protocol():
     assert 0.85 <= preset("inria-websearch").beta <= 0.95
 
 
+def test_every_published_set_has_a_preset():
+    from mrl_jax.data.catalog import CATALOG
+
+    assert set(PRESETS) == {"emoji", "custom", *CATALOG}
+
+
 def test_only_benchmarks_get_noise_by_default():
     assert preset("emoji").noise_rate == 0.6
     assert preset("custom").noise_rate == 0.0
@@ -44,6 +50,7 @@ def test_choices_are_those_of_the_code_that_uses_them():
     assert encoders.INITIALIZERS == config_module._INITS
     assert noise.NOISE_KINDS == config_module._KINDS
     assert noise.NOISE_SCOPES == config_module._SCOPES
+    assert noise.NOISE_PROTOCOLS == config_module._PROTOCOLS
     assert preprocess.PREPROCESS == config_module._PREPROCESS
     import importlib
 

@@ -8,17 +8,47 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mrl_jax.errors import InputError
-from mrl_jax.noise import NoiseSpec, inject_noise
+from mrl_jax.noise import (
+    NOISE_KINDS,
+    NOISE_PROTOCOLS,
+    NOISE_SCOPES,
+    NoiseSpec,
+    inject_noise,
+    noise_record,
+    transition_matrix,
+)
 
 pytestmark = pytest.mark.slow
 
 SIGMAS = 5  # a statistical check fails by chance once in two million draws, and the draw is fixed
 MANY = 1 << 30  # so many classes that a new label practically never equals the old one: every redraw shows
-SCOPES = ("modality", "instance")
+SCOPES = NOISE_SCOPES
+FEATURE_KINDS = ("nearest-class", "instance-dependent")
+LABEL_KINDS = tuple(kind for kind in NOISE_KINDS if kind != "pair-mismatch")
+K = 5
+ZEROS = ((0.0, 0.5, 0.5, 0.0, 0.0), (0.2, 0.2, 0.2, 0.2, 0.2), (0.0, 0.0, 0.0, 0.0, 1.0), (0.1, 0.0, 0.9, 0.0, 0.0),
+         (1.0, 0.0, 0.0, 0.0, 0.0))  # fmt: skip
 
 
 def clean_labels(m=2, n=1001, k=10, seed=0):
     return np.random.default_rng(seed).integers(0, k, (m, n)).astype(np.int32)
+
+
+def rows_of(clean):
+    return np.broadcast_to(np.arange(clean.shape[1]), clean.shape)
+
+
+def features_of(clean, dims=(4, 6, 3), seed=1, spread=1.0):
+    """Clouds around random class means, one array [N, D] per modality."""
+    rng = np.random.default_rng(seed)
+    return [
+        (rng.normal(size=(300, d)) * 3 + 1)[y] + spread * rng.normal(size=(len(y), d))
+        for y, d in zip(clean, dims, strict=False)
+    ]
+
+
+def spec_of(kind, rate, scope="modality"):
+    return NoiseSpec(rate, kind, scope, ZEROS if kind == "matrix" else None)
 
 
 def assert_same(a, b):
@@ -44,14 +74,14 @@ def test_the_wrong_share_is_rate_times_k_minus_one_over_k(rate, k):
     np.testing.assert_allclose(noisy.wrong_share, [rate * wrong] * 2, atol=SIGMAS * error)
     changed = (np.asarray(noisy.labels) != np.asarray(noisy.clean)).sum(1)
     assert (changed <= drawn).all()
-    np.testing.assert_allclose(noisy.wrong_share, changed / n, rtol=1e-6)
+    np.testing.assert_array_equal(noisy.wrong_share, (changed / n).astype(np.float32))
 
 
 @pytest.mark.parametrize("scope", SCOPES)
 def test_rate_zero_changes_nothing(scope):
     clean = clean_labels()
     noisy = inject_noise(clean, NoiseSpec(0.0, scope=scope), jax.random.key(0), 10)
-    assert_same(noisy, (clean, clean, np.zeros(2)))
+    assert_same(noisy, (clean, clean, np.zeros(2), np.zeros(clean.shape, bool), rows_of(clean)))
 
 
 def test_clean_labels_come_back_untouched():
@@ -121,7 +151,8 @@ def test_every_label_is_a_class_and_no_more_change_than_asked(labels, rate, scop
 
 def test_with_one_class_nothing_can_be_wrong():
     noisy = inject_noise(np.zeros((2, 20), int), NoiseSpec(1.0), jax.random.key(0), 1)
-    assert_same(noisy, (np.zeros((2, 20)), np.zeros((2, 20)), np.zeros(2)))
+    zeros = np.zeros((2, 20))
+    assert_same(noisy, (zeros, zeros, np.zeros(2), np.ones((2, 20)), rows_of(zeros)))
 
 
 def test_a_class_that_is_absent_stays_a_class():
@@ -139,14 +170,6 @@ def test_a_key_decides_the_draw_eager_and_compiled(scope):
     assert_same(jax.jit(inject_noise, static_argnums=1)(clean, spec, jax.random.key(1), 10), first)
     other = inject_noise(clean, spec, jax.random.key(2), 10)
     assert (np.asarray(other.labels) != np.asarray(first.labels)).any(axis=1).all()
-
-
-def test_vmap_over_keys_equals_one_call_each():
-    clean, spec = clean_labels(), NoiseSpec(0.6)
-    keys = jax.random.split(jax.random.key(0), 3)
-    together = jax.jit(jax.vmap(lambda key: inject_noise(clean, spec, key, 10)))(keys)
-    for r in range(3):
-        assert_same([x[r] for x in together], inject_noise(clean, spec, keys[r], 10))
 
 
 @pytest.mark.parametrize("rate", [-0.01, 1.01, float("nan"), float("inf"), 60])
@@ -174,3 +197,250 @@ def test_labels_that_are_not_integers_are_refused_and_no_labels_have_no_wrong_sh
     np.testing.assert_array_equal(inject_noise(jnp.zeros((2, 0), int), NoiseSpec(0.5), jax.random.key(0), 4)[2], 0)
     with pytest.raises(InputError, match="is no number"):
         NoiseSpec("0.6")
+
+
+# Drawn by the program that the published results come from; they must never change.
+GOLDEN_CLEAN = [[8, 6, 5, 2, 3, 0, 0, 0, 1, 8, 6, 9, 5, 6, 9, 7, 6, 5, 5, 9],
+                [2, 8, 6, 0, 3, 8, 5, 0, 7, 7, 8, 1, 0, 8, 0, 5, 0, 2, 4, 4]]  # fmt: skip
+GOLDEN = {
+    "modality": (
+        [[8, 6, 8, 3, 3, 8, 0, 7, 8, 9, 5, 9, 5, 6, 9, 7, 6, 0, 5, 3],
+         [6, 8, 6, 9, 9, 6, 9, 0, 2, 1, 9, 1, 0, 9, 0, 5, 3, 2, 4, 0]],
+        "7c7abe67c632505b44331c2b6e6b9f85c051c08473144692239320ff3785da1b"),
+    "instance": (
+        [[8, 8, 8, 2, 4, 0, 0, 0, 1, 7, 1, 9, 5, 5, 7, 7, 6, 1, 0, 9],
+         [2, 8, 8, 0, 4, 8, 5, 0, 7, 7, 1, 1, 5, 5, 7, 5, 6, 1, 0, 4]],
+        "872a04bda16d5dd53bd9f6cab778e56c48317703cdc3c9aba28a8af17b0ccdac"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_symmetric_draws_are_those_of_the_published_results(scope):
+    labels, digest = GOLDEN[scope]
+    drawn = inject_noise(np.array(GOLDEN_CLEAN), NoiseSpec(0.6, scope=scope), jax.random.key(7), 10).labels
+    np.testing.assert_array_equal(drawn, labels)
+    large = clean_labels(m=3, n=2173, k=10, seed=1)
+    spec = NoiseSpec(0.6, scope=scope)
+    noisy = inject_noise(large, spec, jax.random.key(7), 10)
+    assert noise_record(spec, noisy, 7, "abc", "0123456789")["labels_sha256"] == digest
+
+
+def run(kind, rate, scope, k, key, features, clean):
+    return inject_noise(clean, spec_of(kind, rate, scope), key, k, features=features)
+
+
+@given(
+    kind=st.sampled_from(NOISE_KINDS),
+    scope=st.sampled_from(SCOPES),
+    rate=st.sampled_from([0.0, 0.3, 1.0]),
+    seed=st.integers(0, 2**31),
+)
+@settings(deadline=None, max_examples=30, derandomize=True, database=None)
+def test_every_kind_selects_exactly_and_draws_the_same_eager_and_compiled(kind, scope, rate, seed):
+    m = 3  # one shape: compiling takes most of the time
+    clean = clean_labels(m, 23, K, seed)
+    before, features, key = clean.copy(), features_of(clean), jax.random.key(seed)
+    noisy = run(kind, rate, scope, K, key, features, clean)
+    assert_same(jax.jit(lambda key: run(kind, rate, scope, K, key, features, clean))(key), noisy)
+    labels, selected, partners = (np.asarray(x) for x in (noisy.labels, noisy.selected, noisy.partners))
+    np.testing.assert_array_equal(clean, before)
+    np.testing.assert_array_equal(noisy.clean, before)
+    assert (labels.dtype, selected.dtype, partners.dtype) == (np.int32, bool, np.int32)
+    assert labels.min() >= 0
+    assert labels.max() < K
+    counts = np.full(m, round(rate * 23))
+    counts[0] *= kind != "pair-mismatch"
+    np.testing.assert_array_equal(selected.sum(1), counts)
+    assert not (labels != clean)[~selected].any()
+    np.testing.assert_array_equal(noisy.wrong_share, (labels != clean).mean(1).astype(np.float32))
+    np.testing.assert_array_equal(partners != np.arange(23), selected & (kind == "pair-mismatch"))
+    np.testing.assert_array_equal(np.sort(partners), rows_of(clean))
+    if scope == "instance":
+        first = int(kind == "pair-mismatch")
+        np.testing.assert_array_equal(selected[first:], np.broadcast_to(selected[-1], (m - first, 23)))
+    if kind in ("symmetric-wrong", "cyclic", *FEATURE_KINDS):
+        np.testing.assert_array_equal(labels != clean, selected)
+
+
+@pytest.mark.parametrize("kind", NOISE_KINDS)
+def test_vmap_over_keys_equals_single_draws_for_every_kind(kind):
+    clean = clean_labels(2, 30, K)
+    keys, features = jax.random.split(jax.random.key(3), 2), features_of(clean)
+    together = jax.vmap(lambda key: run(kind, 0.5, "modality", K, key, features, clean))(keys)
+    for r in range(2):
+        assert_same([x[r] for x in together], run(kind, 0.5, "modality", K, keys[r], features, clean))
+
+
+@pytest.mark.parametrize("kind", LABEL_KINDS)
+def test_with_one_class_no_kind_makes_a_label_wrong(kind):
+    clean = np.zeros((2, 20), int)
+    spec = NoiseSpec(1.0, kind, matrix=[[1.0]] if kind == "matrix" else None)
+    noisy = inject_noise(clean, spec, jax.random.key(0), 1, features=[np.eye(20)] * 2)
+    np.testing.assert_array_equal(noisy.labels, 0)
+    assert noisy.selected.all()
+
+
+@pytest.mark.parametrize("kind", ["symmetric", "symmetric-wrong", "asymmetric", "cyclic", "matrix", "nearest-class"])
+def test_label_frequencies_are_those_of_the_transition_matrix(kind):
+    n = 40000
+    clean = clean_labels(1, n, K)
+    spec, key, features = spec_of(kind, 0.7), jax.random.key(5), features_of(clean)
+    labels = np.asarray(inject_noise(clean, spec, key, K, features=features).labels)[0]
+    q = transition_matrix(spec, K, key, labels=clean, features=features).reshape(K, K)
+    np.testing.assert_allclose(q.sum(1), 1, rtol=1e-12)
+    counts = np.bincount(clean[0] * K + labels, minlength=K * K).reshape(K, K)
+    expected, total = q * counts.sum(1, keepdims=True), counts.sum(1, keepdims=True)
+    assert (np.abs(counts - expected) <= SIGMAS * np.sqrt(total * q * (1 - q)) + 1e-9).all()
+    assert (counts[q == 0] == 0).all()
+
+
+@pytest.mark.parametrize(("protocol", "share"), [("mrl", 0.72), ("per-pair", 0.72), ("wrong-only", 0.80)])
+def test_the_protocols_make_the_share_of_labels_wrong_that_their_papers_draw(protocol, share):
+    n, clean = 20000, clean_labels(2, 20000, 10)
+    noisy = inject_noise(clean, NoiseSpec(0.8, *NOISE_PROTOCOLS[protocol]), jax.random.key(0), 10)
+    tolerance = 1e-6 if protocol == "wrong-only" else SIGMAS * np.sqrt(0.8 * 0.9 * 0.1 / n)
+    np.testing.assert_allclose(noisy.wrong_share, [share] * 2, atol=tolerance)
+    apart = (np.asarray(noisy.selected)[0] != np.asarray(noisy.selected)[1]).any()
+    assert apart == (protocol == "mrl")
+
+
+@pytest.mark.parametrize("kind", ["symmetric-wrong", "asymmetric", "cyclic", "matrix", "nearest-class"])
+def test_scope_instance_gives_equal_labels_the_same_new_label(kind):
+    clean = np.broadcast_to(clean_labels(1, 200, K), (2, 200))
+    noisy = run(kind, 0.8, "instance", K, jax.random.key(0), features_of(clean), clean)
+    np.testing.assert_array_equal(noisy.labels[0], noisy.labels[1])
+
+
+@pytest.mark.parametrize("k", [2, 5, 10])
+def test_the_asymmetric_map_is_one_to_one_between_halves_and_shared_by_modalities(k):
+    clean = clean_labels(3, 400, k)
+    maps = set()
+    for seed in range(6):
+        labels = np.asarray(inject_noise(clean, NoiseSpec(1.0, "asymmetric"), jax.random.key(seed), k).labels)
+        image = {(int(y), int(z)) for y, z in zip(clean.ravel(), labels.ravel(), strict=True)}
+        assert len(image) == k  # one image per class, in all modalities
+        moved = {y: z for y, z in image if y != z}
+        assert len(moved) == len(set(moved.values())) == k // 2
+        assert set(moved).isdisjoint(moved.values())
+        maps.add(frozenset(moved.items()))
+    assert len(maps) > 1
+
+
+def test_a_matrix_never_draws_a_class_with_probability_zero_even_at_the_end_of_the_unit_interval(monkeypatch):
+    k = 7
+    p = np.zeros((k, k))
+    p[:, 2:5] = [1 / 3, 1 / 3, 1 / 3 - 5e-7]  # sums to a little less than 1
+    clean, spec = clean_labels(1, 500, k), NoiseSpec(1.0, "matrix", matrix=p)
+    for u in (0.0, float(np.nextafter(np.float32(1), np.float32(0)))):
+        monkeypatch.setattr(jax.random, "uniform", lambda key, shape, dtype, u=u: jnp.full(shape, u, dtype))
+        labels = inject_noise(clean, spec, jax.random.key(0), k).labels
+        np.testing.assert_array_equal(labels, 2 if u == 0 else 4)
+    assert hash(spec) == hash(NoiseSpec(1.0, "matrix", matrix=p.tolist()))
+
+
+def reference_distances(x, y, k):
+    """Distances [N, K] of standardised samples to class means, and [K, K] between the means, the slow way."""
+    z = (x - x.mean(0)) / x.std(0)
+    means = np.stack([z[y == c].mean(0) if (y == c).any() else np.full(x.shape[1], np.inf) for c in range(k)])
+    with np.errstate(invalid="ignore"):
+        between = np.sqrt(((means[:, None] - means) ** 2).sum(2))
+    return np.sqrt(((z[:, None] - means) ** 2).sum(2)), between
+
+
+def test_nearest_class_flips_to_the_class_with_the_nearest_mean():
+    clean = clean_labels(2, 300, K)
+    features = features_of(clean, spread=2.0)
+    between = [reference_distances(x, y, K)[1] for x, y in zip(features, clean, strict=True)]
+    off = ~np.eye(K, dtype=bool)
+    shared = sum(d / d[off].mean() for d in between)
+    for scope in SCOPES:
+        labels = run("nearest-class", 1.0, scope, K, jax.random.key(0), features, clean).labels
+        for i in range(2):
+            target = np.where(off, shared if scope == "instance" else between[i], np.inf).argmin(1)
+            np.testing.assert_array_equal(labels[i], target[clean[i]])
+
+
+def test_classes_without_samples_are_no_targets_and_constant_columns_do_not_matter():
+    clean = clean_labels(2, 300, 4)
+    features = features_of(clean)
+    constant = [np.concatenate([x, np.full((300, 1), 0.1)], 1) for x in features]
+    for kind in FEATURE_KINDS:
+        labels = np.asarray(run(kind, 1.0, "modality", 9, jax.random.key(0), features, clean).labels)
+        assert labels.max() < 4
+        np.testing.assert_array_equal(run(kind, 1.0, "modality", 9, jax.random.key(0), constant, clean).labels, labels)
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_instance_dependent_noise_prefers_small_margins_and_flips_to_the_nearest_other_class(scope):
+    n = 4000
+    clean = clean_labels(2, n, K)
+    features = features_of(clean, spread=3.0)
+    distances, margins = np.empty((2, n, K)), np.empty((2, n))
+    for i in range(2):
+        d = reference_distances(features[i], clean[i], K)[0]
+        own = np.arange(K) == clean[i][:, None]
+        gap = np.where(own, np.inf, d).min(1) - d[own]
+        distances[i], margins[i] = d / gap.std(), gap / gap.std()
+    if scope == "instance":
+        distances[:], margins[:] = distances.mean(0), margins.mean(0)
+    noisy = run("instance-dependent", 0.3, scope, K, jax.random.key(0), features, clean)
+    for i in range(2):
+        target = np.where(np.arange(K) == clean[i][:, None], np.inf, distances[i]).argmin(1)
+        chosen = np.asarray(noisy.selected[i])
+        np.testing.assert_array_equal(noisy.labels[i], np.where(chosen, target, clean[i]))
+        # Gumbel top-k is a draw without replacement with weights exp(-margin): compare the mean margin with NumPy's.
+        weights = np.exp(-margins[i])
+        rng = np.random.default_rng(0)
+        means = [margins[i][rng.choice(n, 1200, False, weights / weights.sum())].mean() for _ in range(40)]
+        assert abs(margins[i][chosen].mean() - np.mean(means)) < SIGMAS * np.std(means)
+        assert margins[i][chosen].mean() < margins[i].mean() - 0.3
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_mismatched_pairs_are_a_derangement_of_the_selected_samples(scope):
+    clean = clean_labels(3, 50, K)
+    noisy = inject_noise(clean, NoiseSpec(0.4, "pair-mismatch", scope), jax.random.key(0), K)
+    np.testing.assert_array_equal(noisy.labels, clean)
+    np.testing.assert_array_equal(noisy.wrong_share, 0)
+    partners, selected = np.asarray(noisy.partners), np.asarray(noisy.selected)
+    np.testing.assert_array_equal(selected.sum(1), [0, 20, 20])
+    for i in (1, 2):
+        np.testing.assert_array_equal(partners[i] != np.arange(50), selected[i])
+        assert set(partners[i][selected[i]]) == set(np.flatnonzero(selected[i]))
+    assert (partners[1] != partners[2]).any()
+    assert (selected[1] == selected[2]).all() == (scope == "instance")
+
+
+def mask_of(m=3, n=60):
+    mask = np.ones((m, n), bool)
+    mask[1, :20] = mask[2, 10:50] = False
+    mask[:, 57:] = False  # instances that are missing everywhere
+    return mask
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("kind", NOISE_KINDS)
+def test_missing_samples_are_neither_selected_nor_counted(kind, scope):
+    clean, mask = clean_labels(3, 60, K), mask_of()
+    features = [np.where(p[:, None], x, np.nan) for p, x in zip(mask, features_of(clean), strict=True)]
+    noisy = inject_noise(clean, spec_of(kind, 0.5, scope), jax.random.key(0), K, features=features, mask=mask)
+    labels, selected = np.asarray(noisy.labels), np.asarray(noisy.selected)
+    assert not selected[~mask].any()
+    np.testing.assert_array_equal(labels[~mask], clean[~mask])
+    shares = [(labels[i] != clean[i])[mask[i]].mean() for i in range(3)]
+    np.testing.assert_array_equal(noisy.wrong_share, np.array(shares, np.float32))
+    if scope == "modality":
+        counts = [round(0.5 * int(p.sum())) for p in mask]
+        np.testing.assert_array_equal(selected.sum(1), [0, *counts[1:]] if kind == "pair-mismatch" else counts)
+    elif kind != "pair-mismatch":
+        chosen = selected.any(0)
+        assert chosen.sum() == round(0.5 * 57)
+        np.testing.assert_array_equal(selected, chosen & mask)
+
+
+def test_a_mask_of_ones_changes_no_draw():
+    clean = clean_labels(2, 30, K)
+    for kind in ("symmetric", "pair-mismatch"):
+        plain = run(kind, 0.5, "modality", K, jax.random.key(0), None, clean)
+        masked = inject_noise(clean, spec_of(kind, 0.5), jax.random.key(0), K, mask=np.ones((2, 30), bool))
+        assert_same(masked, plain)

@@ -252,6 +252,27 @@ def test_an_epoch_equals_a_loop_of_steps_over_true_short_batches(n):
         state = found
 
 
+def test_missing_samples_count_for_nothing_in_an_epoch():
+    data = make_data()
+    mask = np.ones((2, N), bool)
+    mask[0, [1, 4]] = mask[1, [2, 7, 9]] = False
+    garbage = [x.at[~m].set(1e6) for x, m in zip(data.features, mask, strict=True)]
+    other_labels = jnp.where(mask, data.labels, (data.labels + 1) % K)
+    a = run_epoch(new_state(), data._replace(mask=jnp.asarray(mask)), jax.random.key(5), 0, SMALL)
+    b = run_epoch(new_state(), TrainData(tuple(garbage), other_labels, jnp.asarray(mask)), jax.random.key(5), 0, SMALL)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_array_equal(x, y)
+    np.testing.assert_array_equal(a[1].instances, [4, 4, 2])  # each instance still has one modality
+    rows, valid = (
+        np.asarray(x[0]) for x in epoch_batches(jax.random.fold_in(jax.random.key(5), 0), N, SMALL.batch_size)
+    )
+    batch = take(data, rows, mask[:, rows] & valid)
+    state = new_state()
+    z = jnp.stack(embed(SMALL, state.encoders, batch.features))
+    loss, _ = mrl_loss(z, state.centers, batch.labels, beta=0.6, tau1=0.5, tau2=0.4, mask=batch.mask)
+    np.testing.assert_allclose(a[1].loss[0], loss, rtol=1e-5, atol=1e-6)
+
+
 def test_the_same_key_gives_the_same_bits_and_each_epoch_its_own_batches():
     data, state, key = make_data(), new_state(), jax.random.key(7)
     recipe = replace(SMALL, schedule="constant")

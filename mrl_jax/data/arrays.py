@@ -1,82 +1,65 @@
-"""Data of one's own: a mapping of arrays, or an `.npz` with the same keys, checked and turned into a `Dataset`."""
+"""A mapping of arrays in the project's own layout, checked and turned into a `Dataset`."""
 
-import zipfile
-import zlib
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from mrl_jax.data.dataset import SPLITS, Dataset, Split
+from mrl_jax.data.labels import normalize_labels
 from mrl_jax.errors import InputError
 
-__all__ = ["dataset_from_arrays", "read_npz"]
+__all__ = ["LAYOUT", "dataset_from_arrays"]
 
 LAYOUT = "{train,valid,test}_MODALITY and {train,valid,test}_labels (or {train,valid,test}_MODALITY_labels)"
-
-
-def read_npz(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of an `.npz`. Pickled objects are refused, since loading one runs code.
-
-    Raises:
-        InputError: no such file, not an `.npz`, damaged, or with pickled objects.
-    """
-    if not path.is_file():
-        raise InputError(f"data file {str(path)!r} does not exist or is no file; give the path of an .npz")
-    if path.suffix != ".npz":
-        raise InputError(f"data file {str(path)!r}: only .npz is read; save your arrays with numpy.savez")
-    if not zipfile.is_zipfile(path):
-        raise InputError(f"data file {str(path)!r} cannot be read (it is no .npz archive); write it with numpy.savez")
-    try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, TypeError) as error:
-        reason = "it holds pickled objects" if "allow_pickle" in str(error) else str(error).splitlines()[0]
-        raise InputError(
-            f"data file {str(path)!r} cannot be read ({reason}); write it anew with numpy.savez from numeric arrays"
-        ) from error
+_BLOCK = 1 << 24  # features checked at once
 
 
 def dataset_from_arrays(
-    arrays: Mapping[str, Any], name: str, modalities: Sequence[str] = (), source: str = "arrays"
+    arrays: Mapping[str, Any],
+    name: str,
+    modalities: Sequence[str] = (),
+    source: str = "arrays",
+    keep: Callable[[str, np.ndarray], np.ndarray] | None = None,
 ) -> Dataset:
-    """Check arrays named as in the `.npz` layout and join them to a `Dataset`.
+    """Check arrays named as in the own layout and join them to a `Dataset`.
 
     Args:
-        arrays: `{split}_{modality}` [N, D], `{split}_labels` or `{split}_{modality}_labels` [N], optionally
-            `class_names` [K] (without it, K is the largest label + 1).
+        arrays: `{split}_{modality}` [N, D]; `{split}_labels` or `{split}_{modality}_labels`, one label per row in any
+            form that `normalize_labels` knows; optionally `{split}_{modality}_mask` bool [N], False where a sample is
+            missing, `{split}_ids` text [N], and `class_names` [K] (without it, K is the largest label + 1).
+            Each array is read once, so the mapping may read from a file on access.
         name: name of the data set.
         modalities: which to use, in this order; empty for all, in the order of `arrays`.
         source: where the arrays come from, for messages.
+        keep: takes `{split}_{modality}` and its checked features, and returns what stands for them.
 
     Raises:
         InputError: a missing key, rows or columns that do not match, features that are not finite numbers, labels that
-            are not integers 0..K-1, an empty split, or a class without a training sample.
+            contradict, an empty split, or a class without a training sample.
     """
     modalities = _modalities(arrays, modalities, source)
-    splits = {}
+    features: dict[str, np.ndarray] = {}
+    masks: dict[str, np.ndarray] = {}
     for split in SPLITS:
-        features = {m: _features(arrays, f"{split}_{m}", source) for m in modalities}
-        labels = {m: _labels(arrays, split, m, source) for m in modalities}
-        rows = {f"{split}_{m}": len(x) for m, x in features.items()}
-        rows |= {_label_key(arrays, split, m): len(y) for m, y in labels.items()}
-        if len(set(rows.values())) != 1:
-            told = ", ".join(f"{k} has {n}" for k, n in rows.items())
-            raise InputError(f"{source}: numbers of rows differ: {told}; row j of every array must be instance j")
-        splits[split] = Split(features, labels)
-    for m in modalities:
-        widths = {s: splits[s].features[m].shape[1] for s in SPLITS}
-        if len(set(widths.values())) != 1:
-            told = ", ".join(f"{s}_{m} has {d}" for s, d in widths.items())
-            raise InputError(
-                f"{source}: numbers of columns differ: {told}; a modality needs the same features everywhere"
-            )
-    return Dataset(name, modalities, _class_names(arrays, splits, source), splits, {"source": source})
+        for m in modalities:
+            key = f"{split}_{m}"
+            mask = _mask(arrays, key, source)
+            features[key] = _features(arrays, key, mask, source)
+            if keep is not None:
+                features[key] = keep(key, features[key])
+            if mask is not None:
+                masks[key] = mask
+    labels, class_names = _all_labels(arrays, modalities, features, source)
+    splits = {s: _split(arrays, s, modalities, features, labels, masks, source) for s in SPLITS}
+    _check_columns(splits, modalities, source)
+    names = _class_names(splits, class_names, source)
+    return Dataset(name, modalities, names, splits, {"source": source})
 
 
 def _modalities(arrays: Mapping[str, Any], wanted: Sequence[str], source: str) -> tuple[str, ...]:
-    found = [k.removeprefix("train_") for k in arrays if k.startswith("train_") and not k.endswith("labels")]
+    ends = ("labels", "_mask", "_ids")
+    found = [k.removeprefix("train_") for k in arrays if k.startswith("train_") and not k.endswith(ends)]
     if len(set(wanted)) != len(wanted):
         raise InputError(f"{source}: modalities {' '.join(wanted)} repeat one; name each once")
     if wanted:
@@ -85,18 +68,42 @@ def _modalities(arrays: Mapping[str, Any], wanted: Sequence[str], source: str) -
                 raise InputError(f"{source}: no modality {m!r} (key train_{m}); found: {', '.join(found) or 'none'}")
         found = list(wanted)
     if len(found) < 2:
-        keys = ", ".join(arrays) or "none"
-        raise InputError(f"{source}: two or more modalities are needed; the layout is {LAYOUT}; keys found: {keys}")
+        raise InputError(
+            f"{source}: two or more modalities are needed; the layout is {LAYOUT}, or one of the published layouts "
+            f"(docs/data.md); keys found: {_told(arrays)}"
+        )
     return tuple(found)
+
+
+def _told(arrays: Mapping[str, Any]) -> str:
+    keys = list(arrays)
+    return ", ".join(keys[:30]) + (f" … ({len(keys)} in all)" if len(keys) > 30 else "") or "none"
 
 
 def _get(arrays: Mapping[str, Any], key: str, source: str) -> np.ndarray:
     if key not in arrays:
-        raise InputError(f"{source}: key {key!r} is missing; the layout is {LAYOUT}; keys found: {', '.join(arrays)}")
+        raise InputError(f"{source}: key {key!r} is missing; the layout is {LAYOUT}; keys found: {_told(arrays)}")
     return np.asarray(arrays[key])
 
 
-def _features(arrays: Mapping[str, Any], key: str, source: str) -> np.ndarray:
+def _mask(arrays: Mapping[str, Any], key: str, source: str) -> np.ndarray | None:
+    """Which samples are there; None for all."""
+    key = f"{key}_mask"
+    if key not in arrays:
+        return None
+    mask = np.asarray(arrays[key])
+    if mask.ndim == 2 and 1 in mask.shape:
+        mask = mask.ravel()
+    if mask.ndim != 1 or mask.dtype.kind not in "biu" or not np.isin(mask, (0, 1)).all():
+        raise InputError(
+            f"{source}: {key} is {mask.dtype} {list(mask.shape)}; a mask is one true (sample is there) or false per row"
+        )
+    if not mask.any():
+        raise InputError(f"{source}: {key} is false everywhere; leave the modality out, or give it samples")
+    return None if mask.all() else mask.astype(bool)
+
+
+def _features(arrays: Mapping[str, Any], key: str, mask: np.ndarray | None, source: str) -> np.ndarray:
     x = _get(arrays, key, source)
     if x.ndim != 2 or x.dtype.kind not in "fiub":
         raise InputError(f"{source}: {key} is {x.dtype} {list(x.shape)}; features must be numbers [instances, columns]")
@@ -104,15 +111,21 @@ def _features(arrays: Mapping[str, Any], key: str, source: str) -> np.ndarray:
         raise InputError(
             f"{source}: {key} is empty, shape {list(x.shape)}; every split needs an instance, every modality a column"
         )
+    if mask is not None and len(mask) != len(x):
+        raise InputError(f"{source}: {key} has {len(x)} rows, {key}_mask has {len(mask)}; both need one per instance")
     with np.errstate(over="ignore"):  # float64 beyond float32's range becomes inf and is refused below
         x = np.ascontiguousarray(x, np.float32)
-    bad = ~np.isfinite(x)
-    if bad.any():
-        row, column = np.argwhere(bad)[0]
-        raise InputError(
-            f"{source}: {key} holds {int(bad.sum())} values NaN, inf or beyond float32, the first in row {row}, "
-            f"column {column}; features must be finite: remove or impute them"
-        )
+    if mask is not None:
+        x = np.where(mask[:, None], x, np.float32(0))
+    rows = max(1, _BLOCK // x.shape[1])
+    for start in range(0, len(x), rows):
+        bad = ~np.isfinite(x[start : start + rows])
+        if bad.any():
+            row, column = np.argwhere(bad)[0]
+            raise InputError(
+                f"{source}: {key} holds values NaN, inf or beyond float32, the first in row {start + row}, column "
+                f"{column}; features must be finite: remove or impute them, or mark missing samples in {key}_mask"
+            )
     return x
 
 
@@ -121,25 +134,93 @@ def _label_key(arrays: Mapping[str, Any], split: str, modality: str) -> str:
     return own if own in arrays else f"{split}_labels"
 
 
-def _labels(arrays: Mapping[str, Any], split: str, modality: str, source: str) -> np.ndarray:
-    key = _label_key(arrays, split, modality)
-    y = _get(arrays, key, source)
-    if y.ndim != 1 or y.dtype.kind not in "iu":
-        raise InputError(
-            f"{source}: {key} is {y.dtype} {list(y.shape)}; labels must be integers 0..K-1, shape [instances]"
-        )
-    if len(y) and (y.min() < 0 or y.max() > np.iinfo(np.int32).max - 1):
-        raise InputError(
-            f"{source}: {key} holds the label {y.min() if y.min() < 0 else y.max()}; labels must be 0..K-1"
-        )
-    return np.ascontiguousarray(y, np.int32)
-
-
-def _class_names(arrays: Mapping[str, Any], splits: Mapping[str, Split], source: str) -> tuple[str, ...]:
-    labels = {(s, m): y for s in SPLITS for m, y in splits[s].labels.items()}
-    largest = max(int(y.max()) for y in labels.values())
+def _all_labels(
+    arrays: Mapping[str, Any], modalities: Sequence[str], features: Mapping[str, np.ndarray], source: str
+) -> tuple[dict[str, np.ndarray], tuple[str, ...] | None]:
+    """Labels of every `{split}_{modality}`, numbered 0..K-1, and the names of the classes if they are told."""
+    keys = {f"{s}_{m}": _label_key(arrays, s, m) for s in SPLITS for m in modalities}
+    for s in SPLITS:
+        shared = {f"{s}_{m}": len(features[f"{s}_{m}"]) for m in modalities if keys[f"{s}_{m}"] == f"{s}_labels"}
+        if len(set(shared.values())) > 1 or (s == "train" and len({len(features[f"{s}_{m}"]) for m in modalities}) > 1):
+            told = ", ".join(f"{s}_{m} has {len(features[f'{s}_{m}'])}" for m in modalities)
+            raise InputError(
+                f"{source}: numbers of rows differ: {told}; row j of every array must be instance j: mark missing "
+                f"samples in {s}_MODALITY_mask"
+                + ("" if s == "train" else ", or give each modality labels of its own for unpaired galleries")
+            )
+    raw = {key: _get(arrays, key, source) for key in dict.fromkeys(keys.values())}
+    rows = {label_key: len(features[key]) for key, label_key in keys.items()}
+    for key, y in raw.items():
+        if y.ndim == 1 and len(y) != rows[key]:
+            owner = next(k for k, label_key in keys.items() if label_key == key)
+            raise InputError(
+                f"{source}: numbers of rows differ: {owner} has {rows[key]}, {key} has {len(y)}; "
+                "row j of every array must be instance j"
+            )
+    names: tuple[str, ...] | None = None
     if "class_names" in arrays:
         names = tuple(str(n) for n in np.asarray(arrays["class_names"]).ravel().tolist())
+    labels, named = normalize_labels(raw, rows, None if names is None else len(names), source)
+    if named is not None and names is not None:
+        if unknown := sorted(set(named) - set(names)):
+            raise InputError(f"{source}: label {unknown[0]!r} is not in class_names; add it there, or mend the label")
+        number = np.array([names.index(n) for n in named], np.int32)
+        labels = {key: number[y] for key, y in labels.items()}
+    return {key: labels[label_key] for key, label_key in keys.items()}, names or named
+
+
+def _split(
+    arrays: Mapping[str, Any],
+    split: str,
+    modalities: Sequence[str],
+    features: Mapping[str, np.ndarray],
+    labels: Mapping[str, np.ndarray],
+    masks: Mapping[str, np.ndarray],
+    source: str,
+) -> Split:
+    found = Split(
+        {m: features[f"{split}_{m}"] for m in modalities},
+        {m: labels[f"{split}_{m}"] for m in modalities},
+        {m: masks[f"{split}_{m}"] for m in modalities if f"{split}_{m}" in masks},
+        _ids(arrays, split, source),
+    )
+    if found.ids is not None and len(found.ids) != len(found):
+        raise InputError(f"{source}: {split}_ids has {len(found.ids)} rows for {len(found)} instances; give one each")
+    if split == "train" and len(found.masks) == len(modalities):
+        nowhere = ~np.any([found.masks[m] for m in modalities], axis=0)
+        if nowhere.any():
+            raise InputError(
+                f"{source}: training instance {int(nowhere.argmax())} is missing in every modality; remove its row"
+            )
+    return found
+
+
+def _ids(arrays: Mapping[str, Any], split: str, source: str) -> np.ndarray | None:
+    if f"{split}_ids" not in arrays:
+        return None
+    ids = np.asarray(arrays[f"{split}_ids"])
+    if ids.ndim != 1 or ids.dtype.kind not in "Uiu":
+        raise InputError(
+            f"{source}: {split}_ids is {ids.dtype} {list(ids.shape)}; ids are text or integers [instances]"
+        )
+    return ids.astype(str)
+
+
+def _check_columns(splits: Mapping[str, Split], modalities: Sequence[str], source: str) -> None:
+    for m in modalities:
+        widths = {s: splits[s].features[m].shape[1] for s in SPLITS}
+        if len(set(widths.values())) != 1:
+            told = ", ".join(f"{s}_{m} has {d}" for s, d in widths.items())
+            raise InputError(
+                f"{source}: numbers of columns differ: {told}; a modality needs the same features everywhere"
+            )
+
+
+def _class_names(splits: Mapping[str, Split], names: tuple[str, ...] | None, source: str) -> tuple[str, ...]:
+    """K names; checks that every label is one of them and that every class has a training sample."""
+    labels = {(s, m): split.labels[m][split.present(m)] for s, split in splits.items() for m in split.labels}
+    largest = max(int(y.max()) for y in labels.values())
+    if names is not None:
         for (split, _), y in labels.items():
             if y.max() >= len(names):
                 raise InputError(
@@ -154,11 +235,13 @@ def _class_names(arrays: Mapping[str, Any], splits: Mapping[str, Split], source:
             )
         names = tuple(str(k) for k in range(largest + 1))
     if len(names) < 2:
-        raise InputError(f"{source}: all labels are 0; at least two classes are needed to cluster by")
+        raise InputError(f"{source}: all labels are the same; at least two classes are needed to cluster by")
     counts = sum(np.bincount(y, minlength=len(names)) for (s, _), y in labels.items() if s == "train")
     absent = np.flatnonzero(np.asarray(counts) == 0)
     if len(absent):
         k = int(absent[0])
-        hint = "labels must start at 0" if k == 0 else "number the classes 0..K-1 without gaps"
-        raise InputError(f"{source}: class {k} ({names[k]}) has no training sample; {hint}, or add samples of it")
+        raise InputError(
+            f"{source}: class {k} ({names[k]}) has no training sample; number the classes without gaps, "
+            "or add samples of it"
+        )
     return names

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["SPLITS", "Dataset", "Split"]
+__all__ = ["SPLITS", "Dataset", "Split", "array_sha256"]
 
 SPLITS = ("train", "valid", "test")
 
@@ -19,16 +19,34 @@ SPLITS = ("train", "valid", "test")
 class Split:
     """One split: row j of every modality belongs to instance j.
 
+    In the validation and test splits a modality may have rows beyond those of the others (unpaired gallery items), so
+    N may differ between modalities there; the training split is aligned and marks what is missing.
+
     Attributes:
-        features: modality -> float32 [N, D of that modality].
+        features: modality -> float32 [N, D of that modality]; rows of missing samples hold zeros.
         labels: modality -> int32 [N], values 0..K-1. Modalities may disagree on an instance (noise).
+        masks: modality -> bool [N], False where the sample of that modality is missing; only modalities with a missing
+            sample have one.
+        ids: text [N], names of the instances, or None.
     """
 
     features: Mapping[str, np.ndarray]
     labels: Mapping[str, np.ndarray]
+    masks: Mapping[str, np.ndarray] = field(default_factory=dict)
+    ids: np.ndarray | None = None
 
     def __len__(self) -> int:
-        return len(next(iter(self.labels.values())))
+        return max(len(y) for y in self.labels.values())
+
+    def present(self, modality: str) -> np.ndarray:
+        """bool [N]: which samples of a modality are there."""
+        mask = self.masks.get(modality)
+        return np.ones(len(self.labels[modality]), bool) if mask is None else mask
+
+    def samples(self, modality: str) -> tuple[np.ndarray, np.ndarray]:
+        """Features and labels of the samples of a modality that are there."""
+        x, y = self.features[modality], self.labels[modality]
+        return (x, y) if modality not in self.masks else (x[self.masks[modality]], y[self.masks[modality]])
 
 
 @dataclass(frozen=True)
@@ -41,6 +59,7 @@ class Dataset:
         class_names: K names; label k stands for `class_names[k]`.
         splits: `train`, `valid` and `test`.
         metadata: JSON-ready facts worth keeping with a run (source, attribution, versions).
+        sha256: digests of arrays that are known already, `SPLIT/MODALITY/features` (or labels, mask) -> digest.
     """
 
     name: str
@@ -48,6 +67,7 @@ class Dataset:
     class_names: tuple[str, ...]
     splits: Mapping[str, Split]
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    sha256: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def num_classes(self) -> int:
@@ -59,13 +79,29 @@ class Dataset:
         """Modality -> number of features D."""
         return {m: self.splits["train"].features[m].shape[1] for m in self.modalities}
 
-    def digest(self) -> str:
-        """SHA-256 over names, shapes, features and labels of all splits: the same data give the same digest."""
-        sha = hashlib.sha256()
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Every array by the name that `sha256` uses, in a fixed order."""
+        found = {}
         for name in SPLITS:
             split = self.splits[name]
-            for modality in self.modalities:
-                for array in (split.features[modality], split.labels[modality]):
-                    sha.update(f"{name}/{modality}/{array.dtype.str}/{array.shape};".encode())
-                    sha.update(np.ascontiguousarray(array).data.cast("B"))
+            for m in self.modalities:
+                found[f"{name}/{m}/features"], found[f"{name}/{m}/labels"] = split.features[m], split.labels[m]
+                if m in split.masks:
+                    found[f"{name}/{m}/mask"] = split.masks[m]
+        return found
+
+    def digest(self) -> str:
+        """SHA-256 over names, shapes, features, labels and masks of all splits: the same data, the same digest."""
+        sha = hashlib.sha256()
+        for name, array in self.arrays().items():
+            sha.update(f"{name} {self.sha256.get(name) or array_sha256(array)}\n".encode())
         return sha.hexdigest()
+
+
+def array_sha256(array: np.ndarray) -> str:
+    """SHA-256 of an array's type, shape and content (C order), read in blocks."""
+    sha = hashlib.sha256(f"{array.dtype.str}{array.shape};".encode())
+    rows = max(1, (1 << 24) // max(1, array.dtype.itemsize * int(np.prod(array.shape[1:]))))
+    for start in range(0, len(array), rows):
+        sha.update(np.ascontiguousarray(array[start : start + rows]).data.cast("B"))
+    return sha.hexdigest()

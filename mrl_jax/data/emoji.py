@@ -23,6 +23,7 @@ from typing import Any, TextIO
 import numpy as np
 import tensorflow_datasets as tfds
 
+from mrl_jax.data.cache import cache_folder
 from mrl_jax.data.dataset import SPLITS, Dataset, Split
 from mrl_jax.data.emoji_features import (
     IMAGE_DIM,
@@ -224,7 +225,7 @@ def _checked_modalities(modalities: Sequence[str]) -> tuple[str, ...]:
 
 def _prepared(data_dir: str | os.PathLike[str] | None) -> Emoji:
     """Return the builder over a complete copy in the cache folder, made now where there is none."""
-    root = _cache_folder(data_dir)
+    root = cache_folder(data_dir)
     folder = root / "emoji" / str(Emoji.VERSION)
     if not folder.exists():
         _prepare(root, folder)
@@ -233,15 +234,6 @@ def _prepared(data_dir: str | os.PathLike[str] | None) -> Emoji:
         if sum(builder.info.splits[name].num_examples for name in SPLITS) != _ROWS:
             raise ValueError("rows are missing")
         return builder
-
-
-def _cache_folder(data_dir: str | os.PathLike[str] | None) -> Path:
-    given = data_dir or os.environ.get("MRL_JAX_DATA_DIR")
-    if given:
-        return Path(given).expanduser().absolute()
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("mrl_jax"))
 
 
 def _prepare(root: Path, folder: Path) -> None:

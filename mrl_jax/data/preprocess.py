@@ -27,16 +27,21 @@ def kinds_for(modalities: Sequence[str], kinds: Sequence[str]) -> dict[str, str]
     return dict(zip(modalities, kinds, strict=True))
 
 
-def fit_preprocess(kinds: Mapping[str, str], features: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+def fit_preprocess(
+    kinds: Mapping[str, str], features: Mapping[str, np.ndarray], masks: Mapping[str, np.ndarray] | None = None
+) -> dict[str, dict[str, np.ndarray]]:
     """Statistics of the training split: `mean` [D] and one overall `scale` per modality (0 and 1 unless standardizing).
 
     Args:
         kinds: modality -> "none", "standardize" or "l2".
         features: modality -> training features [N, D].
+        masks: modality -> bool [N], False where a sample is missing and its row counts for nothing.
     """
     stats: dict[str, dict[str, np.ndarray]] = {}
     for modality, kind in kinds.items():
         x = features[modality]
+        if masks and modality in masks:
+            x = x[masks[modality]]
         mean, scale = np.zeros(x.shape[1], np.float64), 1.0
         if kind == "standardize":
             mean = x.mean(axis=0, dtype=np.float64)
@@ -57,7 +62,8 @@ def apply_preprocess(kind: str, stats: Mapping[str, Any], x: np.ndarray) -> np.n
     "l2" scales each row to unit length (a zero row stays zero); "none" changes nothing.
     """
     if kind == "standardize":
-        x = (x - stats["mean"]) / stats["scale"]
+        x = x - stats["mean"]
+        x /= stats["scale"]
     elif kind == "l2":
         norm = np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True)
         x = x / np.where(norm > 0, norm, 1.0)

@@ -1,0 +1,16 @@
+"""Where prepared data lie."""
+
+import os
+from pathlib import Path
+
+__all__ = ["cache_folder"]
+
+
+def cache_folder(data_dir: str | os.PathLike[str] | None = None) -> Path:
+    """Folder of prepared data: `data_dir`, else the variable MRL_JAX_DATA_DIR, else the user's cache folder."""
+    given = data_dir or os.environ.get("MRL_JAX_DATA_DIR")
+    if given:
+        return Path(given).expanduser().absolute()
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("mrl_jax"))

@@ -1,0 +1,200 @@
+"""The feature sets of the field: what each should hold, in which files it circulates, and where these are published.
+
+Light: no data library is imported.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from mrl_jax.data.dataset import SPLITS, Dataset
+
+__all__ = ["CATALOG", "HUB_REPOSITORY", "FeatureSet", "KnownFile", "deviations"]
+
+HUB_REPOSITORY = "xinxin713/hashing-benchmark-datasets"
+"""Data set on the Hugging Face hub that holds four of the sets, with a SHA256SUMS file."""
+
+
+@dataclass(frozen=True)
+class KnownFile:
+    """A file in which a set circulates.
+
+    Attributes:
+        names: file names, alternatives separated by " or "; a folder's files joined by " + ".
+        keys: its arrays, as in a listing.
+        note: what is special about it.
+    """
+
+    names: str
+    keys: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """What a set should hold.
+
+    Attributes:
+        title: its name in publications.
+        classes: K.
+        sizes: instances per split, as published.
+        dims: features D per modality, where published.
+        features: what the features are.
+        files: the layouts in circulation, the preferred one first.
+        published: where to get them.
+        hub_file: the set's archive in `HUB_REPOSITORY`, or None.
+        class_names: in the order of the labels; empty where no source tells the order.
+        in_paper: whether Hu et al. (2021) report it, so that sizes and preset are theirs.
+        modalities: the views that the files hold, in the order of tables.
+    """
+
+    title: str
+    classes: int
+    sizes: Mapping[str, int]
+    dims: Mapping[str, int]
+    features: str
+    files: tuple[KnownFile, ...]
+    published: str
+    hub_file: str | None = None
+    class_names: tuple[str, ...] = ()
+    in_paper: bool = True
+    modalities: tuple[str, ...] = field(default=("image", "text"))
+
+
+def _sizes(train: int, valid: int, test: int) -> dict[str, int]:
+    return {"train": train, "valid": valid, "test": test}
+
+
+_ON_HUB = f"https://huggingface.co/datasets/{HUB_REPOSITORY}"
+_DEEP_KEYS = "{train,valid,test}_imgs_deep, _texts or _text, _imgs_labels, _texts_labels"
+_SHORT_KEYS = "{tr,val,te}_{img,txt,img_lab,txt_lab}"
+_NAMED_KEYS = "{img,text,label}_{train,valid,test}"
+
+CATALOG: dict[str, FeatureSet] = {
+    "wikipedia": FeatureSet(
+        title="Wikipedia",
+        classes=10,
+        sizes=_sizes(2173, 231, 462),
+        dims={"image": 4096, "text": 300},
+        features="image: VGG19 fc7, 4096-d; text: Doc2Vec, 300-d",
+        files=(
+            KnownFile(
+                "wiki_deep_doc2vec_data_corr_ae.h5py",
+                "{train,test}_imgs_deep, _texts or _text, _imgs_labels, _texts_labels",
+                "the paper's; valid: first 231 of test",
+            ),
+            KnownFile(
+                "wiki.mat", "{train,test}_imgs_deep, _texts_doc, _imgs_labels", "follow-ups; valid: first 231 of test"
+            ),
+            KnownFile(
+                "raw_features.mat + {train,test}set_txt_img_cat.list (+ categories.list)",
+                "{I,T}_{tr,te}",
+                "release of 2010, 128-d SIFT and 10-d LDA; valid: first 231 of test",
+            ),
+        ),
+        published=f"{_ON_HUB} (data/wiki.zip)",
+        hub_file="data/wiki.zip",
+        class_names=(
+            "art",
+            "biology",
+            "geography",
+            "history",
+            "literature",
+            "media",
+            "music",
+            "royalty",
+            "sport",
+            "warfare",
+        ),
+    ),
+    "inria-websearch": FeatureSet(
+        title="INRIA-Websearch",
+        classes=100,
+        sizes=_sizes(9000, 1332, 4366),
+        dims={"image": 4096, "text": 1000},
+        features="image: AlexNet fc7, 4096-d; text: LDA, 1000-d",
+        files=(KnownFile("INRIA-Websearch.mat", f"{_SHORT_KEYS}, or {_NAMED_KEYS}"),),
+        published=f"{_ON_HUB} (data/inria-websearch.zip)",
+        hub_file="data/inria-websearch.zip",
+    ),
+    "nus-wide": FeatureSet(
+        title="NUS-WIDE, 10 classes",
+        classes=10,
+        sizes=_sizes(42941, 5000, 23661),
+        dims={"image": 4096, "text": 300},
+        features="image: VGG19 fc7, 4096-d; text: Doc2Vec, 300-d",
+        files=(KnownFile("nus_wide_deep_doc2vec_data_42941.h5py or nus_wide_deep_doc2vec-corr-ae.h5py", _DEEP_KEYS),),
+        published="never published; ask the authors of the paper",
+    ),
+    "xmedianet": FeatureSet(
+        title="XMediaNet",
+        classes=200,
+        sizes=_sizes(32000, 4000, 4000),
+        dims={"image": 4096, "text": 300},
+        features="image: VGG19 fc7, 4096-d; text: Doc2Vec, 300-d; the five-view file adds audio, 3-d models and video",
+        files=(
+            KnownFile("xmedianet_deep_doc2vec_data.h5py", _DEEP_KEYS, "valid, if absent: first 4,000 of test"),
+            KnownFile(
+                "XMediaNet5View_Doc2Vec.mat or XMediaNet4View_pairs.mat",
+                f"cell arrays {{train,valid,test}} and {{train,valid,test}}_labels, or {_NAMED_KEYS}",
+                "cell v is modality v: image, text, audio, 3d, video",
+            ),
+        ),
+        published=f"{_ON_HUB} (data/xmedianet.zip)",
+        hub_file="data/xmedianet.zip",
+        modalities=("image", "text", "audio", "3d", "video"),
+    ),
+    "xmedia": FeatureSet(
+        title="XMedia",
+        classes=20,
+        sizes=_sizes(4000, 500, 500),
+        dims={"image": 4096, "text": 3000},
+        features="image: CNN, 4096-d; text: bag of words, 3000-d",
+        files=(
+            KnownFile(
+                "XMediaFeatures.mat",
+                "I_{tr,te}_CNN, T_{tr,te}_BOW, {tr,te}ImgCat, {tr,te}TxtCat",
+                "valid: first 500 of test; audio, 3-d models and video in the file have no pairs and are left out",
+            ),
+        ),
+        published=f"{_ON_HUB} (data/xmedia.zip)",
+        hub_file="data/xmedia.zip",
+        in_paper=False,
+    ),
+    "pascal-sentence": FeatureSet(
+        title="Pascal Sentence",
+        classes=20,
+        sizes=_sizes(800, 100, 100),
+        dims={"image": 4096},
+        features="image: CNN, 4096-d; text: depends on the publication",
+        files=(
+            KnownFile(
+                "{train,test}_{img,txt,img_lab,txt_lab}.mat",
+                "one array each",
+                "a folder of eight files; valid: first half of test, 100 at most",
+            ),
+        ),
+        published="with the code of DSCMR (Zhen et al., CVPR 2019) and of its follow-ups",
+        in_paper=False,
+    ),
+}
+"""Name of a set, which is also its preset -> what it should hold."""
+
+
+def deviations(facts: FeatureSet, data: Dataset) -> list[str]:
+    """Where a data set differs from what was published of it, a line each.
+
+    Args:
+        facts: what the set should hold.
+        data: what was loaded.
+    """
+    found = []
+    if data.num_classes != facts.classes:
+        found.append(f"{data.num_classes} classes; {facts.title} has {facts.classes}")
+    sizes = {s: len(data.splits[s]) for s in SPLITS}
+    if sizes != dict(facts.sizes):
+        told, published = (" / ".join(f"{by_split[s]:,}" for s in SPLITS) for by_split in (sizes, facts.sizes))
+        found.append(f"{told} instances (train / valid / test); {facts.title} has {published}")
+    for m, d in data.dims.items():
+        if facts.dims.get(m, d) != d:
+            found.append(f"{d} {m} features; {facts.title} has {facts.dims[m]}")
+    return found

@@ -1,0 +1,371 @@
+"""Noisy labels and transition matrices from files: our `noise.json`, and those of other programs.
+
+- `noise.json` of a run: what `noise.noise_record` wrote; both digests are checked.
+- `.json`: M lists of N integers (MRL's program: image, text), one list of N for all modalities, or {modality: [N]}.
+- `.mat` (MATLAB 5 or 7.3), `.h5`, `.hdf5`, `.npz`: one array `noisy_label`, `noisy_labels`, `noise_label` or
+  `noise_labels` of shape [N], [N, 1], [1, N], [M, N], [N, M] or one-hot [N, K]; or one per modality, named so.
+- `.npy`: one such array.
+
+Shape letters: M modalities, N training instances, K classes.
+"""
+
+import hashlib
+import json
+import os
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from mrl_jax.errors import InputError
+from mrl_jax.noise import NoiseSpec, NoisyLabels
+
+__all__ = ["read_noise_file", "read_transition_matrix"]
+
+_KEYS = ("noisy_label", "noisy_labels", "noise_label", "noise_labels")
+_FORMATS = {".json": "JSON", ".mat": "MATLAB", ".h5": "HDF5", ".hdf5": "HDF5", ".npy": "NumPy", ".npz": "NumPy"}
+_LIMIT = 10**9  # bytes of a file, and of one array in it
+_SLACK = 0.05  # a rate in a file's name may be rounded, or leave out a few samples
+
+
+def read_noise_file(
+    path: str | os.PathLike[str], clean: Any, modalities: Sequence[str], num_classes: int, *, mask: Any = None
+) -> tuple[NoisyLabels, dict[str, Any]]:
+    """Read the noisy labels of another run or program, checked against the clean ones.
+
+    Files of other programs count classes from 0 or from 1: the numbering is the one in which the labels fit into the
+    K classes, and, where that leaves a choice, agree with more of the clean ones.
+
+    Args:
+        path: a file of one of the kinds in the module's table. Pickles are never loaded.
+        clean: clean labels 0..K-1 of the training split, int32 [M, N], rows in the order of the file.
+        modalities: M names, in the order of `clean`.
+        num_classes: K.
+        mask: True where a sample is present, bool [M, N]; labels of missing samples are ignored.
+
+    Returns:
+        The labels, like those of `inject_noise`, except that `selected` is True where a label is wrong or a sample was
+        moved (files do not tell which redraws hit the true class); and a JSON-ready description: "source" (the file's
+        name), "sha256" of the file, "format", "numbering" (0 or 1), "shared" (one label for all modalities),
+        "agreement" {modality: share of labels equal to the clean ones}, "nominal" (the spec that the file or its name
+        records, or None), and "note" if the agreement is no better than chance.
+
+    Raises:
+        InputError: a file that is missing, too large, damaged, a pickle, of an unknown kind, drawn for other data, or
+            whose labels do not match in number, are no integers, are no classes, or agree with the clean ones by
+            chance only although its name promises a rate at which more must agree.
+    """
+    path, clean = Path(path), np.asarray(clean, np.int32)
+    present = np.ones(clean.shape, bool) if mask is None else np.asarray(mask, bool)
+    described: dict[str, Any] = {"source": path.name, "sha256": hashlib.sha256(_bytes(path)).hexdigest()}
+    content = _load(path, (*_KEYS, *modalities))
+    partners = np.broadcast_to(np.arange(clean.shape[1], dtype=np.int32), clean.shape)
+    if isinstance(content, Mapping) and "labels_sha256" in content:
+        labels, partners, nominal = _own_record(path, content, clean, modalities)
+        described |= {"format": "noise.json", "numbering": 0, "shared": False, "nominal": nominal}
+        _check_classes(path, labels, 0, num_classes, present, modalities)
+    else:
+        labels, is_one_hot, shared = _foreign(path, content, clean.shape, modalities, num_classes)
+        base = 0 if is_one_hot else _numbering(labels, clean, num_classes, present)
+        _check_classes(path, labels, base, num_classes, present, modalities)
+        labels = labels - base
+        described |= {"format": _FORMATS[path.suffix.lower()], "numbering": base, "shared": shared}
+        described["nominal"] = _rate_in_name(path.name)
+
+    labels = np.where(present, labels, clean).astype(np.int32)
+    wrong, counts = (labels != clean) & present, np.maximum(present.sum(axis=1), 1)
+    shares = wrong.sum(axis=1) / counts
+    described["agreement"] = dict(zip(modalities, (1.0 - shares).tolist(), strict=True))
+    moved = (partners != np.arange(clean.shape[1])) & present
+    arrays = (labels, clean, shares.astype(np.float32), wrong | moved, partners)
+    noisy = NoisyLabels(*map(jnp.asarray, arrays))
+    _judge_agreement(path, described, noisy, present, num_classes)
+    return noisy, described
+
+
+def read_transition_matrix(path: str | os.PathLike[str], num_classes: int) -> tuple[tuple[float, ...], ...]:
+    """Read the `matrix` of a `NoiseSpec`: K x K probabilities, row y for the samples of class y.
+
+    Args:
+        path: `.npy`, `.npz` with one array, `.csv` or `.txt` (a row per line; commas, semicolons or blanks), `.json`
+            (K lists of K numbers, or a `noise.json` with a matrix).
+        num_classes: K.
+
+    Raises:
+        InputError: a file that cannot be read, or whose content is no K x K table with rows >= 0 that sum to 1.
+    """
+    path = Path(path)
+    if path.suffix.lower() in (".csv", ".txt"):
+        try:
+            lines = _bytes(path).decode("utf-8-sig").splitlines()
+            rows = [re.sub("[,;]", " ", line).split() for line in lines if line.strip() and line.lstrip()[0] != "#"]
+            content: Any = [[float(cell) for cell in row] for row in rows]
+        except ValueError as error:
+            raise _damaged(path, error) from None
+    elif path.suffix.lower() in (".npy", ".npz", ".json"):
+        content = _load(path, None)
+    else:
+        raise InputError(f"transition matrix {str(path)!r}: give a .npy, .npz, .csv, .txt or .json file")
+    if isinstance(content, Mapping):
+        named = [content["matrix"]] if "matrix" in content else list(content.values())
+        if len(named) != 1:
+            raise InputError(f"transition matrix {str(path)!r} holds {len(named)} arrays; it must hold one")
+        content = named[0]
+    try:
+        matrix = NoiseSpec(1.0, "matrix", matrix=content).matrix
+    except InputError as error:
+        raise InputError(f"{str(path)!r}: {error}") from None
+    assert matrix is not None
+    if len(matrix) != num_classes:
+        raise InputError(
+            f"transition matrix {str(path)!r} is {len(matrix)} x {len(matrix)}, but the data have K = {num_classes} "
+            "classes; give one row and one column per class"
+        )
+    return matrix
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > _LIMIT:
+            raise InputError(f"{str(path)!r} has over 1 GB; labels take far less: is it another file?")
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{str(path)!r} cannot be read ({error.strerror}); give the path of a file") from None
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    reason = "it holds pickled objects" if "pickle" in str(error) else (str(error) or repr(error)).splitlines()[0]
+    return InputError(f"{str(path)!r} cannot be read ({reason}); it is damaged or of another kind: write it anew")
+
+
+def _load(path: Path, names: Sequence[str] | None) -> Any:
+    """The content of a file: a list, an array, or a mapping of arrays; of containers only `names`, if given."""
+    read = {".json": _read_json, ".mat": _read_mat, ".npy": _read_numpy, ".npz": _read_numpy}
+    read |= dict.fromkeys((".h5", ".hdf5"), _read_hdf5)
+    suffix = path.suffix.lower()
+    if suffix not in read:
+        hint = "; pickles are not read, since loading one runs code" if suffix in (".pkl", ".pickle", ".pt") else ""
+        raise InputError(f"noise file {str(path)!r}: give one of {', '.join(_FORMATS)}{hint}")
+    _bytes(path)
+    try:
+        return read[suffix](path, names)
+    except InputError:
+        raise
+    except ImportError as error:
+        raise InputError(f"{str(path)!r}: {error.name} is not installed, which reads {suffix}; install it") from None
+    except Exception as error:  # the readers raise a dozen types for damaged files
+        raise _damaged(path, error) from None
+
+
+def _read_json(path: Path, _: Sequence[str] | None) -> Any:
+    return json.loads(path.read_text("utf-8-sig"))
+
+
+def _read_numpy(path: Path, names: Sequence[str] | None) -> Any:
+    if path.suffix.lower() == ".npy":
+        return np.load(path, allow_pickle=False)
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            _check_size(path, member.filename, member.file_size)
+    with np.load(path, allow_pickle=False) as file:
+        wanted = [k for k in file.files if names is None or k in names]
+        return {k: file[k] for k in wanted or (file.files if len(file.files) == 1 else [])}
+
+
+def _read_mat(path: Path, names: Sequence[str] | None) -> dict[str, Any]:
+    import h5py
+    import scipy.io
+
+    if h5py.is_hdf5(path):  # MATLAB 7.3
+        return _read_hdf5(path, names)
+    held = [(name, shape) for name, shape, _ in scipy.io.whosmat(path) if names is None or name in names]
+    for name, shape in held:
+        _check_size(path, name, 8 * int(np.prod(shape, dtype=object)))
+    if not held:
+        return {}
+    found = scipy.io.loadmat(path, variable_names=[name for name, _ in held])
+    return {k: v.toarray() if hasattr(v, "toarray") else v for k, v in found.items() if not k.startswith("__")}
+
+
+def _read_hdf5(path: Path, names: Sequence[str] | None) -> dict[str, Any]:
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        held = {k: file[k] for k in file if names is None or k in names}
+        for name, value in held.items():
+            if not isinstance(value, h5py.Dataset):
+                raise InputError(f"{str(path)!r}: {name!r} is a group; labels must be an array")
+            _check_size(path, name, 8 * value.size)
+        return {k: v[()] for k, v in held.items()}
+
+
+def _check_size(path: Path, name: str, size: int) -> None:
+    if size > _LIMIT:
+        raise InputError(f"{str(path)!r}: {name!r} takes over 1 GB; labels take far less: is it another array?")
+
+
+def _own_record(
+    path: Path, record: Mapping[str, Any], clean: np.ndarray, modalities: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """Labels and partners [M, N] of a `noise.json` in the order of `modalities`, and its spec."""
+    if "labels" not in record or "clean_sha256" not in record:
+        raise InputError(
+            f"{str(path)!r} records the noise of a run but not its labels (older version); train that anew"
+        )
+    names = list(record["labels"]) if isinstance(record["labels"], dict) else []
+    if sorted(names) != sorted(modalities):
+        raise InputError(
+            f"{str(path)!r} was drawn for other data: for modalities {', '.join(names) or 'none'}, not "
+            f"{', '.join(modalities)}"
+        )
+    mismatch = "partners" in record
+    try:
+        tables = [np.array([record[key][m] for m in names]) for key in ("labels", "partners")[: 1 + mismatch]]
+    except (ValueError, TypeError, KeyError) as error:
+        raise _damaged(path, error) from None
+    digest = hashlib.sha256(b"".join(t.astype("<i4").tobytes() for t in tables if t.dtype.kind == "i")).hexdigest()
+    if digest != record["labels_sha256"]:
+        raise InputError(f"{str(path)!r} is damaged (labels_sha256 does not match the labels in it); restore the file")
+    order = [list(modalities).index(m) for m in names]
+    if hashlib.sha256(np.ascontiguousarray(clean[order], "<i4").tobytes()).hexdigest() != record["clean_sha256"]:
+        raise InputError(f"{str(path)!r} was drawn for other data (the clean labels differ); give the data of that run")
+    back = [names.index(m) for m in modalities]
+    rows = np.broadcast_to(np.arange(clean.shape[1]), clean.shape)
+    labels, partners = tables[0][back], tables[1][back] if mismatch else rows
+    if labels.shape != clean.shape or partners.shape != clean.shape or (np.sort(partners, axis=1) != rows).any():
+        raise InputError(f"{str(path)!r} is damaged (partners are no permutation of the instances); restore the file")
+    nominal = {k: record[k] for k in ("rate", "kind", "scope", "matrix", "seed") if k in record}
+    return labels, partners.astype(np.int32), nominal
+
+
+def _foreign(
+    path: Path, content: Any, shape: tuple[int, ...], modalities: Sequence[str], num_classes: int
+) -> tuple[np.ndarray, bool, bool]:
+    """Labels [M, N] as the file numbers them, whether they were one-hot, and whether the modalities share them."""
+    if isinstance(content, Mapping):
+        keys = [k for k in _KEYS if k in content]
+        if not keys and set(modalities) <= set(content):
+            each = [_reading(path, content[m], (1, shape[1]), num_classes) for m in modalities]
+            return np.concatenate([labels for labels, _ in each]), any(one_hot for _, one_hot in each), False
+        if not keys and len(content) == 1 and not set(content) & set(modalities):
+            keys = list(content)
+        if len(keys) != 1:
+            rule = f"one array named {' or '.join(_KEYS)}, or one for each of {', '.join(modalities)}"
+            held = " and ".join(keys or set(content) & set(modalities)) or "no labels"
+            raise InputError(f"{str(path)!r} holds {held}; it must hold {rule}")
+        content = content[keys[0]]
+    labels, is_one_hot = _reading(path, content, shape, num_classes)
+    return np.broadcast_to(labels, shape), is_one_hot, len(labels) < shape[0]
+
+
+def _reading(path: Path, content: Any, shape: tuple[int, ...], num_classes: int) -> tuple[np.ndarray, bool]:
+    """Integers [M, N], or [1, N] for labels that all modalities share, and whether they were one-hot."""
+    (m, n), k = shape, num_classes
+    a = _integers(path, content)
+    readings: dict[str, np.ndarray] = {}
+    if a.size == n and (a.ndim == 1 or (a.ndim == 2 and 1 in a.shape)):
+        readings["[N]"] = a.reshape(1, n)
+    elif a.ndim == 2:
+        readings |= {"[M, N]": a} if a.shape == (m, n) else {}
+        readings |= {"[N, M]": a.T} if a.shape == (n, m) else {}
+        for name, table in (("one-hot [N, K]", a), ("one-hot [K, N]", a.T)):
+            if table.shape == (n, k) and ((table == 0) | (table == 1)).all() and (table.sum(axis=1) == 1).all():
+                readings[name] = table.argmax(axis=1)[None]
+    if not readings:
+        raise InputError(
+            f"{str(path)!r}: labels have the shape {list(a.shape)}; for M = {m} modalities, N = {n} training instances "
+            f"and K = {k} classes they must be [N], [M, N], [N, M], or one-hot [N, K]: is it the same split?"
+        )
+    if len({np.broadcast_to(r, shape).tobytes() for r in readings.values()}) > 1:
+        ways = " or ".join(readings)
+        raise InputError(f"{str(path)!r}: shape {list(a.shape)} is ambiguous ({ways}); write {{modality: [N]}} as JSON")
+    name, labels = next(iter(readings.items()))
+    return labels, name.startswith("one-hot")
+
+
+def _integers(path: Path, content: Any) -> np.ndarray:
+    try:
+        a = np.asarray(content)
+    except ValueError:
+        raise InputError(f"{str(path)!r}: the lists of labels differ in length; give N labels each") from None
+    if a.dtype.kind not in "biuf":
+        raise InputError(f"{str(path)!r}: labels are of type {a.dtype}; they must be whole numbers")
+    if a.dtype.kind == "f":
+        bad = ~np.isfinite(a) | (a != np.rint(a)) | (np.abs(a) > 2**53)
+        if bad.any():
+            where = [int(i) for i in np.argwhere(bad)[0]]
+            raise InputError(
+                f"{str(path)!r}: label {a[tuple(where)]} at {where} is no whole number; every label must be"
+            )
+    return a.astype(np.int64)
+
+
+def _numbering(labels: np.ndarray, clean: np.ndarray, num_classes: int, present: np.ndarray) -> int:
+    """0 or 1: the number of the first class."""
+    values, true = labels[present], clean[present]
+    if not values.size:
+        return 0
+    agree = [(values - base == true).mean() for base in (0, 1)]
+    fits = [base <= values.min() and values.max() < num_classes + base for base in (0, 1)]
+    if fits == [True, False]:  # 0 occurs: also when noise k -> k + 1 makes the other numbering agree more
+        return 0
+    by_chance = 5 * np.sqrt(2 / (num_classes * values.size))  # five sigma between two agreements at chance level
+    # K occurs and 0 does not: numbered from 1, unless (MRL's defect) a small file just happens to lack a 0.
+    if fits == [False, True] and (agree[1] > agree[0] - by_chance or (true == 0).sum() >= 20):
+        return 1
+    return int(agree[1] > agree[0])
+
+
+def _check_classes(
+    path: Path, labels: np.ndarray, base: int, k: int, present: np.ndarray, modalities: Sequence[str]
+) -> None:
+    bad = np.argwhere(((labels < base) | (labels >= k + base)) & present)
+    if not len(bad):
+        return
+    i, j = bad[0]
+    told = f"label {labels[i, j]} of {modalities[i]}, instance {j} (counted from 0), is no class"
+    told += f": the {k} classes are {base}..{k - 1 + base}; {len(bad)} such labels"
+    if base == 0 and labels[present].min() >= 0 and labels[present].max() == k:
+        told += f". MRL's program draws from K + 1 = {k + 1} values, a defect: "
+        told += f"replace each {k} by a random class, or draw the noise here (kind symmetric)"
+    else:
+        told += ". Is it the file of another data set?"
+    raise InputError(f"{str(path)!r}: {told}")
+
+
+def _rate_in_name(name: str) -> dict[str, Any] | None:
+    """The rate and mode in names such as `noise_labels_0.6_sym.json` (MRL's program)."""
+    found = re.search(r"(?<![\d.])([01](?:\.\d+)?)_(sym|asym)(?![a-z])", name)
+    if found is None or not 0.0 <= float(found[1]) <= 1.0:
+        return None
+    return {"rate": float(found[1]), "kind": {"sym": "symmetric", "asym": "asymmetric"}[found[2]]}
+
+
+def _judge_agreement(path: Path, described: dict[str, Any], noisy: NoisyLabels, present: np.ndarray, k: int) -> None:
+    """Refuse labels that the rate in the file's name rules out; note an agreement that chance explains."""
+    low = []
+    for name, given, true, p in zip(described["agreement"], noisy.labels, noisy.clean, present, strict=True):
+        shares = [np.bincount(np.asarray(y)[p], minlength=k) / max(p.sum(), 1) for y in (given, true)]
+        chance = float(shares[0] @ shares[1])  # of two labellings that know nothing of each other
+        if described["agreement"][name] < min(1.0, chance + min(chance / 2, 0.1)):
+            low.append(name)
+    if not low:
+        return
+    told = ", ".join(f"{m} {described['agreement'][m]:.1%}" for m in low)
+    nominal = described["nominal"]
+    if described["format"] != "noise.json" and nominal:
+        least = 1.0 - nominal["rate"]
+        if min(described["agreement"][m] for m in low) < least - _SLACK:
+            raise InputError(
+                f"{str(path)!r}: labels agree with the clean ones by chance only ({told}), but at the rate in its name "
+                f"({nominal['rate']:g}) at least {least:.0%} must; its rows or class numbers are in another order than "
+                "those of the data: bring them into that order"
+            )
+    described["note"] = (
+        f"labels agree with the clean ones about as often as chance would have it ({told}): right for noise of a rate "
+        "near 1, otherwise a sign of another row order or class numbering"
+    )

@@ -1,0 +1,95 @@
+"""Streaming: the very same batches, parameters and scores as with resident data."""
+
+import jax
+import numpy as np
+import pytest
+from layout_files import CLASSES, small_set
+from toy import toy_arrays, toy_config
+
+from mrl_jax import train
+from mrl_jax.data.preprocess import fit_preprocess
+from mrl_jax.data.stream import BatchStream, HostData
+from mrl_jax.task import prepare_task
+from mrl_jax.train_step import epoch_batches
+
+pytestmark = pytest.mark.slow
+
+
+def leaves(tree):
+    return [np.asarray(x) for x in jax.tree.leaves(tree)]
+
+
+def assert_same_bits(a, b):
+    for x, y in zip(leaves(a), leaves(b), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+CASES = {
+    "standardized": {},
+    "unit rows": {"preprocess": ("l2", "none")},
+    "noise": {"noise_rate": 0.6},
+    "swapped pairs": {"noise_rate": 0.5, "noise_kind": "pair-mismatch"},
+    "weight decay and clipping": {"weight_decay": 0.01, "clip_norm": 1.0},
+    "one batch": {"batch_size": 60},
+}
+
+
+@pytest.mark.parametrize("missing", [False, True])
+@pytest.mark.parametrize("case", CASES)
+def test_two_epochs_give_the_parameters_of_the_resident_path(case, missing):
+    arrays = toy_arrays()
+    if missing:
+        arrays["train_touch_mask"] = np.arange(60) % 7 != 2
+    states = {}
+    for stream in ("on", "off"):
+        task = prepare_task(toy_config(stream=stream, **CASES[case]), arrays)
+        assert task.streams == (stream == "on")
+        state = task.initial_state()
+        for epoch in range(2):
+            state, steps, finite = task.run_epoch(state, epoch)
+            assert finite
+        states[stream] = (state, steps, task.score(state, "valid"), task.score(state, "test"))
+    (a, steps_a, *scores_a), (b, steps_b, *scores_b) = states["on"], states["off"]
+    assert_same_bits(a, b)
+    assert scores_a == scores_b
+    for x, y in zip(steps_a, steps_b, strict=True):  # sums that only report: the compiler may round them otherwise
+        np.testing.assert_allclose(x, y, rtol=2e-6, atol=1e-6)
+
+
+def test_a_streamed_run_equals_a_resident_one_and_tells_how_long_it_waited(tmp_path):
+    runs = {s: train(toy_config(stream=s), tmp_path / s, data=toy_arrays()) for s in ("on", "off")}
+    for a, b in zip(runs["on"].metrics, runs["off"].metrics, strict=True):
+        assert a["valid"] == b["valid"]
+        assert a["train"] == pytest.approx(b["train"], rel=2e-6, abs=1e-6)
+    assert_same_bits(runs["on"].run.state, runs["off"].run.state)
+    assert runs["on"].scores["test"] == runs["off"].scores["test"]
+    assert 0 <= runs["on"].scores["stream_waiting_share"] <= 1
+    assert "stream_waiting_share" not in runs["off"].scores
+
+
+def test_batches_come_in_the_order_of_the_resident_path():
+    arrays = small_set()
+    features = tuple(arrays[f"train_{m}"] for m in ("image", "text"))
+    kinds, labels = ("none", "none"), np.stack([arrays["train_labels"]] * 2).astype(np.int32)
+    stats = [fit_preprocess({"a": "none"}, {"a": x})["a"] for x in features]
+    key = jax.random.key(3)
+    stream = BatchStream(HostData(features, kinds, stats, labels), key, batch_size=16)
+    for epoch in (0, 4):
+        rows, mask = epoch_batches(jax.random.fold_in(key, epoch), 40, 16)
+        batches = list(stream.epoch(epoch))
+        assert len(batches) == 3
+        for batch, r, valid in zip(batches, np.asarray(rows), np.asarray(mask), strict=True):
+            for x, whole in zip(batch.features, features, strict=True):
+                np.testing.assert_array_equal(x, whole[r])
+            np.testing.assert_array_equal(batch.labels, labels[:, r])
+            np.testing.assert_array_equal(batch.mask, valid)
+    assert len(np.unique(labels)) == CLASSES
+
+
+def test_large_data_stream_by_themselves(monkeypatch):
+    monkeypatch.setattr("mrl_jax.task._device_memory", lambda: 1e3)
+    assert prepare_task(toy_config(), toy_arrays()).streams
+    monkeypatch.setattr("mrl_jax.task._device_memory", lambda: 1e9)
+    assert not prepare_task(toy_config(), toy_arrays()).streams
+    monkeypatch.undo()
+    assert not prepare_task(toy_config(), toy_arrays()).streams
