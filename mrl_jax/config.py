@@ -168,8 +168,8 @@ _PAPER: dict[str, Any] = {
     "schedule": "cosine-hold",
 }
 
-# The paper states ranges of beta for two sets (Figure 4: Wikipedia 0.5-0.8, INRIA-Websearch 0.85-0.95), which hold these
-# values, and none for the others. It does not use the last two sets: their values are ours.
+# The paper states ranges of beta for two sets (Figure 4: Wikipedia 0.5-0.8, INRIA-Websearch 0.85-0.95), which hold
+# these values, and none for the others. It does not use the last two sets: their values are ours.
 PRESETS: dict[str, dict[str, Any]] = {
     "emoji": {"modalities": ("image", "text"), "noise_rate": 0.6, "epochs": 20},
     "wikipedia": {**_PAPER, "batch_size": 50, "beta": 0.7},

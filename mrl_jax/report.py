@@ -57,6 +57,8 @@ def summary(
         "",
         f"time: {result['seconds']:.1f} s on {result['device']}",
     ]
+    if "stream_waiting_share" in result:
+        lines.append(f"streamed: steps waited {result['stream_waiting_share']:.1%} of the time for their batches")
     if workdir is not None:
         lines += [f"run folder: {workdir}", f"learning curves: {workdir / 'curves.png'}"]
     return "\n".join(lines)

@@ -1,13 +1,16 @@
 """Fuzzing of the readers: damaged files must load or be refused in one line, quickly and in little memory.
 
-    python tests/fuzz.py [--format npz|npy|mat5|mat5z|mat73|hdf5|parquet|all] [--mutations 2000]
-                         [--seed 0] [--start 0] [--no-trial]
+    python tests/fuzz.py [--format npz|npy|mat5|mat5z|mat73|hdf5|parquet|all|layouts|"load: LAYOUT"]
+                         [--mutations 2000] [--seed 0] [--start 0] [--no-trial]
+
+A format has its arrays read one by one; a layout (of `layout_files`) goes through all of `load_dataset`.
 
 `--no-trial` reads HDF5 without trying it in another process first: faster, and shows what the trial has to catch.
 Prints one line per format, and one per failure with what repeats it: format, seed, number of the mutation.
 """
 
 import argparse
+import dataclasses
 import json
 import random
 import resource
@@ -21,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from layout_files import CELLS as CELLS_OF_LAYOUTS
+from layout_files import LAYOUT_FILES, SIZES, small_set, write_layout
 
 SECONDS = 10  # for one mutation
 NEVER_READ = ("options", "soft")  # a struct and a link, refused in valid files too
@@ -188,6 +193,7 @@ WRITERS: dict[str, Callable[[Path], Path]] = {
     "hdf5": write_hdf5,
     "parquet": write_parquet,
 }
+LOADS = {f"load: {name}": name for name in LAYOUT_FILES}
 
 
 def mutate(data: bytes, rng: random.Random) -> bytes:
@@ -231,15 +237,34 @@ def mutate(data: bytes, rng: random.Random) -> bytes:
     return bytes(out)
 
 
-def place_mutation(name: str, seed: int, index: int, valid: bytes, folder: Path) -> None:
-    """Overwrite the file (the first of a folder) by a mutation."""
-    target = folder / name / "train_image.npy" if name == "npy" else folder / name
-    target.write_bytes(mutate(valid, random.Random(f"{name} {seed} {index}")))
+def write_valid(name: str, folder: Path) -> tuple[Path, dict[Path, bytes]]:
+    """Write a valid file or folder: its path, and the content of the files that are mutated in turn."""
+    path = write_layout(LOADS[name], folder, small_set(CELLS_OF_LAYOUTS))[0] if name in LOADS else None
+    path = path or WRITERS[name](folder / name)
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return path, {file: file.read_bytes() for file in files}
 
 
-def valid_bytes(name: str, folder: Path) -> bytes:
-    path = WRITERS[name](folder / name)
-    return (path / "train_image.npy" if name == "npy" else path).read_bytes()
+def place_mutation(name: str, seed: int, index: int, valid: dict[Path, bytes]) -> None:
+    """Overwrite one of the files by a mutation, and restore the one before it."""
+    files = list(valid)
+    before, target = files[(index - 1) % len(files)], files[index % len(files)]
+    before.write_bytes(valid[before])
+    target.write_bytes(mutate(valid[target], random.Random(f"{name} {seed} {index}")))
+
+
+def load_outcome(name: str, path: Path) -> str:
+    """Load the data set: "ok", "refused", or what went wrong."""
+    from mrl_jax.data import load_dataset
+    from mrl_jax.errors import InputError
+
+    try:
+        load_dataset(path, set_name=LAYOUT_FILES[LOADS[name]][2]).digest()
+        return "ok"
+    except InputError as error:
+        return _checked(error)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
 
 
 def outcome(path: Path) -> str:
@@ -288,8 +313,11 @@ def child(name: str, seed: int, start: int, stop: int, trial: int) -> None:
         hdf5._check_in_other_process = lambda path, file: None
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
-        valid = valid_bytes(name, base)
-        if (result := outcome(base / name)) != "ok":
+        path, valid = write_valid(name, base)
+        if name in LOADS:
+            _small_catalog()
+        judge = partial(load_outcome, name) if name in LOADS else outcome
+        if (result := judge(path)) != "ok":
             raise SystemExit(f"the valid file fails: {result}")
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + ROOM, used + ROOM))
@@ -297,14 +325,25 @@ def child(name: str, seed: int, start: int, stop: int, trial: int) -> None:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         for index in range(start, stop):
             print(json.dumps([index, "started"]), flush=True)
-            place_mutation(name, seed, index, valid, base)
+            place_mutation(name, seed, index, valid)
             before = _peak()
             signal.alarm(SECONDS)
-            result = outcome(base / name)
+            result = judge(path)
             signal.alarm(0)
             if _peak() - before > GROWTH:
                 result = f"{(_peak() - before) >> 20} MiB of memory ({result})"
             print(json.dumps([index, result]), flush=True)
+
+
+def _small_catalog() -> None:
+    """Let the published sets be as small as the files of the layouts, and differences no warnings."""
+    import warnings
+
+    from mrl_jax.data.catalog import CATALOG
+
+    warnings.simplefilter("ignore")
+    for name, facts in CATALOG.items():
+        CATALOG[name] = dataclasses.replace(facts, sizes=SIZES, class_names=())
 
 
 def _peak() -> int:
@@ -331,14 +370,14 @@ def fuzz(name: str, seed: int, start: int, stop: int, trial: bool = True) -> dic
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--format", choices=[*WRITERS, "all"], default="all")
+    parser.add_argument("--format", choices=[*WRITERS, "all", *LOADS, "layouts"], default="all")
     parser.add_argument("--mutations", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--start", type=int, default=0)
     parser.add_argument("--no-trial", action="store_true")
     args = parser.parse_args()
     failed = 0
-    for name in WRITERS if args.format == "all" else [args.format]:
+    for name in {"all": list(WRITERS), "layouts": list(LOADS)}.get(args.format, [args.format]):
         results = fuzz(name, args.seed, args.start, args.start + args.mutations, not args.no_trial)
         kinds = list(results.values())
         bad = {i: r for i, r in results.items() if r not in ("ok", "refused")}

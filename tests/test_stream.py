@@ -64,6 +64,7 @@ def test_a_streamed_run_equals_a_resident_one_and_tells_how_long_it_waited(tmp_p
     assert_same_bits(runs["on"].run.state, runs["off"].run.state)
     assert runs["on"].scores["test"] == runs["off"].scores["test"]
     assert 0 <= runs["on"].scores["stream_waiting_share"] <= 1
+    assert "streamed: steps waited" in runs["on"].table()
     assert "stream_waiting_share" not in runs["off"].scores
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from mrl_jax.data.dataset import SPLITS, Dataset, Split
 from mrl_jax.data.labels import normalize_labels
-from mrl_jax.errors import InputError
+from mrl_jax.errors import InputError, listed
 
 __all__ = ["LAYOUT", "dataset_from_arrays"]
 
@@ -70,19 +70,14 @@ def _modalities(arrays: Mapping[str, Any], wanted: Sequence[str], source: str) -
     if len(found) < 2:
         raise InputError(
             f"{source}: two or more modalities are needed; the layout is {LAYOUT}, or one of the published layouts "
-            f"(docs/data.md); keys found: {_told(arrays)}"
+            f"(docs/data.md); keys found: {listed(arrays)}"
         )
     return tuple(found)
 
 
-def _told(arrays: Mapping[str, Any]) -> str:
-    keys = list(arrays)
-    return ", ".join(keys[:30]) + (f" … ({len(keys)} in all)" if len(keys) > 30 else "") or "none"
-
-
 def _get(arrays: Mapping[str, Any], key: str, source: str) -> np.ndarray:
     if key not in arrays:
-        raise InputError(f"{source}: key {key!r} is missing; the layout is {LAYOUT}; keys found: {_told(arrays)}")
+        raise InputError(f"{source}: key {key!r} is missing; the layout is {LAYOUT}; keys found: {listed(arrays)}")
     return np.asarray(arrays[key])
 
 

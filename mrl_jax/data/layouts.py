@@ -15,7 +15,7 @@ import numpy as np
 from mrl_jax.data.catalog import CATALOG
 from mrl_jax.data.dataset import SPLITS
 from mrl_jax.data.readers import open_arrays
-from mrl_jax.errors import InputError
+from mrl_jax.errors import InputError, listed
 
 __all__ = ["LAYOUTS", "canonical", "open_source", "recognise"]
 
@@ -166,7 +166,9 @@ def canonical(arrays: Mapping[str, Any], set_name: str | None, source: str) -> t
         return arrays, name
     if "valid_image" in keys:
         if lost := [own for own in _pair("valid") if own not in keys]:
-            raise InputError(f"{source}: layout {LAYOUTS[name][1]}: {', '.join(lost)} not found; keys: {_told(arrays)}")
+            raise InputError(
+                f"{source}: in the layout {LAYOUTS[name][1]}, nothing for {', '.join(lost)}; keys found: {listed(arrays)}"
+            )
         return _Renamed(arrays, keys, {}), name
     test_rows = _label_rows(arrays[keys["test_image_labels"]])
     set_name = set_name or _set_of(arrays, keys, name)
@@ -204,11 +206,6 @@ def _label_rows(labels: Any) -> int:
     """How many instances an array labels: a vector, a row, a column or one-hot rows."""
     labels = np.asarray(labels)
     return labels.shape[0] if labels.ndim == 2 and 1 not in labels.shape else labels.size
-
-
-def _told(keys: Iterable[str]) -> str:
-    keys = list(keys)
-    return ", ".join(keys[:30]) + (f" … ({len(keys)} in all)" if len(keys) > 30 else "") or "none"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -285,7 +282,7 @@ class _Parts(Mapping[str, Any]):
     def __getitem__(self, key: str) -> Any:
         arrays = self._files[key]
         if len(arrays) != 1:
-            raise InputError(f"{key}.mat must hold one array; found: {_told(arrays)}")
+            raise InputError(f"{key}.mat must hold one array; found: {listed(arrays)}")
         return arrays[next(iter(arrays))]
 
     def __iter__(self) -> Iterator[str]:

@@ -51,9 +51,7 @@ def open_parquet(paths: Sequence[Path], stack: contextlib.ExitStack, named: bool
     try:
         import pyarrow.parquet  # noqa: F401
     except ImportError as error:
-        raise InputError(
-            f"data file {str(paths[0])!r} is Parquet, which needs pyarrow; pip install pyarrow"
-        ) from error
+        raise InputError(f"data file {str(paths[0])!r} is Parquet, which needs pyarrow; pip install pyarrow") from error
     shards = []
     for path in paths:
         with told(path):

@@ -1,0 +1,205 @@
+"""Data sets: what there is, what is prepared, prepare one, make features.
+
+python -m mrl_jax.data list | info NAME | prepare NAME (--data-path FILE | --download) | featurize …
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mrl_jax.cli import Parser, run_command
+from mrl_jax.data import SPLITS, Dataset, load_dataset, prepared
+from mrl_jax.data.cache import cache_folder
+from mrl_jax.data.catalog import CATALOG, HUB_REPOSITORY, FeatureSet
+from mrl_jax.errors import InputError
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    return run_command(lambda: _main(argv))
+
+
+def _main(argv: Sequence[str] | None) -> None:
+    args = _parser().parse_args(argv)
+    args.run(args)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="python -m mrl_jax.data", description="Data sets: what there is, and how to get them ready.")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=Parser)
+    names = ", ".join(["emoji", *CATALOG])
+
+    listing = commands.add_parser("list", help="all data sets and whether they are ready")
+    listing.set_defaults(run=_list)
+
+    info = commands.add_parser("info", help="one data set: files, where published, digests, splits, class histogram")
+    info.add_argument("name", metavar="NAME", help=f"{names}; any other name together with --data-path")
+    info.add_argument("--data-path", metavar="FILE", help="look at this file or folder instead of the prepared copy")
+    info.add_argument("--modalities", nargs="+", default=(), metavar="MODALITY")
+    info.add_argument("--verify", action="store_true", help="read the prepared copy whole and compare its digests")
+    info.add_argument("--json", action="store_true", help="as JSON")
+    info.set_defaults(run=_info)
+
+    prepare = commands.add_parser("prepare", help="turn a published file into memory-mapped arrays and TFDS records")
+    prepare.add_argument("name", metavar="NAME", help=names)
+    prepare.add_argument("--data-path", metavar="FILE", help="the set's file or folder")
+    prepare.add_argument("--download", action="store_true", help=f"fetch it from the hub ({HUB_REPOSITORY})")
+    prepare.add_argument("--modalities", nargs="+", default=(), metavar="MODALITY", help="default: all in the file")
+    prepare.add_argument("--overwrite", action="store_true", help="replace a copy that was made from other data")
+    prepare.set_defaults(run=_prepare)
+
+    from mrl_jax.data import featurize
+
+    features = commands.add_parser("featurize", help="pictures and texts to features, with Hugging Face models")
+    featurize.add_arguments(features)
+    features.set_defaults(run=featurize.run)
+    return parser
+
+
+def _list(args: argparse.Namespace) -> None:
+    rows = [("name", "classes", "train / valid / test", "ready", "file")]
+    rows.append(("emoji", "9", "1,338 / 185 / 375", "yes", "comes with the package"))
+    for name, facts in CATALOG.items():
+        ready = "; ".join(" ".join(p.parent.name.split("-")) for p in prepared.copies(name))
+        sizes = " / ".join(f"{facts.sizes[s]:,}" for s in SPLITS)
+        rows.append((name, str(facts.classes), sizes, ready or "no", facts.files[0].names))
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    for row in rows:
+        print("  ".join([*(cell.ljust(w) for cell, w in zip(row[:4], widths, strict=True)), row[4]]).rstrip())
+    print(f"\nprepared sets lie in {cache_folder()}; python -m mrl_jax.data info NAME tells more")
+
+
+def _info(args: argparse.Namespace) -> None:
+    facts = CATALOG.get(args.name)
+    if facts is None and args.name != "emoji" and args.data_path is None:
+        raise InputError(f"unknown data set {args.name!r}; choose from emoji, {', '.join(CATALOG)}, or add --data-path")
+    data = None
+    if args.data_path is not None:
+        data = load_dataset(Path(args.data_path), args.modalities, set_name=args.name if facts else None)
+    elif facts is None or prepared.copies(args.name):
+        data = load_dataset(args.name, args.modalities)
+    told: dict[str, Any] = {"name": args.name}
+    if facts is not None:
+        told["published"] = _published(facts)
+    if data is not None:
+        told["data"] = _contents(data)
+    if args.verify:
+        told["verified"] = _verified(args.name)
+    if args.json:
+        print(json.dumps(told, indent=2, ensure_ascii=False))
+        return
+    if facts is not None:
+        _print_facts(args.name, facts)
+    if data is None:
+        print(f"\nnot prepared; run: python -m mrl_jax.data prepare {args.name} --data-path FILE")
+    else:
+        _print_contents(told["data"])
+    if args.verify:
+        print(f"verified: {told['verified']} arrays are as they were written")
+
+
+def _verified(name: str) -> int:
+    """Number of arrays of all prepared copies, after comparing their digests."""
+    count = 0
+    for folder in prepared.copies(name):
+        if bad := prepared.verify(folder):
+            raise InputError(f"{folder} is damaged: {', '.join(bad)} changed; delete that folder and prepare it anew")
+        count += len(json.loads((folder / "prepared.json").read_text("utf-8"))["arrays"])
+    if count == 0:
+        raise InputError(f"{name}: there is no prepared copy to verify; prepare it first")
+    return count
+
+
+def _published(facts: FeatureSet) -> dict[str, Any]:
+    return {
+        "title": facts.title,
+        "classes": facts.classes,
+        "instances": dict(facts.sizes),
+        "dims": dict(facts.dims),
+        "features": facts.features,
+        "files": [{"names": f.names, "keys": f.keys, "note": f.note} for f in facts.files],
+        "where": facts.published,
+    }
+
+
+def _contents(data: Dataset) -> dict[str, Any]:
+    """What a data set holds, JSON-ready."""
+    samples = {s: {m: int(data.splits[s].present(m).sum()) for m in data.modalities} for s in SPLITS}
+    histogram = {
+        s: {m: np.bincount(data.splits[s].samples(m)[1], minlength=data.num_classes).tolist() for m in data.modalities}
+        for s in SPLITS
+    }
+    return {
+        "modalities": data.dims,
+        "class_names": list(data.class_names),
+        "instances": {s: len(data.splits[s]) for s in SPLITS},
+        "samples": samples,
+        "histogram": histogram,
+        "sha256": data.digest(),
+        "metadata": dict(data.metadata),
+    }
+
+
+def _print_facts(name: str, facts: FeatureSet) -> None:
+    sizes = " / ".join(f"{facts.sizes[s]:,}" for s in SPLITS)
+    print(f"{name}: {facts.title}, {facts.classes} classes, {sizes} instances (train / valid / test)")
+    print(facts.features)
+    for file in facts.files:
+        print(f"file: {file.names}\n      keys: {file.keys}" + (f"\n      {file.note}" if file.note else ""))
+    print(f"where: {facts.published}")
+    if facts.hub_file:
+        print(f"       python -m mrl_jax.data prepare {name} --download fetches and checks it")
+
+
+def _print_contents(data: Mapping[str, Any]) -> None:
+    print(f"\ndata: {data['metadata'].get('prepared') or data['metadata'].get('source')}")
+    print(f"sha256: {data['sha256']}")
+    for m, d in data["modalities"].items():
+        counts = " / ".join(f"{data['samples'][s][m]:,}" for s in SPLITS)
+        print(f"{m}: {d} features, {counts} samples (train / valid / test)")
+    for line in data["metadata"].get("deviations", ()):
+        print(f"differs: {line}")
+    first = next(iter(data["modalities"]))
+    width = max(5, *(len(n) for n in data["class_names"]))
+    print(f"\n{'class':<{width}}  {'train':>7} {'valid':>7} {'test':>7}   ({first})")
+    for k, name in enumerate(data["class_names"]):
+        print(f"{name:<{width}}  " + " ".join(f"{data['histogram'][s][first][k]:>7,}" for s in SPLITS))
+
+
+def _prepare(args: argparse.Namespace) -> None:
+    if args.name == "emoji":
+        load_dataset("emoji")
+        print("emoji: ready (it comes with the package)")
+        return
+    if args.name not in CATALOG:
+        raise InputError(f"unknown data set {args.name!r}; choose from: emoji, {', '.join(CATALOG)}")
+    if args.download == (args.data_path is not None):
+        raise InputError(
+            f"prepare {args.name} needs either --data-path FILE (the file or folder that you have: "
+            f"{CATALOG[args.name].files[0].names}) or --download"
+        )
+    source = args.data_path if args.data_path is not None else _download(args.name)
+    folder = prepared.prepare(args.name, source, args.modalities, overwrite=args.overwrite, progress=True)
+    _print_contents(_contents(load_dataset(args.name, args.modalities)))
+    print(f"\nprepared in {folder}\nnow: python -m mrl_jax.train {args.name}")
+
+
+def _download(name: str) -> str | os.PathLike[str]:
+    facts = CATALOG[name]
+    if facts.hub_file is None:
+        raise InputError(f"{name} is not on the hub ({facts.published}); give your file with --data-path")
+    from mrl_jax.data import hub
+
+    return hub.download(HUB_REPOSITORY, facts.hub_file, cache_folder() / "downloads" / name)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
