@@ -3,8 +3,8 @@
 python experiments/stream_timings.py [--rows 10000] [--epochs 3]
 
 Random features of NUS-WIDE's widths (4096 + 300) as memory-mapped files, batches of 500. The paper's layers and two
-small networks, whose steps leave the reader less time. Epochs of both paths alternate; medians. About 5 minutes on 2 CPU
-cores. Results go to experiments/results/stream_timings.json.
+small networks, whose steps leave the reader less time. Epochs of both paths alternate; medians. About 5 minutes on 2
+CPU cores. Results go to experiments/results/stream_timings.json.
 """
 
 import argparse

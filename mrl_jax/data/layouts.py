@@ -167,7 +167,8 @@ def canonical(arrays: Mapping[str, Any], set_name: str | None, source: str) -> t
     if "valid_image" in keys:
         if lost := [own for own in _pair("valid") if own not in keys]:
             raise InputError(
-                f"{source}: in the layout {LAYOUTS[name][1]}, nothing for {', '.join(lost)}; keys found: {listed(arrays)}"
+                f"{source}: in the layout {LAYOUTS[name][1]} nothing stands for {', '.join(lost)}; "
+                f"keys found: {listed(arrays)}"
             )
         return _Renamed(arrays, keys, {}), name
     test_rows = _label_rows(arrays[keys["test_image_labels"]])
