@@ -13,8 +13,6 @@ Papers say "symmetric noise, rate r" of different draws; `NOISE_PROTOCOLS` names
 MRL's own program draws from K + 1 values, one of which is no class (.727 wrong); that defect is not reproduced.
 """
 
-import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -27,7 +25,7 @@ from jax.typing import ArrayLike
 from mrl_jax.errors import InputError
 
 __all__ = [
-    "NOISE_KINDS", "NOISE_PROTOCOLS", "NOISE_SCOPES", "NoiseSpec", "NoisyLabels", "inject_noise", "noise_record",
+    "NOISE_KINDS", "NOISE_PROTOCOLS", "NOISE_SCOPES", "NoiseSpec", "NoisyLabels", "inject_noise",
     "transition_matrix",
 ]  # fmt: skip
 
@@ -217,56 +215,6 @@ def transition_matrix(
     else:  # pair-mismatch keeps every label, and one class has no wrong label
         change = eye
     return (1.0 - spec.rate) * eye + spec.rate * change
-
-
-def noise_record(
-    spec: NoiseSpec,
-    noisy: NoisyLabels,
-    seed: int,
-    modalities: Sequence[str],
-    class_names: Sequence[str],
-    mask: Any = None,
-    key: Array | None = None,
-) -> dict[str, Any]:
-    """The content of `noise.json`: spec, key, what became wrong, digests, and the given labels themselves.
-
-    Takes the spec, seed, key and mask of the draw, what `inject_noise` returned, and M and K names.
-
-    Returns:
-        JSON-ready values. Digests are SHA-256 over little-endian int32 in C order: `clean_sha256` over the clean labels
-        [M, N], `labels_sha256` over the given ones, followed by the partners for pair-mismatch. Shares count present
-        samples; the share of a class without samples is None.
-    """
-    given, clean, partners = (np.asarray(x, "<i4") for x in (noisy.labels, noisy.clean, noisy.partners))
-    present = _checked_mask(mask, *clean.shape)
-    wrong = (given != clean) & present
-    share = lambda x: float(x.mean()) if x.size else None  # noqa: E731
-    moved = partners != np.arange(clean.shape[1])
-    mismatch = spec.kind == "pair-mismatch" or bool(moved.any())
-    record: dict[str, Any] = {
-        "rate": spec.rate,
-        "kind": spec.kind,
-        "scope": spec.scope,
-        **({} if spec.matrix is None else {"matrix": [list(row) for row in spec.matrix]}),
-        "seed": seed,
-        **(
-            {} if key is None else {"key": jax.random.key_data(key).tolist(), "key_impl": str(jax.random.key_impl(key))}
-        ),
-        "selected": dict(zip(modalities, np.asarray(noisy.selected).sum(axis=1).tolist(), strict=True)),
-        "wrong_share": {m: share(w[p]) for m, w, p in zip(modalities, wrong, present, strict=True)},
-        "wrong_share_overall": share(wrong[present]),
-        "wrong_share_by_class": {
-            m: {name: share(w[p & (y == c)]) for c, name in enumerate(class_names)}
-            for m, w, p, y in zip(modalities, wrong, present, clean, strict=True)
-        },
-        "clean_sha256": hashlib.sha256(clean.tobytes()).hexdigest(),
-        "labels_sha256": hashlib.sha256(given.tobytes() + (partners.tobytes() if mismatch else b"")).hexdigest(),
-        "labels": dict(zip(modalities, given.tolist(), strict=True)),
-    }
-    if mismatch:
-        record["mismatched_share"] = {m: share(x[p]) for m, x, p in zip(modalities, moved, present, strict=True)}
-        record["partners"] = dict(zip(modalities, partners.tolist(), strict=True))
-    return record
 
 
 def _select(key: Array, candidates: np.ndarray, rate: float, log_weights: np.ndarray | None) -> Array:

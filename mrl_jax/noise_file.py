@@ -1,6 +1,6 @@
-"""Noisy labels and transition matrices from files: our `noise.json`, and those of other programs.
+"""Noise in files: what `noise.json` says; noisy labels out of it and out of other programs' files; transition matrices.
 
-- `noise.json` of a run: what `noise.noise_record` wrote; both digests are checked.
+- `noise.json` of a run: what `noise_record` gave; both digests are checked.
 - `.json`: M lists of N integers (MRL's program: image, text), one list of N for all modalities, or {modality: [N]}.
 - `.mat` (MATLAB 5 or 7.3), `.h5`, `.hdf5`, `.npz`: one array `noisy_label`, `noisy_labels`, `noise_label` or
   `noise_labels` of shape [N], [N, 1], [1, N], [M, N], [N, M] or one-hot [N, K]; or one per modality, named so.
@@ -18,18 +18,70 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from mrl_jax.errors import InputError
 from mrl_jax.noise import NoiseSpec, NoisyLabels
 
-__all__ = ["read_noise_file", "read_transition_matrix"]
+__all__ = ["noise_record", "read_noise_file", "read_transition_matrix"]
 
 _KEYS = ("noisy_label", "noisy_labels", "noise_label", "noise_labels")
 _FORMATS = {".json": "JSON", ".mat": "MATLAB", ".h5": "HDF5", ".hdf5": "HDF5", ".npy": "NumPy", ".npz": "NumPy"}
 _LIMIT = 10**9  # bytes of a file, and of one array in it
 _SLACK = 0.05  # a rate in a file's name may be rounded, or leave out a few samples
+
+
+def noise_record(
+    spec: NoiseSpec,
+    noisy: NoisyLabels,
+    seed: int,
+    modalities: Sequence[str],
+    class_names: Sequence[str],
+    mask: Any = None,
+    key: Array | None = None,
+) -> dict[str, Any]:
+    """The content of `noise.json`: spec, key, what became wrong, digests, and the given labels themselves.
+
+    Takes the spec, seed, key and mask of the draw, what `inject_noise` returned, and M and K names.
+
+    Returns:
+        JSON-ready values. Digests are SHA-256 over little-endian int32 in C order: `clean_sha256` over the clean labels
+        [M, N], `labels_sha256` over the given ones, followed by the partners for pair-mismatch. Shares count present
+        samples; the share of a class without samples is None.
+    """
+    given, clean, partners = (np.asarray(x, "<i4") for x in (noisy.labels, noisy.clean, noisy.partners))
+    present = np.ones(clean.shape, bool) if mask is None else np.asarray(mask, bool)
+    wrong = (given != clean) & present
+    share = lambda x: float(x.mean()) if x.size else None  # noqa: E731
+    moved = partners != np.arange(clean.shape[1])
+    mismatch = spec.kind == "pair-mismatch" or bool(moved.any())
+    record: dict[str, Any] = {
+        "rate": spec.rate,
+        "kind": spec.kind,
+        "scope": spec.scope,
+        **({} if spec.matrix is None else {"matrix": [list(row) for row in spec.matrix]}),
+        "seed": seed,
+        **(
+            {} if key is None else {"key": jax.random.key_data(key).tolist(), "key_impl": str(jax.random.key_impl(key))}
+        ),
+        "selected": dict(zip(modalities, np.asarray(noisy.selected).sum(axis=1).tolist(), strict=True)),
+        "wrong_share": {m: share(w[p]) for m, w, p in zip(modalities, wrong, present, strict=True)},
+        "wrong_share_overall": share(wrong[present]),
+        "wrong_share_by_class": {
+            m: {name: share(w[p & (y == c)]) for c, name in enumerate(class_names)}
+            for m, w, p, y in zip(modalities, wrong, present, clean, strict=True)
+        },
+        "clean_sha256": hashlib.sha256(clean.tobytes()).hexdigest(),
+        "labels_sha256": hashlib.sha256(given.tobytes() + (partners.tobytes() if mismatch else b"")).hexdigest(),
+        "labels": dict(zip(modalities, given.tolist(), strict=True)),
+    }
+    if mismatch:
+        record["mismatched_share"] = {m: share(x[p]) for m, x, p in zip(modalities, moved, present, strict=True)}
+        record["partners"] = dict(zip(modalities, partners.tolist(), strict=True))
+    return record
 
 
 def read_noise_file(

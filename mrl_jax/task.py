@@ -20,7 +20,8 @@ from mrl_jax.data.preprocess import apply_preprocess, fit_preprocess, kinds_for
 from mrl_jax.data.stream import BatchStream, HostData
 from mrl_jax.errors import InputError
 from mrl_jax.eval import score, score_on_host
-from mrl_jax.noise import NoiseSpec, NoisyLabels, inject_noise, noise_record
+from mrl_jax.noise import NoiseSpec, NoisyLabels, inject_noise
+from mrl_jax.noise_file import noise_record, read_noise_file, read_transition_matrix
 from mrl_jax.run import describe, recipe_of, template
 from mrl_jax.train_step import (
     Recipe,
@@ -183,8 +184,6 @@ def _training_labels(config: Config, dataset: Dataset) -> tuple[NoisyLabels, dic
     clean = np.stack([split.labels[m] for m in modalities])
     mask = _mask(split, modalities) if split.masks else None
     if config.noise_file is not None:
-        from mrl_jax.noise_file import read_noise_file
-
         noisy, origin = read_noise_file(config.noise_file, clean, modalities, dataset.num_classes, mask=mask)
         spec = NoiseSpec()
         record = noise_record(spec, noisy, config.seed, modalities, dataset.class_names, mask)
@@ -198,8 +197,6 @@ def _training_labels(config: Config, dataset: Dataset) -> tuple[NoisyLabels, dic
 def _spec(config: Config, dataset: Dataset) -> NoiseSpec:
     matrix = None
     if config.noise_matrix is not None:
-        from mrl_jax.noise_file import read_transition_matrix
-
         matrix = read_transition_matrix(config.noise_matrix, dataset.num_classes)
     return NoiseSpec(config.noise_rate, config.noise_kind, config.noise_scope, matrix)
 

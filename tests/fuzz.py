@@ -5,8 +5,8 @@
 
 A format has its arrays read one by one; a layout (of `layout_files`) goes through all of `load_dataset`.
 
-`--no-trial` reads HDF5 without trying it in another process first: faster, and shows what the trial has to catch.
-Prints one line per format, and one per failure with what repeats it: format, seed, number of the mutation.
+`--no-trial` reads HDF5 and Parquet without trying them in another process first: faster, and shows what the trial must
+catch. Prints a line per format, and one per failure with what repeats it: format, seed, number of the mutation.
 """
 
 import argparse
@@ -307,10 +307,10 @@ def child(name: str, seed: int, start: int, stop: int, trial: int) -> None:
     import scipy.io
     import scipy.sparse  # noqa: F401
 
-    from mrl_jax.data import hdf5
+    from mrl_jax.data import hdf5, parquet
 
     if not trial:
-        hdf5._check_in_other_process = lambda path, file: None
+        hdf5.try_in_other_process = parquet.try_in_other_process = lambda *args: None
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
         path, valid = write_valid(name, base)

@@ -14,9 +14,9 @@ from mrl_jax.noise import (
     NOISE_SCOPES,
     NoiseSpec,
     inject_noise,
-    noise_record,
     transition_matrix,
 )
+from mrl_jax.noise_file import noise_record
 
 pytestmark = pytest.mark.slow
 

@@ -14,8 +14,8 @@ import scipy.sparse
 
 import mrl_jax.noise_file
 from mrl_jax.errors import InputError
-from mrl_jax.noise import NOISE_KINDS, NOISE_SCOPES, NoiseSpec, inject_noise, noise_record, transition_matrix
-from mrl_jax.noise_file import read_noise_file, read_transition_matrix
+from mrl_jax.noise import NOISE_KINDS, NOISE_SCOPES, NoiseSpec, inject_noise, transition_matrix
+from mrl_jax.noise_file import noise_record, read_noise_file, read_transition_matrix
 
 pytestmark = pytest.mark.slow
 

@@ -6,10 +6,6 @@ first: all that is no large block of numbers is read there.
 
 import contextlib
 import math
-import os
-import subprocess
-import sys
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -20,12 +16,12 @@ import numpy as np
 
 from mrl_jax.data.matlab import NO_ARRAY, NO_LIST, dense_array, one_text, text_rows
 from mrl_jax.data.readers import DamagedError, Read, RefusedError, check_claim, check_memory, refuse, text_array
+from mrl_jax.data.trial import limit_process, ran_out, try_in_other_process
 
 __all__ = ["open_hdf5", "probe"]
 
 _NO_LINK = "is a link, and links are not followed; copy the data into the file"
 _LARGE = 1 << 20  # bytes
-_TRIED: set[tuple[int, ...]] = set()  # files, by place, times and size, on which the library does not crash
 _CLASSES = ("double", "single", "logical", "char", *(f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32, 64)))
 _FILTERS = {1, 2, 3, 4, 32000}  # deflate, shuffle, checksum, szip, lzf: the ones that h5py brings
 
@@ -49,7 +45,7 @@ def open_hdf5(path: Path, file: BinaryIO, size: int, stack: contextlib.ExitStack
         size: its bytes.
         stack: closes it.
     """
-    _check_in_other_process(path, file)
+    try_in_other_process("hdf5", path, file)
     return _open(path, size, stack)
 
 
@@ -66,7 +62,7 @@ def _open(path: Path, size: int, stack: contextlib.ExitStack, probing: bool = Fa
 
 
 def probe(path: Path) -> int:
-    """Read what could crash the HDF5 library, in a process of its own: everything but large blocks of numbers.
+    """Read what could crash the HDF5 library: everything but large blocks of numbers. For `try_in_other_process`.
 
     Args:
         path: the file.
@@ -75,66 +71,20 @@ def probe(path: Path) -> int:
         Exit status: 0, or 3 where memory runs out, of which a damaged file can make the library take any amount. Other
         errors are left to those who read the file.
     """
-    size = path.stat().st_size
-    _limit_process(size)
+    import h5py  # noqa: F401 (before the limit, which counts from here)
+
+    limit_process(path.stat().st_size)
     try:
         with contextlib.ExitStack() as stack:
-            for read in _open(path, size, stack, probing=True).values():
+            for read in _open(path, path.stat().st_size, stack, probing=True).values():
                 try:
                     read()
                 except Exception as error:
-                    if _ran_out(error):
+                    if ran_out(error):
                         return 3
     except Exception as error:
-        return 3 if _ran_out(error) else 0
+        return 3 if ran_out(error) else 0
     return 0
-
-
-def _ran_out(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or "memory allocation failed" in str(error)
-
-
-def _seconds(size: int) -> int:
-    """Processor time that trying a file of `size` bytes may take: far more than it needs."""
-    return 1 + min(8 * size // _LARGE, 60 + size // (8 * _LARGE))
-
-
-def _limit_process(size: int) -> None:
-    """Bound this process's memory and processor time, generously for a file of `size` bytes."""
-    import h5py  # noqa: F401 (before the limit, which counts from here)
-
-    with contextlib.suppress(ImportError, OSError, ValueError):  # where the system has no such limits
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + 1 + _seconds(size),) * 2)
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (1 << 28) + 32 * size,) * 2)
-
-
-def _check_in_other_process(path: Path, file: BinaryIO) -> None:
-    """Refuse a file on which the HDF5 library crashes or hangs; what went well once is not tried again."""
-    status = os.fstat(file.fileno())
-    version = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
-    if version in _TRIED:
-        return
-    program = "import sys; sys.path[:] = sys.argv[2:]; from mrl_jax.data import hdf5"
-    program += "; sys.exit(hdf5.probe(hdf5.Path(sys.argv[1])))"
-    command = [sys.executable, "-c", program, os.fspath(path.absolute()), *sys.path]
-    quiet, patience = subprocess.DEVNULL, 20 + 4 * _seconds(status.st_size)  # a busy machine is slower
-    try:
-        code = subprocess.run(
-            command, stdin=quiet, stdout=quiet, stderr=quiet, timeout=patience, check=False
-        ).returncode
-    except subprocess.TimeoutExpired as error:
-        raise DamagedError(f"the HDF5 library does not get through it in {patience} s") from error
-    except OSError:  # no process to be had: as good as it gets
-        return
-    if code < 0:
-        raise DamagedError(f"the HDF5 library crashes or hangs on it, signal {-code}")
-    if code == 3:
-        raise DamagedError("the HDF5 library takes absurd amounts of memory for it")
-    _TRIED.add(version)
 
 
 def _close(file: Any) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 
 from mrl_jax.data.dataset import SPLITS
 from mrl_jax.data.readers import DamagedError, Read, RefusedError, allowance, check_memory, text_array, told
+from mrl_jax.data.trial import limit_process, try_in_other_process
 from mrl_jax.errors import InputError
 
 __all__ = ["open_parquet"]
@@ -81,6 +82,7 @@ def _open_shard(path: Path, stack: contextlib.ExitStack, named: bool) -> _Shard:
 
     raw = stack.enter_context(path.open("rb"))
     size = os.fstat(raw.fileno()).st_size
+    try_in_other_process("parquet", path, raw)
     limits = {"thrift_string_size_limit": size, "thrift_container_size_limit": size, "pre_buffer": False}
     file = pq.ParquetFile(raw, **limits)
     _check_metadata(file.metadata, size)
@@ -116,6 +118,27 @@ def _open_shard(path: Path, stack: contextlib.ExitStack, named: bool) -> _Shard:
             raise RefusedError(f"column 'split', row {start + row} is {array[row].as_py()!r}; use train, valid or test")
         splits[start : start + len(array)] = found
     return _Shard(path, file, size, splits)
+
+
+def probe(path: Path) -> int:
+    """Look at every column in the footer, which can end the process. For `try_in_other_process`.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Exit status 0; errors are left to those who read the file.
+    """
+    import pyarrow.parquet as pq
+
+    limit_process(path.stat().st_size)
+    with contextlib.suppress(Exception):
+        metadata = pq.read_metadata(path)
+        for g in range(metadata.num_row_groups):
+            group = metadata.row_group(g)
+            for c in range(group.num_columns):
+                str(group.column(c).statistics)
+    return 0
 
 
 def _check_metadata(metadata: Any, size: int) -> None:
