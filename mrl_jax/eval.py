@@ -12,32 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from mrl_jax.cli import Parser, run_command
 from mrl_jax.data import SPLITS, load_dataset
 from mrl_jax.data.catalog import CATALOG
-from mrl_jax.data.preprocess import apply_preprocess, kinds_for
 from mrl_jax.errors import DatasetWarning, InputError, NonFiniteLossError
 from mrl_jax.report import table
 from mrl_jax.retrieval import cross_modal_chance, cross_modal_map
-from mrl_jax.run import Run, RunFolder, embed_rows, load_run, recipe_of
-from mrl_jax.train_step import Recipe
+from mrl_jax.run import Run, RunFolder, load_run
 
-__all__ = ["evaluate", "main", "score", "score_on_host"]
-
-_BLOCK = 4096  # rows on the device at once
+__all__ = ["evaluate", "main", "score"]
 
 
-def score(
-    recipe: Recipe, encoders: Sequence[Any], features: Mapping[str, Any], labels: Mapping[str, Any]
-) -> dict[str, Any]:
-    """mAP of every direction for preprocessed features.
+def score(z: Mapping[str, Any], labels: Mapping[str, Any]) -> dict[str, Any]:
+    """mAP of every direction.
 
     Args:
-        recipe: the `Recipe` of the model.
-        encoders: parameters, one tree per modality, in the order of `features`.
-        features: modality -> [N, D], preprocessed.
+        z: modality -> embeddings [N, L].
         labels: modality -> integers [N].
 
     Returns:
@@ -46,32 +37,6 @@ def score(
     Raises:
         NonFiniteLossError: an embedding is inf or NaN.
     """
-    z = {m: embed_rows(recipe, p, x) for (m, x), p in zip(features.items(), encoders, strict=True)}
-    return _score_embeddings(z, labels)
-
-
-def score_on_host(
-    recipe: Recipe,
-    encoders: Sequence[Any],
-    features: Mapping[str, tuple[np.ndarray, str, Mapping[str, Any]]],
-    labels: Mapping[str, Any],
-) -> dict[str, Any]:
-    """As `score`, for raw features on the host (or on disk) that go to the device in blocks.
-
-    Args:
-        recipe: the `Recipe` of the model.
-        encoders: parameters, one tree per modality, in the order of `features`.
-        features: modality -> features [N, D], the kind of preprocessing, its statistics.
-        labels: modality -> integers [N].
-    """
-    z = {}
-    for (m, (x, kind, stats)), p in zip(features.items(), encoders, strict=True):
-        blocks = (apply_preprocess(kind, stats, x[i : i + _BLOCK]) for i in range(0, len(x), _BLOCK))
-        z[m] = jax.numpy.concatenate([embed_rows(recipe, p, block) for block in blocks])
-    return _score_embeddings(z, labels)
-
-
-def _score_embeddings(z: Mapping[str, Any], labels: Mapping[str, Any]) -> dict[str, Any]:
     for m, rows in z.items():
         if not bool(jax.numpy.isfinite(rows).all()):
             raise NonFiniteLossError(f"the embeddings of {m} are not finite")
@@ -114,15 +79,10 @@ def evaluate(
     if recorded is not None and dataset.digest() != recorded["sha256"]:
         raise InputError(f"data {str(data)!r} have changed since the run was trained; restore them")
     samples = {m: dataset.splits[split].samples(m) for m in run.modalities}
-    for m, (x, _) in samples.items():
-        if (found := x.shape[1]) != (width := len(run.preprocess[m]["mean"])):
-            raise InputError(f"{m} features have {found} columns; this run was trained on {width}")
-
-    kinds = kinds_for(run.modalities, run.config.preprocess)
-    features = {m: apply_preprocess(kinds[m], run.preprocess[m], x) for m, (x, _) in samples.items()}
     labels = {m: y for m, (_, y) in samples.items()}
+    z = run.embed({m: x for m, (x, _) in samples.items()})
     with jax.default_matmul_precision(run.config.matmul_precision):
-        scores = score(recipe_of(run.config), run.state.encoders, features, labels)
+        scores = score(z, labels)
     return {"epoch": run.epoch, "split": split, **scores, "chance": cross_modal_chance(labels)}
 
 

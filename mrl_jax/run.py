@@ -299,15 +299,25 @@ class Run:
             if x.dtype.kind not in "fiub":
                 raise InputError(f"{m} features are {x.dtype}; they must be real numbers")
             with np.errstate(over="ignore"):
-                x = x.astype(np.float32)
+                x = x.astype(np.float32, copy=False)
             if not np.isfinite(x).all():
                 raise InputError(f"{m} features are not finite in float32: remove or impute NaN and inf")
-            x = apply_preprocess(kinds[m], self.preprocess[m], x)
+            encoder = self.state.encoders[self.modalities.index(m)]
             with jax.default_matmul_precision(self.config.matmul_precision):
-                out[m] = np.asarray(
-                    embed_rows(recipe_of(self.config), self.state.encoders[self.modalities.index(m)], x)
-                )
+                out[m] = np.asarray(embed_from_host(recipe_of(self.config), encoder, kinds[m], self.preprocess[m], x))
         return out
+
+
+def embed_from_host(
+    recipe: Recipe, encoder: Any, kind: str, stats: Mapping[str, Any], x: np.ndarray, block: int = 4096
+) -> jax.Array:
+    """Preprocess and embed raw features [N, D] that lie on the host or on disk as unit rows [N, L], block by block.
+
+    The same bits as `embed_rows` of the preprocessed whole.
+    """
+    starts = range(0, max(len(x), 1), block)
+    parts = [embed_rows(recipe, encoder, apply_preprocess(kind, stats, x[i : i + block]), block) for i in starts]
+    return jax.numpy.concatenate(parts)
 
 
 @partial(jax.jit, static_argnames="block")

@@ -19,10 +19,10 @@ from mrl_jax.data.dataset import Split
 from mrl_jax.data.preprocess import apply_preprocess, fit_preprocess, kinds_for
 from mrl_jax.data.stream import BatchStream, HostData
 from mrl_jax.errors import InputError
-from mrl_jax.eval import score, score_on_host
+from mrl_jax.eval import score
 from mrl_jax.noise import NoiseSpec, NoisyLabels, inject_noise
 from mrl_jax.noise_file import noise_record, read_noise_file, read_transition_matrix
-from mrl_jax.run import describe, recipe_of, template
+from mrl_jax.run import describe, embed_from_host, embed_rows, recipe_of, template
 from mrl_jax.train_step import (
     Recipe,
     StepMetrics,
@@ -94,13 +94,14 @@ class Task:
 
     def score(self, state: TrainState, split: str) -> dict[str, Any]:
         """mAP of every direction on valid (noisy labels if the run asks for them) or test."""
-        samples = self.held_out[split]
-        labels = {m: y for m, (_, y) in samples.items()}
-        if not self.streams:
-            return score(self.recipe, state.encoders, {m: x for m, (x, _) in samples.items()}, labels)
         kinds = kinds_for(self.dataset.modalities, self.config.preprocess)
-        features = {m: (x, kinds[m], self.preprocess[m]) for m, (x, _) in samples.items()}
-        return score_on_host(self.recipe, state.encoders, features, labels)
+        z, labels = {}, {}
+        for encoder, (m, (x, labels[m])) in zip(state.encoders, self.held_out[split].items(), strict=True):
+            if self.streams:
+                z[m] = embed_from_host(self.recipe, encoder, kinds[m], self.preprocess[m], x)
+            else:
+                z[m] = embed_rows(self.recipe, encoder, x)
+        return score(z, labels)
 
 
 def prepare_task(config: Config, data: Any) -> Task:
