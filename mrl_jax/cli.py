@@ -23,8 +23,12 @@ class Parser(argparse.ArgumentParser):
         raise InputError(f"{message}; see {self.prog} --help")
 
 
-def run_command(command: Callable[[], object]) -> int:
+def run_command(command: Callable[[], object], interrupted: str = "run it again") -> int:
     """Run a command; report what a user can mend as one line on stderr.
+
+    Args:
+        command: what to do.
+        interrupted: what to do after Ctrl-C, for the message.
 
     Returns:
         The exit code: 0 done, 2 bad input, 1 a run that failed, 130 interrupted.
@@ -45,7 +49,7 @@ def run_command(command: Callable[[], object]) -> int:
     except (NonFiniteLossError, OSError) as error:
         return _report(error, 1)
     except KeyboardInterrupt:
-        return _report("interrupted; a training run goes on with --resume --workdir DIR", 130)
+        return _report(f"interrupted; {interrupted}", 130)
     return 0
 
 

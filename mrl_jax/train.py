@@ -235,7 +235,7 @@ def _title(task: Task) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    return run_command(lambda: _main(argv))
+    return run_command(lambda: _main(argv), "the run goes on with --resume --workdir DIR")
 
 
 def _main(argv: Sequence[str] | None) -> None:

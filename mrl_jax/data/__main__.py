@@ -24,7 +24,7 @@ __all__ = ["main"]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    return run_command(lambda: _main(argv))
+    return run_command(lambda: _main(argv), "the same command takes it up again")
 
 
 def _main(argv: Sequence[str] | None) -> None:
