@@ -10,7 +10,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from mrl_jax.errors import InputError
 
-__all__ = ["PRESETS", "Config", "preset"]
+__all__ = ["NOISE_FIELDS", "PRESETS", "Config", "preset"]
 
 _LOSSES = ("rc", "ce")
 _SCALES = ("equation", "program")
@@ -35,6 +35,8 @@ _PROTOCOLS = {
 _PREPROCESS = ("none", "standardize", "l2")
 _PRECISIONS = ("float32", "tf32", "bfloat16")
 _STREAMS = ("auto", "on", "off")
+NOISE_FIELDS = ("noise_rate", "noise_kind", "noise_scope", "noise_protocol", "noise_matrix")
+"""What says which noise to draw; `noise_file` stands in place of all."""
 
 
 def _opt(default: Any, help: str, **metadata: Any) -> Any:
@@ -110,7 +112,11 @@ class Config:
         self._settle_noise()
 
     def _settle_noise(self) -> None:
-        """Spell out the protocol; refuse what contradicts."""
+        """Spell out the protocol; refuse what contradicts. A file of labels stands in place of a draw."""
+        if self.noise_file is not None:
+            for f in dataclasses.fields(self):
+                if f.name in NOISE_FIELDS:
+                    object.__setattr__(self, f.name, f.default)
         if self.noise_protocol is not None:
             for name, value in zip(("noise_kind", "noise_scope"), _PROTOCOLS[self.noise_protocol], strict=True):
                 given, default = (
@@ -122,7 +128,7 @@ class Config:
                         f"{name} {given!r}: noise_protocol {self.noise_protocol} means {value}; leave one of them out"
                     )
                 object.__setattr__(self, name, value)
-        if (self.noise_kind == "matrix") != (self.noise_matrix is not None) and self.noise_file is None:
+        if (self.noise_kind == "matrix") != (self.noise_matrix is not None):
             raise InputError("noise_kind matrix and noise_matrix FILE need each other; give both or neither")
         if self.noise_file is not None and self.noisy_validation:
             raise InputError("noise_file holds training labels only; leave noisy_validation out")
@@ -194,7 +200,27 @@ def preset(name: str, **overrides: Any) -> Config:
     unknown = sorted(set(overrides) - set(_hints()))
     if unknown:
         raise InputError(f"unknown configuration field {unknown[0]!r}; known: {', '.join(_hints())}")
-    return Config(**{"preset": name, **PRESETS[name], **overrides})
+    config = Config(**{"preset": name, **PRESETS[name], **overrides})
+    _refuse_idle_noise(config, overrides)
+    return config
+
+
+def _refuse_idle_noise(config: Config, given: Mapping[str, Any]) -> None:
+    """Refuse what was said of the noise if it is overruled, or if there is no noise to apply it to."""
+    said = [name for name in NOISE_FIELDS[1:] if given.get(name) is not None]
+    if config.noise_file is not None:
+        if said := [name for name in NOISE_FIELDS if given.get(name) is not None]:
+            raise InputError(f"noise_file brings the labels; leave out {said[0]} {given[said[0]]!r}")
+        return
+    if overruled := [name for name in said if getattr(config, name) != given[name] and not name.endswith("matrix")]:
+        name = overruled[0]
+        raise InputError(
+            f"{name} {given[name]!r}: noise_protocol {config.noise_protocol} means {getattr(config, name)}; leave one "
+            "of them out"
+        )
+    if said and config.noise_rate == 0 and given.get("noise_rate") is None:
+        hint = " (1 applies the matrix to every sample)" if config.noise_kind == "matrix" else ""
+        raise InputError(f"{said[0]} {given[said[0]]!r} without noise: add noise_rate R{hint}")
 
 
 def _hints() -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from mrl_jax.cli import Parser, run_command
 from mrl_jax.data import SPLITS, load_dataset
@@ -52,7 +53,8 @@ def evaluate(
     Args:
         run: the folder of a run, or a `Run` from `load_run`.
         data: anything `load_dataset` takes; None for the data that the run's configuration names.
-        split: "train", "valid" or "test"; labels are those of the data set, without injected noise.
+        split: "train", "valid" or "test"; labels are those of the data set, without injected noise, but a run with
+            noisy validation labels, given by its folder, is scored on these.
         checkpoint: "best", "last" or a number of epochs; only used with a folder.
 
     Returns:
@@ -63,9 +65,11 @@ def evaluate(
     """
     if split not in SPLITS:
         raise InputError(f"split {split!r}: choose from {', '.join(SPLITS)}")
-    recorded = None
+    recorded = given = None
     if not isinstance(run, Run):
-        recorded = RunFolder.open(run).data() if data is None else None
+        folder = RunFolder.open(run)
+        recorded = folder.data() if data is None else None
+        given = folder.noise().get("validation", {}).get("labels") if data is None else None
         run = load_run(run, checkpoint)
     if data is None:
         in_memory = run.config.preset == "custom" and run.config.data_path is None
@@ -80,6 +84,9 @@ def evaluate(
         raise InputError(f"data {str(data)!r} have changed since the run was trained; restore them")
     samples = {m: dataset.splits[split].samples(m) for m in run.modalities}
     labels = {m: y for m, (_, y) in samples.items()}
+    if split == "valid" and given is not None:
+        labels = {m: np.asarray(given[m], np.int32)[: len(y)] for m, y in dataset.splits["valid"].labels.items()}
+        labels = {m: y[dataset.splits["valid"].present(m)] for m, y in labels.items()}
     z = run.embed({m: x for m, (x, _) in samples.items()})
     with jax.default_matmul_precision(run.config.matmul_precision):
         scores = score(z, labels)
@@ -94,7 +101,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str] | None) -> None:
     parser = Parser(prog="python -m mrl_jax.eval", description="Retrieval scores of a run, exact, from its checkpoint.")
     parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of the run")
-    parser.add_argument("--split", default="test", choices=("valid", "test"))
+    parser.add_argument("--split", default="test", choices=("valid", "test"), help="default: test")
+    parser.add_argument("--data-path", metavar="FILE", help="other data, or the run's own at another place")
     parser.add_argument(
         "--checkpoint", default="best", metavar="best|last|EPOCH", help="default: best by validation mAP"
     )
@@ -105,7 +113,8 @@ def _main(argv: Sequence[str] | None) -> None:
     if args.json is not None and not Path(args.json).name:
         raise InputError(f"--json {args.json!r} names no file; leave the name out to write to standard output")
 
-    scores = {"checkpoint": args.checkpoint, **evaluate(args.workdir, split=args.split, checkpoint=args.checkpoint)}
+    data = None if args.data_path is None else Path(args.data_path)
+    scores = {"checkpoint": args.checkpoint, **evaluate(args.workdir, data, args.split, args.checkpoint)}
     text = json.dumps(scores, indent=2, ensure_ascii=False)
     if args.json == "-":
         print(text)

@@ -1,9 +1,11 @@
 """What a run works on: configuration and data, checked, with noisy labels, preprocessed, resident or streamed."""
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -104,12 +106,13 @@ class Task:
         return score(z, labels)
 
 
-def prepare_task(config: Config, data: Any) -> Task:
+def prepare_task(config: Config, data: Any, recorded: Path | None = None) -> Task:
     """Load the data, draw the noise, fit the preprocessing, put the features where they belong.
 
     Args:
         config: the configuration.
         data: anything `load_dataset` takes, or None for what the configuration names.
+        recorded: `noise.json` of the run that goes on; it stands in for files of labels or a matrix.
 
     Raises:
         InputError: anything wrong with configuration or data.
@@ -124,7 +127,8 @@ def prepare_task(config: Config, data: Any) -> Task:
             f"batch_size {config.batch_size} is larger than the training split ({len(split)} instances); "
             "choose a smaller one"
         )
-    noisy, noise = _training_labels(config, dataset)
+    spec = _spec(config, dataset, recorded)
+    noisy, noise = _training_labels(config, dataset, spec, recorded)
     stats = fit_preprocess(kinds, split.features, split.masks)
     labels = np.asarray(noisy.labels)
     partners = np.asarray(noisy.partners)
@@ -145,7 +149,7 @@ def prepare_task(config: Config, data: Any) -> Task:
         name: {m: dataset.splits[name].samples(m) for m in modalities} for name in ("valid", "test")
     }
     if config.noisy_validation:
-        given, noise["validation"] = _validation_labels(config, dataset)
+        given, noise["validation"] = _validation_labels(config, dataset, spec)
         held_out["valid"] = {m: (x, given[m]) for m, (x, _) in held_out["valid"].items()}
 
     train: TrainData | BatchStream
@@ -179,30 +183,36 @@ def _stream_key(config: Config, purpose: int) -> Array:
 # Labels
 
 
-def _training_labels(config: Config, dataset: Dataset) -> tuple[NoisyLabels, dict[str, Any]]:
+def _training_labels(
+    config: Config, dataset: Dataset, spec: NoiseSpec, recorded: Path | None
+) -> tuple[NoisyLabels, dict[str, Any]]:
     """What the training may see, and the content of `noise.json`."""
     split, modalities = dataset.splits["train"], dataset.modalities
     clean = np.stack([split.labels[m] for m in modalities])
     mask = _mask(split, modalities) if split.masks else None
     if config.noise_file is not None:
-        noisy, origin = read_noise_file(config.noise_file, clean, modalities, dataset.num_classes, mask=mask)
-        spec = NoiseSpec()
+        source = recorded or config.noise_file
+        noisy, origin = read_noise_file(source, clean, modalities, dataset.num_classes, mask=mask)
         record = noise_record(spec, noisy, config.seed, modalities, dataset.class_names, mask)
-        return noisy, {**record, "kind": "file", "file": origin}
-    spec = _spec(config, dataset)
+        drawn = ("rate", "kind", "scope", "seed")  # by another program, or another run
+        return noisy, {"kind": "file", "file": origin, **{k: v for k, v in record.items() if k not in drawn}}
     key, features = _stream_key(config, _NOISE), [split.features[m] for m in modalities]
     noisy = inject_noise(clean, spec, key, dataset.num_classes, features=features, mask=mask)
     return noisy, noise_record(spec, noisy, config.seed, modalities, dataset.class_names, mask, key)
 
 
-def _spec(config: Config, dataset: Dataset) -> NoiseSpec:
+def _spec(config: Config, dataset: Dataset, recorded: Path | None) -> NoiseSpec:
     matrix = None
-    if config.noise_matrix is not None:
+    if config.noise_matrix is not None and recorded is not None:
+        matrix = json.loads(recorded.read_text("utf-8")).get("matrix")
+    elif config.noise_matrix is not None:
         matrix = read_transition_matrix(config.noise_matrix, dataset.num_classes)
     return NoiseSpec(config.noise_rate, config.noise_kind, config.noise_scope, matrix)
 
 
-def _validation_labels(config: Config, dataset: Dataset) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def _validation_labels(
+    config: Config, dataset: Dataset, spec: NoiseSpec
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Noisy labels of the samples that are there, and their record; where a modality is shorter, the rest is masked."""
     split, modalities = dataset.splits["valid"], dataset.modalities
     n = len(split)
@@ -213,7 +223,7 @@ def _validation_labels(config: Config, dataset: Dataset) -> tuple[dict[str, np.n
     clean = np.stack([padded(split.labels[m]) for m in modalities])
     mask = np.stack([padded(split.present(m)) for m in modalities])
     features = [padded(split.features[m]) for m in modalities]
-    spec, key = _spec(config, dataset), jax.random.fold_in(_stream_key(config, _NOISE), _VALIDATION)
+    key = jax.random.fold_in(_stream_key(config, _NOISE), _VALIDATION)
     noisy = inject_noise(clean, spec, key, dataset.num_classes, features=features, mask=mask)
     record = noise_record(spec, noisy, config.seed, modalities, dataset.class_names, mask, key)
     given = np.asarray(noisy.labels)

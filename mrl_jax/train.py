@@ -88,12 +88,17 @@ def train(
     started = time.perf_counter()
     if workdir is not None and not resume:
         RunFolder.refuse_occupied(workdir)  # before any work
-    task = prepare_task(config, data)
+    recorded = None
+    if resume and workdir is not None:
+        RunFolder.open(workdir)
+        recorded = Path(workdir) / "noise.json"
+    task = prepare_task(config, data, recorded if recorded is not None and recorded.exists() else None)
     folder = _open_folder(task, workdir, resume)
     if folder is None:
         return _train(task, None, started, progress)
     with folder.lock():
         folder.settle(task.described, task.noise)
+        task = dataclasses.replace(task, noise=folder.noise())
         if progress:
             print(f"run folder: {folder.path}", file=sys.stderr)
         return _train(task, folder, started, progress)
@@ -166,6 +171,8 @@ def refuse_other_config(folder: RunFolder, config: Config) -> None:
     """Raise an InputError that names the first field in which a run's configuration differs from the given one."""
     stored = folder.config()
     for f in dataclasses.fields(Config):
+        if f.name in _FILES:  # a file may have moved; digests tell whether it is the same
+            continue
         old, new = getattr(stored, f.name), getattr(config, f.name)
         if old != new:
             raise InputError(
@@ -244,8 +251,6 @@ def _main(argv: Sequence[str] | None) -> None:
     for name in _FILES:
         if name in given:
             given[name] = Config.absolute(given[name])  # as the run keeps it
-    if "noise_file" in given and (drawn := sorted(_DRAWN & set(given))):
-        raise InputError(f"--noise-file brings the labels; leave out --{drawn[0].replace('_', '-')}")
     if resume:
         if workdir is None:
             raise InputError("--resume needs the folder of the run: --workdir DIR")
@@ -260,7 +265,6 @@ def _main(argv: Sequence[str] | None) -> None:
 
 
 _FILES = ("data_path", "noise_matrix", "noise_file")
-_DRAWN = {"noise_rate", "noise_kind", "noise_scope", "noise_protocol", "noise_matrix"}
 
 
 def _parser() -> argparse.ArgumentParser:

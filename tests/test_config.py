@@ -124,3 +124,19 @@ def test_precision_has_the_name_that_jax_knows():
     for name in config_module._PRECISIONS:
         with jax.default_matmul_precision(Config(precision=name).matmul_precision):
             assert jax.numpy.dot(jax.numpy.ones(2), jax.numpy.ones(2)) == 2
+
+
+def test_a_file_of_labels_stands_in_place_of_a_draw():
+    config = preset("emoji", noise_file="noise.json")
+    assert (config.noise_rate, config.noise_kind) == (0.0, "symmetric")
+    with pytest.raises(InputError, match="leave out noise_kind 'cyclic'"):
+        preset("emoji", noise_file="noise.json", noise_kind="cyclic")
+
+
+def test_noise_that_would_do_nothing_is_refused():
+    with pytest.raises(InputError, match="noise_scope 'instance' without noise: add noise_rate R"):
+        preset("custom", noise_scope="instance")
+    assert preset("custom", noise_scope="instance", noise_rate=0).noise_rate == 0
+    assert preset("emoji", noise_scope="instance").noise_rate == 0.6
+    with pytest.raises(InputError, match="noise_scope 'modality': noise_protocol per-pair means instance"):
+        preset("emoji", noise_protocol="per-pair", noise_scope="modality")

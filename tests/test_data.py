@@ -108,6 +108,9 @@ BAD_ARRAYS = {
     "stray label": (_with("test_labels", _set(123_456)), "far from 0..2"),
     "labels from two": ({k: v + 2 if "labels" in k else v for k, v in toy_arrays().items()}, "run from 2 to 4"),
     "mask of another length": (toy_arrays() | {"train_touch_mask": np.arange(9) > 1}, "mask has 9"),
+    "all-true mask of another length": (toy_arrays() | {"train_touch_mask": np.ones(7, bool)}, "mask has 7"),
+    "mask of no modality": (toy_arrays() | {"train_tuch_mask": np.arange(60) > 1}, "tuch_mask belongs to no modality"),
+    "class name twice": (toy_arrays() | {"class_names": ["a", "b", "a"]}, "class_names holds 'a' twice"),
     "mask of numbers": (toy_arrays() | {"test_touch_mask": np.arange(27)}, "a mask is one true"),
     "mask without a sample": (toy_arrays() | {"test_touch_mask": np.zeros(27, bool)}, "false everywhere"),
     "instance without a sample": (
@@ -216,7 +219,7 @@ def test_missing_samples_are_marked_and_their_features_do_not_matter():
     other = {**gaps, "train_touch": np.where(mask[:, None], arrays["train_touch"], 7.0)}
     assert load_dataset(other).digest() == data.digest() != load_dataset(arrays).digest()
     assert load_dataset(load_dataset(gaps)).digest() == data.digest()
-    whole = {**arrays, "train_touch_mask": np.ones(60, bool)}
+    whole = {**arrays, "train_touch_mask": np.ones((60, 1))}  # as MATLAB stores it
     assert load_dataset(whole).digest() == load_dataset(arrays).digest()
 
 

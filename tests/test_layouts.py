@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import h5py
 import numpy as np
 import pytest
 import scipy.io
@@ -23,6 +24,7 @@ def small_catalog(monkeypatch):
         monkeypatch.setitem(CATALOG, name, small)
 
 
+@pytest.mark.filterwarnings("ignore:.*count classes from 1:mrl_jax.errors.DatasetWarning")
 @pytest.mark.parametrize("layout", LAYOUT_FILES)
 def test_every_layout_loads_to_the_same_arrays(layout, tmp_path, small_catalog):
     arrays = small_set(CELLS if "five views" in layout else ("image", "text"))
@@ -136,6 +138,55 @@ def test_unknown_keys_are_listed_with_the_known_layouts(tmp_path):
     np.savez(tmp_path / "odd.npz", foo=np.ones(3), bar=np.ones(2))
     with pytest.raises(InputError, match=r"the layout is \{train.*published layouts.*keys found: foo, bar"):
         load_dataset(tmp_path / "odd.npz")
+
+
+def test_a_complete_own_layout_is_not_taken_for_a_public_one(tmp_path):
+    arrays = small_set(("image", "text", "audio"))
+    names = {"image": "imgs_deep", "text": "text", "audio": "imgs"}
+    own = {}
+    for key, value in arrays.items():
+        split, part = key.split("_")
+        if part != "labels":
+            own[f"{split}_{names[part]}"] = value
+            own[f"{split}_{names[part]}_labels"] = arrays[f"{split}_labels"]
+    own["train_text_mask"] = np.arange(40) > 2
+    np.savez(tmp_path / "own.npz", **own)
+    data = load_dataset(tmp_path / "own.npz")
+    assert data.modalities == ("imgs_deep", "text", "imgs")
+    assert "text" in data.splits["train"].masks
+
+
+def test_what_a_public_layout_leaves_out_is_told(tmp_path, small_catalog):
+    arrays = small_set(("image", "text", "audio"))
+    short = {}
+    for s, n in (("train", "train"), ("valid", "valid"), ("test", "test")):
+        short |= {f"{n}_img": arrays[f"{s}_image"], f"{n}_txt": arrays[f"{s}_text"]}
+        short |= {f"{n}_img_lab": arrays[f"{s}_labels"], f"{n}_audio": arrays[f"{s}_audio"]}
+    with pytest.warns(DatasetWarning, match=r"not used: train_audio, valid_audio, test_audio; to use them, rename"):
+        assert load_dataset(short).modalities == ("image", "text")
+    with pytest.raises(InputError, match="train_txt_mask marks missing samples"):
+        load_dataset({**short, "train_txt_mask": np.arange(40) > 2})
+    names = np.array(["ant", "bee", "cat", "dog"])
+    with pytest.warns(DatasetWarning):
+        data = load_dataset({**short, "class_names": names, "train_ids": np.arange(40)})
+    assert data.class_names == tuple(names)
+    assert data.splits["train"].ids[3] == "3"
+
+
+def test_half_a_validation_split_is_refused(tmp_path, small_catalog):
+    path, name = write_layout("nus-wide", tmp_path, small_set())
+    with h5py.File(path, "a") as file:
+        del file["valid_imgs_deep"]
+    with pytest.raises(InputError, match="nothing stands for valid_image"):
+        load_dataset(path, set_name=name)
+
+
+def test_the_class_names_of_a_file_stay(tmp_path, small_catalog, monkeypatch):
+    facts = dataclasses.replace(CATALOG["wikipedia"], class_names=("art", "biology", "geography", "history"))
+    monkeypatch.setitem(CATALOG, "wikipedia", facts)
+    assert load_dataset(small_set(), set_name="wikipedia").class_names == facts.class_names
+    own = {**small_set(), "class_names": np.array(["w", "x", "y", "z"])}
+    assert load_dataset(own, set_name="wikipedia").class_names == ("w", "x", "y", "z")
 
 
 def test_recognition_needs_all_of_a_layout():

@@ -1,11 +1,12 @@
 """What a run works on: noise of every kind reaches the training, masks and unpaired galleries the scores."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 import scipy.io
-from toy import CLASSES, toy_arrays, toy_config
+from toy import CLASSES, save_npz, toy_arrays, toy_config
 
 from mrl_jax import InputError, evaluate, load_run, train
 from mrl_jax.task import prepare_task
@@ -71,12 +72,49 @@ def test_the_noise_of_a_run_is_read_back(tmp_path):
     assert again.noise["labels_sha256"] == first.noise["labels_sha256"]
     assert again.scores["test"] == first.scores["test"]
     assert "training labels: from noise.json; wrong: sound" in again.table()
+    assert not {"rate", "scope", "seed"} & set(again.noise)
+    assert again.noise["file"]["nominal"]["rate"] == 0.6
+    assert again.run.config.noise_rate == 0.0
     third = toy_config(epochs=1, noise_file=str(tmp_path / "b/noise.json"))
     assert prepare_task(third, toy_arrays()).noise["labels"] == first.noise["labels"]
     other = toy_arrays()
     other["train_labels"] = np.roll(other["train_labels"], 1)
     with pytest.raises(InputError, match="drawn for other data"):
         prepare_task(toy_config(noise_file=str(tmp_path / "a/noise.json")), other)
+
+
+@pytest.mark.parametrize("kind", ["labels", "matrix"])
+def test_a_run_resumes_although_its_files_have_moved(tmp_path, kind):
+    data, file = save_npz(tmp_path / "toy.npz"), tmp_path / "noise.json"
+    if kind == "labels":
+        file.write_text(json.dumps([((CLEAN + 1) % CLASSES).tolist()] * 2))
+        config = toy_config(data_path=str(data), noise_file=str(file))
+    else:
+        file.write_text(json.dumps(np.full((3, 3), 1 / 3).tolist()))
+        config = toy_config(data_path=str(data), noise_kind="matrix", noise_matrix=str(file), noise_rate=1.0)
+    whole = train(config, tmp_path / "whole")
+    train(config, tmp_path / "run")
+    for name in ("result.json", "curves.png"):
+        (tmp_path / "run" / name).unlink()
+    file.unlink()
+    data.rename(tmp_path / "moved.npz")
+    moved = dataclasses.replace(config, data_path=str(tmp_path / "moved.npz"))
+    again = train(moved, tmp_path / "run", resume=True)
+    assert again.scores["test"] == whole.scores["test"]
+    assert again.noise == whole.noise
+    found = evaluate(tmp_path / "run", data=tmp_path / "moved.npz")
+    assert found["map"] == whole.scores["test"]["best"]["map"]
+    save_npz(tmp_path / "moved.npz", toy_arrays(seed=1))
+    with pytest.raises(InputError, match="the run began with other data"):
+        train(moved, tmp_path / "run", resume=True)
+
+
+def test_evaluation_of_noisy_validation_labels_gives_the_numbers_of_the_run(tmp_path):
+    data = save_npz(tmp_path / "toy.npz", gallery_arrays())
+    config = toy_config(data_path=str(data), noise_rate=0.6, noise_kind="symmetric-wrong", noisy_validation=True)
+    result = train(config, tmp_path / "run")
+    assert evaluate(tmp_path / "run", split="valid")["map"] == result.scores["valid"]["best"]["map"]
+    assert evaluate(tmp_path / "run", split="valid", data=data)["map"] != result.scores["valid"]["best"]["map"]
 
 
 def test_swapped_pairs_are_read_back_too(tmp_path):
@@ -150,7 +188,7 @@ def test_missing_samples_do_not_touch_the_fit_or_the_noise_of_the_rest():
     task = prepare_task(toy_config(noise_rate=0.4), arrays)
     present = arrays["train_sound_mask"]
     labels = np.asarray(task.train.labels)
-    np.testing.assert_array_equal(labels[0, ~present], CLEAN[~present])
+    np.testing.assert_array_equal(labels[0, ~present], 0)  # as good as any
     np.testing.assert_array_equal(np.asarray(task.train.mask)[0], present)
     mean = arrays["train_sound"][present].mean(axis=0, dtype=np.float64)
     np.testing.assert_allclose(task.preprocess["sound"]["mean"], mean, rtol=1e-6)

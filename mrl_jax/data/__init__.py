@@ -101,17 +101,19 @@ def _checked(
     """Arrays of any known layout as a data set, compared with what was published of the set."""
     from mrl_jax.data.layouts import canonical
 
+    facts = CATALOG.get(set_name or "")
     arrays, _ = canonical(arrays, set_name, source)
-    data = dataset_from_arrays(arrays, name, modalities, source, keep)
-    if set_name not in CATALOG:
+    data = dataset_from_arrays(arrays, name, modalities, source, keep, None if facts is None else facts.classes)
+    if facts is None:
         return data
-    facts = CATALOG[set_name]
-    known = facts.class_names if len(facts.class_names) == data.num_classes else data.class_names
+    unnamed = data.class_names == tuple(map(str, range(data.num_classes)))
+    if unnamed and len(facts.class_names) == data.num_classes:
+        data = replace(data, class_names=facts.class_names)
     found = deviations(facts, data)
     if found:
         warnings.warn(f"{source}: {'; '.join(found)}", DatasetWarning, stacklevel=4)
     metadata = {**data.metadata, **({"deviations": found} if found else {})}
-    return replace(data, name=set_name, class_names=known, metadata=metadata)
+    return replace(data, name=str(set_name), metadata=metadata)
 
 
 def _arrays_of(data: Dataset) -> dict[str, Any]:

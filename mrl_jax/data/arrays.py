@@ -1,18 +1,51 @@
 """A mapping of arrays in the project's own layout, checked and turned into a `Dataset`."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from mrl_jax.data.dataset import SPLITS, Dataset, Split
-from mrl_jax.data.labels import normalize_labels
+from mrl_jax.data.labels import RawLabels, normalize_labels
 from mrl_jax.errors import InputError, listed
 
-__all__ = ["LAYOUT", "dataset_from_arrays"]
+__all__ = ["LAYOUT", "Renamed", "dataset_from_arrays", "own_modalities"]
 
 LAYOUT = "{train,valid,test}_MODALITY and {train,valid,test}_labels (or {train,valid,test}_MODALITY_labels)"
 _BLOCK = 1 << 24  # features checked at once
+
+
+class Renamed(Mapping[str, Any]):
+    """Arrays under the keys of the own layout, some of them only a range of rows of what a file holds.
+
+    Args:
+        arrays: what the file holds.
+        keys: own key -> key in the file.
+        rows: own key -> the rows that it stands for; without an entry all.
+    """
+
+    def __init__(self, arrays: Mapping[str, Any], keys: Mapping[str, str], rows: Mapping[str, slice]) -> None:
+        self._arrays, self._keys, self._rows = arrays, keys, rows
+
+    def origin(self, key: str) -> str:
+        """The key in the file."""
+        return self._keys[key]
+
+    def __getitem__(self, key: str) -> Any:
+        value = self._arrays[self._keys[key]]
+        if key not in self._rows:
+            return value
+        value = np.asarray(value)
+        if key.endswith("labels") and value.ndim == 2 and value.shape[0] == 1:
+            value = value.ravel()  # labels as a row
+        return value[self._rows[key]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
 
 
 def dataset_from_arrays(
@@ -21,6 +54,7 @@ def dataset_from_arrays(
     modalities: Sequence[str] = (),
     source: str = "arrays",
     keep: Callable[[str, np.ndarray], np.ndarray] | None = None,
+    num_classes: int | None = None,
 ) -> Dataset:
     """Check arrays named as in the own layout and join them to a `Dataset`.
 
@@ -33,12 +67,14 @@ def dataset_from_arrays(
         modalities: which to use, in this order; empty for all, in the order of `arrays`.
         source: where the arrays come from, for messages.
         keep: takes `{split}_{modality}` and its checked features, and returns what stands for them.
+        num_classes: K where it is known and `class_names` does not tell it; only to number labels.
 
     Raises:
         InputError: a missing key, rows or columns that do not match, features that are not finite numbers, labels that
             contradict, an empty split, or a class without a training sample.
     """
     modalities = _modalities(arrays, modalities, source)
+    _check_masks(arrays, source)
     features: dict[str, np.ndarray] = {}
     masks: dict[str, np.ndarray] = {}
     for split in SPLITS:
@@ -48,18 +84,23 @@ def dataset_from_arrays(
             features[key] = _features(arrays, key, mask, source)
             if keep is not None:
                 features[key] = keep(key, features[key])
-            if mask is not None:
+            if mask is not None and not mask.all():
                 masks[key] = mask
-    labels, class_names = _all_labels(arrays, modalities, features, source)
+    labels, class_names = _all_labels(arrays, modalities, features, masks, num_classes, source)
     splits = {s: _split(arrays, s, modalities, features, labels, masks, source) for s in SPLITS}
     _check_columns(splits, modalities, source)
     names = _class_names(splits, class_names, source)
     return Dataset(name, modalities, names, splits, {"source": source})
 
 
-def _modalities(arrays: Mapping[str, Any], wanted: Sequence[str], source: str) -> tuple[str, ...]:
+def own_modalities(keys: Iterable[str]) -> list[str]:
+    """Names of the modalities that keys of the own layout speak of, in their order."""
     ends = ("labels", "_mask", "_ids")
-    found = [k.removeprefix("train_") for k in arrays if k.startswith("train_") and not k.endswith(ends)]
+    return [k.removeprefix("train_") for k in keys if k.startswith("train_") and not k.endswith(ends)]
+
+
+def _modalities(arrays: Mapping[str, Any], wanted: Sequence[str], source: str) -> tuple[str, ...]:
+    found = own_modalities(arrays)
     if len(set(wanted)) != len(wanted):
         raise InputError(f"{source}: modalities {' '.join(wanted)} repeat one; name each once")
     if wanted:
@@ -82,20 +123,30 @@ def _get(arrays: Mapping[str, Any], key: str, source: str) -> np.ndarray:
 
 
 def _mask(arrays: Mapping[str, Any], key: str, source: str) -> np.ndarray | None:
-    """Which samples are there; None for all."""
+    """Which samples are there; None without a mask."""
     key = f"{key}_mask"
     if key not in arrays:
         return None
     mask = np.asarray(arrays[key])
     if mask.ndim == 2 and 1 in mask.shape:
         mask = mask.ravel()
-    if mask.ndim != 1 or mask.dtype.kind not in "biu" or not np.isin(mask, (0, 1)).all():
+    if mask.ndim != 1 or mask.dtype.kind not in "biuf" or not np.isin(mask, (0, 1)).all():
         raise InputError(
-            f"{source}: {key} is {mask.dtype} {list(mask.shape)}; a mask is one true (sample is there) or false per row"
+            f"{source}: {key} is {mask.dtype} {list(mask.shape)}; a mask is one true (sample is there) or false per "
+            "row, as booleans or 1 and 0"
         )
     if not mask.any():
         raise InputError(f"{source}: {key} is false everywhere; leave the modality out, or give it samples")
-    return None if mask.all() else mask.astype(bool)
+    return mask.astype(bool)
+
+
+def _check_masks(arrays: Mapping[str, Any], source: str) -> None:
+    """A mask of no modality is a slip: its missing samples would train as real ones."""
+    known = own_modalities(arrays)
+    for key in arrays:
+        split, _, rest = key.partition("_")
+        if split in SPLITS and rest.endswith("_mask") and rest.removesuffix("_mask") not in known:
+            raise InputError(f"{source}: {key} belongs to no modality; modalities found: {', '.join(known) or 'none'}")
 
 
 def _features(arrays: Mapping[str, Any], key: str, mask: np.ndarray | None, source: str) -> np.ndarray:
@@ -130,38 +181,69 @@ def _label_key(arrays: Mapping[str, Any], split: str, modality: str) -> str:
 
 
 def _all_labels(
-    arrays: Mapping[str, Any], modalities: Sequence[str], features: Mapping[str, np.ndarray], source: str
+    arrays: Mapping[str, Any],
+    modalities: Sequence[str],
+    features: Mapping[str, np.ndarray],
+    masks: Mapping[str, np.ndarray],
+    num_classes: int | None,
+    source: str,
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...] | None]:
     """Labels of every `{split}_{modality}`, numbered 0..K-1, and the names of the classes if they are told."""
-    keys = {f"{s}_{m}": _label_key(arrays, s, m) for s in SPLITS for m in modalities}
+    raw: dict[str, RawLabels] = {}
+    owner: dict[str, str] = {}  # `{split}_{modality}` -> key of its labels
     for s in SPLITS:
-        shared = {f"{s}_{m}": len(features[f"{s}_{m}"]) for m in modalities if keys[f"{s}_{m}"] == f"{s}_labels"}
-        if len(set(shared.values())) > 1 or (s == "train" and len({len(features[f"{s}_{m}"]) for m in modalities}) > 1):
-            told = ", ".join(f"{s}_{m} has {len(features[f'{s}_{m}'])}" for m in modalities)
-            raise InputError(
-                f"{source}: numbers of rows differ: {told}; row j of every array must be instance j: mark missing "
-                f"samples in {s}_MODALITY_mask"
-                + ("" if s == "train" else ", or give each modality labels of its own for unpaired galleries")
-            )
-    raw = {key: _get(arrays, key, source) for key in dict.fromkeys(keys.values())}
-    rows = {label_key: len(features[key]) for key, label_key in keys.items()}
-    for key, y in raw.items():
-        if y.ndim == 1 and len(y) != rows[key]:
-            owner = next(k for k, label_key in keys.items() if label_key == key)
-            raise InputError(
-                f"{source}: numbers of rows differ: {owner} has {rows[key]}, {key} has {len(y)}; "
-                "row j of every array must be instance j"
-            )
-    names: tuple[str, ...] | None = None
-    if "class_names" in arrays:
-        names = tuple(str(n) for n in np.asarray(arrays["class_names"]).ravel().tolist())
-    labels, named = normalize_labels(raw, rows, None if names is None else len(names), source)
+        _check_rows(arrays, s, modalities, features, source)
+        for m in modalities:
+            key = owner[f"{s}_{m}"] = _label_key(arrays, s, m)
+            rows = len(features[f"{s}_{m}"])
+            present = masks.get(f"{s}_{m}", np.ones(rows, bool))
+            if key in raw:  # shared by modalities: a label counts where any of them has a sample
+                raw[key] = replace(raw[key], present=raw[key].present | present)
+                continue
+            y = _get(arrays, key, source)
+            if y.ndim == 1 and len(y) != rows:
+                raise InputError(
+                    f"{source}: numbers of rows differ: {s}_{m} has {rows}, {key} has {len(y)}; "
+                    "row j of every array must be instance j"
+                )
+            group = arrays.origin(key) if isinstance(arrays, Renamed) else key
+            raw[key] = RawLabels(y, present, group, s)
+    names = _told_names(arrays, source)
+    labels, named = normalize_labels(raw, None if names is None else len(names), source, num_classes)
     if named is not None and names is not None:
         if unknown := sorted(set(named) - set(names)):
             raise InputError(f"{source}: label {unknown[0]!r} is not in class_names; add it there, or mend the label")
         number = np.array([names.index(n) for n in named], np.int32)
-        labels = {key: number[y] for key, y in labels.items()}
-    return {key: labels[label_key] for key, label_key in keys.items()}, names or named
+        labels = {key: np.where(raw[key].present, number[y], 0).astype(np.int32) for key, y in labels.items()}
+    return {
+        key: np.where(masks[key], labels[own], 0).astype(np.int32) if key in masks else labels[own]
+        for key, own in owner.items()
+    }, names or named
+
+
+def _check_rows(
+    arrays: Mapping[str, Any], split: str, modalities: Sequence[str], features: Mapping[str, np.ndarray], source: str
+) -> None:
+    """The training split is aligned; elsewhere modalities that share labels are."""
+    rows = {m: len(features[f"{split}_{m}"]) for m in modalities}
+    shared = {n for m, n in rows.items() if _label_key(arrays, split, m) == f"{split}_labels"}
+    if len(shared) > 1 or (split == "train" and len(set(rows.values())) > 1):
+        told = ", ".join(f"{split}_{m} has {n}" for m, n in rows.items())
+        raise InputError(
+            f"{source}: numbers of rows differ: {told}; row j of every array must be instance j: mark missing "
+            f"samples in {split}_MODALITY_mask"
+            + ("" if split == "train" else ", or give each modality labels of its own for unpaired galleries")
+        )
+
+
+def _told_names(arrays: Mapping[str, Any], source: str) -> tuple[str, ...] | None:
+    if "class_names" not in arrays:
+        return None
+    names = tuple(str(n) for n in np.asarray(arrays["class_names"]).ravel().tolist())
+    if len(set(names)) < len(names):
+        twice = next(n for n in names if names.count(n) > 1)
+        raise InputError(f"{source}: class_names holds {twice!r} twice; every class needs a name of its own")
+    return names
 
 
 def _split(

@@ -24,7 +24,7 @@ class Split:
 
     Attributes:
         features: modality -> float32 [N, D of that modality]; rows of missing samples hold zeros.
-        labels: modality -> int32 [N], values 0..K-1. Modalities may disagree on an instance (noise).
+        labels: modality -> int32 [N], values 0..K-1; 0 for missing samples. Modalities may disagree on an instance.
         masks: modality -> bool [N], False where the sample of that modality is missing; only modalities with a missing
             sample have one.
         ids: text [N], names of the instances, or None.

@@ -6,16 +6,18 @@ Own layout: `{train,valid,test}_MODALITY`, `{train,valid,test}_labels` or `…_M
 
 import contextlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mrl_jax.data.arrays import Renamed, own_modalities
 from mrl_jax.data.catalog import CATALOG
 from mrl_jax.data.dataset import SPLITS
 from mrl_jax.data.readers import open_arrays
-from mrl_jax.errors import InputError, listed
+from mrl_jax.errors import DatasetWarning, InputError, listed
 
 __all__ = ["LAYOUTS", "canonical", "open_source", "recognise"]
 
@@ -116,39 +118,32 @@ def recognise(keys: Iterable[str]) -> tuple[str, Keys]:
     Returns:
         The layout's name ("own" for none of the public ones), and own key -> key in the file (empty for "own").
     """
+    keys = list(keys)
     have = set(keys)
+    if _is_own(keys):
+        return "own", {}
     for name, (match, _) in LAYOUTS.items():
         if (found := match(have)) is not None:
             return name, found
     return "own", {}
 
 
-class _Renamed(Mapping[str, Any]):
-    """Arrays under the keys of the own layout, some of them only a range of rows of what the file holds."""
-
-    def __init__(self, arrays: Mapping[str, Any], keys: Keys, rows: Mapping[str, slice]) -> None:
-        self._arrays, self._keys, self._rows = arrays, keys, rows
-
-    def __getitem__(self, key: str) -> Any:
-        value = self._arrays[self._keys[key]]
-        if key not in self._rows:
-            return value
-        value = np.asarray(value)
-        if key.endswith("labels") and value.ndim == 2 and value.shape[0] == 1:
-            value = value.ravel()  # labels as a row
-        return value[self._rows[key]]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._keys)
-
-    def __len__(self) -> int:
-        return len(self._keys)
+def _is_own(keys: Sequence[str]) -> bool:
+    """Whether all that the own layout needs is there, for two modalities or more."""
+    have = set(keys)
+    complete = [
+        m
+        for m in own_modalities(keys)
+        if all(f"{s}_{m}" in have and {f"{s}_{m}_labels", f"{s}_labels"} & have for s in SPLITS)
+    ]
+    return len(complete) > 1
 
 
 def canonical(arrays: Mapping[str, Any], set_name: str | None, source: str) -> tuple[Mapping[str, Any], str]:
     """Read arrays of any known layout as if they were of the own one.
 
     A layout without validation rows gets them from the beginning of its test rows, as many as the set's protocol says.
+    What stands beside a public layout under a key of the own one (`class_names`, `SPLIT_ids`) is kept.
 
     Args:
         arrays: name -> array, read on access.
@@ -159,18 +154,21 @@ def canonical(arrays: Mapping[str, Any], set_name: str | None, source: str) -> t
         The arrays, and the layout's name.
 
     Raises:
-        InputError: no validation rows, and no protocol that says which test rows they are.
+        InputError: no validation rows, and no protocol that says which test rows they are; an incomplete validation
+            split; masks, which public layouts have not.
     """
     name, keys = recognise(arrays)
     if name == "own":
         return arrays, name
-    if "valid_image" in keys:
+    keys |= {key: key for key in ("class_names", *(f"{s}_ids" for s in SPLITS)) if key in arrays and key not in keys}
+    _check_unused(arrays, keys, name, source)
+    if any(key.startswith("valid_") for key in keys):
         if lost := [own for own in _pair("valid") if own not in keys]:
             raise InputError(
                 f"{source}: in the layout {LAYOUTS[name][1]} nothing stands for {', '.join(lost)}; "
                 f"keys found: {listed(arrays)}"
             )
-        return _Renamed(arrays, keys, {}), name
+        return Renamed(arrays, keys, {}), name
     test_rows = _label_rows(arrays[keys["test_image_labels"]])
     set_name = set_name or _set_of(arrays, keys, name)
     count = _valid_rows(set_name, test_rows)
@@ -184,7 +182,24 @@ def canonical(arrays: Mapping[str, Any], set_name: str | None, source: str) -> t
     for key in [k for k in keys if k.startswith("test_")]:
         keys["valid_" + key.removeprefix("test_")] = keys[key]
         rows["valid_" + key.removeprefix("test_")], rows[key] = slice(0, count), slice(count, None)
-    return _Renamed(arrays, keys, rows), name
+    return Renamed(arrays, keys, rows), name
+
+
+def _check_unused(arrays: Iterable[str], keys: Keys, layout: str, source: str) -> None:
+    """Tell what looks like a part of the data set but belongs to no modality of the layout."""
+    starts, ends = tuple(f"{s}_" for s in SPLITS), tuple(f"_{s}" for s in SPLITS)
+    unused = [k for k in arrays if k not in keys.values() and (k.startswith(starts) or k.endswith(ends))]
+    rename = "rename the arrays to {train,valid,test}_MODALITY and {train,valid,test}_labels"
+    if masks := [key for key in unused if key.endswith("_mask")]:
+        raise InputError(
+            f"{source}: {masks[0]} marks missing samples, which the layout {LAYOUTS[layout][1]} does not know; {rename}"
+        )
+    if unused:
+        warnings.warn(
+            f"{source}: read as the layout {LAYOUTS[layout][1]}; not used: {listed(unused)}; to use them, {rename}",
+            DatasetWarning,
+            stacklevel=2,
+        )
 
 
 def _valid_rows(set_name: str | None, test_rows: int) -> int | None:
