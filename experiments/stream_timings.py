@@ -83,10 +83,10 @@ def main() -> None:
             )
     device = jax.devices()[0]
     told = {"rows": args.rows, "epochs": args.epochs, "layers": rows, "device": device.device_kind}
-    RESULTS.write_text(
-        json.dumps({**told, "date": date.today().isoformat(), "cores": os.cpu_count()}, indent=2) + "\n", "utf-8"
-    )
-    print(f"\nwritten to {RESULTS}")
+    if args.rows == parser.get_default("rows"):
+        told |= {"date": date.today().isoformat(), "cores": os.cpu_count()}
+        RESULTS.write_text(json.dumps(told, indent=2) + "\n", "utf-8")
+        print(f"\nwritten to {RESULTS}")
 
 
 if __name__ == "__main__":

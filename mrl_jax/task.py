@@ -154,7 +154,7 @@ def prepare_task(config: Config, data: Any, recorded: Path | None = None) -> Tas
 
     train: TrainData | BatchStream
     if _streamed(config, dataset):
-        train = BatchStream(host, _stream_key(config, _BATCHES), config.batch_size)
+        train = BatchStream(host, _stream_key(config, _BATCHES), config.batch_size, config.epochs)
     else:
         train = _resident(host)
         held_out = {

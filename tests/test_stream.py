@@ -1,5 +1,7 @@
 """Streaming: the very same batches, parameters and scores as with resident data."""
 
+import time
+
 import jax
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from mrl_jax import train
 from mrl_jax.data.preprocess import fit_preprocess
 from mrl_jax.data.stream import BatchStream, HostData
 from mrl_jax.task import prepare_task
-from mrl_jax.train_step import epoch_batches
+from mrl_jax.train_step import StepMetrics, epoch_batches
 
 pytestmark = pytest.mark.slow
 
@@ -74,8 +76,8 @@ def test_batches_come_in_the_order_of_the_resident_path():
     kinds, labels = ("none", "none"), np.stack([arrays["train_labels"]] * 2).astype(np.int32)
     stats = [fit_preprocess({"a": "none"}, {"a": x})["a"] for x in features]
     key = jax.random.key(3)
-    stream = BatchStream(HostData(features, kinds, stats, labels), key, batch_size=16)
-    for epoch in (0, 4):
+    stream = BatchStream(HostData(features, kinds, stats, labels), key, batch_size=16, epochs=6)
+    for epoch in (0, 1, 4, 5, 2):
         rows, mask = epoch_batches(jax.random.fold_in(key, epoch), 40, 16)
         batches = list(stream.epoch(epoch))
         assert len(batches) == 3
@@ -94,3 +96,33 @@ def test_large_data_stream_by_themselves(monkeypatch):
     assert not prepare_task(toy_config(), toy_arrays()).streams
     monkeypatch.undo()
     assert not prepare_task(toy_config(), toy_arrays()).streams
+
+
+def test_the_clock_counts_what_a_slow_disk_costs():
+    class Slow(np.ndarray):
+        def take(self, rows, axis):
+            time.sleep(0.02)
+            return np.asarray(self).take(rows, axis=axis)
+
+    arrays = small_set()
+    features = (arrays["train_image"].view(Slow), arrays["train_text"])
+    stats = [fit_preprocess({"a": "none"}, {"a": np.asarray(x)})["a"] for x in features]
+    labels = np.stack([arrays["train_labels"]] * 2).astype(np.int32)
+    stream = BatchStream(HostData(features, ("none", "none"), stats, labels), jax.random.key(0), 4, epochs=3)
+    step = jax.jit(lambda state, batch: (state + 1, StepMetrics(*[batch.labels.sum()] * 4)))
+    state = jax.numpy.zeros(())
+    for epoch in range(3):
+        state, told = stream.run(step, state, epoch)
+    assert int(state) == 30
+    assert told.loss.shape == (10,)
+    assert stream.clock.share > 0.5
+
+
+def test_an_error_while_reading_is_raised():
+    arrays = small_set()
+    labels = np.stack([arrays["train_labels"]] * 2).astype(np.int32)
+    features = (arrays["train_image"][:7], arrays["train_text"])  # a file that lost its end
+    stats = [fit_preprocess({"a": "none"}, {"a": x})["a"] for x in features]
+    stream = BatchStream(HostData(features, ("none", "none"), stats, labels), jax.random.key(0), 16, epochs=2)
+    with pytest.raises(IndexError):
+        list(stream.epoch(0))

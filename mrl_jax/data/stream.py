@@ -5,11 +5,11 @@ The same batches as the resident path: `train_epoch` draws rows from the same ke
 Shape letters: M modalities, N training instances, B batch, S steps of an epoch, D features.
 """
 
+import math
 import time
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -21,7 +21,7 @@ from mrl_jax.train_step import Batch, StepMetrics, epoch_batches
 
 __all__ = ["BatchStream", "HostData", "StreamClock"]
 
-_AHEAD = 2  # batches on the device beyond the one in use
+_AHEAD = 2  # steps that are queued on the device
 _THREADS, _BUFFER = 2, 8  # Grain's; a batch is one gather of rows, which runs without the interpreter's lock
 
 
@@ -59,8 +59,9 @@ class StreamClock:
     """How long steps waited for their batches.
 
     Attributes:
-        waited: seconds in which the device had nothing to do because no batch was there (an upper bound).
-        total: seconds of the epochs, the first batch of each left out.
+        waited: seconds in which the device had nothing to do since no batch was there: all of a wait at whose end it
+            was idle, so rather too much. Copies that a step waits for on the device itself are not seen.
+        total: seconds of the epochs, from their first request to the end of their last step.
     """
 
     def __init__(self) -> None:
@@ -73,39 +74,36 @@ class StreamClock:
 
 
 class BatchStream:
-    """Iterates over the batches of an epoch, on the device and ahead of their use.
+    """The batches of a run, prepared ahead by Grain's threads, over the ends of epochs, too.
 
     Args:
         data: the training split.
         key: the run's key for batches, as for `train_epoch`.
         batch_size: B.
+        epochs: how many epochs the run has.
     """
 
-    def __init__(self, data: HostData, key: Array, batch_size: int) -> None:
-        self._data, self._key, self._batch_size = data, key, batch_size
+    def __init__(self, data: HostData, key: Array, batch_size: int, epochs: int) -> None:
+        self._steps = _Steps(data, key, batch_size, epochs)
+        self._batches: Iterator[Batch] = iter(())
+        self._next_epoch = -1
         self.clock = StreamClock()
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
-        """The S batches of an epoch, counted from 0.
+        """The S batches of an epoch, counted from 0, on the device, each copied while the one before it is in use.
 
         Args:
             epoch: its number.
-
-        Yields:
-            Batches on the device; the last one is padded.
         """
-        import grain  # deferred: only runs that stream need it
+        if epoch != self._next_epoch:
+            import grain  # deferred: only runs that stream need it
 
-        rows, mask = _rows(self._key, epoch, self._data.labels.shape[1], self._batch_size)
-        steps = _Steps(self._data, np.asarray(rows), np.asarray(mask))
-        options = grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_BUFFER)
-        batches = iter(grain.MapDataset.source(steps).to_iter_dataset(options))
-        ready: deque[Batch] = deque()
-        for batch in batches:
-            ready.append(jax.device_put(batch))
-            if len(ready) > _AHEAD:
-                yield ready.popleft()
-        yield from ready
+            options = grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_BUFFER)
+            rest = grain.MapDataset.source(self._steps)[epoch * self._steps.per_epoch :]
+            self._batches = iter(rest.to_iter_dataset(options))
+        self._next_epoch = epoch + 1
+        for _ in range(self._steps.per_epoch):
+            yield jax.device_put(next(self._batches))
 
     def run(self, step: Any, state: Any, epoch: int) -> tuple[Any, StepMetrics]:
         """Run `step(state, batch) -> (state, metrics)` over an epoch.
@@ -113,37 +111,48 @@ class BatchStream:
         Returns:
             The last state, and the metrics stacked to [S].
         """
+        started = time.perf_counter()
         metrics: list[StepMetrics] = []
         batches = self.epoch(epoch)
-        batch = next(batches, None)
-        started = time.perf_counter()
-        while batch is not None:
+        while True:
+            asked = time.perf_counter()
+            batch = next(batches, None)
+            if batch is None:
+                break
+            # The device ran dry before the batch came.
+            if not metrics or metrics[-1].loss.is_ready():  # type: ignore[attr-defined]
+                self.clock.waited += time.perf_counter() - asked
             state, told = step(state, batch)
             metrics.append(told)
             if len(metrics) > _AHEAD:  # the host runs a little ahead of the device, and no more
                 jax.block_until_ready(metrics[-1 - _AHEAD].loss)
-            asked = time.perf_counter()
-            batch = next(batches, None)
-            if batch is not None and told.loss.is_ready():  # the device ran dry before the batch came
-                self.clock.waited += time.perf_counter() - asked
         jax.block_until_ready(state)
         self.clock.total += time.perf_counter() - started
         return state, StepMetrics(*(np.stack(values) for values in zip(*jax.device_get(metrics), strict=True)))  # type: ignore[arg-type]
 
 
 class _Steps:
-    """Random access to the batches of an epoch, as Grain wants its source."""
+    """Random access to the batches of all epochs, one after the other, as Grain wants its source."""
 
-    def __init__(self, data: HostData, rows: np.ndarray, mask: np.ndarray) -> None:
-        self._data, self._rows, self._mask = data, rows, mask
+    def __init__(self, data: HostData, key: Array, batch_size: int, epochs: int) -> None:
+        self._data, self._key, self._batch_size, self._epochs = data, key, batch_size, epochs
+        self._num_instances = data.labels.shape[1]
+        self.per_epoch = math.ceil(self._num_instances / batch_size)
+        self._rows = lru_cache(maxsize=2)(self._draw)  # an epoch and the next one
+
+    def _draw(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        rows, mask = _epoch_rows(self._key, epoch, self._num_instances, self._batch_size)
+        return np.asarray(rows), np.asarray(mask)
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return self._epochs * self.per_epoch
 
-    def __getitem__(self, step: int) -> Batch:
-        return self._data.batch(self._rows[step], self._mask[step])
+    def __getitem__(self, index: int) -> Batch:
+        epoch, step = divmod(index, self.per_epoch)
+        rows, mask = self._rows(epoch)
+        return self._data.batch(rows[step], mask[step])
 
 
 @partial(jax.jit, static_argnums=(2, 3))
-def _rows(key: Array, epoch: int, num_instances: int, batch_size: int) -> tuple[Array, Array]:
+def _epoch_rows(key: Array, epoch: int, num_instances: int, batch_size: int) -> tuple[Array, Array]:
     return epoch_batches(jax.random.fold_in(key, epoch), num_instances, batch_size)
