@@ -126,7 +126,7 @@ BAD = [
         valid_touch=np.ones((0, 4)),
         valid_labels=np.ones(0, int),
     ),
-    bad("class absent", [], "class 1 .1. has no training sample", train_labels=np.arange(60) % 2 * 2),
+    bad("class absent", [], "class 1 has no training sample", train_labels=np.arange(60) % 2 * 2),
     bad("batch size", ["--batch-size", "61"], "batch_size 61 is larger than the training split"),
     bad("noise rate", ["--noise-rate", "1.5"], r"noise_rate 1.5: must be in \[0, 1\]"),
     bad("noise rate NaN", ["--noise-rate", "nan"], "noise_rate nan: must be finite"),

@@ -159,7 +159,7 @@ REFUSED = {
     "parent folder": (_named("../texts.csv"), ["'../texts.csv'", "'p2'", "leaves the folder"]),
     "hidden parent folder": (_named("a/../../b.png"), ["leaves the folder"]),
     "absolute path": (_named("/etc/passwd"), ["'/etc/passwd'", "leaves the folder"]),
-    "no picture": (_picture("p2.png", b"no picture"), ["p2.png cannot be read", "cannot identify"]),
+    "no picture": (_picture("p2.png", b"no picture"), ["p2.png cannot be read", "it is no picture"]),
     "empty picture": (_picture("p2.png", b""), ["p2.png cannot be read"]),
     "program": (_picture("p2.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"), ["p2.png cannot be read"]),
     "large picture": (_picture("p2.png", _png_header(10_000, 10_000)), ["p2.png", "decompression bomb"]),

@@ -317,8 +317,8 @@ def _class_names(splits: Mapping[str, Split], names: tuple[str, ...] | None, sou
     absent = np.flatnonzero(np.asarray(counts) == 0)
     if len(absent):
         k = int(absent[0])
+        name = "" if names[k] == str(k) else f" ({names[k]})"
         raise InputError(
-            f"{source}: class {k} ({names[k]}) has no training sample; number the classes without gaps, "
-            "or add samples of it"
+            f"{source}: class {k}{name} has no training sample; number the classes without gaps, or add samples of it"
         )
     return names

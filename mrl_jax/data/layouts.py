@@ -278,7 +278,8 @@ def _only_file(folder: Path, set_name: str | None) -> Path:
         names = ", ".join(str(p.relative_to(folder)) for p in files[:10]) or "none"
         raise InputError(
             f"data folder {str(folder)!r}: one data file ({', '.join(_SUFFIXES)}), a folder of .npy files or a known "
-            f"layout is needed; data files found: {names}; give the path of the one that is meant"
+            f"layout is needed; data files found: {names}; give the path of the one that is meant (pictures and texts: "
+            "python -m mrl_jax.data featurize)"
         )
     return files[0]
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mrl_jax.data.dataset import SPLITS
 from mrl_jax.errors import InputError
@@ -225,8 +225,9 @@ def _picture_told(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # broken files raise nearly anything
+        told = "it is no picture" if isinstance(error, UnidentifiedImageError) else first_line(error)
         raise InputError(
-            f"picture {path} cannot be read ({first_line(error)}); replace it, or remove it to mark it missing"
+            f"picture {path} cannot be read ({told}); replace it, or remove it to mark it missing"
         ) from error
 
 
