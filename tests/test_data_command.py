@@ -12,9 +12,9 @@ from layout_files import SIZES, inria_short, small_set
 from mrl_jax import load_dataset
 from mrl_jax.data import hub
 from mrl_jax.data.__main__ import main
-from mrl_jax.data.catalog import CATALOG
+from mrl_jax.data.catalog import CATALOG, EMOJI
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::mrl_jax.errors.DatasetWarning")]
 
 
 @pytest.fixture
@@ -49,6 +49,7 @@ def test_info_tells_file_keys_and_place_of_every_set(source, name, capsys):
     for known in facts.files:
         assert f"file: {known.names}\n      keys: {known.keys}" in out
     assert facts.published in out
+    assert ("not in the paper; preset values are ours" in out) == (not facts.in_paper)
     assert "not prepared; run: python -m mrl_jax.data prepare" in out
     told = json.loads(run(capsys, "info", name, "--json")[1])
     assert told["published"]["classes"] == facts.classes
@@ -57,7 +58,7 @@ def test_info_tells_file_keys_and_place_of_every_set(source, name, capsys):
 def test_prepare_then_info_shows_digests_splits_and_histogram(source, capsys):
     code, out, err = run(capsys, "prepare", "inria-websearch", "--data-path", source)
     assert code == 0
-    assert "warning: " in err
+    assert err.count("warning: ") == 1
     assert "4 classes; INRIA-Websearch has 100" in err
     assert "now: python -m mrl_jax.train inria-websearch" in out
     code, out, _ = run(capsys, "info", "inria-websearch", "--verify")
@@ -98,6 +99,17 @@ def test_verify_tells_damage(source, tmp_path, capsys):
         (["info", "mnist"], "unknown data set 'mnist'"),
         (["info", "mine", "--data-path", "absent.h5"], "does not exist"),
         (["info", "nus-wide", "--verify"], "no prepared copy to verify"),
+        (["info", "nus-wide", "--modalities", "image", "text"], "nus-wide is not prepared"),
+        (["info", "nus-wide", "--data-path", "x", "--verify"], "--verify compares the prepared copy, and --data-path"),
+        (["info", "mine", "--verify"], "unknown data set 'mine'"),
+        (["info", "nus-wide", "--data-path", ""], "--data-path is empty"),
+        (["info", "emoji", "--data-path", "x"], "emoji comes with the package"),
+        (["info", "emoji", "--verify"], "emoji comes with the package and has no prepared copy of this kind"),
+        (["info", "emoji", "--modalities", "image", "smell"], "modalities image smell"),
+        (["prepare", "emoji", "--data-path", "x"], "emoji comes with the package"),
+        (["prepare", "emoji", "--data-path", ""], "--data-path is empty"),
+        (["prepare", "emoji", "--download"], "emoji comes with the package"),
+        (["prepare", "nus-wide", "--data-path", ""], "--data-path is empty"),
         (["prepare", "mnist", "--data-path", "x"], "unknown data set 'mnist'"),
         (["prepare", "nus-wide"], "needs either --data-path FILE"),
         (["prepare", "nus-wide", "--data-path", "x", "--download"], "needs either --data-path FILE"),
@@ -106,13 +118,14 @@ def test_verify_tells_damage(source, tmp_path, capsys):
         (["featurize"], "arguments are required"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(source, argv, message, capsys):
+def test_bad_input_is_one_line_and_exit_code_2(source, tmp_path, argv, message, capsys):
     code, out, err = run(capsys, *argv)
     assert (code, out) == (2, "")
     line = err.splitlines()[-1]
     assert line.startswith("error: ")
     assert message in line
     assert "Traceback" not in err
+    assert not list(tmp_path.glob("cache/*"))  # nothing was built for it
 
 
 def test_download_prepares_what_the_hub_holds(source, tmp_path, monkeypatch, capsys):
@@ -136,6 +149,39 @@ def test_download_prepares_what_the_hub_holds(source, tmp_path, monkeypatch, cap
 def test_emoji_needs_no_preparation(monkeypatch, capsys):
     monkeypatch.setattr("mrl_jax.data.__main__.load_dataset", lambda name: name)
     assert run(capsys, "prepare", "emoji")[:2] == (0, "emoji: ready (it comes with the package)\n")
+
+
+def test_info_tells_of_emoji_what_the_catalog_says(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("MRL_JAX_DATA_DIR", str(tmp_path))
+    code, out, _ = run(capsys, "info", "emoji")
+    assert code == 0
+    assert "emoji: Emoji, 9 classes, 1,338 / 185 / 375 instances (train / valid / test)" in out
+    assert "where: comes with the package" in out
+    for m in ("image", "text"):
+        assert f"{m}: {EMOJI.dims[m]} features, 1,338 / 185 / 375 samples" in out
+    assert "Smileys & Emotion" in out
+    told = json.loads(run(capsys, "info", "emoji", "--modalities", "text_de", "image", "--json")[1])
+    assert told["data"]["instances"] == told["published"]["instances"]
+    assert list(told["data"]["modalities"]) == ["text_de", "image"]
+
+
+def test_prepare_repairs_and_info_verifies(source, tmp_path, capsys):
+    run(capsys, "prepare", "inria-websearch", "--data-path", source)
+    (tmp_path / "cache/inria-websearch/image-text/1.0.0/prepared.json").write_text("{")
+    assert run(capsys, "info", "inria-websearch", "--verify")[0] == 2
+    assert run(capsys, "list")[0] == 0
+    code, _, err = run(capsys, "prepare", "inria-websearch", "--data-path", source)
+    assert code == 0
+    assert "is damaged, prepared anew" in err
+    assert run(capsys, "info", "inria-websearch", "--verify")[0] == 0
+
+
+def test_prepare_shows_the_copy_that_it_made(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MRL_JAX_DATA_DIR", str(tmp_path / "cache"))
+    np.savez(tmp_path / "own.npz", **small_set(("image", "text", "audio")))
+    for modalities in (["--modalities", "image", "text"], []):
+        out = run(capsys, "prepare", "xmedianet", "--data-path", tmp_path / "own.npz", *modalities)[1]
+        assert ("audio: 3 features" in out) == (not modalities)
 
 
 def test_a_closed_pipe_is_no_error(source):

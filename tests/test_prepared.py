@@ -1,7 +1,11 @@
 """Sets prepared once: whole or absent, the same arrays as the file, memory-mapped, and as TFDS records."""
 
+import contextlib
+import errno
+import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +19,7 @@ from layout_files import SIZES, inria_short, small_set
 from mrl_jax import InputError, load_dataset
 from mrl_jax.data import prepared
 from mrl_jax.data.tfds_builders import BUILDERS
+from mrl_jax.errors import DatasetWarning
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::mrl_jax.errors.DatasetWarning")]
 NAME = "inria-websearch"
@@ -144,7 +149,7 @@ def test_a_damaged_copy_is_told(source, file, damage):
         with pytest.raises(InputError, match="is not prepared"):
             load_dataset(NAME)
         return
-    with pytest.raises(InputError, match=r"damaged.*delete .* prepare"):
+    with pytest.raises(InputError, match=r"damaged.*; prepare the set anew"):
         load_dataset(NAME)
 
 
@@ -155,6 +160,85 @@ def test_verify_finds_a_changed_number(source):
     raw[-3] ^= 1
     path.write_bytes(raw)
     assert prepared.verify(folder) == ["test/text/features"]
+
+
+def test_verify_finds_changed_ids_and_records(tmp_path, monkeypatch):
+    monkeypatch.setenv("MRL_JAX_DATA_DIR", str(tmp_path / "cache"))
+    np.savez(tmp_path / "own.npz", **small_set(), train_ids=np.array([f"id{i}" for i in range(40)]))
+    folder = prepared.prepare("xmedia", tmp_path / "own.npz")
+    np.save(folder / "arrays/train_ids.npy", np.array([f"id{i + 1}" for i in range(40)]))
+    [records] = folder.glob("*test.array_record*")
+    records.write_bytes(records.read_bytes()[:-1])
+    (folder / "features.json").unlink()
+    assert set(prepared.verify(folder)) == {"train/ids", records.name, "features.json"}
+
+
+def flip(path):
+    raw = bytearray(path.read_bytes())
+    raw[-3] ^= 1
+    path.write_bytes(raw)
+
+
+DAMAGES = {
+    "a number changed": lambda folder: flip(folder / "arrays/train_image.npy"),
+    "an array deleted": lambda folder: (folder / "arrays/valid_text.npy").unlink(),
+    "records deleted": lambda folder: next(folder.glob("*train.array_record*")).unlink(),
+    "index cut": lambda folder: (folder / "prepared.json").write_text('{"name": "inria'),
+    "index of other things": lambda folder: (folder / "prepared.json").write_text('{"arrays": []}'),
+    "index of nothing": lambda folder: (folder / "prepared.json").write_text("[" * 100_000),
+    "index deleted": lambda folder: (folder / "prepared.json").unlink(),
+}
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_copy_is_prepared_anew(source, damage, overwrite, capsys):
+    folder = prepared.prepare(NAME, source)
+    before = everything(folder)
+    DAMAGES[damage](folder)
+    assert prepared.prepare(NAME, source, overwrite=overwrite, progress=True) == folder
+    assert f"{folder} is damaged, prepared anew" in capsys.readouterr().err
+    assert everything(folder) == before
+    assert prepared.verify(folder) == []
+    assert load_dataset(NAME).digest() == load_dataset(source).digest()
+
+
+def test_an_index_whose_digests_were_changed_is_damaged(source):
+    folder = prepared.prepare(NAME, source)
+    path = folder / "prepared.json"
+    index = json.loads(path.read_text())
+    path.write_text(json.dumps({**index, "sha256": "0" * 64}))
+    with pytest.raises(InputError, match=r"damaged \(its digests contradict\); prepare the set anew"):
+        load_dataset(NAME)
+
+
+def test_a_damaged_copy_does_not_block_others(tmp_path, monkeypatch):
+    monkeypatch.setenv("MRL_JAX_DATA_DIR", str(tmp_path / "cache"))
+    np.savez(tmp_path / "three.npz", **small_set(("image", "text", "audio")))
+    wide = prepared.prepare("xmedianet", tmp_path / "three.npz")
+    narrow = prepared.prepare("xmedianet", tmp_path / "three.npz", ("image", "text"))
+    whole = (wide / "prepared.json").read_bytes()
+    (wide / "prepared.json").write_text("{")
+    for modalities in ((), ("image", "text")):
+        assert load_dataset("xmedianet", modalities).metadata["prepared"] == str(narrow)
+    with pytest.raises(InputError, match="damaged"):
+        load_dataset("xmedianet", ("audio", "text"))
+    (wide / "prepared.json").write_bytes(whole)
+    (narrow / "arrays/test_text.npy").unlink()
+    with pytest.warns(DatasetWarning, match="another copy is used"):
+        assert load_dataset("xmedianet", ("image", "text")).metadata["prepared"] == str(wide)
+    with pytest.raises(InputError, match="damaged"):  # all modalities of the other one were not meant
+        load_dataset("xmedianet")
+
+
+def test_loading_tells_once_how_a_set_deviates(source):
+    with pytest.warns(DatasetWarning) as direct:
+        load_dataset(source, set_name=NAME)
+    folder = prepared.prepare(NAME, source)
+    with pytest.warns(DatasetWarning) as told:
+        load_dataset(NAME)
+    assert [str(w.message) for w in told] == [str(w.message).replace(str(source), str(folder)) for w in direct]
+    assert told[0].filename == __file__
 
 
 def test_bad_sources_leave_nothing(source, tmp_path):
@@ -189,6 +273,118 @@ def test_no_space_left_is_told_and_leaves_nothing(source, tmp_path, limit):
     prepared.prepare(NAME, source)
 
 
+@pytest.mark.parametrize(
+    ("number", "space"),
+    [(errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EFBIG, True), (errno.EACCES, False), (errno.EIO, False)],
+)
+def test_only_a_lack_of_space_is_called_one(source, monkeypatch, number, space):
+    def fail(*args):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(prepared, "_save", fail)
+    with pytest.raises(InputError) as told:
+        prepared.prepare(NAME, source)
+    assert os.strerror(number) in str(told.value)
+    assert "MRL_JAX_DATA_DIR" in str(told.value)
+    assert ("free space" in str(told.value)) == space
+
+
+def test_a_data_folder_that_is_a_file_is_told(source, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"cannot be written \(Not a directory\): name another folder"):
+        prepared.prepare(NAME, source, data_dir=tmp_path / "file")
+
+
+def test_a_source_that_cannot_be_read_is_no_fault_of_the_data_folder(source, monkeypatch):
+    def fail(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(prepared, "_file_digest", fail)
+    with pytest.raises(InputError, match=r"INRIA-Websearch\.mat cannot be read \(Permission denied\)"):
+        prepared.prepare(NAME, source)
+
+
+class KilledError(BaseException):
+    """Stands for SIGKILL: from then on the process changes no file."""
+
+
+class Killer:
+    """Ends the process at one of its changes to names, before, in the middle of, or after it."""
+
+    def __init__(self, monkeypatch, step, moment):
+        self.left, self.moment, self.dead = step, moment, False
+        for owner, name in ((os, "rename"), (os, "unlink"), (os, "rmdir"), (shutil, "rmtree")):
+            monkeypatch.setattr(owner, name, self.guarded(getattr(owner, name), halve=name == "rmtree"))
+
+    def guarded(self, change, halve):
+        def changed(path, *args, **kwargs):
+            if self.dead:
+                raise KilledError
+            # Only what concerns the standing copy counts, and nothing that `rmtree` does within.
+            if "image-text" not in str(path) or kwargs.get("dir_fd") is not None or "records" in str(path):
+                return change(path, *args, **kwargs)
+            self.left -= 1
+            if self.left < 0:
+                self.dead = True
+                if self.moment == "after":
+                    change(path, *args, **kwargs)
+                elif self.moment == "within" and halve:
+                    for file in list(path.glob("arrays/*"))[::2]:
+                        file.replace(path.parents[3] / file.name)
+                raise KilledError
+            return change(path, *args, **kwargs)
+
+        return changed
+
+
+@pytest.mark.parametrize("moment", ["before", "within", "after"])
+def test_killed_while_replacing_a_copy_the_old_or_the_new_one_is_there(source, tmp_path, moment):
+    other = inria_short(tmp_path / "other.mat", small_set(seed=1))
+    digests = [load_dataset(path).digest() for path in (source, other)]
+    survivors = []
+    for step in itertools.count():
+        folder = prepared.prepare(NAME, source, overwrite=True)
+        with pytest.MonkeyPatch.context() as patched:
+            killer = Killer(patched, step, moment)
+            with contextlib.suppress(KilledError):
+                prepared.prepare(NAME, other, overwrite=True)
+        survivors.append(digests.index(load_dataset(NAME).digest()))
+        assert prepared.verify(folder) == []
+        prepared.prepare(NAME, source, overwrite=True)
+        assert not [p for p in everything(tmp_path / "cache") if "preparing" in p or "old" in p]
+        if not killer.dead:
+            break
+    assert len(survivors) >= 4
+    assert set(survivors) == {0, 1}
+
+
+def test_half_a_replaced_copy_never_comes_back(source):
+    folder = prepared.prepare(NAME, source)
+    old = shutil.copytree(folder, folder.with_name(f".old-{prepared.VERSION}"))
+    assert prepared.copies(NAME) == [folder]
+    assert not old.exists()
+    folder.rename(old)
+    assert prepared.copies(NAME) == [folder]
+    folder.rename(old)
+    with prepared._staging(folder.parents[2], NAME):  # put back by the next preparation as well
+        assert folder.exists()
+
+
+def test_without_file_locks_folders_are_not_opened(source, monkeypatch):
+    opened = os.open
+
+    def as_on_windows(path, *args, **kwargs):
+        if os.path.isdir(path) and kwargs.get("dir_fd") is None and "cache" in str(path):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, *args, **kwargs)
+
+    monkeypatch.setattr(prepared, "fcntl", None)
+    monkeypatch.setattr(shutil, "rmtree", lambda path, **options: subprocess.run(["rm", "-rf", path], check=True))
+    monkeypatch.setattr(os, "open", as_on_windows)
+    prepared.prepare(NAME, source)
+    assert load_dataset(NAME).digest() == load_dataset(source).digest()
+
+
 def test_a_killed_preparation_leaves_nothing_that_counts(source, tmp_path):
     arrays = small_set()
     for s in SIZES:
@@ -215,19 +411,24 @@ def test_loading_takes_no_memory_for_what_is_not_read(tmp_path, monkeypatch):
     arrays = {k: np.repeat(v, 20_000, axis=1) if "image" in k else v for k, v in small_set().items()}
     np.savez(tmp_path / "big.npz", **arrays)
     prepared.prepare(NAME, tmp_path / "big.npz")  # 35 MB
+    # Not ru_maxrss: it begins at the peak of this process, so that it need not grow.
     code = f"""
-import resource, sys
+import pathlib, sys
 from mrl_jax.data import load_dataset
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-load_dataset("{NAME}").digest()
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(after - before, "tensorflow_datasets" in sys.modules, "jax" in sys.modules)
+def peak():
+    status = pathlib.Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+before = peak()
+data = load_dataset("{NAME}")
+data.digest()
+loaded = peak()
+data.splits["train"].features["image"].max()
+print(loaded - before, peak() - loaded, "tensorflow_datasets" in sys.modules, "jax" in sys.modules)
 """
-    told = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=dict(os.environ)
-    )
-    grown, *imported = told.stdout.split()
+    told = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    grown, read, *imported = told.stdout.split()
     assert int(grown) < 8_000  # kB; imports of the reading code are in it
+    assert int(read) > 15_000  # the measure can tell: 19 MB are read here
     assert imported == ["False", "False"]
 
 

@@ -126,6 +126,94 @@ def test_hdf5_groups_text_and_numbers_are_read(tmp_path):
     assert_same(found["group/text"], ARRAYS["train_text"])
 
 
+def write_matlab_73(path, arrays, **packing):
+    with h5py.File(path, "w", userblock_size=512) as file:
+        for key, array in arrays.items():
+            data = file.create_dataset(key, data=array.T, **packing)
+            kind = {"float64": "double", "float32": "single"}.get(str(array.dtype), str(array.dtype))
+            data.attrs["MATLAB_class"] = np.bytes_(kind)
+    raw = bytearray(path.read_bytes())
+    raw[:128] = b"MATLAB 7.3 MAT-file".ljust(124) + b"\0\x02IM"
+    path.write_bytes(raw)
+    return path
+
+
+def wide_arrays():
+    rng = np.random.default_rng(0)
+    numbers = {f"x_{t}": (100 * rng.normal(size=(103, 7))).astype(t) for t in ("f8", "f4", "i8", "u2", "i1")}
+    numbers["x_f8"][5, 3:7] = 1e300, -1e300, np.nan, np.inf
+    return numbers
+
+
+@pytest.mark.parametrize("block", [1, 500, 1 << 24])
+@pytest.mark.parametrize("packing", [{}, {"chunks": (10, 3), "compression": "gzip"}])
+@pytest.mark.parametrize("matlab", [False, True])
+def test_matrices_are_narrowed_by_rows(tmp_path, monkeypatch, matlab, packing, block):
+    monkeypatch.setattr(hdf5, "_BLOCK", block)
+    given = wide_arrays()
+    if matlab:
+        if packing:
+            packing = {**packing, "chunks": (3, 10)}
+        path = write_matlab_73(tmp_path / "a.mat", given, **packing)
+    else:
+        path = tmp_path / "a.h5"
+        with h5py.File(path, "w") as file:
+            given |= {"big_endian": given["x_f8"].astype(">f8"), "half": given["x_f4"].astype("f2")}
+            for key, array in given.items():
+                file.create_dataset(key, data=array, **packing)
+    with open_arrays(path) as arrays:
+        for key, array in given.items():
+            narrow = readers.read_float32(arrays, key)
+            with np.errstate(over="ignore"):
+                assert_same(narrow, array.astype(np.float32))
+            assert narrow.flags.c_contiguous
+            np.testing.assert_array_equal(arrays[key], array)
+
+
+def test_what_is_no_matrix_of_real_numbers_is_never_narrowed(tmp_path):
+    for path in (fuzz.write_hdf5(tmp_path / "a.h5"), fuzz.write_mat73(tmp_path / "a.mat")):
+        with open_arrays(path) as arrays:
+            for key in [key for key in arrays if key not in fuzz.NEVER_READ]:
+                value = arrays[key]
+                matrix = value.ndim == 2 and value.dtype.kind in "fiu" and value.size and key != "spread"
+                assert_same(readers.read_float32(arrays, key), value.astype(np.float32) if matrix else value)
+            for key in set(fuzz.NEVER_READ) & set(arrays):
+                with pytest.raises(InputError):
+                    readers.read_float32(arrays, key)
+
+
+def test_other_formats_and_mappings_give_for_float32_what_they_hold(tmp_path):
+    with open_arrays(fuzz.write_npz(tmp_path / "a.npz")) as arrays:
+        for key in arrays:
+            assert_same(readers.read_float32(arrays, key), arrays[key])
+    assert readers.read_float32({"a": 3}, "a") == 3
+
+
+def test_narrowing_never_holds_the_wide_array(tmp_path):
+    wide = np.random.default_rng(0).random((4000, 1000))  # 32 MB
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["x"] = wide
+    for path in (tmp_path / "a.h5", write_matlab_73(tmp_path / "a.mat", {"x": wide})):
+        with open_arrays(path) as arrays:
+            tracemalloc.start()
+            arrays.read_float32("x")
+            narrow = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+        assert narrow < 16e6 + 1.1 * hdf5._BLOCK
+
+
+def test_damage_is_told_when_narrowing(tmp_path):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("x", data=np.random.default_rng(0).random((500, 500)), chunks=(50, 500), fletcher32=True)
+        at = file["x"].id.get_chunk_info(3).byte_offset
+    raw = bytearray(path.read_bytes())
+    raw[at + 9] ^= 1
+    path.write_bytes(raw)
+    with open_arrays(path) as arrays, pytest.raises(InputError, match="array 'x' is damaged"):
+        readers.read_float32(arrays, "x")
+
+
 def test_arrays_are_a_mapping_in_the_order_of_the_file(tmp_path):
     with open_arrays(fuzz.write_npz(tmp_path / "a.npz")) as arrays:
         assert list(arrays) == [*ARRAYS, "class_names"]

@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ import numpy as np
 from mrl_jax.cli import Parser, run_command
 from mrl_jax.data import SPLITS, Dataset, load_dataset, prepared
 from mrl_jax.data.cache import cache_folder
-from mrl_jax.data.catalog import CATALOG, HUB_REPOSITORY, FeatureSet
-from mrl_jax.errors import InputError
+from mrl_jax.data.catalog import CATALOG, EMOJI, HUB_REPOSITORY, FeatureSet
+from mrl_jax.errors import DatasetWarning, InputError
 
 __all__ = ["main"]
 
@@ -66,25 +67,27 @@ def _parser() -> argparse.ArgumentParser:
 
 def _list(args: argparse.Namespace) -> None:
     rows = [("name", "classes", "train / valid / test", "ready", "file")]
-    rows.append(("emoji", "9", "1,338 / 185 / 375", "yes", "comes with the package"))
+    rows.append(("emoji", str(EMOJI.classes), _sizes(EMOJI), "yes", "comes with the package"))
     for name, facts in CATALOG.items():
         ready = "; ".join(" ".join(p.parent.name.split("-")) for p in prepared.copies(name))
-        sizes = " / ".join(f"{facts.sizes[s]:,}" for s in SPLITS)
-        rows.append((name, str(facts.classes), sizes, ready or "no", facts.files[0].names))
+        rows.append((name, str(facts.classes), _sizes(facts), ready or "no", facts.files[0].names))
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     for row in rows:
         print("  ".join([*(cell.ljust(w) for cell, w in zip(row[:4], widths, strict=True)), row[4]]).rstrip())
     print(f"\nprepared sets lie in {cache_folder()}; python -m mrl_jax.data info NAME tells more")
 
 
+def _sizes(facts: FeatureSet) -> str:
+    return " / ".join(f"{facts.sizes[s]:,}" for s in SPLITS)
+
+
 def _info(args: argparse.Namespace) -> None:
-    facts = CATALOG.get(args.name)
-    if facts is None and args.name != "emoji" and args.data_path is None:
-        raise InputError(f"unknown data set {args.name!r}; choose from emoji, {', '.join(CATALOG)}, or add --data-path")
+    _check_info(args)
+    facts = EMOJI if args.name == "emoji" else CATALOG.get(args.name)
     data = None
     if args.data_path is not None:
         data = load_dataset(Path(args.data_path), args.modalities, set_name=args.name if facts else None)
-    elif facts is None or prepared.copies(args.name):
+    elif facts is EMOJI or args.modalities or prepared.copies(args.name):  # without a copy, told as an error
         data = load_dataset(args.name, args.modalities)
     told: dict[str, Any] = {"name": args.name}
     if facts is not None:
@@ -106,16 +109,39 @@ def _info(args: argparse.Namespace) -> None:
         print(f"verified: {told['verified']} arrays are as they were written")
 
 
+def _check_info(args: argparse.Namespace) -> None:
+    """Refuse what cannot be told, before anything is read or built."""
+    _check_path(args.data_path)
+    if args.data_path is not None and (args.verify or args.name == "emoji"):
+        what = "--verify compares the prepared copy" if args.verify else "emoji comes with the package"
+        raise InputError(f"{what}, and --data-path names another file; give one of the two")
+    if args.data_path is None and args.name not in ("emoji", *CATALOG):
+        raise InputError(f"unknown data set {args.name!r}; choose from emoji, {', '.join(CATALOG)}, or add --data-path")
+    if args.name == "emoji" and args.verify:
+        raise InputError(
+            "emoji comes with the package and has no prepared copy of this kind to verify; leave --verify out"
+        )
+
+
+def _check_path(path: str | None) -> None:
+    if path is not None and not path.strip():
+        raise InputError("--data-path is empty; give the path of a file or folder")
+
+
 def _verified(name: str) -> int:
     """Number of arrays of all prepared copies, after comparing their digests."""
     count = 0
     for folder in prepared.copies(name):
         if bad := prepared.verify(folder):
-            raise InputError(f"{folder} is damaged: {', '.join(bad)} changed; delete that folder and prepare it anew")
-        count += len(json.loads((folder / "prepared.json").read_text("utf-8"))["arrays"])
+            raise InputError(f"{folder} is damaged: {', '.join(bad)} changed; prepare {name} anew")
+        count += len(_index(folder)["arrays"])
     if count == 0:
         raise InputError(f"{name}: there is no prepared copy to verify; prepare it first")
     return count
+
+
+def _index(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "prepared.json").read_text("utf-8"))
 
 
 def _published(facts: FeatureSet) -> dict[str, Any]:
@@ -127,6 +153,7 @@ def _published(facts: FeatureSet) -> dict[str, Any]:
         "features": facts.features,
         "files": [{"names": f.names, "keys": f.keys, "note": f.note} for f in facts.files],
         "where": facts.published,
+        "in_paper": facts.in_paper,
     }
 
 
@@ -149,9 +176,10 @@ def _contents(data: Dataset) -> dict[str, Any]:
 
 
 def _print_facts(name: str, facts: FeatureSet) -> None:
-    sizes = " / ".join(f"{facts.sizes[s]:,}" for s in SPLITS)
-    print(f"{name}: {facts.title}, {facts.classes} classes, {sizes} instances (train / valid / test)")
+    print(f"{name}: {facts.title}, {facts.classes} classes, {_sizes(facts)} instances (train / valid / test)")
     print(facts.features)
+    if not facts.in_paper:
+        print("not in the paper; preset values are ours")
     for file in facts.files:
         print(f"file: {file.names}\n      keys: {file.keys}" + (f"\n      {file.note}" if file.note else ""))
     print(f"where: {facts.published}")
@@ -175,7 +203,10 @@ def _print_contents(data: Mapping[str, Any]) -> None:
 
 
 def _prepare(args: argparse.Namespace) -> None:
+    _check_path(args.data_path)
     if args.name == "emoji":
+        if args.data_path is not None or args.download or args.modalities or args.overwrite:
+            raise InputError("emoji comes with the package: there is nothing to read, fetch or choose; run it without")
         load_dataset("emoji")
         print("emoji: ready (it comes with the package)")
         return
@@ -188,7 +219,10 @@ def _prepare(args: argparse.Namespace) -> None:
         )
     source = args.data_path if args.data_path is not None else _download(args.name)
     folder = prepared.prepare(args.name, source, args.modalities, overwrite=args.overwrite, progress=True)
-    _print_contents(_contents(load_dataset(args.name, args.modalities)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DatasetWarning)  # reading the source told it
+        data = load_dataset(args.name, _index(folder)["modalities"])  # a smaller copy may be there, too
+    _print_contents(_contents(data))
     print(f"\nprepared in {folder}\nnow: python -m mrl_jax.train {args.name}")
 
 

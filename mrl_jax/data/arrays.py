@@ -8,6 +8,7 @@ import numpy as np
 
 from mrl_jax.data.dataset import SPLITS, Dataset, Split
 from mrl_jax.data.labels import RawLabels, normalize_labels
+from mrl_jax.data.readers import read_float32
 from mrl_jax.errors import InputError, listed
 
 __all__ = ["LAYOUT", "Renamed", "dataset_from_arrays", "own_modalities"]
@@ -33,7 +34,16 @@ class Renamed(Mapping[str, Any]):
         return self._keys[key]
 
     def __getitem__(self, key: str) -> Any:
-        value = self._arrays[self._keys[key]]
+        return self._part(key, self._arrays[self._keys[key]])
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._keys  # the one of `Mapping` would read the whole array to tell
+
+    def read_float32(self, key: str) -> Any:
+        """As `readers.read_float32`."""
+        return self._part(key, read_float32(self._arrays, self._keys[key]))
+
+    def _part(self, key: str, value: Any) -> Any:
         if key not in self._rows:
             return value
         value = np.asarray(value)
@@ -150,7 +160,7 @@ def _check_masks(arrays: Mapping[str, Any], source: str) -> None:
 
 
 def _features(arrays: Mapping[str, Any], key: str, mask: np.ndarray | None, source: str) -> np.ndarray:
-    x = _get(arrays, key, source)
+    x = np.asarray(read_float32(arrays, key)) if key in arrays else _get(arrays, key, source)
     if x.ndim != 2 or x.dtype.kind not in "fiub":
         raise InputError(f"{source}: {key} is {x.dtype} {list(x.shape)}; features must be numbers [instances, columns]")
     if 0 in x.shape:

@@ -4,11 +4,11 @@ Light: no data library is imported.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from mrl_jax.data.dataset import SPLITS, Dataset
 
-__all__ = ["CATALOG", "HUB_REPOSITORY", "FeatureSet", "KnownFile", "deviations"]
+__all__ = ["CATALOG", "EMOJI", "HUB_REPOSITORY", "FeatureSet", "KnownFile", "deviations"]
 
 HUB_REPOSITORY = "xinxin713/hashing-benchmark-datasets"
 """Data set on the Hugging Face hub that holds four of the sets, with a SHA256SUMS file."""
@@ -44,7 +44,6 @@ class FeatureSet:
         hub_file: the set's archive in `HUB_REPOSITORY`, or None.
         class_names: in the order of the labels; empty where no source tells the order.
         in_paper: whether Hu et al. (2021) report it, so that sizes and preset are theirs.
-        modalities: the views that the files hold, in the order of tables.
     """
 
     title: str
@@ -57,7 +56,6 @@ class FeatureSet:
     hub_file: str | None = None
     class_names: tuple[str, ...] = ()
     in_paper: bool = True
-    modalities: tuple[str, ...] = field(default=("image", "text"))
 
 
 def _sizes(train: int, valid: int, test: int) -> dict[str, int]:
@@ -141,7 +139,6 @@ CATALOG: dict[str, FeatureSet] = {
         ),
         published=f"{_ON_HUB} (data/xmedianet.zip)",
         hub_file="data/xmedianet.zip",
-        modalities=("image", "text", "audio", "3d", "video"),
     ),
     "xmedia": FeatureSet(
         title="XMedia",
@@ -178,6 +175,18 @@ CATALOG: dict[str, FeatureSet] = {
     ),
 }
 """Name of a set, which is also its preset -> what it should hold."""
+
+EMOJI = FeatureSet(
+    title="Emoji",
+    classes=9,
+    sizes=_sizes(1338, 185, 375),
+    dims={"image": 784, "text": 512},
+    features="image: picture, 784-d; text and text_LANGUAGE: counts of name parts, 512-d",
+    files=(),
+    published="comes with the package; the first use makes the features",
+    in_paper=False,
+)
+"""The embedded set, which needs no file."""
 
 
 def deviations(facts: FeatureSet, data: Dataset) -> list[str]:

@@ -22,6 +22,7 @@ __all__ = ["open_hdf5", "probe"]
 
 _NO_LINK = "is a link, and links are not followed; copy the data into the file"
 _LARGE = 1 << 20  # bytes
+_BLOCK = 1 << 24  # bytes read at once where numbers are narrowed
 _CLASSES = ("double", "single", "logical", "char", *(f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32, 64)))
 _FILTERS = {1, 2, 3, 4, 32000}  # deflate, shuffle, checksum, szip, lzf: the ones that h5py brings
 
@@ -34,6 +35,31 @@ class _Hdf5:
     size: int
     matlab: bool
     probing: bool = False
+
+
+@dataclass(frozen=True)
+class _Item:
+    """How to read what lies at a key or behind a reference of a file."""
+
+    source: _Hdf5
+    at: Any
+
+    def __call__(self) -> np.ndarray:
+        return self._read(narrow=False)
+
+    def float32(self) -> np.ndarray:
+        """A matrix of real numbers as float32, never held in a wider type; everything else as it is."""
+        return self._read(narrow=True)
+
+    def _read(self, narrow: bool) -> np.ndarray:
+        import h5py
+
+        item = self.source.file[self.at]
+        if self.source.matlab:
+            return _matlab_value(self.source, item, narrow)
+        if not isinstance(item, h5py.Dataset):
+            raise RefusedError("is no array; save datasets of numbers or text")
+        return _plain(self.source, item, narrow)
 
 
 def open_hdf5(path: Path, file: BinaryIO, size: int, stack: contextlib.ExitStack) -> dict[str, Read]:
@@ -112,7 +138,7 @@ def _list_group(source: _Hdf5, group: Any, prefix: str, reads: dict[str, Read], 
         elif source.matlab and _attribute(item, "MATLAB_class") == "cell":
             reads |= _list_cells(source, item, key)
         else:
-            reads[key] = partial(_read_item, source, key)
+            reads[key] = _Item(source, key)
 
 
 def _list_cells(source: _Hdf5, item: Any, key: str) -> Mapping[str, Read]:
@@ -123,7 +149,7 @@ def _list_cells(source: _Hdf5, item: Any, key: str) -> Mapping[str, Read]:
     references = _references(source, item)
     if _attribute(source.file[references[0]], "MATLAB_class") == "char":
         return {key: partial(_read_cell_strings, source, key)}
-    return {f"{key}[{i}]": partial(_read_cell, source, reference) for i, reference in enumerate(references)}
+    return {f"{key}[{i}]": _Item(source, reference) for i, reference in enumerate(references)}
 
 
 def _attribute(item: Any, name: str) -> Any:
@@ -147,34 +173,21 @@ def _references(source: _Hdf5, item: Any) -> np.ndarray:
     return np.ravel(_stored(source, item))
 
 
-def _read_cell(source: _Hdf5, reference: Any) -> np.ndarray:
-    return _matlab_value(source, source.file[reference])
-
-
 def _read_cell_strings(source: _Hdf5, key: str) -> np.ndarray:
     references = _references(source, source.file[key])
     texts = [one_text(_matlab_value(source, source.file[r]), i) for i, r in enumerate(references)]
     return text_array(texts, source.size)
 
 
-def _read_item(source: _Hdf5, key: str) -> np.ndarray:
-    import h5py
-
-    item = source.file[key]
-    if source.matlab:
-        return _matlab_value(source, item)
-    if not isinstance(item, h5py.Dataset):
-        raise RefusedError("is no array; save datasets of numbers or text")
-    return _plain(source, item)
-
-
-def _plain(source: _Hdf5, item: Any) -> np.ndarray:
-    """A dataset as it is, text as str."""
+def _plain(source: _Hdf5, item: Any, narrow: bool) -> np.ndarray:
+    """A dataset as it is, text as str; narrow: matrices of other numbers as float32."""
     import h5py
 
     text = h5py.check_string_dtype(item.dtype)
     if text is None and (item.dtype.kind not in "biufc" or item.dtype.subdtype is not None):
         raise RefusedError(f"is of type {item.dtype}; save arrays of numbers or text")
+    if narrow and _is_matrix(item) and item.dtype != np.float32:
+        return _as_float32(source, item, transposed=False)
     array = _stored(source, item)
     if text is None:
         return array
@@ -189,6 +202,34 @@ def _plain(source: _Hdf5, item: Any) -> np.ndarray:
 
 def _stored(source: _Hdf5, item: Any) -> np.ndarray:
     """The whole of a dataset, once what it claims agrees with what is stored."""
+    _check_stored(item)
+    if source.probing and item.dtype.kind in "biufc" and math.prod(item.shape) * item.dtype.itemsize > _LARGE:
+        return np.broadcast_to(np.zeros((), item.dtype), item.shape)
+    return np.asarray(item[()])
+
+
+def _is_matrix(item: Any) -> bool:
+    return item.dtype.kind in "fiu" and item.shape is not None and len(item.shape) == 2
+
+
+def _as_float32(source: _Hdf5, item: Any, transposed: bool) -> np.ndarray:
+    """A matrix as float32 (inf beyond its range), read in blocks so that wider numbers take no memory."""
+    if source.probing:
+        return _stored(source, item)
+    _check_stored(item)
+    array = np.empty(item.shape[::-1] if transposed else item.shape, np.float32)
+    rows = max(1, _BLOCK // max(1, item.dtype.itemsize * item.shape[1]))
+    if item.chunks:
+        rows = -(-rows // item.chunks[0]) * item.chunks[0]  # so that no chunk is unpacked twice
+    target = array.T if transposed else array
+    with np.errstate(over="ignore"):
+        for start in range(0, len(target), rows):
+            target[start : start + rows] = item[start : start + rows]
+    return array
+
+
+def _check_stored(item: Any) -> None:
+    """Check that what a dataset claims agrees with what is stored."""
     import h5py
 
     plan, shape = item.id.get_create_plist(), item.shape
@@ -215,17 +256,13 @@ def _stored(source: _Hdf5, item: Any) -> np.ndarray:
         chunks = math.prod(-(-n // c) for n, c in zip(shape, chunk, strict=True))
         if item.id.get_num_chunks() != chunks:
             raise DamagedError(f"only {item.id.get_num_chunks()} of {chunks} chunks were ever written")
-    if item.dtype.kind in "biufc" and item.dtype.names is None:
-        # Any type can be described bit by bit; converting from odd ones is where the library crashes.
-        if not item.id.get_type().equal(h5py.h5t.py_create(item.dtype, logical=True)):
-            raise RefusedError(f"is of an unusual type like {item.dtype}; save it as such")
-        if source.probing and needed > _LARGE:
-            return np.broadcast_to(np.zeros((), item.dtype), shape)
-    return np.asarray(item[()])
+    # Any type can be described bit by bit; converting from odd ones is where the library crashes.
+    if item.dtype.kind in "biufc" and not item.id.get_type().equal(h5py.h5t.py_create(item.dtype, logical=True)):
+        raise RefusedError(f"is of an unusual type like {item.dtype}; save it as such")
 
 
-def _matlab_value(source: _Hdf5, item: Any) -> np.ndarray:
-    """A variable or cell of version 7.3, in the shape and type that MATLAB shows."""
+def _matlab_value(source: _Hdf5, item: Any, narrow: bool = False) -> np.ndarray:
+    """A variable or cell of version 7.3, in the shape and type that MATLAB shows; narrow: matrices as float32."""
     import h5py
 
     cls = _attribute(item, "MATLAB_class")
@@ -236,8 +273,11 @@ def _matlab_value(source: _Hdf5, item: Any) -> np.ndarray:
         return _sparse(source, item, np.dtype(dtype))
     if not isinstance(item, h5py.Dataset):
         raise RefusedError(NO_ARRAY)
+    empty = _attribute(item, "MATLAB_empty") is not None
+    if narrow and not empty and cls != "char" and _is_matrix(item) and item.dtype == dtype:
+        return _as_float32(source, item, transposed=True)
     raw = _stored(source, item)
-    if _attribute(item, "MATLAB_empty") is not None:
+    if empty:
         shape = tuple(int(n) for n in np.ravel(raw))
         if math.prod(shape) or len(shape) > 32 or min(shape, default=0) < 0:
             raise DamagedError(f"an empty array of shape {shape}")

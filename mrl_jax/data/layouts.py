@@ -302,6 +302,9 @@ class _Parts(Mapping[str, Any]):
             raise InputError(f"{key}.mat must hold one array; found: {listed(arrays)}")
         return arrays[next(iter(arrays))]
 
+    def __contains__(self, key: object) -> bool:
+        return key in self._files
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._files)
 
@@ -341,6 +344,9 @@ class _WithLists(Mapping[str, Any]):
         if key == "categories.list":
             return np.array([line for line in _lines(self._lists[key]) if line])
         return _read_list(self._lists[key.removesuffix(":ids")], ids=key.endswith(":ids"))
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._keys
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._keys)

@@ -31,6 +31,7 @@ __all__ = [
     "check_claim",
     "check_memory",
     "open_arrays",
+    "read_float32",
     "refuse",
     "text_array",
     "told",
@@ -71,6 +72,21 @@ class LazyArrays(Mapping[str, np.ndarray]):
         with told(self._path, f" array {key!r}"):
             return read()
 
+    def read_float32(self, key: str) -> np.ndarray:
+        """Read one array for use as float32.
+
+        Returns:
+            A matrix of real numbers in HDF5 or MATLAB 7.3 as float32 in C order, inf beyond its range, without ever
+            taking the memory of its wider type; everything else just as `self[key]`.
+
+        Raises:
+            KeyError: no such array.
+            InputError: it is damaged, or of a kind that is never read.
+        """
+        read = self._reads[key]
+        with told(self._path, f" array {key!r}"):
+            return getattr(read, "float32", read)()
+
     def __contains__(self, key: object) -> bool:
         return key in self._reads
 
@@ -79,6 +95,12 @@ class LazyArrays(Mapping[str, np.ndarray]):
 
     def __len__(self) -> int:
         return len(self._reads)
+
+
+def read_float32(arrays: Mapping[str, Any], key: str) -> Any:
+    """An array for use as float32: by the mapping's own `read_float32` if it has one, such as `LazyArrays`'."""
+    read = getattr(arrays, "read_float32", None)
+    return arrays[key] if read is None else read(key)
 
 
 @contextlib.contextmanager
