@@ -25,7 +25,7 @@ from jax.typing import ArrayLike
 from mrl_jax.errors import InputError
 
 __all__ = [
-    "NOISE_KINDS", "NOISE_PROTOCOLS", "NOISE_SCOPES", "NoiseSpec", "NoisyLabels", "inject_noise",
+    "NOISE_KINDS", "NOISE_PROTOCOLS", "NOISE_SCOPES", "NoiseSource", "NoiseSpec", "NoisyLabels", "inject_noise",
     "transition_matrix",
 ]  # fmt: skip
 
@@ -58,9 +58,9 @@ class NoiseSpec:
             - "cyclic": y + 1 mod K (RFCMH).
             - "nearest-class": the class whose mean feature is nearest to that of y.
             - "matrix": drawn from row y of `matrix`; with rate 1 the matrix is the whole transition.
-            - "instance-dependent": the nearest other class of that sample, and samples near the boundary are selected
-              first: Gumbel top-k (Kool et al., ICML 2019) with log-weights -margin. In the spirit of
-              polynomial-margin-diminishing noise (Zhang et al., ICLR 2021).
+            - "instance-dependent": the nearest other class of that sample; samples near the boundary of their class, on
+              either side, are selected first: Gumbel top-k (Kool et al., ICML 2019) with log-weights -|margin|. In the
+              spirit of polynomial-margin-diminishing noise (Zhang et al., ICLR 2021).
             - "pair-mismatch": its label stays, but in every modality except the first the selected samples change
               places, none keeping its own (noisy correspondence, Huang et al., NeurIPS 2021).
         scope: "modality" draws for each modality on its own (the paper); "instance" selects the same instances in all
@@ -109,10 +109,28 @@ class NoisyLabels(NamedTuple):
     partners: Array
 
 
+class NoiseSource(NamedTuple):
+    """Samples whose class maps and means other noise takes over: their key, and what `inject_noise` was given."""
+
+    key: Array
+    labels: Any
+    features: Any
+    mask: Any = None
+
+
 def inject_noise(
-    labels: ArrayLike, spec: NoiseSpec, key: Array, num_classes: int, *, features: Any = None, mask: Any = None
+    labels: ArrayLike,
+    spec: NoiseSpec,
+    key: Array,
+    num_classes: int,
+    *,
+    features: Any = None,
+    mask: Any = None,
+    like: NoiseSource | None = None,
 ) -> NoisyLabels:
     """Corrupt the labels (or the pairing) of exactly round(rate * N) samples of each modality.
+
+    With kind "pair-mismatch" the first modality keeps its places, and the others move.
 
     The same arguments give the same draw, compiled or not, on every device; only "instance-dependent" ranks samples by
     float32 scores, whose ties another device may break otherwise. K is an argument and never guessed from the labels,
@@ -128,6 +146,8 @@ def inject_noise(
         mask: True where a sample is present, bool [M, N]. Rates and shares then count present samples only, and missing
             ones keep their label; scope "instance" selects from the instances present in any modality, and changes
             those samples of them that are present. (A sample that pair-mismatch could only swap with itself stays.)
+        like: samples whose noise this is to resemble: class maps and class means are theirs. Noise on validation labels
+            is then the one of the training labels, and not another confusion of classes.
 
     Raises:
         ValueError: labels that are not integers [M, N].
@@ -146,7 +166,7 @@ def inject_noise(
     shared = spec.scope == "instance"
     pool = np.broadcast_to(present.any(axis=0), present.shape) if shared else present
     _check_plan(spec, num_classes, pool)
-    targets, log_weights = _targets(spec, labels, num_classes, features, present, key)
+    targets, log_weights = _targets(spec, labels, num_classes, features, present, key, like)
 
     keys = [key] * m if shared else list(jax.random.split(key, m))
     given, selected, partners = list(clean), [], [jnp.arange(n, dtype=jnp.int32)] * m
@@ -272,45 +292,72 @@ def _asymmetric_map(key: Array, num_classes: int) -> Array:
 
 
 def _targets(
-    spec: NoiseSpec, labels: Any, num_classes: int, features: Any, present: np.ndarray, key: Array | None
+    spec: NoiseSpec,
+    labels: Any,
+    num_classes: int,
+    features: Any,
+    present: np.ndarray,
+    key: Array | None,
+    like: NoiseSource | None = None,
 ) -> tuple[Array | None, np.ndarray | None]:
     """Where labels flip to, [M, K] per class or [M, N] per sample, and log-weights float32 [M, N] of the selection."""
-    m, n = present.shape
     if spec.kind == "asymmetric" and key is not None:
-        return jnp.broadcast_to(_asymmetric_map(key, num_classes), (m, num_classes)), None
+        of = key if like is None else like.key
+        return jnp.broadcast_to(_asymmetric_map(of, num_classes), (len(present), num_classes)), None
     if spec.kind not in _FEATURE_KINDS:
         return None, None
-    y, x = _concrete(spec, labels, features, present, num_classes)
     per_class = spec.kind == "nearest-class"
+    source = None
+    if like is not None:
+        mask = _checked_mask(like.mask, *np.shape(like.labels))
+        y, x = _concrete(spec, like.labels, like.features, mask, num_classes)
+        source = [(x[i][mask[i]], y[i][mask[i]]) for i in range(len(mask))]
+    if like is None or not per_class:
+        y, x = _concrete(spec, labels, features, present, num_classes)
+    else:  # where a class goes does not depend on the samples that go there
+        present = mask
+    m, n = present.shape
     own = np.broadcast_to(np.arange(num_classes), (m, num_classes)) if per_class else y
     distances, margins = np.empty((*own.shape, num_classes)), np.zeros((m, n))
     for i in range(m):  # one modality at a time: float64 copies of features are large
-        distances[i], margins[i] = _geometry(x[i], y[i], present[i], num_classes, per_class)
+        distances[i], margins[i] = _geometry(
+            x[i], y[i], present[i], num_classes, per_class, None if source is None else source[i]
+        )
     if spec.scope == "instance":  # averages over the modalities that know a distance
         known = ~np.isnan(distances)
         total = np.where(known, distances, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
         distances = np.broadcast_to(np.where(known.any(axis=0), total, np.nan), distances.shape)
         margins = np.broadcast_to(margins.sum(axis=0) / np.maximum(present.sum(axis=0), 1), margins.shape)
     targets = np.stack([_nearest_other(d, o) for d, o in zip(distances, own, strict=True)])
-    return jnp.asarray(targets, jnp.int32), None if per_class else -margins.astype(np.float32)
+    return jnp.asarray(targets, jnp.int32), None if per_class else -np.abs(margins).astype(np.float32)
 
 
 def _geometry(
-    x: np.ndarray, y: np.ndarray, present: np.ndarray, num_classes: int, per_class: bool
+    x: np.ndarray,
+    y: np.ndarray,
+    present: np.ndarray,
+    num_classes: int,
+    per_class: bool,
+    source: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Distances to the class means, NaN where there is no such class or sample, and margins [N].
 
     They are those of the means themselves [K, K], divided by their average off the diagonal, or those of the samples
-    [N, K], divided like the margins by the standard deviation of the margins.
+    [N, K], divided like the margins by the standard deviation of the margins. Means and the standardisation of the
+    columns come from the samples `source`, features and labels; without it from these.
     """
     z, own = np.array(x[present], np.float64), y[present]
-    center = z.sum(axis=0) / max(len(z), 1)
-    z -= center
-    scale = np.sqrt(np.einsum("nd,nd->d", z, z) / max(len(z), 1))
-    z /= np.where(scale > 1e-9 * np.abs(center), scale, 1.0)  # a constant column tells nothing: never divide by 0
-    one_hot = own[:, None] == np.arange(num_classes)
+    base, classes = (z, own) if source is None else (np.array(source[0], np.float64), source[1])
+    center = base.sum(axis=0) / max(len(base), 1)
+    for part in (z,) if base is z else (z, base):
+        part -= center
+    scale = np.sqrt(np.einsum("nd,nd->d", base, base) / max(len(base), 1))
+    scale = np.where(scale > 1e-9 * np.abs(center), scale, 1.0)  # a constant column tells nothing: never divide by 0
+    for part in (z,) if base is z else (z, base):
+        part /= scale
+    one_hot = classes[:, None] == np.arange(num_classes)
     counts = one_hot.sum(axis=0)
-    means = one_hot.T.astype(np.float64) @ z / np.maximum(counts, 1)[:, None]
+    means = one_hot.T.astype(np.float64) @ base / np.maximum(counts, 1)[:, None]
     rows = np.flatnonzero(counts > 0 if per_class else present)
     points, own = (means[rows], rows) if per_class else (z, own)
     out, margins = np.full((num_classes if per_class else len(present), num_classes), np.nan), np.zeros(len(present))

@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from mrl_jax.data.readers import open_arrays
 from mrl_jax.errors import InputError
 from mrl_jax.noise import NoiseSpec, NoisyLabels
 
@@ -30,7 +30,8 @@ __all__ = ["noise_record", "read_noise_file", "read_transition_matrix"]
 
 _KEYS = ("noisy_label", "noisy_labels", "noise_label", "noise_labels")
 _FORMATS = {".json": "JSON", ".mat": "MATLAB", ".h5": "HDF5", ".hdf5": "HDF5", ".npy": "NumPy", ".npz": "NumPy"}
-_LIMIT = 10**9  # bytes of a file, and of one array in it
+_LIMIT = 1 << 28  # bytes of a file
+_BYTES_PER_LABEL = 256  # in JSON, with all that noise.json holds besides
 _SLACK = 0.05  # a rate in a file's name may be rounded, or leave out a few samples
 
 
@@ -113,8 +114,8 @@ def read_noise_file(
     """
     path, clean = Path(path), np.asarray(clean, np.int32)
     present = np.ones(clean.shape, bool) if mask is None else np.asarray(mask, bool)
-    described: dict[str, Any] = {"source": path.name, "sha256": hashlib.sha256(_bytes(path)).hexdigest()}
-    content = _load(path, (*_KEYS, *modalities))
+    content = _load(path, (*_KEYS, *modalities), clean.size)
+    described: dict[str, Any] = {"source": path.name, "sha256": hashlib.sha256(_bytes(path, _LIMIT)).hexdigest()}
     partners = np.broadcast_to(np.arange(clean.shape[1], dtype=np.int32), clean.shape)
     if isinstance(content, Mapping) and "labels_sha256" in content:
         labels, partners, nominal = _own_record(path, content, clean, modalities)
@@ -153,13 +154,13 @@ def read_transition_matrix(path: str | os.PathLike[str], num_classes: int) -> tu
     path = Path(path)
     if path.suffix.lower() in (".csv", ".txt"):
         try:
-            lines = _bytes(path).decode("utf-8-sig").splitlines()
+            lines = _bytes(path, _LIMIT).decode("utf-8-sig").splitlines()
             rows = [re.sub("[,;]", " ", line).split() for line in lines if line.strip() and line.lstrip()[0] != "#"]
             content: Any = [[float(cell) for cell in row] for row in rows]
         except ValueError as error:
             raise _damaged(path, error) from None
     elif path.suffix.lower() in (".npy", ".npz", ".json"):
-        content = _load(path, None)
+        content = _load(path, None, num_classes**2 + _LIMIT // _BYTES_PER_LABEL)
     else:
         raise InputError(f"transition matrix {str(path)!r}: give a .npy, .npz, .csv, .txt or .json file")
     if isinstance(content, Mapping):
@@ -180,84 +181,41 @@ def read_transition_matrix(path: str | os.PathLike[str], num_classes: int) -> tu
     return matrix
 
 
-def _bytes(path: Path) -> bytes:
+def _bytes(path: Path, limit: int) -> bytes:
     try:
-        if path.stat().st_size > _LIMIT:
-            raise InputError(f"{str(path)!r} has over 1 GB; labels take far less: is it another file?")
+        if not path.exists() or not path.is_file():  # a device or a pipe may give bytes for ever
+            what = "is no file" if path.exists() else "does not exist"
+            raise InputError(f"{str(path)!r} cannot be read (it {what}); give the path of a file")
+        if path.stat().st_size > limit:
+            raise InputError(f"{str(path)!r} has over {limit >> 20:,} MiB; labels take far less: is it another file?")
         return path.read_bytes()
     except OSError as error:
         raise InputError(f"{str(path)!r} cannot be read ({error.strerror}); give the path of a file") from None
 
 
 def _damaged(path: Path, error: Exception) -> InputError:
-    reason = "it holds pickled objects" if "pickle" in str(error) else (str(error) or repr(error)).splitlines()[0]
+    pickled = "pickle" in str(error) or "Python objects" in str(error)
+    reason = "it holds pickled objects" if pickled else (str(error) or repr(error)).splitlines()[0]
     return InputError(f"{str(path)!r} cannot be read ({reason}); it is damaged or of another kind: write it anew")
 
 
-def _load(path: Path, names: Sequence[str] | None) -> Any:
-    """The content of a file: a list, an array, or a mapping of arrays; of containers only `names`, if given."""
-    read = {".json": _read_json, ".mat": _read_mat, ".npy": _read_numpy, ".npz": _read_numpy}
-    read |= dict.fromkeys((".h5", ".hdf5"), _read_hdf5)
+def _load(path: Path, names: Sequence[str] | None, labels: int) -> Any:
+    """The content of a file for so many labels: a list, an array, or a mapping of arrays, only `names` if given."""
     suffix = path.suffix.lower()
-    if suffix not in read:
+    if suffix not in _FORMATS:
         hint = "; pickles are not read, since loading one runs code" if suffix in (".pkl", ".pickle", ".pt") else ""
         raise InputError(f"noise file {str(path)!r}: give one of {', '.join(_FORMATS)}{hint}")
-    _bytes(path)
+    content = _bytes(path, _BYTES_PER_LABEL * labels + (1 << 20) if suffix == ".json" else _LIMIT)
     try:
-        return read[suffix](path, names)
-    except InputError:
-        raise
-    except ImportError as error:
-        raise InputError(f"{str(path)!r}: {error.name} is not installed, which reads {suffix}; install it") from None
-    except Exception as error:  # the readers raise a dozen types for damaged files
+        if suffix == ".json":
+            return json.loads(content.decode("utf-8-sig"))
+        if suffix == ".npy":  # a memory map is held against the size of the file
+            return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    except Exception as error:  # damaged files raise a dozen types
         raise _damaged(path, error) from None
-
-
-def _read_json(path: Path, _: Sequence[str] | None) -> Any:
-    return json.loads(path.read_text("utf-8-sig"))
-
-
-def _read_numpy(path: Path, names: Sequence[str] | None) -> Any:
-    if path.suffix.lower() == ".npy":
-        return np.load(path, allow_pickle=False)
-    with zipfile.ZipFile(path) as archive:
-        for member in archive.infolist():
-            _check_size(path, member.filename, member.file_size)
-    with np.load(path, allow_pickle=False) as file:
-        wanted = [k for k in file.files if names is None or k in names]
-        return {k: file[k] for k in wanted or (file.files if len(file.files) == 1 else [])}
-
-
-def _read_mat(path: Path, names: Sequence[str] | None) -> dict[str, Any]:
-    import h5py
-    import scipy.io
-
-    if h5py.is_hdf5(path):  # MATLAB 7.3
-        return _read_hdf5(path, names)
-    held = [(name, shape) for name, shape, _ in scipy.io.whosmat(path) if names is None or name in names]
-    for name, shape in held:
-        _check_size(path, name, 8 * int(np.prod(shape, dtype=object)))
-    if not held:
-        return {}
-    found = scipy.io.loadmat(path, variable_names=[name for name, _ in held])
-    return {k: v.toarray() if hasattr(v, "toarray") else v for k, v in found.items() if not k.startswith("__")}
-
-
-def _read_hdf5(path: Path, names: Sequence[str] | None) -> dict[str, Any]:
-    import h5py
-
-    with h5py.File(path, "r") as file:
-        held = {k: file[k] for k in file if names is None or k in names}
-        for name, value in held.items():
-            if not isinstance(value, h5py.Dataset):
-                raise InputError(f"{str(path)!r}: {name!r} is a group; labels must be an array")
-            _check_size(path, name, 8 * value.size)
-        return {k: v[()] for k, v in held.items()}
-
-
-def _check_size(path: Path, name: str, size: int) -> None:
-    if size > _LIMIT:
-        raise InputError(f"{str(path)!r}: {name!r} takes over 1 GB; labels take far less: is it another array?")
+    with open_arrays(path) as arrays:
+        wanted = [key for key in arrays if names is None or key in names]
+        return {key: arrays[key] for key in wanted or (list(arrays) if len(arrays) == 1 else [])}
 
 
 def _own_record(

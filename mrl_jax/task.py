@@ -22,7 +22,7 @@ from mrl_jax.data.preprocess import apply_preprocess, fit_preprocess, kinds_for
 from mrl_jax.data.stream import BatchStream, HostData
 from mrl_jax.errors import InputError
 from mrl_jax.eval import score
-from mrl_jax.noise import NoiseSpec, NoisyLabels, inject_noise
+from mrl_jax.noise import NoiseSource, NoiseSpec, NoisyLabels, inject_noise
 from mrl_jax.noise_file import noise_record, read_noise_file, read_transition_matrix
 from mrl_jax.run import describe, embed_from_host, embed_rows, recipe_of, template
 from mrl_jax.train_step import (
@@ -223,8 +223,15 @@ def _validation_labels(
     clean = np.stack([padded(split.labels[m]) for m in modalities])
     mask = np.stack([padded(split.present(m)) for m in modalities])
     features = [padded(split.features[m]) for m in modalities]
-    key = jax.random.fold_in(_stream_key(config, _NOISE), _VALIDATION)
-    noisy = inject_noise(clean, spec, key, dataset.num_classes, features=features, mask=mask)
+    train = dataset.splits["train"]
+    like = NoiseSource(
+        _stream_key(config, _NOISE),
+        np.stack([train.labels[m] for m in modalities]),
+        [train.features[m] for m in modalities],
+        _mask(train, modalities),
+    )
+    key = jax.random.fold_in(like.key, _VALIDATION)
+    noisy = inject_noise(clean, spec, key, dataset.num_classes, features=features, mask=mask, like=like)
     record = noise_record(spec, noisy, config.seed, modalities, dataset.class_names, mask, key)
     given = np.asarray(noisy.labels)
     return {m: given[i, mask[i]] for i, m in enumerate(modalities)}, record

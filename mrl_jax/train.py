@@ -90,10 +90,10 @@ def train(
         RunFolder.refuse_occupied(workdir)  # before any work
     recorded = None
     if resume and workdir is not None:
-        folder = RunFolder.open(workdir)
+        where = RunFolder.open(workdir).path
         if data is None and config.data_path is None and config.preset == "custom":
-            raise InputError(f"{folder.path}: this run was trained on arrays in memory; pass them: train(…, data=…)")
-        recorded = Path(workdir) / "noise.json"
+            raise InputError(f"{where}: this run was trained on arrays in memory; pass them: train(…, data=…)")
+        recorded = where / "noise.json"
     task = prepare_task(config, data, recorded if recorded is not None and recorded.exists() else None)
     folder = _open_folder(task, workdir, resume)
     if folder is None:

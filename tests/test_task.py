@@ -192,3 +192,12 @@ def test_missing_samples_do_not_touch_the_fit_or_the_noise_of_the_rest():
     np.testing.assert_array_equal(np.asarray(task.train.mask)[0], present)
     mean = arrays["train_sound"][present].mean(axis=0, dtype=np.float64)
     np.testing.assert_allclose(task.preprocess["sound"]["mean"], mean, rtol=1e-6)
+
+
+def test_noisy_validation_confuses_the_classes_as_training_does():
+    config = toy_config(noise_rate=1.0, noise_kind="asymmetric", noisy_validation=True)
+    noise = prepare_task(config, toy_arrays()).noise
+    train = set(zip(CLEAN.tolist(), noise["labels"]["touch"], strict=True))
+    valid = set(zip(toy_arrays()["valid_labels"].tolist(), noise["validation"]["labels"]["sound"], strict=True))
+    assert train == valid
+    assert any(a != b for a, b in train)
