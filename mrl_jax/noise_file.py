@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ import numpy as np
 from jax import Array
 
 from mrl_jax.data.readers import open_arrays
-from mrl_jax.errors import InputError
+from mrl_jax.errors import DatasetWarning, InputError
 from mrl_jax.noise import NoiseSpec, NoisyLabels
 
 __all__ = ["noise_record", "read_noise_file", "read_transition_matrix"]
@@ -103,7 +104,8 @@ def read_noise_file(
     Returns:
         The labels, like those of `inject_noise`, except that `selected` is True where a label is wrong or a sample was
         moved (files do not tell which redraws hit the true class); and a JSON-ready description: "source" (the file's
-        name), "sha256" of the file, "format", "numbering" (0 or 1), "shared" (one label for all modalities),
+        name), "sha256" of the file, "format", "numbering" (0 or 1), "shared" (one label for all modalities), "no_class"
+        (how many labels were K and were drawn anew, see `_as_meant`; only if there are such),
         "agreement" {modality: share of labels equal to the clean ones}, "nominal" (the spec that the file or its name
         records, or None), and "note" if the agreement is no better than chance.
 
@@ -124,6 +126,9 @@ def read_noise_file(
     else:
         labels, is_one_hot, shared = _foreign(path, content, clean.shape, modalities, num_classes)
         base = 0 if is_one_hot else _numbering(labels, clean, num_classes, present)
+        if base == 0 and (beyond := (labels == num_classes) & present).any():
+            labels = _as_meant(path, labels, beyond, num_classes, described["sha256"])
+            described["no_class"] = int(beyond.sum())
         _check_classes(path, labels, base, num_classes, present, modalities)
         labels = labels - base
         described |= {"format": _FORMATS[path.suffix.lower()], "numbering": base, "shared": shared}
@@ -330,6 +335,23 @@ def _numbering(labels: np.ndarray, clean: np.ndarray, num_classes: int, present:
     return int(agree[1] > agree[0])
 
 
+def _as_meant(path: Path, labels: np.ndarray, beyond: np.ndarray, k: int, digest: str) -> np.ndarray:
+    """Labels in which each K, which MRL's program draws by mistake and which is no class, is drawn as it was meant.
+
+    That program draws from K + 1 values, so at most about 1 label in K + 1 is K; more of them are another file's.
+    """
+    if beyond.sum() > 5 + 2 * labels.size / (k + 1):
+        return labels
+    warnings.warn(
+        f"{path}: {int(beyond.sum())} labels are {k}, which is none of the classes 0..{k - 1} (MRL's program draws "
+        "from K + 1 values); each is drawn anew, uniformly over the classes, by a key from the file's SHA-256",
+        DatasetWarning,
+        stacklevel=3,
+    )
+    drawn = jax.random.randint(jax.random.key(int(digest[:8], 16)), labels.shape, 0, k)
+    return np.where(beyond, np.asarray(drawn), labels)
+
+
 def _check_classes(
     path: Path, labels: np.ndarray, base: int, k: int, present: np.ndarray, modalities: Sequence[str]
 ) -> None:
@@ -339,12 +361,7 @@ def _check_classes(
     i, j = bad[0]
     told = f"label {labels[i, j]} of {modalities[i]}, instance {j} (counted from 0), is no class"
     told += f": the {k} classes are {base}..{k - 1 + base}; {len(bad)} such labels"
-    if base == 0 and labels[present].min() >= 0 and labels[present].max() == k:
-        told += f". MRL's program draws from K + 1 = {k + 1} values, a defect: "
-        told += f"replace each {k} by a random class, or draw the noise here (kind symmetric)"
-    else:
-        told += ". Is it the file of another data set?"
-    raise InputError(f"{str(path)!r}: {told}")
+    raise InputError(f"{str(path)!r}: {told}. Is it the file of another data set?")
 
 
 def _rate_in_name(name: str) -> dict[str, Any] | None:

@@ -191,3 +191,11 @@ def test_a_closed_pipe_is_no_error(source):
     assert process.stderr.read() == ""
     process.stderr.close()
     process.wait()
+
+
+def test_after_preparing_other_modalities_the_next_command_names_them(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MRL_JAX_DATA_DIR", str(tmp_path / "cache"))
+    np.savez(tmp_path / "own.npz", **small_set(("audio", "video")))
+    _, out, _ = run(capsys, "prepare", "wikipedia", "--data-path", tmp_path / "own.npz")
+    assert "now: python -m mrl_jax.train wikipedia --modalities audio video" in out
+    assert load_dataset("wikipedia", ("audio", "video")).dims == {"audio": 3, "video": 2}

@@ -13,7 +13,7 @@ import scipy.io
 import scipy.sparse
 
 import mrl_jax.noise_file
-from mrl_jax.errors import InputError
+from mrl_jax.errors import DatasetWarning, InputError
 from mrl_jax.noise import NOISE_KINDS, NOISE_SCOPES, NoiseSpec, inject_noise, transition_matrix
 from mrl_jax.noise_file import noise_record, read_noise_file, read_transition_matrix
 
@@ -278,20 +278,36 @@ def test_labels_of_missing_samples_are_ignored(tmp_path):
     assert read(path, mask=np.zeros((2, N), bool))[1]["agreement"] == {"image": 1.0, "text": 1.0}
 
 
-def test_labels_outside_the_classes_are_named_and_the_defect_of_mrl_explained(tmp_path):
+def test_labels_outside_the_classes_are_named(tmp_path):
     labels = GIVEN.copy()
-    labels[1, 17] = K
-    refused(
-        write_json(tmp_path / "a.json", labels.tolist()),
-        r"label 6 of text, instance 17 .*0\.\.5; 1 such.*MRL's program draws from K \+ 1 = 7",
-    )
     labels[1, 17] = -3
     refused(write_json(tmp_path / "a.json", labels.tolist()), "label -3 of text, instance 17 .*another data set")
+    labels[1, 17] = K + 1
+    refused(write_json(tmp_path / "a.json", labels.tolist()), r"label 7 of text, instance 17 .*0\.\.5; 1 such")
     one_based = GIVEN + 1
     one_based[0, 4] = 0
-    refused(write_json(tmp_path / "a.json", one_based.tolist()), r"label 0 of image, instance 4 .*1\.\.6")
-    clean, labels = np.array([[0, 1, 2, 3, 4, 5] * 2] * 2), [[6, 1, 2, 3, 4, 5] * 2] * 2  # the defect without a 0
-    refused(write_json(tmp_path / "a.json", labels), "label 6 of image, instance 0 .*MRL's program", clean=clean)
+    refused(write_json(tmp_path / "a.json", one_based.tolist()), "is no class")
+
+
+def test_the_value_that_the_program_of_mrl_draws_by_mistake_is_drawn_anew(tmp_path):
+    rng = np.random.default_rng(5)
+    clean = rng.integers(0, 10, (2, 2000)).astype(np.int32)
+    chosen = rng.random(clean.shape) < 0.6
+    given = np.where(chosen, rng.integers(0, 11, clean.shape), clean)  # from K + 1 values
+    path = write_json(tmp_path / "noise_labels_0.6_sym.json", given.tolist())
+    beyond = given == 10
+    with pytest.warns(DatasetWarning, match=f"{beyond.sum()} labels are 10, which is none of the classes"):
+        found, described = read(path, clean=clean, k=10)
+    labels = np.asarray(found.labels)
+    np.testing.assert_array_equal(labels[~beyond], given[~beyond])
+    assert described["no_class"] == beyond.sum()
+    counts = np.bincount(labels[beyond], minlength=10)
+    assert counts.size == 10
+    assert (np.square(counts - counts.mean()) / counts.mean()).sum() < 27.88  # 99.9 % point for 9 degrees of freedom
+    with pytest.warns(DatasetWarning):
+        np.testing.assert_array_equal(read(path, clean=clean, k=10)[0].labels, labels)
+    given[chosen] = 10  # far more than that program draws
+    refused(write_json(tmp_path / "a.json", given.tolist()), "label 10 of image", clean=clean, k=10)
 
 
 def test_rows_in_another_order_are_refused_if_the_name_tells_the_rate_and_noted_otherwise(tmp_path):

@@ -223,7 +223,9 @@ def _prepare(args: argparse.Namespace) -> None:
         warnings.simplefilter("ignore", DatasetWarning)  # reading the source told it
         data = load_dataset(args.name, _index(folder)["modalities"])  # a smaller copy may be there, too
     _print_contents(_contents(data))
-    print(f"\nprepared in {folder}\nnow: python -m mrl_jax.train {args.name}")
+    # The presets of the paper train on image and text.
+    choice = "" if set(data.modalities) >= {"image", "text"} else f" --modalities {' '.join(data.modalities)}"
+    print(f"\nprepared in {folder}\nnow: python -m mrl_jax.train {args.name}{choice}")
 
 
 def _download(name: str) -> str | os.PathLike[str]:

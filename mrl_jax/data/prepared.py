@@ -125,7 +125,10 @@ def load(name: str, modalities: Sequence[str] = (), data_dir: str | os.PathLike[
     fitting = sorted((f for f, found in kept.items() if set(modalities) <= set(found)), key=lambda f: len(kept[f]))
     if kept and not fitting:
         have = "; ".join(" ".join(found) for found in kept.values())
-        raise InputError(f"{name}: prepared with the modalities {have}, not with {' '.join(modalities)}; prepare it")
+        raise InputError(
+            f"{name}: prepared with the modalities {have}, not with {' '.join(modalities)}; choose with --modalities, "
+            "or prepare those"
+        )
     if not fitting:
         files = CATALOG[name].files[0].names
         raise InputError(
