@@ -292,13 +292,7 @@ def _asymmetric_map(key: Array, num_classes: int) -> Array:
 
 
 def _targets(
-    spec: NoiseSpec,
-    labels: Any,
-    num_classes: int,
-    features: Any,
-    present: np.ndarray,
-    key: Array | None,
-    like: NoiseSource | None = None,
+    spec: NoiseSpec, labels: Any, num_classes: int, features: Any, present: np.ndarray, key: Any, like: Any = None
 ) -> tuple[Array | None, np.ndarray | None]:
     """Where labels flip to, [M, K] per class or [M, N] per sample, and log-weights float32 [M, N] of the selection."""
     if spec.kind == "asymmetric" and key is not None:
@@ -307,9 +301,11 @@ def _targets(
     if spec.kind not in _FEATURE_KINDS:
         return None, None
     per_class = spec.kind == "nearest-class"
-    source = None
+    source: list[Any] = [None] * len(present)
     if like is not None:
-        mask = _checked_mask(like.mask, *np.shape(like.labels))
+        mask = _checked_mask(like.mask, *_checked_labels(like.labels).shape)
+        if len(mask) != len(present):
+            raise InputError(f"noise: like has {len(mask)} modalities, but the labels have {len(present)}")
         y, x = _concrete(spec, like.labels, like.features, mask, num_classes)
         source = [(x[i][mask[i]], y[i][mask[i]]) for i in range(len(mask))]
     if like is None or not per_class:
@@ -320,9 +316,7 @@ def _targets(
     own = np.broadcast_to(np.arange(num_classes), (m, num_classes)) if per_class else y
     distances, margins = np.empty((*own.shape, num_classes)), np.zeros((m, n))
     for i in range(m):  # one modality at a time: float64 copies of features are large
-        distances[i], margins[i] = _geometry(
-            x[i], y[i], present[i], num_classes, per_class, None if source is None else source[i]
-        )
+        distances[i], margins[i] = _geometry(x[i], y[i], present[i], num_classes, per_class, source[i])
     if spec.scope == "instance":  # averages over the modalities that know a distance
         known = ~np.isnan(distances)
         total = np.where(known, distances, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
@@ -333,12 +327,7 @@ def _targets(
 
 
 def _geometry(
-    x: np.ndarray,
-    y: np.ndarray,
-    present: np.ndarray,
-    num_classes: int,
-    per_class: bool,
-    source: tuple[np.ndarray, np.ndarray] | None = None,
+    x: np.ndarray, y: np.ndarray, present: np.ndarray, num_classes: int, per_class: bool, source: Any
 ) -> tuple[np.ndarray, np.ndarray]:
     """Distances to the class means, NaN where there is no such class or sample, and margins [N].
 
@@ -435,14 +424,18 @@ def _concrete(
 
 def _checked_matrix(matrix: Any) -> tuple[tuple[float, ...], ...]:
     try:
-        p = np.asarray(matrix, np.float64)
-    except (TypeError, ValueError):
+        if isinstance(matrix, np.ndarray) and matrix.dtype.kind not in "biuf":
+            raise TypeError
+        with np.errstate(all="ignore"):
+            p = np.asarray(matrix, np.float64)
+            sums = p.sum(axis=-1)
+    except (TypeError, ValueError, OverflowError):
         raise InputError("noise: the transition matrix is no table of numbers; give K rows of K numbers") from None
     if p.ndim != 2 or p.shape[0] != p.shape[1] or not p.size:
         raise InputError(f"noise: the transition matrix has shape {p.shape}; give K rows of K probabilities")
-    bad = ~np.isfinite(p).all(axis=1) | (p < 0).any(axis=1) | ~(np.abs(p.sum(axis=1) - 1.0) <= 1e-6)
+    bad = ~np.isfinite(p).all(axis=1) | (p < 0).any(axis=1) | ~(np.abs(sums - 1.0) <= 1e-6)
     if bad.any():
         row = int(np.argmax(bad))
-        told = f"row {row} of the transition matrix has sum {p[row].sum():.8g} and smallest entry {p[row].min():.6g}"
+        told = f"row {row} of the transition matrix has sum {sums[row]:.8g} and smallest entry {p[row].min():.6g}"
         raise InputError(f"noise: {told}; entries must be >= 0 and every row must sum to 1 within 1e-6")
     return tuple(tuple(row) for row in p.tolist())

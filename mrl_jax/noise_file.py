@@ -24,7 +24,7 @@ import numpy as np
 from jax import Array
 
 from mrl_jax.data.readers import open_arrays
-from mrl_jax.errors import DatasetWarning, InputError
+from mrl_jax.errors import DatasetWarning, InputError, listed
 from mrl_jax.noise import NoiseSpec, NoisyLabels
 
 __all__ = ["noise_record", "read_noise_file", "read_transition_matrix"]
@@ -32,7 +32,8 @@ __all__ = ["noise_record", "read_noise_file", "read_transition_matrix"]
 _KEYS = ("noisy_label", "noisy_labels", "noise_label", "noise_labels")
 _FORMATS = {".json": "JSON", ".mat": "MATLAB", ".h5": "HDF5", ".hdf5": "HDF5", ".npy": "NumPy", ".npz": "NumPy"}
 _LIMIT = 1 << 28  # bytes of a file
-_BYTES_PER_LABEL = 256  # in JSON, with all that noise.json holds besides
+_BYTES_PER_LABEL = 256  # in JSON, with all that noise.json holds besides, validation labels too
+_OTHER_LABELS = 1 << 18  # of a noise.json that is read for its matrix
 _SLACK = 0.05  # a rate in a file's name may be rounded, or leave out a few samples
 
 
@@ -92,7 +93,10 @@ def read_noise_file(
     """Read the noisy labels of another run or program, checked against the clean ones.
 
     Files of other programs count classes from 0 or from 1: the numbering is the one in which the labels fit into the
-    K classes, and, where that leaves a choice, agree with more of the clean ones.
+    K classes, and, where that leaves a choice, agree with more of the clean ones. MRL's program means to draw from the
+    K classes, but draws from K + 1 values. Its label K is drawn here as it was meant: uniformly over the classes, by a
+    key from the file's digest, so always the same. (The clean label there would make the noise less than it was.) A
+    `DatasetWarning` counts such labels; more of them than that program draws are refused, as are all beyond K.
 
     Args:
         path: a file of one of the kinds in the module's table. Pickles are never loaded.
@@ -104,10 +108,10 @@ def read_noise_file(
     Returns:
         The labels, like those of `inject_noise`, except that `selected` is True where a label is wrong or a sample was
         moved (files do not tell which redraws hit the true class); and a JSON-ready description: "source" (the file's
-        name), "sha256" of the file, "format", "numbering" (0 or 1), "shared" (one label for all modalities), "no_class"
-        (how many labels were K and were drawn anew, see `_as_meant`; only if there are such),
-        "agreement" {modality: share of labels equal to the clean ones}, "nominal" (the spec that the file or its name
-        records, or None), and "note" if the agreement is no better than chance.
+        name), "sha256" of the file, "format", "numbering" (0 or 1), "shared" (one label for all modalities),
+        "beyond_classes" (how many labels were K and drawn anew; only if there are such), "agreement" {modality: share
+        of labels equal to the clean ones}, "nominal" (the spec that the file or its name records, or None), and "note"
+        if the agreement is no better than chance.
 
     Raises:
         InputError: a file that is missing, too large, damaged, a pickle, of an unknown kind, drawn for other data, or
@@ -116,7 +120,7 @@ def read_noise_file(
     """
     path, clean = Path(path), np.asarray(clean, np.int32)
     present = np.ones(clean.shape, bool) if mask is None else np.asarray(mask, bool)
-    content = _load(path, (*_KEYS, *modalities), clean.size)
+    content = _load(path, (*_KEYS, *modalities), clean.size, num_classes)
     described: dict[str, Any] = {"source": path.name, "sha256": hashlib.sha256(_bytes(path, _LIMIT)).hexdigest()}
     partners = np.broadcast_to(np.arange(clean.shape[1], dtype=np.int32), clean.shape)
     if isinstance(content, Mapping) and "labels_sha256" in content:
@@ -126,9 +130,9 @@ def read_noise_file(
     else:
         labels, is_one_hot, shared = _foreign(path, content, clean.shape, modalities, num_classes)
         base = 0 if is_one_hot else _numbering(labels, clean, num_classes, present)
-        if base == 0 and (beyond := (labels == num_classes) & present).any():
-            labels = _as_meant(path, labels, beyond, num_classes, described["sha256"])
-            described["no_class"] = int(beyond.sum())
+        if (beyond := (labels == num_classes + base) & present).any():
+            labels = _as_meant(path, labels, beyond, base, num_classes, described["sha256"])
+            described["beyond_classes"] = int(beyond.sum())
         _check_classes(path, labels, base, num_classes, present, modalities)
         labels = labels - base
         described |= {"format": _FORMATS[path.suffix.lower()], "numbering": base, "shared": shared}
@@ -159,30 +163,30 @@ def read_transition_matrix(path: str | os.PathLike[str], num_classes: int) -> tu
     path = Path(path)
     if path.suffix.lower() in (".csv", ".txt"):
         try:
-            lines = _bytes(path, _LIMIT).decode("utf-8-sig").splitlines()
+            lines = _bytes(path, _json_limit(0, num_classes)).decode("utf-8-sig").splitlines()
             rows = [re.sub("[,;]", " ", line).split() for line in lines if line.strip() and line.lstrip()[0] != "#"]
             content: Any = [[float(cell) for cell in row] for row in rows]
         except ValueError as error:
             raise _damaged(path, error) from None
     elif path.suffix.lower() in (".npy", ".npz", ".json"):
-        content = _load(path, None, num_classes**2 + _LIMIT // _BYTES_PER_LABEL)
+        content = _load(path, ("matrix",), _OTHER_LABELS, num_classes)
     else:
         raise InputError(f"transition matrix {str(path)!r}: give a .npy, .npz, .csv, .txt or .json file")
     if isinstance(content, Mapping):
-        named = [content["matrix"]] if "matrix" in content else list(content.values())
-        if len(named) != 1:
-            raise InputError(f"transition matrix {str(path)!r} holds {len(named)} arrays; it must hold one")
-        content = named[0]
+        if "matrix" not in content and len(content) != 1:
+            raise InputError(f"transition matrix {str(path)!r} must hold one array, or one that is named matrix")
+        content = content["matrix"] if "matrix" in content else next(iter(content.values()))
+    shape = [len(content)] * 2 if isinstance(content, list) else list(np.shape(content))
+    if shape != [num_classes, num_classes]:
+        raise InputError(
+            f"transition matrix {str(path)!r} is {' x '.join(map(str, shape)) or 'no table'}, but the data have "
+            f"K = {num_classes} classes; give one row and one column per class"
+        )
     try:
         matrix = NoiseSpec(1.0, "matrix", matrix=content).matrix
     except InputError as error:
         raise InputError(f"{str(path)!r}: {error}") from None
     assert matrix is not None
-    if len(matrix) != num_classes:
-        raise InputError(
-            f"transition matrix {str(path)!r} is {len(matrix)} x {len(matrix)}, but the data have K = {num_classes} "
-            "classes; give one row and one column per class"
-        )
     return matrix
 
 
@@ -204,23 +208,31 @@ def _damaged(path: Path, error: Exception) -> InputError:
     return InputError(f"{str(path)!r} cannot be read ({reason}); it is damaged or of another kind: write it anew")
 
 
-def _load(path: Path, names: Sequence[str] | None, labels: int) -> Any:
-    """The content of a file for so many labels: a list, an array, or a mapping of arrays, only `names` if given."""
+def _json_limit(labels: int, num_classes: int) -> int:
+    """Bytes of text for so many labels, a matrix, and the shares of the classes by their names."""
+    return _BYTES_PER_LABEL * (labels + num_classes**2) + (num_classes << 10) + (1 << 20)
+
+
+def _load(path: Path, names: Sequence[str], labels: int, num_classes: int) -> Any:
+    """The content for so many labels: that of JSON or `.npy`, otherwise its arrays `names`, or else its only array."""
     suffix = path.suffix.lower()
     if suffix not in _FORMATS:
         hint = "; pickles are not read, since loading one runs code" if suffix in (".pkl", ".pickle", ".pt") else ""
         raise InputError(f"noise file {str(path)!r}: give one of {', '.join(_FORMATS)}{hint}")
-    content = _bytes(path, _BYTES_PER_LABEL * labels + (1 << 20) if suffix == ".json" else _LIMIT)
+    content = _bytes(path, _json_limit(labels, num_classes) if suffix == ".json" else _LIMIT)
     try:
         if suffix == ".json":
             return json.loads(content.decode("utf-8-sig"))
-        if suffix == ".npy":  # a memory map is held against the size of the file
-            return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+        if suffix == ".npy":
+            array = np.lib.format.open_memmap(path, mode="r")  # takes no more than the file has, and unpickles nothing
+            if array.offset + array.nbytes != len(content):
+                raise ValueError(f"its header claims the shape {array.shape}, but the file holds more")
+            return np.asarray(array)
     except Exception as error:  # damaged files raise a dozen types
         raise _damaged(path, error) from None
     with open_arrays(path) as arrays:
-        wanted = [key for key in arrays if names is None or key in names]
-        return {key: arrays[key] for key in wanted or (list(arrays) if len(arrays) == 1 else [])}
+        wanted = [key for key in arrays if key in names] or (list(arrays) if len(arrays) == 1 else [])
+        return {key: arrays[key] for key in wanted}
 
 
 def _own_record(
@@ -234,15 +246,19 @@ def _own_record(
     names = list(record["labels"]) if isinstance(record["labels"], dict) else []
     if sorted(names) != sorted(modalities):
         raise InputError(
-            f"{str(path)!r} was drawn for other data: for modalities {', '.join(names) or 'none'}, not "
-            f"{', '.join(modalities)}"
+            f"{str(path)!r} was drawn for other data: for modalities {listed(names)}, not {', '.join(modalities)}"
         )
     mismatch = "partners" in record
     try:
-        tables = [np.array([record[key][m] for m in names]) for key in ("labels", "partners")[: 1 + mismatch]]
+        keys = ("labels", "partners")[: 1 + mismatch]
+        tables = [np.stack([_integers(path, _table(path, record[key][m])) for m in names]) for key in keys]
+        nominal = {k: record[k] for k in ("rate", "kind", "scope", "matrix", "seed") if k in record}
+        json.dumps(nominal, allow_nan=False)
+    except InputError:
+        raise
     except (ValueError, TypeError, KeyError) as error:
         raise _damaged(path, error) from None
-    digest = hashlib.sha256(b"".join(t.astype("<i4").tobytes() for t in tables if t.dtype.kind == "i")).hexdigest()
+    digest = hashlib.sha256(b"".join(t.astype("<i4").tobytes() for t in tables)).hexdigest()
     if digest != record["labels_sha256"]:
         raise InputError(f"{str(path)!r} is damaged (labels_sha256 does not match the labels in it); restore the file")
     order = [list(modalities).index(m) for m in names]
@@ -253,7 +269,6 @@ def _own_record(
     labels, partners = tables[0][back], tables[1][back] if mismatch else rows
     if labels.shape != clean.shape or partners.shape != clean.shape or (np.sort(partners, axis=1) != rows).any():
         raise InputError(f"{str(path)!r} is damaged (partners are no permutation of the instances); restore the file")
-    nominal = {k: record[k] for k in ("rate", "kind", "scope", "matrix", "seed") if k in record}
     return labels, partners.astype(np.int32), nominal
 
 
@@ -280,7 +295,7 @@ def _foreign(
 def _reading(path: Path, content: Any, shape: tuple[int, ...], num_classes: int) -> tuple[np.ndarray, bool]:
     """Integers [M, N], or [1, N] for labels that all modalities share, and whether they were one-hot."""
     (m, n), k = shape, num_classes
-    a = _integers(path, content)
+    a = _table(path, content)
     readings: dict[str, np.ndarray] = {}
     if a.size == n and (a.ndim == 1 or (a.ndim == 2 and 1 in a.shape)):
         readings["[N]"] = a.reshape(1, n)
@@ -295,6 +310,7 @@ def _reading(path: Path, content: Any, shape: tuple[int, ...], num_classes: int)
             f"{str(path)!r}: labels have the shape {list(a.shape)}; for M = {m} modalities, N = {n} training instances "
             f"and K = {k} classes they must be [N], [M, N], [N, M], or one-hot [N, K]: is it the same split?"
         )
+    readings = {name: _integers(path, reading) for name, reading in readings.items()}
     if len({np.broadcast_to(r, shape).tobytes() for r in readings.values()}) > 1:
         ways = " or ".join(readings)
         raise InputError(f"{str(path)!r}: shape {list(a.shape)} is ambiguous ({ways}); write {{modality: [N]}} as JSON")
@@ -302,15 +318,25 @@ def _reading(path: Path, content: Any, shape: tuple[int, ...], num_classes: int)
     return labels, name.startswith("one-hot")
 
 
-def _integers(path: Path, content: Any) -> np.ndarray:
+def _table(path: Path, content: Any) -> np.ndarray:
+    """An array of numbers as it is, or made of a list, or of a list of lists, of numbers."""
+    if isinstance(content, list):  # one long text among many numbers would become an array of long texts
+        for value in (x for row in content for x in (row if isinstance(row, list) else (row,))):
+            if not isinstance(value, int | float):
+                raise InputError(f"{str(path)!r}: labels hold a {type(value).__name__}; they must be whole numbers")
     try:
         a = np.asarray(content)
     except ValueError:
         raise InputError(f"{str(path)!r}: the lists of labels differ in length; give N labels each") from None
     if a.dtype.kind not in "biuf":
         raise InputError(f"{str(path)!r}: labels are of type {a.dtype}; they must be whole numbers")
+    return a
+
+
+def _integers(path: Path, a: np.ndarray) -> np.ndarray:
     if a.dtype.kind == "f":
-        bad = ~np.isfinite(a) | (a != np.rint(a)) | (np.abs(a) > 2**53)
+        with np.errstate(all="ignore"):
+            bad = ~np.isfinite(a) | (a != np.rint(a)) | (np.abs(a) > 2**53)
         if bad.any():
             where = [int(i) for i in np.argwhere(bad)[0]]
             raise InputError(
@@ -335,20 +361,22 @@ def _numbering(labels: np.ndarray, clean: np.ndarray, num_classes: int, present:
     return int(agree[1] > agree[0])
 
 
-def _as_meant(path: Path, labels: np.ndarray, beyond: np.ndarray, k: int, digest: str) -> np.ndarray:
-    """Labels in which each K, which MRL's program draws by mistake and which is no class, is drawn as it was meant.
+def _as_meant(path: Path, labels: np.ndarray, beyond: np.ndarray, base: int, k: int, digest: str) -> np.ndarray:
+    """Labels whose `beyond` [M, N], which are K by MRL's defect, are drawn anew; all as they are if there are too many.
 
     That program draws from K + 1 values, so at most about 1 label in K + 1 is K; more of them are another file's.
     """
     if beyond.sum() > 5 + 2 * labels.size / (k + 1):
         return labels
     warnings.warn(
-        f"{path}: {int(beyond.sum())} labels are {k}, which is none of the classes 0..{k - 1} (MRL's program draws "
-        "from K + 1 values); each is drawn anew, uniformly over the classes, by a key from the file's SHA-256",
+        f"{str(path)!r}: {int(beyond.sum())} labels are {k + base}, but the classes are {base}..{k - 1 + base} (MRL's "
+        "program draws from K + 1 values); each is drawn anew, uniformly, by a key from the file's SHA-256",
         DatasetWarning,
         stacklevel=3,
     )
-    drawn = jax.random.randint(jax.random.key(int(digest[:8], 16)), labels.shape, 0, k)
+    together = bool((labels == labels[:1]).all())  # labels that all modalities share stay so
+    shape = (1 if together else len(labels), labels.shape[1])
+    drawn = jax.random.randint(jax.random.key(int(digest[:8], 16)), shape, base, k + base)
     return np.where(beyond, np.asarray(drawn), labels)
 
 

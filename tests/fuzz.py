@@ -1,9 +1,11 @@
 """Fuzzing of the readers: damaged files must load or be refused in one line, quickly and in little memory.
 
-    python tests/fuzz.py [--format npz|npy|mat5|mat5z|mat73|hdf5|parquet|all|layouts|"load: LAYOUT"]
+    python tests/fuzz.py [--format npz|npy|mat5|mat5z|mat73|hdf5|parquet|all]
+                         [--format layouts|"load: LAYOUT"|labels|"noise: KIND"|"matrix: KIND"]
                          [--mutations 2000] [--seed 0] [--start 0] [--no-trial]
 
-A format has its arrays read one by one; a layout (of `layout_files`) goes through all of `load_dataset`.
+A format has its arrays read one by one; a layout (of `layout_files`) goes through all of `load_dataset`; files of noisy
+labels and of transition matrices (`labels`: all of them) go through the functions that read these.
 
 `--no-trial` reads HDF5 and Parquet without trying them in another process first: faster, and shows what the trial must
 catch. Prints a line per format, and one per failure with what repeats it: format, seed, number of the mutation.
@@ -18,6 +20,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -184,6 +187,59 @@ def write_parquet(path: Path) -> Path:
     return path
 
 
+def noisy_labels() -> tuple[np.ndarray, np.ndarray]:
+    """Clean and given labels [M, N] of 3 classes."""
+    rng = np.random.default_rng(0)
+    clean = rng.integers(0, 3, (2, 60)).astype(np.int32)
+    return clean, np.where(rng.random(clean.shape) < 0.2, rng.integers(0, 3, clean.shape), clean)
+
+
+MATRIX = np.full((3, 3), 0.1) + 0.7 * np.eye(3)
+
+
+def write_own_json(path: Path) -> Path:
+    """A `noise.json` with all that one may have: a matrix, and partners."""
+    import jax
+
+    from mrl_jax.noise import NoiseSpec, inject_noise
+    from mrl_jax.noise_file import noise_record
+
+    noisy = inject_noise(noisy_labels()[0], NoiseSpec(0.5, "pair-mismatch"), jax.random.key(0), 3)
+    record = noise_record(NoiseSpec(0.5, "matrix", matrix=MATRIX), noisy, 0, ("image", "text"), NAMES)  # type: ignore[arg-type]
+    path.write_text(json.dumps(record))
+    return path
+
+
+def write_array(path: Path, array: np.ndarray) -> Path:
+    """One array of noisy labels, or a matrix, as the suffix wants it."""
+    import h5py
+    import scipy.io
+
+    if path.suffix == ".json":
+        path.write_text(json.dumps(array.tolist()))
+    elif path.suffix == ".csv":
+        np.savetxt(path, array, "%g", ",")
+    elif path.suffix == ".npy":
+        np.save(path, array)
+    elif path.suffix == ".npz":
+        np.savez_compressed(path, noisy_label=array)
+    elif path.suffix == ".mat":
+        scipy.io.savemat(path, {"noisy_label": array})
+    else:
+        with h5py.File(path, "w") as file:
+            file.create_dataset("noisy_label", data=array, chunks=array.shape, compression="gzip")
+    return path
+
+
+def write_noise(name: str, folder: Path) -> Path:
+    """The file of a name in `NOISE`."""
+    what, _, kind = name.partition(": ")
+    if kind == "own json":
+        return write_own_json(folder / "noise.json")
+    given = noisy_labels()[1] + (1.0 if kind == "mat" else 0)  # MATLAB: doubles from 1
+    return write_array(folder / f"noise_labels_0.2_sym.{kind}", given if what == "noise" else MATRIX)
+
+
 WRITERS: dict[str, Callable[[Path], Path]] = {
     "npz": write_npz,
     "npy": write_npy,
@@ -193,6 +249,8 @@ WRITERS: dict[str, Callable[[Path], Path]] = {
     "hdf5": write_hdf5,
     "parquet": write_parquet,
 }
+NOISE = (*(f"noise: {kind}" for kind in ("json", "own json", "mat", "h5", "npz", "npy")),
+         *(f"matrix: {kind}" for kind in ("csv", "json", "npy")))  # fmt: skip
 LOADS = {f"load: {name}": name for name in LAYOUT_FILES}
 
 
@@ -239,8 +297,10 @@ def mutate(data: bytes, rng: random.Random) -> bytes:
 
 def write_valid(name: str, folder: Path) -> tuple[Path, dict[Path, bytes]]:
     """Write a valid file or folder: its path, and the content of the files that are mutated in turn."""
-    path = write_layout(LOADS[name], folder, small_set(CELLS_OF_LAYOUTS))[0] if name in LOADS else None
-    path = path or WRITERS[name](folder / name)
+    if name in LOADS:
+        path = write_layout(LOADS[name], folder, small_set(CELLS_OF_LAYOUTS))[0]
+    else:
+        path = write_noise(name, folder) if name in NOISE else WRITERS[name](folder / name)
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     return path, {file: file.read_bytes() for file in files}
 
@@ -260,6 +320,28 @@ def load_outcome(name: str, path: Path) -> str:
 
     try:
         load_dataset(path, set_name=LAYOUT_FILES[LOADS[name]][2]).digest()
+        return "ok"
+    except InputError as error:
+        return _checked(error)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def noise_outcome(name: str, path: Path) -> str:
+    """Read the labels or the matrix: "ok", "refused", or what went wrong."""
+    from mrl_jax.errors import InputError
+    from mrl_jax.noise_file import read_noise_file, read_transition_matrix
+
+    try:
+        if name.startswith("matrix"):
+            matrix = np.array(read_transition_matrix(path, 3))
+            assert matrix.shape == (3, 3)
+            assert np.allclose(matrix.sum(axis=1), 1, atol=2e-6)
+        else:
+            noisy, described = read_noise_file(path, noisy_labels()[0], ("image", "text"), 3)
+            assert noisy.labels.shape == noisy.clean.shape == (2, 60)
+            assert np.isin(noisy.labels, range(3)).all()
+            json.dumps(described, allow_nan=False)
         return "ok"
     except InputError as error:
         return _checked(error)
@@ -308,7 +390,11 @@ def child(name: str, seed: int, start: int, stop: int, trial: int) -> None:
     import scipy.sparse  # noqa: F401
 
     from mrl_jax.data import hdf5, parquet
+    from mrl_jax.errors import DatasetWarning
 
+    if name in NOISE:
+        warnings.simplefilter("error")
+        warnings.simplefilter("ignore", DatasetWarning)
     if not trial:
         hdf5.try_in_other_process = parquet.try_in_other_process = lambda *args: None
     with tempfile.TemporaryDirectory() as folder:
@@ -316,7 +402,9 @@ def child(name: str, seed: int, start: int, stop: int, trial: int) -> None:
         path, valid = write_valid(name, base)
         if name in LOADS:
             _small_catalog()
-        judge = partial(load_outcome, name) if name in LOADS else outcome
+        judge = outcome
+        if name in LOADS or name in NOISE:
+            judge = partial(load_outcome if name in LOADS else noise_outcome, name)
         if (result := judge(path)) != "ok":
             raise SystemExit(f"the valid file fails: {result}")
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -337,8 +425,6 @@ def child(name: str, seed: int, start: int, stop: int, trial: int) -> None:
 
 def _small_catalog() -> None:
     """Let the published sets be as small as the files of the layouts, and differences no warnings."""
-    import warnings
-
     from mrl_jax.data.catalog import CATALOG
 
     warnings.simplefilter("ignore")
@@ -370,14 +456,14 @@ def fuzz(name: str, seed: int, start: int, stop: int, trial: bool = True) -> dic
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--format", choices=[*WRITERS, "all", *LOADS, "layouts"], default="all")
+    parser.add_argument("--format", choices=[*WRITERS, "all", *LOADS, "layouts", *NOISE, "labels"], default="all")
     parser.add_argument("--mutations", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--start", type=int, default=0)
     parser.add_argument("--no-trial", action="store_true")
     args = parser.parse_args()
     failed = 0
-    for name in {"all": list(WRITERS), "layouts": list(LOADS)}.get(args.format, [args.format]):
+    for name in {"all": list(WRITERS), "layouts": list(LOADS), "labels": NOISE}.get(args.format, [args.format]):
         results = fuzz(name, args.seed, args.start, args.start + args.mutations, not args.no_trial)
         kinds = list(results.values())
         bad = {i: r for i, r in results.items() if r not in ("ok", "refused")}

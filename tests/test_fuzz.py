@@ -22,7 +22,11 @@ def test_damaged_files_are_read_or_refused_without_crash_hang_or_much_memory():
     jobs = [(name, 0, 0, FIRST) for name in ("hdf5", "mat73")]  # the longest first
     jobs += [(name, seed, index, index + 1) for name, seed, index in ONCE_FAILED]
     # The trial in another process is covered by these; without it the rest is faster.
-    jobs += [(name, 0, 0, FIRST, False) for name in (*fuzz.WRITERS, *fuzz.LOADS) if name not in ("hdf5", "mat73")]
+    jobs += [
+        (name, 0, 0, FIRST, False)
+        for name in (*fuzz.WRITERS, *fuzz.LOADS, *fuzz.NOISE)
+        if name not in ("hdf5", "mat73")
+    ]
     with ThreadPoolExecutor(3) as pool:
         results = list(pool.map(lambda job: fuzz.fuzz(*job), jobs))
     bad = [
@@ -32,7 +36,7 @@ def test_damaged_files_are_read_or_refused_without_crash_hang_or_much_memory():
         if found not in ("ok", "refused")
     ]
     assert not bad
-    assert sum(map(len, results)) == FIRST * len({**fuzz.WRITERS, **fuzz.LOADS}) + len(ONCE_FAILED)
+    assert sum(map(len, results)) == FIRST * len({*fuzz.WRITERS, *fuzz.LOADS, *fuzz.NOISE}) + len(ONCE_FAILED)
 
 
 def test_a_process_that_dies_is_the_failure_of_its_last_mutation(monkeypatch, tmp_path):
