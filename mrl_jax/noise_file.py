@@ -130,7 +130,8 @@ def read_noise_file(
     else:
         labels, is_one_hot, shared = _foreign(path, content, clean.shape, modalities, num_classes)
         base = 0 if is_one_hot else _numbering(labels, clean, num_classes, present)
-        if (beyond := (labels == num_classes + base) & present).any():
+        beyond, values = (labels == num_classes + base) & present, labels[present] - base
+        if beyond.any() and values.min() >= 0 and values.max() == num_classes:
             labels = _as_meant(path, labels, beyond, base, num_classes, described["sha256"])
             described["beyond_classes"] = int(beyond.sum())
         _check_classes(path, labels, base, num_classes, present, modalities)

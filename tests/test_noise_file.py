@@ -178,6 +178,8 @@ def test_a_record_that_was_damaged_or_drawn_for_other_data_is_refused(tmp_path):
     record["partners"]["text"][0] += 1
     refused(write_json(path, record), "labels_sha256 does not match")
     refused(write_json(path, {**record, "partners": [1]}), "damaged")
+    refused(write_json(path, {**record, "labels": dict.fromkeys(NAMES, "x")}), "whole numbers|damaged")
+    refused(write_json(path, {**record, "rate": float("nan")}), "damaged")
     record["labels_sha256"] = hashlib.sha256(
         np.array([list(record[key].values()) for key in ("labels", "partners")], "<i4").tobytes()
     ).hexdigest()
@@ -306,6 +308,24 @@ def test_the_value_that_the_program_of_mrl_draws_by_mistake_is_drawn_anew(tmp_pa
     assert (np.square(counts - counts.mean()) / counts.mean()).sum() < 27.88  # 99.9 % point for 9 degrees of freedom
     with pytest.warns(DatasetWarning):
         np.testing.assert_array_equal(read(path, clean=clean, k=10)[0].labels, labels)
+    with pytest.warns(DatasetWarning, match=r"labels are 11, but the classes are 1\.\.10"):  # MATLAB: doubles from 1
+        found, described = read(write(tmp_path / "a.mat", noisy_label=given + 1.0), clean=clean, k=10)
+    assert (described["numbering"], described["beyond_classes"]) == (1, beyond.sum())
+    np.testing.assert_array_equal(np.asarray(found.labels)[~beyond], given[~beyond])
+    write_json(tmp_path / "b.json", given[0].tolist())  # a label for both modalities stays one
+    with pytest.warns(DatasetWarning):
+        found, described = read(tmp_path / "b.json", clean=clean[[0, 0]], k=10)
+    np.testing.assert_array_equal(found.labels[0], found.labels[1])
+    once = GIVEN.copy()
+    once[0, 3] = once[1, 5] = K
+    mask = np.ones((2, N), bool)
+    mask[1, 5] = False
+    with pytest.warns(DatasetWarning, match="1 labels are 6"):  # a missing sample's label does not count
+        found, described = read(write_json(tmp_path / "c.json", once.tolist()), mask=mask)
+    assert described["beyond_classes"] == 1
+    assert found.labels[1, 5] == CLEAN[1, 5]
+    once[0, 7] = K + 1
+    refused(write_json(tmp_path / "d.json", once.tolist()), "is no class.*; 3 such labels")
     given[chosen] = 10  # far more than that program draws
     refused(write_json(tmp_path / "a.json", given.tolist()), "label 10 of image", clean=clean, k=10)
 
@@ -328,6 +348,9 @@ def test_rows_in_another_order_are_refused_if_the_name_tells_the_rate_and_noted_
         ([1e300] * N, "no whole number"),
         (["1"] * N, "must be whole numbers"),
         ([10**30] * N, "must be whole numbers"),
+        ([[10**400] * N, [0.5] * N], "must be whole numbers"),
+        (["x" * 500_000, *[1] * (N - 1)], "labels hold a str; they must be whole numbers"),
+        ([[[1]] * N] * 2, "labels hold a list"),
         (None, "must be whole numbers"),
         ({"image": [1] * N}, "holds image; it must hold one array .*or one for each of image, text"),
         ({"a": 1, "b": 2}, "holds no labels; it must hold"),
@@ -365,6 +388,28 @@ def test_truncated_files_are_refused(tmp_path):
         path = write(tmp_path / f"noise{suffix}", noisy_label=GIVEN)
         path.write_bytes(path.read_bytes()[:-300])
         refused(path, "damaged")
+
+
+def test_an_npy_with_more_than_its_header_says_is_refused(tmp_path):
+    np.save(tmp_path / "a.npy", GIVEN)
+    head = (tmp_path / "a.npy").read_bytes()
+    (tmp_path / "b.npy").write_bytes(head.replace(b"(2, 120)", b"(1, 120)"))
+    refused(tmp_path / "b.npy", r"header claims the shape \(1, 120\), but the file holds more")
+    (tmp_path / "c.npy").write_bytes(head.replace(b"(2, 120)", b"(9, 120)"))
+    refused(tmp_path / "c.npy", "damaged")
+
+
+def test_a_record_with_many_classes_and_a_matrix_is_not_too_large(tmp_path):
+    k = 300
+    rows = np.random.default_rng(0).dirichlet(np.ones(k), k)
+    clean = CLEAN.copy()
+    spec = NoiseSpec(0.5, "matrix", matrix=rows)
+    noisy = inject_noise(clean, spec, jax.random.key(0), k)
+    record = noise_record(spec, noisy, 0, NAMES, [f"class {c}: " + "a long name " * 10 for c in range(k)])
+    path = write_json(tmp_path / "noise.json", record)
+    assert path.stat().st_size > 1_800_000
+    np.testing.assert_array_equal(read(path, k=k)[0].labels, noisy.labels)
+    np.testing.assert_array_equal(read_transition_matrix(path, k), rows)
 
 
 def test_pickles_groups_text_and_unknown_suffixes_are_refused(tmp_path):
