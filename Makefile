@@ -12,7 +12,7 @@ test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 2 $(ARGS)
 
 fast: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n 2 -m "not slow and not bench" $(ARGS)
+	$(BIN)/python -m pytest -n 2 -m "not slow and not bench and not wikipedia" $(ARGS)
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
