@@ -1,12 +1,17 @@
 """Exact ranking metrics for retrieval between modalities.
 
-Shape letters: Q queries, G gallery items, L embedding dimensions.
+`retrieval_metrics` and `mean_average_precision` take embeddings and labels; the metrics themselves are pure functions
+of a ranking (`metrics.py`), rankings come block by block (`ranking.py`).
 
-Conventions, the same everywhere: items rank by descending cosine similarity in float32; equal ones in gallery order;
-an item is relevant if it has the query's label; a query without any relevant item counts 0.
+Shape letters: Q queries, G gallery items, L embedding dimensions, K classes, R relevant items of a query.
+
+Conventions, the same everywhere: items rank by descending cosine similarity in float32; equal ones in gallery order; an
+item is relevant if it has the query's label, or shares one with it; a query without any relevant item has the value 0.
+A zero vector has similarity 0 to everything. A cut-off beyond the gallery is allowed: nothing lies behind its end.
 """
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,90 +19,285 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-__all__ = ["average_precision", "chance_map", "cross_modal_chance", "cross_modal_map", "mean_average_precision"]
+from mrl_jax.metrics import (
+    Ranking,
+    average_precision,
+    interpolated_precision,
+    ndcg,
+    precision,
+    r_precision,
+    rank,
+    recall,
+    reciprocal_rank,
+    relevant_items,
+)
+from mrl_jax.ranking import SIMILARITIES, equal_rows, map_rankings, unit_rows
 
-_BLOCK_SCORES = 1 << 22  # similarities held at once: 16 MiB, several times that while sorting
+__all__ = [
+    "Ranking",
+    "average_precision",
+    "chance_map",
+    "cross_modal_chance",
+    "cross_modal_map",
+    "interpolated_precision",
+    "mean_average_precision",
+    "ndcg",
+    "pair_ranks",
+    "per_class_map",
+    "precision",
+    "precision_recall_curve",
+    "r_precision",
+    "rank",
+    "recall",
+    "reciprocal_rank",
+    "relevant_items",
+    "retrieval_metrics",
+    "summarize",
+]
 
-
-def average_precision(scores: Array, relevant: Array) -> Array:
-    """Average precision of one ranking over the full gallery: mean over relevant items of precision at their rank.
-
-    Args:
-        scores: similarities [G]; higher ranks first, ties in gallery order.
-        relevant: bool [G].
-
-    Returns:
-        A float32 scalar; 0 if nothing is relevant.
-
-    Example:
-        Relevant items at ranks 1 and 3: (1/1 + 2/3) / 2.
-
-        >>> import jax.numpy as jnp
-        >>> round(float(average_precision(jnp.array([0.9, 0.5, 0.4]), jnp.array([True, False, True]))), 4)
-        0.8333
-    """
-    _, hit = jax.lax.sort((-scores, relevant), num_keys=1, is_stable=True)
-    hits = jnp.cumsum(hit, dtype=jnp.int32)
-    precision = hits / jnp.arange(1, len(hit) + 1, dtype=jnp.float32)
-    return jnp.where(hit, precision, 0.0).sum() / jnp.maximum(hits[-1], 1)
-
-
-@jax.jit
-def _average_precisions(queries: Array, gallery: Array, query_labels: Array, gallery_labels: Array) -> Array:
-    queries, gallery = _unit_rows(queries), _unit_rows(gallery)
-
-    def one(query_and_label: tuple[Array, Array]) -> Array:
-        query, label = query_and_label
-        return average_precision(jnp.dot(gallery, query, precision="highest"), gallery_labels == label)
-
-    # Blocks over the queries: `lax.map` runs each block as one matrix product and keeps memory bounded.
-    block = max(1, min(len(queries), _BLOCK_SCORES // max(1, len(gallery))))
-    return jax.lax.map(one, (queries, query_labels), batch_size=block)
+_PAIR_SCORES = 1 << 24  # similarities held at once by `pair_ranks`: 64 MiB
 
 
-def mean_average_precision(queries: Any, gallery: Any, query_labels: Any, gallery_labels: Any) -> float:
-    """Mean average precision over the full ranking (mAP@all), exact, by cosine similarity.
-
-    Jitted once per shape and blocked over the queries, so that memory grows with the gallery, not with Q x G.
+def retrieval_metrics(
+    queries: Any,
+    gallery: Any,
+    query_labels: Any,
+    gallery_labels: Any,
+    *,
+    k: Sequence[int] = (1, 5, 10, 50),
+    exclude_self: bool = False,
+    similarity: str = "float32",
+    devices: Sequence[Any] | None = None,
+    method: str = "auto",
+) -> dict[str, np.ndarray]:
+    """Every metric of every query, exact, by cosine similarity, in blocks: memory grows with the gallery, not Q x G.
 
     Args:
         queries: embeddings [Q, L]; need not have unit length.
         gallery: embeddings [G, L].
-        query_labels: integers [Q].
-        gallery_labels: integers [G].
+        query_labels: integers [Q], or multi-hot 0/1 [Q, K].
+        gallery_labels: integers [G] or multi-hot [G, K], likewise.
+        k: cut-offs.
+        exclude_self: row i of both is the same item, which is no answer to itself (retrieval within a modality).
+        similarity: precision of the similarity product, "float32" or "bfloat16".
+        devices: shard the gallery over these devices; None for JAX's default one.
+        method: how rankings are made, see `map_rankings`; it does not change them.
 
     Returns:
-        The mean over all queries, in [0, 1].
-
-    A zero vector has similarity 0 to everything.
+        Name -> float64 [Q]: "ap", "ndcg", "r_precision", "rr" (reciprocal rank), and for every cut-off "ap@k" (divided
+        by the hits within k), "ap_min@k" (by min(k, R)), "precision@k", "recall@k", "ndcg@k". "curve" [Q, 11] is the
+        interpolated precision at recall 0, .1, …, 1; "relevant" int64 [Q] is R.
 
     Raises:
         ValueError: shapes that do not fit each other, no query, an empty gallery, embeddings that are not finite, or
-            labels that are not integers.
+            labels that are neither integers nor multi-hot.
+    """
+    ks = tuple(int(x) for x in k)
+    if any(x < 1 or x != y for x, y in zip(ks, k, strict=True)):
+        raise ValueError(f"retrieval_metrics: k is {tuple(k)}; cut-offs must be integers of at least 1")
+    *arrays, most = _checked("retrieval_metrics", queries, gallery, query_labels, gallery_labels, similarity)
+    found = map_rankings(
+        _all_metrics(ks, most),
+        *arrays,
+        exclude_self=exclude_self,
+        similarity=similarity,
+        devices=devices,
+        method=method,
+    )
+    return {name: x.astype(np.int64 if name == "relevant" else np.float64) for name, x in found.items()}
+
+
+@functools.cache
+def _all_metrics(ks: tuple[int, ...], most: int) -> Callable[[Ranking], dict[str, Array]]:
+    def measure(r: Ranking) -> dict[str, Array]:
+        found = {"ap": average_precision(r), "ndcg": ndcg(r, None, most), "r_precision": r_precision(r)}
+        for k in ks:
+            found |= {f"ap@{k}": average_precision(r, k), f"ap_min@{k}": average_precision(r, k, "relevant")}
+            found |= {f"precision@{k}": precision(r, k), f"recall@{k}": recall(r, k), f"ndcg@{k}": ndcg(r, k, most)}
+        return found | {"rr": reciprocal_rank(r), "curve": interpolated_precision(r), "relevant": relevant_items(r)}
+
+    return measure
+
+
+def summarize(per_query: Mapping[str, Any], without_relevant: str = "zero") -> dict[str, Any]:
+    """Means over the queries of what `retrieval_metrics` found.
+
+    Args:
+        per_query: its result.
+        without_relevant: queries without a relevant item count 0 ("zero") or are left out ("skip").
+
+    Returns:
+        "map", "map@k", "map_min@k", "mrr" and the others by their names; "curve" is a list; "queries" is the number
+        that counted. With "skip" and no query left every value is 0.
+
+    Raises:
+        ValueError: an unknown `without_relevant`.
+    """
+    kept = _counted(np.asarray(per_query["relevant"]), without_relevant)
+    found: dict[str, Any] = {}
+    for name, values in per_query.items():
+        if name != "relevant":
+            mean = np.asarray(values, np.float64)[kept].sum(axis=0) / max(1, kept.sum())
+            name = "mrr" if name == "rr" else f"m{name}" if name == "ap" or name.startswith("ap") else name
+            found[name] = mean.tolist()
+    return {**found, "queries": int(kept.sum())}
+
+
+def per_class_map(ap: Any, query_labels: Any, relevant: Any = None, without_relevant: str = "zero") -> dict[int, float]:
+    """mAP over the queries of each class that has any.
+
+    Args:
+        ap: average precisions [Q].
+        query_labels: integers [Q], or multi-hot [Q, K]: a query then counts in each of its classes.
+        relevant: [Q], number of relevant items per query; needed to skip.
+        without_relevant: "zero" or "skip", as in `summarize`.
+
+    Returns:
+        Class number -> mAP.
+    """
+    ap, query_labels = np.asarray(ap, np.float64), np.asarray(query_labels)
+    kept = _counted(np.ones(len(ap)) if relevant is None else np.asarray(relevant), without_relevant)
+    classes = (
+        np.unique(query_labels[kept]) if query_labels.ndim == 1 else np.flatnonzero(query_labels[kept].any(axis=0))
+    )
+    of = (lambda c: query_labels == c) if query_labels.ndim == 1 else (lambda c: query_labels[:, c] != 0)
+    return {int(c): float(ap[of(c) & kept].mean()) for c in classes}
+
+
+def mean_average_precision(
+    queries: Any,
+    gallery: Any,
+    query_labels: Any,
+    gallery_labels: Any,
+    *,
+    k: int | None = None,
+    divisor: str = "hits",
+    without_relevant: str = "zero",
+    exclude_self: bool = False,
+    similarity: str = "float32",
+    devices: Sequence[Any] | None = None,
+    method: str = "auto",
+) -> float:
+    """Mean average precision over the full ranking (mAP@all) or its first k ranks, exact, by cosine similarity.
+
+    Args:
+        queries: embeddings [Q, L]; need not have unit length.
+        gallery: embeddings [G, L].
+        query_labels: integers [Q], or multi-hot 0/1 [Q, K].
+        gallery_labels: integers [G] or multi-hot [G, K], likewise.
+        k: cut-off; None (default) for the whole gallery.
+        divisor: of AP@k, see `average_precision`: "hits" (default) within k, or "relevant" for min(k, R).
+        without_relevant: queries without a relevant item count 0 ("zero", the default) or are left out ("skip").
+        exclude_self: row i of both is the same item, which is no answer to itself.
+        similarity: precision of the similarity product, "float32" or "bfloat16".
+        devices: shard the gallery over these devices; None for JAX's default one.
+        method: how rankings are made, see `map_rankings`; it does not change them.
+
+    Returns:
+        The mean over all queries that count, in [0, 1].
+
+    Raises:
+        ValueError: shapes that do not fit each other, no query, an empty gallery, embeddings that are not finite, or
+            labels that are neither integers nor multi-hot.
 
     Example:
         >>> import numpy as np
         >>> mean_average_precision(np.eye(2), np.eye(2), np.array([0, 1]), np.array([0, 1]))
         1.0
     """
+    *arrays, _ = _checked("mean_average_precision", queries, gallery, query_labels, gallery_labels, similarity)
+    found = map_rankings(
+        _average_precision(k, divisor),
+        *arrays,
+        exclude_self=exclude_self,
+        similarity=similarity,
+        devices=devices,
+        method=method,
+    )
+    return summarize(found, without_relevant)["map"]
+
+
+@functools.cache
+def _average_precision(k: int | None, divisor: str) -> Callable[[Ranking], dict[str, Array]]:
+    return lambda r: {"ap": average_precision(r, k, divisor), "relevant": relevant_items(r)}
+
+
+def precision_recall_curve(
+    queries: Any,
+    gallery: Any,
+    query_labels: Any,
+    gallery_labels: Any,
+    levels: int = 101,
+    *,
+    without_relevant: str = "zero",
+    exclude_self: bool = False,
+    similarity: str = "float32",
+    devices: Sequence[Any] | None = None,
+    method: str = "auto",
+) -> np.ndarray:
+    """Mean interpolated precision at recall 0, …, 1 in equal steps: float64 [levels].
+
+    Arguments and errors as in `mean_average_precision`.
+    """
+    if levels < 2:
+        raise ValueError(f"precision_recall_curve: levels is {levels}; a curve needs at least 2")
+    *arrays, _ = _checked("precision_recall_curve", queries, gallery, query_labels, gallery_labels, similarity)
+    found = map_rankings(
+        _curve(levels),
+        *arrays,
+        exclude_self=exclude_self,
+        similarity=similarity,
+        devices=devices,
+        method=method,
+    )
+    return np.array(summarize(found, without_relevant)["curve"])
+
+
+@functools.cache
+def _curve(levels: int) -> Callable[[Ranking], dict[str, Array]]:
+    return lambda r: {"curve": interpolated_precision(r, levels), "relevant": relevant_items(r)}
+
+
+def pair_ranks(queries: Any, gallery: Any, pairs: Any = None) -> np.ndarray:
+    """Instance-level retrieval: the rank of each query's own partner, the only hit there is.
+
+    recall@k is the mean of `(ranks >= 1) & (ranks <= k)`, and the median rank is their median.
+
+    Args:
+        queries: embeddings [Q, L].
+        gallery: embeddings [G, L].
+        pairs: the partner's gallery row, integers [Q]; -1 where there is none. None: row i belongs to row i.
+
+    Returns:
+        int64 [Q], 1-based, ties in gallery order; 0 where there is no partner.
+
+    Raises:
+        ValueError: shapes that do not fit, embeddings that are not finite, or rows that the gallery does not have.
+    """
     q, g = np.shape(queries), np.shape(gallery)
-    ql, gl = np.shape(query_labels), np.shape(gallery_labels)
-    if len(q) != 2 or len(g) != 2 or q[1] != g[1] or ql != q[:1] or gl != g[:1] or 0 in (*q, *g):
-        raise ValueError(
-            f"mean_average_precision: queries {q} with labels {ql}, gallery {g} with labels {gl}; "
-            "it needs [Q, L] with [Q] and [G, L] with [G], all at least 1"
-        )
-    arrays = [jnp.asarray(x, jnp.float32) for x in (queries, gallery)]
-    for name, x in zip(("queries", "gallery"), arrays, strict=True):
-        if not bool(jnp.isfinite(x).all()):
-            raise ValueError(f"mean_average_precision: {name} hold NaN or inf; embeddings must be finite")
-    labels = np.concatenate([np.asarray(query_labels), np.asarray(gallery_labels)])
-    if labels.dtype.kind not in "iu":
-        raise ValueError(f"mean_average_precision: labels are {labels.dtype}; they must be integers")
-    # Numbered anew: JAX would cut 64-bit labels to 32 bits, so that different ones could become equal.
-    numbers = np.unique(labels, return_inverse=True)[1].astype(np.int32)
-    ap = _average_precisions(*arrays, numbers[: q[0]], numbers[q[0] :])
-    return float(np.asarray(ap, np.float64).mean())
+    _check_embeddings("pair_ranks", queries, gallery)
+    if pairs is None and q[0] != g[0]:
+        raise ValueError(f"pair_ranks: {q[0]} queries and {g[0]} gallery rows do not pair by row; give pairs [Q]")
+    pairs = np.arange(q[0]) if pairs is None else np.asarray(pairs)
+    if pairs.shape != q[:1] or pairs.dtype.kind not in "iu" or pairs.max() >= g[0] or pairs.min() < -1:
+        raise ValueError(f"pair_ranks: pairs must be integers [{q[0]}] from -1 to {g[0] - 1}")
+    same = equal_rows(gallery)
+    z, rows = (unit_rows(jnp.asarray(x, jnp.float32)) for x in (queries, gallery))
+    block = max(1, min(q[0], _PAIR_SCORES // g[0]))
+    starts = [min(i, q[0] - block) for i in range(0, q[0], block)]  # the last block overlaps: one shape, compiled once
+    found = np.zeros(q[0], np.int64)
+    for i in starts:
+        found[i : i + block] = _pair_ranks(z[i : i + block], rows, pairs[i : i + block].astype(np.int32), same)
+    return np.where(pairs >= 0, found, 0)
+
+
+@jax.jit
+def _pair_ranks(queries: Array, gallery: Array, pairs: Array, same: Array | None) -> Array:
+    scores = jnp.dot(queries, gallery.T, precision="highest")
+    scores = scores if same is None else scores[:, same]
+    own = jnp.take_along_axis(scores, jnp.maximum(pairs, 0)[:, None], axis=1)
+    earlier = jax.lax.broadcasted_iota(jnp.int32, scores.shape, 1) < pairs[:, None]
+    return 1 + ((scores > own) | ((scores == own) & earlier)).sum(axis=1)
 
 
 def cross_modal_map(embeddings: Mapping[str, Any], labels: Mapping[str, Any]) -> dict[str, float]:
@@ -105,22 +305,20 @@ def cross_modal_map(embeddings: Mapping[str, Any], labels: Mapping[str, Any]) ->
 
     Args:
         embeddings: modality -> [N, L].
-        labels: modality -> integers [N].
+        labels: modality -> integers [N], or multi-hot [N, K].
 
     Returns:
         `{"a->b": mAP}` with queries from a and gallery b, m(m-1) entries.
     """
     return {
         f"{a}->{b}": mean_average_precision(embeddings[a], embeddings[b], labels[a], labels[b])
-        for a in embeddings
-        for b in embeddings
-        if a != b
+        for a, b in _pairs(embeddings)
     }
 
 
 def cross_modal_chance(labels: Mapping[str, Any]) -> dict[str, float]:
     """The class prior of every ordered pair of different modalities: `{"a->b": chance_map}`."""
-    return {f"{a}->{b}": chance_map(labels[a], labels[b]) for a in labels for b in labels if a != b}
+    return {f"{a}->{b}": chance_map(labels[a], labels[b]) for a, b in _pairs(labels)}
 
 
 def chance_map(query_labels: Any, gallery_labels: Any) -> float:
@@ -128,15 +326,69 @@ def chance_map(query_labels: Any, gallery_labels: Any) -> float:
 
     A ranking that knows nothing has this precision at every rank, in expectation, and so (up to a term of order
     log(G)/G) this mAP.
+
+    Args:
+        query_labels: integers [Q], or multi-hot [Q, K].
+        gallery_labels: integers [G] or multi-hot [G, K], likewise.
     """
     query_labels, gallery_labels = np.asarray(query_labels), np.asarray(gallery_labels)
+    if query_labels.ndim == 2:
+        rows, counts = np.unique(query_labels, axis=0, return_counts=True)
+        other = (gallery_labels != 0).astype(np.float32).T
+        shares = [((row != 0).astype(np.float32) @ other > 0).mean() for row in rows]
+        return float(np.average(shares, weights=counts))
     values, counts = np.unique(gallery_labels, return_counts=True)
     share = dict(zip(values.tolist(), (counts / len(gallery_labels)).tolist(), strict=True))
     return float(np.mean([share.get(label, 0.0) for label in query_labels.tolist()]))
 
 
-def _unit_rows(x: Array) -> Array:
-    largest = jnp.abs(x).max(axis=-1, keepdims=True)
-    x = x / jnp.where(largest > 0, largest, 1.0)  # squares then stay in range
-    norm = jnp.linalg.norm(x, axis=-1, keepdims=True)
-    return x / jnp.where(norm > 0, norm, 1.0)
+def _pairs(names: Iterable[str]) -> list[tuple[str, str]]:
+    names = list(names)
+    return [(a, b) for a in names for b in names if a != b]
+
+
+def _counted(relevant: np.ndarray, without_relevant: str) -> np.ndarray:
+    if without_relevant not in ("zero", "skip"):
+        raise ValueError(f"without_relevant {without_relevant!r}: choose zero or skip")
+    return np.ones(len(relevant), bool) if without_relevant == "zero" else relevant > 0
+
+
+def _check_embeddings(name: str, queries: Any, gallery: Any) -> None:
+    q, g = np.shape(queries), np.shape(gallery)
+    if len(q) != 2 or len(g) != 2 or q[1] != g[1] or 0 in (*q, *g):
+        raise ValueError(f"{name}: queries {q}, gallery {g}; it needs [Q, L] and [G, L], all at least 1")
+    for what, x in (("queries", queries), ("gallery", gallery)):
+        if not bool(jnp.isfinite(jnp.asarray(x, jnp.float32)).all()):
+            raise ValueError(f"{name}: {what} hold NaN or inf; embeddings must be finite")
+
+
+def _checked(name: str, queries: Any, gallery: Any, query_labels: Any, gallery_labels: Any, similarity: str) -> tuple:
+    """Arrays that fit each other, labels as `map_rankings` takes them, and the largest gain that is possible."""
+    q, g = np.shape(queries), np.shape(gallery)
+    ql, gl = np.shape(query_labels), np.shape(gallery_labels)
+    if (
+        len(q) != 2 or len(g) != 2 or q[1] != g[1] or 0 in (*q, *g)
+        or ql[:1] != q[:1] or gl[:1] != g[:1] or ql[1:] != gl[1:] or len(ql) > 2
+    ):  # fmt: skip
+        raise ValueError(
+            f"{name}: queries {q} with labels {ql}, gallery {g} with labels {gl}; it needs [Q, L] with [Q] and [G, L] "
+            "with [G], all at least 1, or multi-hot labels [Q, K] and [G, K]"
+        )
+    if similarity not in SIMILARITIES:
+        raise ValueError(f"{name}: similarity {similarity!r}: choose from {', '.join(SIMILARITIES)}")
+    _check_embeddings(name, queries, gallery)
+    given = [np.asarray(query_labels), np.asarray(gallery_labels)]
+    if len(ql) == 2:
+        if not {x.dtype.kind for x in given} <= set("biuf") or any(((x != 0) & (x != 1)).any() for x in given):
+            raise ValueError(f"{name}: labels [N, K] must be multi-hot, 0 or 1; class numbers are given as [N]")
+        multi = [x.astype(np.uint8) for x in given]
+        most = min(int(x.sum(axis=1, dtype=np.int64).max()) for x in multi)
+        if most > 255:
+            raise ValueError(f"{name}: items have up to {most} labels; at most 255 can be told apart")
+        return queries, gallery, *multi, max(1, most)
+    together = np.concatenate(given)
+    if together.dtype.kind not in "iu":
+        raise ValueError(f"{name}: labels are {together.dtype}; they must be integers")
+    # Numbered anew: JAX would cut 64-bit labels to 32 bits, so that different ones could become equal.
+    numbers = np.unique(together, return_inverse=True)[1].astype(np.int32)
+    return queries, gallery, numbers[: q[0]], numbers[q[0] :], 1

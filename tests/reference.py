@@ -74,14 +74,69 @@ def central_differences(f, x, step=1e-5):
     return gradient
 
 
-def average_precision(scores, relevant):
-    """Mean over the relevant items of the precision at their rank; equal scores rank in the given order."""
+def ranked_gains(scores, gains):
+    """Gains in the order of descending scores; equal scores rank in the given order."""
+    return [gains[item] for item in np.argsort(-_float64(scores), kind="stable")]
+
+
+def average_precision(scores, relevant, k=None, divisor="hits"):
+    """Mean over the relevant items within rank k of the precision at their rank."""
     hits, precisions = 0, []
-    for rank, item in enumerate(np.argsort(-_float64(scores), kind="stable"), start=1):
-        if relevant[item]:
+    for rank, gain in enumerate(ranked_gains(scores, relevant)[:k], start=1):
+        if gain:
             hits += 1
             precisions.append(hits / rank)
-    return sum(precisions) / len(precisions) if precisions else 0.0
+    total = sum(bool(x) for x in relevant)
+    count = hits if divisor == "hits" else min(total, k or total)
+    return sum(precisions) / count if count else 0.0
+
+
+def precision(scores, relevant, k):
+    """Relevant items among the first k, divided by k."""
+    return sum(bool(x) for x in ranked_gains(scores, relevant)[:k]) / k
+
+
+def recall(scores, relevant, k):
+    """Relevant items among the first k, divided by all relevant ones."""
+    total = sum(bool(x) for x in relevant)
+    return sum(bool(x) for x in ranked_gains(scores, relevant)[:k]) / total if total else 0.0
+
+
+def r_precision(scores, relevant):
+    """Precision at the number of relevant items."""
+    total = sum(bool(x) for x in relevant)
+    return precision(scores, relevant, total) if total else 0.0
+
+
+def reciprocal_rank(scores, relevant):
+    """One over the rank of the first relevant item."""
+    for rank, gain in enumerate(ranked_gains(scores, relevant), start=1):
+        if gain:
+            return 1.0 / rank
+    return 0.0
+
+
+def ndcg(scores, gains, k=None):
+    """Discounted gains of the first k, over those of the best order."""
+
+    def dcg(ordered):
+        return sum(float(gain) / math.log2(1 + rank) for rank, gain in enumerate(ordered[:k], start=1))
+
+    best = dcg(sorted(gains, reverse=True))
+    return dcg(ranked_gains(scores, gains)) / best if best else 0.0
+
+
+def interpolated_precision(scores, relevant, levels=11):
+    """Largest precision at a rank whose recall is at least t, for t from 0 to 1 in equal steps."""
+    ordered = [bool(x) for x in ranked_gains(scores, relevant)]
+    total, points, hits = sum(ordered), [], 0
+    for rank, hit in enumerate(ordered, start=1):
+        hits += hit
+        points.append((hits, hits / rank))
+    if not total:
+        return [0.0] * levels
+    reached = [[p for hits, p in points if hits * (levels - 1) >= level * total] for level in range(levels)]
+    return [max(values) for values in reached]
 
 
 def mean_average_precision(queries, gallery, query_labels, gallery_labels):

@@ -1,86 +1,22 @@
-"""Retrieval metrics: hand values, a float64 reference with ties, block sizes, scikit-learn, conventions and errors."""
+"""Retrieval scores from embeddings and labels: a float64 reference with ties, scikit-learn, conventions and errors."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
 import tolerances
+from rows import exact_rows, labels, multi_hot, random_rows
 
-import mrl_jax.retrieval
-from mrl_jax.retrieval import average_precision, chance_map, cross_modal_map, mean_average_precision
-
-
-def exact_rows(n, dim=8, distinct=12, seed=0):
-    """Unit rows with four entries +-1/2, many of them repeated: their products are exact, so ties are ties."""
-    rng = np.random.default_rng(seed)
-    rows = np.zeros((distinct, dim), np.float32)
-    for row in rows:
-        row[rng.choice(dim, 4, replace=False)] = rng.choice([-0.5, 0.5], 4)
-    return rows[rng.integers(0, distinct, n)]
-
-
-def random_rows(n, dim=16, seed=0):
-    return np.random.default_rng(seed).normal(size=(n, dim)).astype(np.float32)
-
-
-def labels(n, k=4, seed=0):
-    return np.random.default_rng([seed, n]).integers(0, k, n)
-
-
-@pytest.fixture
-def block_scores(monkeypatch):
-    """A function that sets how many similarities a block may hold, for programs compiled from then on."""
-    compiled = mrl_jax.retrieval._average_precisions
-
-    def set_block_scores(value):
-        monkeypatch.setattr(mrl_jax.retrieval, "_BLOCK_SCORES", value)
-        compiled.clear_cache()
-
-    yield set_block_scores
-    compiled.clear_cache()
-
-
-# Average precision of one ranking
-
-
-@pytest.mark.parametrize(
-    ("relevant", "expected"),
-    [
-        ([True, False, False, False], 1.0),
-        ([False, False, False, True], 1 / 4),
-        ([True, False, True, False], (1 + 2 / 3) / 2),
-        ([False, True, True, False], (1 / 2 + 2 / 3) / 2),
-        ([True, True, True, True], 1.0),
-        ([False, False, False, False], 0.0),
-    ],
+from mrl_jax.retrieval import (
+    chance_map,
+    cross_modal_map,
+    mean_average_precision,
+    pair_ranks,
+    per_class_map,
+    precision_recall_curve,
+    retrieval_metrics,
+    summarize,
 )
-def test_average_precision_by_hand(relevant, expected):
-    in_order = average_precision(jnp.array([0.9, 0.5, 0.4, -1.0]), jnp.array(relevant))
-    shuffled = average_precision(jnp.array([0.4, 0.9, -1.0, 0.5]), jnp.array(relevant)[jnp.array([2, 0, 3, 1])])
-    np.testing.assert_allclose([in_order, shuffled], [expected, expected], **tolerances.HAND)
-
-
-def test_equal_scores_rank_in_gallery_order():
-    relevant = jnp.array([False, True, False, True])
-    tied = average_precision(jnp.zeros(4), relevant)
-    np.testing.assert_allclose(tied, (1 / 2 + 2 / 4) / 2, **tolerances.HAND)
-
-
-@pytest.mark.parametrize("scores", [[0.0, -0.0, 0.0], [-0.0, 0.0, -0.0]])
-def test_zero_and_negative_zero_tie(scores):
-    found = [average_precision(jnp.array(scores), jnp.arange(3) == i) for i in range(3)]
-    np.testing.assert_allclose(found, [1.0, 1 / 2, 1 / 3], **tolerances.HAND)
-
-
-def test_average_precision_runs_under_jit_and_vmap():
-    scores = np.random.default_rng(0).integers(0, 4, (5, 30)).astype(np.float32)
-    relevant = np.random.default_rng(1).random((5, 30)) < 0.3
-    expected = [reference.average_precision(s, r) for s, r in zip(scores, relevant, strict=True)]
-    np.testing.assert_allclose(jax.vmap(average_precision)(scores, relevant), expected, atol=tolerances.PRECISION)
-    one = jax.jit(average_precision)(scores[0], relevant[0])
-    np.testing.assert_allclose(one, expected[0], atol=tolerances.PRECISION)
-
 
 # Mean average precision
 
@@ -100,28 +36,6 @@ def test_map_equals_the_float64_reference_with_ties(q, g):
         arguments = (queries, gallery, labels(q, k), labels(g, k, seed=1))
         expected = reference.mean_average_precision(*arguments)
         assert mean_average_precision(*arguments) == pytest.approx(expected, abs=tolerances.PRECISION)
-
-
-@pytest.mark.parametrize("queries_per_block", [1, 4, 7, 22, 23, 1000])
-def test_blocks_of_any_size_give_the_same_map(queries_per_block, block_scores):
-    arguments = (exact_rows(23), exact_rows(31, seed=1), labels(23), labels(31, seed=1))
-    expected = reference.mean_average_precision(*arguments)
-    block_scores(queries_per_block * 31)
-    assert mean_average_precision(*arguments) == pytest.approx(expected, abs=tolerances.PRECISION)
-
-
-def test_a_gallery_larger_than_a_block_gives_the_same_map(block_scores):
-    arguments = (exact_rows(5), exact_rows(31, seed=1), labels(5), labels(31, seed=1))
-    expected = reference.mean_average_precision(*arguments)
-    block_scores(10)
-    assert mean_average_precision(*arguments) == pytest.approx(expected, abs=tolerances.PRECISION)
-
-
-def test_repeated_gallery_items_tie_whatever_their_embedding():
-    gallery = random_rows(6, dim=33)[np.random.default_rng(2).integers(0, 6, 90)]
-    arguments = (random_rows(11, dim=33, seed=1), gallery, labels(11), labels(90, seed=1))
-    expected = reference.mean_average_precision(*arguments)
-    assert mean_average_precision(*arguments) == pytest.approx(expected, abs=tolerances.PRECISION)
 
 
 def test_map_equals_scikit_learn_without_ties():
@@ -171,6 +85,136 @@ def test_map_takes_lists_and_jax_arrays_and_returns_a_float():
     assert type(expected) is float
     assert mean_average_precision(*(x.tolist() for x in arguments)) == expected
     assert mean_average_precision(*map(jnp.asarray, arguments)) == expected
+
+
+# Every metric
+
+
+def expected_metrics(queries, gallery, gains, ks, exclude_self=False):
+    """By explicit loops in float64."""
+    scores = [[float(np.dot(g.astype(np.float64), q)) for g in gallery] for q in queries]
+    found = []
+    for i, (s, g) in enumerate(zip(scores, gains.tolist(), strict=True)):
+        if exclude_self:
+            s, g = s[:i] + s[i + 1 :], g[:i] + g[i + 1 :]
+        row = {
+            "ap": reference.average_precision(s, g),
+            "ndcg": reference.ndcg(s, g),
+            "r_precision": reference.r_precision(s, g),
+            "rr": reference.reciprocal_rank(s, g),
+            "curve": reference.interpolated_precision(s, g),
+            "relevant": sum(x > 0 for x in g),
+        }
+        for k in ks:
+            row[f"ap@{k}"] = reference.average_precision(s, g, k)
+            row[f"ap_min@{k}"] = reference.average_precision(s, g, k, "relevant")
+            row[f"precision@{k}"] = reference.precision(s, g, k)
+            row[f"recall@{k}"] = reference.recall(s, g, k)
+            row[f"ndcg@{k}"] = reference.ndcg(s, g, k)
+        found.append(row)
+    return {name: np.array([row[name] for row in found]) for name in found[0]}
+
+
+@pytest.mark.parametrize("multi", [False, True])
+@pytest.mark.parametrize("exclude_self", [False, True])
+def test_every_metric_equals_explicit_loops_with_ties(multi, exclude_self):
+    z, other = exact_rows(31), exact_rows(31, seed=1)
+    gallery = z if exclude_self else other
+    given = [multi_hot(31, seed=s) if multi else labels(31, k=8, seed=s) for s in (0, 0 if exclude_self else 1)]
+    gains = given[0].astype(int) @ given[1].T if multi else (given[0][:, None] == given[1]).astype(int)
+    ks = (1, 5, 30, 100)
+    found = retrieval_metrics(z, gallery, *given, k=ks, exclude_self=exclude_self)
+    expected = expected_metrics(z, gallery, gains, ks, exclude_self)
+    assert set(found) == set(expected)
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, atol=tolerances.PRECISION, err_msg=name)
+
+
+def test_multi_hot_labels_of_one_class_each_equal_class_numbers():
+    z, g, a, b = random_rows(20), random_rows(40, seed=1), labels(20), labels(40, seed=1)
+    single, multi = retrieval_metrics(z, g, a, b), retrieval_metrics(z, g, np.eye(4)[a], np.eye(4, dtype=bool)[b])
+    for name, values in single.items():
+        np.testing.assert_array_equal(multi[name], values, err_msg=name)
+    assert chance_map(np.eye(4)[a], np.eye(4)[b]) == pytest.approx(chance_map(a, b))
+
+
+def test_chance_of_multi_hot_labels_is_the_share_that_shares_a_label():
+    a, b = multi_hot(20), multi_hot(30)
+    assert chance_map(a, b) == pytest.approx(((a.astype(int) @ b.T.astype(int)) > 0).mean())
+
+
+def test_means_count_queries_without_relevant_items_or_leave_them_out():
+    found = retrieval_metrics(np.eye(3), np.eye(3)[:2], np.array([0, 1, 7]), np.array([0, 1]), k=(2,))
+    assert found["relevant"].tolist() == [1, 1, 0]
+    zero, skip = summarize(found), summarize(found, "skip")
+    assert (zero["map"], zero["queries"]) == (pytest.approx(2 / 3), 3)
+    assert (skip["map"], skip["queries"]) == (pytest.approx(1.0), 2)
+    assert skip["precision@2"] == pytest.approx(1 / 2)
+    assert {"map", "map@2", "map_min@2", "mrr", "ndcg", "recall@2", "r_precision", "curve"} <= set(zero)
+    assert len(zero["curve"]) == 11
+    arguments = (np.eye(3), np.eye(3)[:2], np.array([0, 1, 7]), np.array([0, 1]))
+    assert mean_average_precision(*arguments, without_relevant="skip") == pytest.approx(1.0)
+    none = (np.eye(2), np.eye(2), np.array([5, 6]), np.array([0, 1]))
+    assert mean_average_precision(*none, without_relevant="skip") == 0.0
+    with pytest.raises(ValueError, match="choose zero or skip"):
+        mean_average_precision(*arguments, without_relevant="drop")
+
+
+def test_map_at_k_by_both_divisors():
+    # Ranked by the first axis: hits at ranks 1, 3, 4 of 5; R = 3.
+    gallery = np.array([[1.0, i / 10] for i in range(5)])
+    arguments = (np.array([[1.0, 0.0]]), gallery, np.array([1]), np.array([1, 0, 1, 1, 0]))
+    assert mean_average_precision(*arguments, k=3) == pytest.approx((1 + 2 / 3) / 2)
+    assert mean_average_precision(*arguments, k=3, divisor="relevant") == pytest.approx((1 + 2 / 3) / 3)
+    assert mean_average_precision(*arguments, k=2, divisor="relevant") == pytest.approx(1 / 2)
+    assert mean_average_precision(*arguments, k=50) == mean_average_precision(*arguments)
+
+
+def test_map_per_class():
+    ap, given = [0.2, 0.4, 0.9, 0.0], np.array([3, 3, 5, 9])
+    assert per_class_map(ap, given) == pytest.approx({3: 0.3, 5: 0.9, 9: 0.0})
+    assert per_class_map(ap, given, [1, 1, 1, 0], "skip") == pytest.approx({3: 0.3, 5: 0.9})
+    hot = np.array([[1, 1, 0], [0, 1, 0], [0, 1, 0], [0, 0, 0]])
+    assert per_class_map(ap, hot) == pytest.approx({0: 0.2, 1: 0.5})
+
+
+def test_curve_of_any_number_of_points():
+    arguments = (exact_rows(9), exact_rows(31, seed=1), labels(9), labels(31, seed=1))
+    eleven = summarize(retrieval_metrics(*arguments))["curve"]
+    np.testing.assert_allclose(precision_recall_curve(*arguments, levels=11), eleven, atol=tolerances.PRECISION)
+    np.testing.assert_allclose(precision_recall_curve(*arguments)[::10], eleven, atol=tolerances.PRECISION)
+    with pytest.raises(ValueError, match="levels is 1"):
+        precision_recall_curve(*arguments, levels=1)
+
+
+# The pair itself
+
+
+def test_ranks_of_pairs_with_ties_and_queries_without_a_pair():
+    queries, gallery = exact_rows(23), exact_rows(31, seed=1)
+    pairs = np.random.default_rng(0).integers(-1, 31, 23)
+    expected = []
+    for q, own in zip(queries, pairs, strict=True):
+        order = np.argsort(-(gallery.astype(np.float64) @ q), kind="stable").tolist()
+        expected.append(order.index(own) + 1 if own >= 0 else 0)
+    assert pair_ranks(queries, gallery, pairs).tolist() == expected
+    assert pair_ranks(np.eye(4), np.eye(4)).tolist() == [1, 1, 1, 1]
+
+
+def test_ranks_of_pairs_in_blocks(monkeypatch):
+    z, g = random_rows(23), random_rows(23, seed=1)
+    expected = pair_ranks(z, g)
+    monkeypatch.setattr("mrl_jax.retrieval._PAIR_SCORES", 5 * 23)
+    np.testing.assert_array_equal(pair_ranks(z, g), expected)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [(None, "do not pair by row"), ([0, 1, 4], "from -1 to 3"), ([0.0, 1, 2], "integers"), ([0, 1], "integers")],
+)
+def test_pairs_that_do_not_fit_are_refused(pairs, message):
+    with pytest.raises(ValueError, match=message):
+        pair_ranks(np.eye(4)[:3], np.eye(4), pairs)
 
 
 # Between modalities
@@ -232,6 +276,32 @@ def test_shapes_that_do_not_fit_are_refused_with_the_shapes(queries, gallery, qu
     with pytest.raises(ValueError, match="it needs") as caught:
         mean_average_precision(*(np.ones(shape) for shape in shapes))
     assert all(str(shape) in str(caught.value) for shape in shapes)
+
+
+@pytest.mark.parametrize(
+    ("query_labels", "message"),
+    [
+        (np.array([[2, 0], [0, 1]]), "must be multi-hot"),
+        (np.array([["a", "b"], ["c", "d"]]), "must be multi-hot"),
+        (np.array([True, False]), "labels are bool; they must be integers"),
+        (np.ones((2, 3)), "it needs"),
+    ],
+)
+def test_labels_that_are_neither_classes_nor_multi_hot_are_refused(query_labels, message):
+    gallery_labels = np.arange(2) if "needs" in message else query_labels
+    with pytest.raises(ValueError, match=message):
+        mean_average_precision(np.eye(2), np.eye(2), query_labels, gallery_labels)
+
+
+def test_more_than_255_shared_labels_are_refused():
+    with pytest.raises(ValueError, match="up to 300 labels"):
+        mean_average_precision(np.eye(2), np.eye(2), np.ones((2, 300)), np.ones((2, 300)))
+
+
+@pytest.mark.parametrize("k", [(0,), (5, -1), (2.5,)])
+def test_cut_offs_below_one_or_broken_are_refused(k):
+    with pytest.raises(ValueError, match="integers of at least 1"):
+        retrieval_metrics(np.eye(2), np.eye(2), np.arange(2), np.arange(2), k=k)
 
 
 def test_labels_beyond_32_bits_stay_different_and_other_labels_are_refused():

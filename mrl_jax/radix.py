@@ -1,0 +1,81 @@
+"""Ranks of the relevant items by radix sort, compiled by numba: the fastest exact form on CPU; extra `fast`."""
+
+import functools
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+__all__ = ["available", "kernel"]
+
+# Unsigned constants, since indices that may be negative cost a comparison each.
+_NEGATIVE_ZERO, _POSITIVE = np.int32(-(2**31)), np.uint32(0x7FFFFFFF)
+_DIGIT, _11, _22 = np.uint32(2047), np.uint32(11), np.uint32(22)
+_32, _43, _54 = np.uint64(32), np.uint64(43), np.uint64(54)
+
+
+@functools.cache
+def available() -> bool:
+    """Whether numba is installed."""
+    return find_spec("numba") is not None
+
+
+@functools.cache
+def kernel() -> Callable[..., None]:
+    """The compiled function; numba loads on the first call, and keeps its machine code on disk.
+
+    `f(bits, gain, rank, kept)` reads scores as their bits int32 [B, G] and gains uint8 [B, G], and writes the ranks of
+    the relevant items int32 [B, N] and their gains uint8 [B, N], zeros behind. It runs without Python's lock, so
+    threads can share the rows.
+    """
+    from numba import njit
+
+    return njit(nogil=True, cache=True)(_rank_rows)
+
+
+def _rank_rows(bits: Any, gain: Any, rank: Any, kept: Any) -> None:
+    # A stable radix sort from the least significant digit: 11, 11 and 10 bits, whose counters fit the L1 cache.
+    items = bits.shape[1]
+    one, two, hit = np.empty(items, np.uint64), np.empty(items, np.uint64), np.empty(items, np.uint8)
+    low, middle, high = np.empty(2048, np.int32), np.empty(2048, np.int32), np.empty(2048, np.int32)
+    for i in range(bits.shape[0]):
+        low[:], middle[:], high[:] = 0, 0, 0
+        for j in range(items):
+            x = bits[i, j]
+            if x == _NEGATIVE_ZERO:
+                x = np.int32(0)
+            key = np.uint32(x) ^ (~np.uint32(x >> 31) & _POSITIVE)  # descending scores, as ascending integers
+            one[j] = np.uint64(key) << _32 | np.uint64(gain[i, j])
+            low[key & _DIGIT] += 1
+            middle[(key >> _11) & _DIGIT] += 1
+            high[key >> _22] += 1
+        a, b, c = 0, 0, 0
+        for d in range(2048):  # counts become starts
+            low[d], a = a, a + low[d]
+            middle[d], b = b, b + middle[d]
+            high[d], c = c, c + high[d]
+        for j in range(items):
+            item = one[j]
+            digit = np.uint32(item >> _32) & _DIGIT
+            place = low[digit]
+            low[digit] = place + 1
+            two[place] = item
+        for j in range(items):
+            item = two[j]
+            digit = np.uint32(item >> _43) & _DIGIT
+            place = middle[digit]
+            middle[digit] = place + 1
+            one[place] = item
+        for j in range(items):  # the keys have done their work
+            item = one[j]
+            digit = item >> _54
+            place = high[digit]
+            high[digit] = place + 1
+            hit[place] = np.uint8(item)
+        found = 0
+        for j in range(items):
+            if hit[j]:
+                rank[i, found], kept[i, found] = j + 1, hit[j]
+                found += 1
+        rank[i, found:], kept[i, found:] = 0, 0

@@ -1,0 +1,295 @@
+"""Rankings of a gallery by similarity, exact, in blocks: where the relevant items stand for every query.
+
+Metrics need only the ranks of the relevant items. On CPU a radix sort compiled by numba finds them (`radix.py`, extra
+`fast`), without numba one NumPy sort of integers that pack score and place; on accelerators, and under `jit`, one
+stable XLA sort that carries the gains along. All give the same ranks.
+
+Shape letters: Q queries, B queries of a block, G gallery items, L embedding dimensions, K classes, N entries of a
+ranking.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from mrl_jax import radix
+
+__all__ = ["METHODS", "SIMILARITIES", "Ranking", "equal_rows", "map_rankings", "rank", "unit_rows"]
+
+METHODS = ("auto", "numba", "numpy", "xla")
+SIMILARITIES = ("float32", "bfloat16")
+
+_BLOCK_SCORES = 1 << 24  # similarities held at once: 64 MiB, and a few times that while ranking
+_CHUNK_SCORES = 1 << 18  # of them that a thread ranks at a time: they fit its cache
+_THREADS_PAY = 1 << 17
+_NUMBA_PAYS = 1 << 25  # similarities in all from which loading numba (0.5 s, compiled before) saves more than it takes
+
+
+class Ranking(NamedTuple):
+    """Where the relevant items of a query stand. Leading axes are queries.
+
+    An entry is a rank. Entries of gain 0 count for nothing: items that are not relevant, or padding.
+
+    Attributes:
+        rank: int32 [..., N], 1-based, ascending among the relevant entries.
+        hits: int32 [..., N], relevant items up to this rank, itself included.
+        gain: unsigned integers [..., N]: 1 or, with several labels per item, the number of shared ones.
+    """
+
+    rank: Array
+    hits: Array
+    gain: Array
+
+
+def rank(scores: Array, gain: Array) -> Ranking:
+    """Rank by descending score, ties in gallery order.
+
+    Args:
+        scores: [..., G].
+        gain: bool or unsigned integers [..., G], 0 for items that are not relevant.
+
+    Returns:
+        A ranking with an entry for every gallery item, N = G.
+    """
+    gain = gain.astype(jnp.uint8) if gain.dtype == bool else gain
+    descending = -jnp.where(scores == 0, 0, scores)  # -0.0 ties with 0.0
+    _, gain = jax.lax.sort((descending, gain), num_keys=1, is_stable=True)
+    ranks = jax.lax.broadcasted_iota(jnp.int32, gain.shape, gain.ndim - 1) + 1
+    return Ranking(ranks, jnp.cumsum(gain > 0, axis=-1, dtype=jnp.int32), gain)
+
+
+def map_rankings(
+    reduce: Callable[[Ranking], Any],
+    queries: Any,
+    gallery: Any,
+    query_labels: Any,
+    gallery_labels: Any,
+    *,
+    exclude_self: bool = False,
+    similarity: str = "float32",
+    devices: Sequence[Any] | None = None,
+    method: str = "auto",
+) -> Any:
+    """Apply a function to the ranking of every query, block by block: memory grows with the gallery, not with Q x G.
+
+    Equal gallery rows tie exactly, whatever the matrix product does at its edges.
+
+    Args:
+        reduce: pure and the same object from call to call, so that it compiles once; ranking [B, N] -> a pytree of
+            arrays [B, ...].
+        queries: finite embeddings [Q, L].
+        gallery: finite embeddings [G, L].
+        query_labels: int32 [Q], or multi-hot uint8 [Q, K] with at most 255 labels a row.
+        gallery_labels: int32 [G] or [G, K], likewise.
+        exclude_self: row i of both is the same item, which is no answer to itself.
+        similarity: precision of the product, "float32" or "bfloat16" (sums stay float32).
+        devices: shard the gallery over these; None for JAX's default device.
+        method: "auto", or one of "numba", "numpy" (both on CPU) and "xla".
+
+    Returns:
+        The pytree with NumPy arrays [Q, ...].
+    """
+    mesh = None if devices is None else _mesh(devices)
+    q_count, g_count, shards = len(queries), len(gallery), 1 if mesh is None else mesh.size
+    method = _choose(method, q_count * g_count, mesh)
+    block = max(1, min(q_count, _BLOCK_SCORES // g_count))
+    block = -(-block // shards) * shards
+
+    same, width = equal_rows(gallery), _most_relevant(np.asarray(query_labels), np.asarray(gallery_labels))
+    if same is not None:
+        same = np.concatenate([same, np.arange(g_count, -(-g_count // shards) * shards, dtype=np.int32)])
+    rows, labels = unit_rows(_sharded(gallery, mesh, jnp.float32)).astype(similarity), _sharded(gallery_labels, mesh)
+    queries, query_labels = unit_rows(jnp.asarray(queries, jnp.float32)).astype(similarity), np.asarray(query_labels)
+    found = []
+    for start in range(0, q_count, block):
+        part = _padded(queries[start : start + block], block), _padded(query_labels[start : start + block], block)
+        inputs = (*part, rows, labels, same, start)
+        options = {"items": g_count, "exclude_self": exclude_self}
+        if method == "xla":
+            found.append(_reduce_block(reduce, *inputs, **options, mesh=mesh))
+        else:
+            scores, gain = (np.asarray(x) for x in _scores(*inputs, **options, mesh=None))
+            found.append(_reduce_host(reduce, *_rank_on_host(scores, gain, width, method)))
+    return jax.tree.map(lambda *parts: np.concatenate([np.asarray(p) for p in parts])[:q_count], *found)
+
+
+def _choose(method: str, scores: int, mesh: Any) -> str:
+    """The method that serves best, or the one asked for."""
+    on_cpu = mesh is None and jax.default_backend() == "cpu"
+    if method == "auto":
+        if not on_cpu:
+            return "xla"
+        return "numba" if scores >= _NUMBA_PAYS and radix.available() else "numpy"
+    if method not in METHODS:
+        raise ValueError(f"method {method!r}: choose from {', '.join(METHODS)}")
+    if method == "numba" and not radix.available():
+        raise ValueError("method 'numba': numba is not installed; pip install 'mrl_jax[fast]', or choose auto")
+    if method != "xla" and mesh is not None:
+        raise ValueError(f"method {method!r} runs on the host; a gallery sharded over devices needs xla")
+    return method
+
+
+@partial(jax.jit, static_argnames=("reduce", "items", "exclude_self", "mesh"))
+def _reduce_block(reduce: Callable[[Ranking], Any], *inputs: Any, items: int, exclude_self: bool, mesh: Any) -> Any:
+    scores, gain = _scores(*inputs, items=items, exclude_self=exclude_self, mesh=mesh)
+    return reduce(rank(scores, gain))
+
+
+@partial(jax.jit, static_argnames="reduce")
+def _reduce_host(reduce: Callable[[Ranking], Any], ranks: Array, gain: Array) -> Any:
+    return reduce(Ranking(ranks, jax.lax.broadcasted_iota(jnp.int32, gain.shape, 1) + 1, gain))
+
+
+@partial(jax.jit, static_argnames=("items", "exclude_self", "mesh"))
+def _scores(
+    queries: Array,
+    query_labels: Array,
+    gallery: Array,
+    gallery_labels: Array,
+    same: Array | None,
+    start: Array,
+    *,
+    items: int,
+    exclude_self: bool,
+    mesh: Any,
+) -> tuple[Array, Array]:
+    """Similarities float32 and gains uint8, both [B, G], of a block of queries that begins with row `start`."""
+    scores = jnp.dot(queries, gallery.T, precision="highest", preferred_element_type=jnp.float32)
+    gain = _gains(query_labels, gallery_labels)
+    if mesh is not None:
+        # Each device scores its part of the gallery for all queries of the block, then ranks all of it for its part of
+        # the queries: one all-to-all, and no device holds the whole gallery.
+        for spec in (PartitionSpec(None, "gallery"), PartitionSpec("gallery", None)):
+            scores, gain = (jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec)) for x in (scores, gain))
+    if same is not None:
+        scores = scores[:, same]
+    item = jax.lax.broadcasted_iota(jnp.int32, scores.shape, 1)
+    out = item >= items  # padding of the last shard
+    if exclude_self:
+        out |= item == jax.lax.broadcasted_iota(jnp.int32, scores.shape, 0) + start
+    if exclude_self or scores.shape[1] > items:
+        scores, gain = jnp.where(out, -jnp.inf, scores), jnp.where(out, jnp.uint8(0), gain)
+    return scores, gain
+
+
+def _gains(query_labels: Array, gallery_labels: Array) -> Array:
+    """Number of labels that query and item share, uint8 [B, G]."""
+    if query_labels.ndim == 1:
+        return (query_labels[:, None] == gallery_labels[None, :]).astype(jnp.uint8)
+    shared = jnp.dot(query_labels.astype(jnp.float32), gallery_labels.astype(jnp.float32).T, precision="highest")
+    return shared.astype(jnp.uint8)
+
+
+def _most_relevant(query_labels: np.ndarray, gallery_labels: np.ndarray) -> int:
+    """A number of entries that holds the relevant items of any query."""
+    if query_labels.ndim == 2:
+        per_class = gallery_labels.sum(axis=0, dtype=np.int64)
+        most = int((query_labels.astype(np.float64) @ per_class).max())
+    else:
+        values, counts = np.unique(gallery_labels, return_counts=True)
+        most = int(counts[np.isin(values, query_labels)].max(initial=0))
+    return max(1, min(most, len(gallery_labels)))
+
+
+def _rank_on_host(scores: np.ndarray, gain: np.ndarray, width: int, method: str) -> tuple[np.ndarray, np.ndarray]:
+    """Ranks int32 and gains uint8 of the relevant items, both [B, N] with N = width, zeros behind them."""
+    ranks, kept = np.empty((len(scores), width), np.int32), np.empty((len(scores), width), np.uint8)
+    rank_rows = radix.kernel() if method == "numba" else _rank_rows
+    bits = scores.view(np.int32)
+    workers = _workers() if scores.size >= _THREADS_PAY else 1
+    rows = max(1, min(-(-len(scores) // workers), _CHUNK_SCORES // scores.shape[1]))
+
+    def work(start: int) -> None:
+        chunk = slice(start, start + rows)
+        rank_rows(bits[chunk], gain[chunk], ranks[chunk], kept[chunk])
+
+    starts = range(0, len(scores), rows)
+    if workers == 1:
+        for start in starts:
+            work(start)
+    else:
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(work, starts))
+    return ranks, kept
+
+
+def _rank_rows(bits: np.ndarray, gain: np.ndarray, ranks: np.ndarray, kept: np.ndarray) -> None:
+    """One sort of integers with the score above and the item's number below, which settles ties too."""
+    key = (bits.view(np.float32) + np.float32(0)).view(np.int32)  # -0.0 becomes 0.0
+    key ^= (key >> 31) & np.int32(0x7FFFFFFF)  # floats as integers of the same order
+    packed = (~key).astype(np.int64) << 32
+    packed |= np.arange(bits.shape[1])
+    packed.sort(axis=1)
+    low_half = 0 if sys.byteorder == "little" else 1
+    sorted_gain = np.take_along_axis(gain, packed.view(np.uint32)[:, low_half::2], axis=1)
+    row, place = np.nonzero(sorted_gain)
+    column = np.arange(len(row)) - np.searchsorted(row, np.arange(len(bits)))[row]
+    ranks[:], kept[:] = 0, 0
+    ranks[row, column], kept[row, column] = place + 1, sorted_gain[row, place]
+
+
+def _workers() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _padded(x: Any, rows: int) -> Any:
+    """Zero rows behind, so that every block has one shape and compiles once."""
+    missing = rows - len(x)
+    return x if missing == 0 else (np if isinstance(x, np.ndarray) else jnp).concatenate([x, x[:1].repeat(missing, 0)])
+
+
+def _mesh(devices: Sequence[Any]) -> Any:
+    return jax.make_mesh((len(devices),), ("gallery",), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def _sharded(x: Any, mesh: Any, dtype: Any = None) -> Array:
+    """On the default device, or padded by zero rows and a part on each device, never whole on one."""
+    if mesh is None:
+        return jnp.asarray(x, dtype)
+    x = np.asarray(x, dtype)
+    x = np.pad(x, [(0, -len(x) % mesh.size)] + [(0, 0)] * (x.ndim - 1))
+    return jax.device_put(x, NamedSharding(mesh, PartitionSpec("gallery")))
+
+
+def equal_rows(x: Any) -> np.ndarray | None:
+    """For every row the number of the first row that equals it, int32 [N]; None where all rows differ.
+
+    Args:
+        x: [N, L].
+    """
+    x = np.asarray(x)
+    step = max(1, (1 << 24) // x.shape[1])
+    # Integer sums are exact in any order, so equal rows have equal hashes.
+    words = [_hash_words(jnp.asarray(x[i : i + step], jnp.float32)) for i in range(0, len(x), step)]
+    high, low = (np.concatenate([np.asarray(pair[i]) for pair in words]).astype(np.uint64) for i in (0, 1))
+    found, first, inverse = np.unique(high << np.uint64(32) | low, return_index=True, return_inverse=True)
+    if len(found) == len(x):
+        return None
+    first = first[inverse.ravel()]
+    return np.where((x == x[first]).all(axis=1), first, np.arange(len(x))).astype(np.int32)
+
+
+@jax.jit
+def _hash_words(x: Array) -> tuple[Array, Array]:
+    bits = jax.lax.bitcast_convert_type(jnp.where(x == 0, 0, x), jnp.uint32)
+    bits ^= bits >> 15
+    factors = jax.random.bits(jax.random.key(0), (2, x.shape[1]), jnp.uint32) | 1
+    return tuple((bits * row[None]).sum(axis=1, dtype=jnp.uint32) for row in factors)
+
+
+@jax.jit
+def unit_rows(x: Array) -> Array:
+    """Scale rows [N, L] to unit length; zero vectors stay."""
+    largest = jnp.abs(x).max(axis=-1, keepdims=True)
+    x = x / jnp.where(largest > 0, largest, 1.0)  # squares then stay in range
+    norm = jnp.linalg.norm(x, axis=-1, keepdims=True)
+    return x / jnp.where(norm > 0, norm, 1.0)
