@@ -99,27 +99,12 @@ def map_rankings(
         The pytree with NumPy arrays [Q, ...].
     """
     mesh = None if devices is None else _mesh(devices)
-    q_count, g_count, shards = len(queries), len(gallery), 1 if mesh is None else mesh.size
-    method = _choose(method, q_count * g_count, mesh)
-    block = max(1, min(q_count, _BLOCK_SCORES // g_count))
-    block = -(-block // shards) * shards
-
-    same, width = equal_rows(gallery), _most_relevant(np.asarray(query_labels), np.asarray(gallery_labels))
-    if same is not None:
-        same = np.concatenate([same, np.arange(g_count, -(-g_count // shards) * shards, dtype=np.int32)])
-    rows, labels = unit_rows(_sharded(gallery, mesh, jnp.float32)).astype(similarity), _sharded(gallery_labels, mesh)
-    queries, query_labels = unit_rows(jnp.asarray(queries, jnp.float32)).astype(similarity), np.asarray(query_labels)
-    found = []
-    for start in range(0, q_count, block):
-        part = _padded(queries[start : start + block], block), _padded(query_labels[start : start + block], block)
-        inputs = (*part, rows, labels, same, start)
-        options = {"items": g_count, "exclude_self": exclude_self}
-        if method == "xla":
-            found.append(_reduce_block(reduce, *inputs, **options, mesh=mesh))
-        else:
-            scores, gain = (np.asarray(x) for x in _scores(*inputs, **options, mesh=None))
-            found.append(_reduce_host(reduce, *_rank_on_host(scores, gain, width, method)))
-    return jax.tree.map(lambda *parts: np.concatenate([np.asarray(p) for p in parts])[:q_count], *found)
+    method = _choose(method, len(queries) * len(gallery), mesh)
+    arguments = (queries, gallery, np.asarray(query_labels), np.asarray(gallery_labels), exclude_self, similarity)
+    blocks = (
+        _blocks_on_device(reduce, *arguments, mesh) if method == "xla" else _blocks_on_host(reduce, *arguments, method)
+    )
+    return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(queries)], *blocks)
 
 
 def _choose(method: str, scores: int, mesh: Any) -> str:
@@ -138,19 +123,37 @@ def _choose(method: str, scores: int, mesh: Any) -> str:
     return method
 
 
+# On accelerators: product, sort and metrics of a block are one program.
+
+
+def _blocks_on_device(
+    reduce: Callable[[Ranking], Any],
+    queries: Any,
+    gallery: Any,
+    query_labels: np.ndarray,
+    gallery_labels: np.ndarray,
+    exclude_self: bool,
+    similarity: str,
+    mesh: Any,
+) -> list[Any]:
+    shards, items = 1 if mesh is None else mesh.size, len(gallery)
+    block = -(-_block_of(len(queries), items) // shards) * shards
+    same = equal_rows(gallery)
+    if same is not None:
+        same = np.concatenate([same, np.arange(items, -(-items // shards) * shards, dtype=np.int32)])
+    rows, labels = unit_rows(_sharded(gallery, mesh, jnp.float32)).astype(similarity), _sharded(gallery_labels, mesh)
+    queries = unit_rows(jnp.asarray(queries, jnp.float32)).astype(similarity)
+    found = []
+    for start in range(0, len(queries), block):
+        part = (_padded(x[start : start + block], block) for x in (queries, jnp.asarray(query_labels)))
+        options = {"items": items, "exclude_self": exclude_self, "mesh": mesh}
+        found.append(_reduce_block(reduce, *part, rows, labels, same, start, **options))
+    return [jax.tree.map(np.asarray, x) for x in found]
+
+
 @partial(jax.jit, static_argnames=("reduce", "items", "exclude_self", "mesh"))
-def _reduce_block(reduce: Callable[[Ranking], Any], *inputs: Any, items: int, exclude_self: bool, mesh: Any) -> Any:
-    scores, gain = _scores(*inputs, items=items, exclude_self=exclude_self, mesh=mesh)
-    return reduce(rank(scores, gain))
-
-
-@partial(jax.jit, static_argnames="reduce")
-def _reduce_host(reduce: Callable[[Ranking], Any], ranks: Array, gain: Array) -> Any:
-    return reduce(Ranking(ranks, jax.lax.broadcasted_iota(jnp.int32, gain.shape, 1) + 1, gain))
-
-
-@partial(jax.jit, static_argnames=("items", "exclude_self", "mesh"))
-def _scores(
+def _reduce_block(
+    reduce: Callable[[Ranking], Any],
     queries: Array,
     query_labels: Array,
     gallery: Array,
@@ -161,10 +164,14 @@ def _scores(
     items: int,
     exclude_self: bool,
     mesh: Any,
-) -> tuple[Array, Array]:
-    """Similarities float32 and gains uint8, both [B, G], of a block of queries that begins with row `start`."""
+) -> Any:
+    """Reduce the rankings of a block of queries that begins with row `start`."""
     scores = jnp.dot(queries, gallery.T, precision="highest", preferred_element_type=jnp.float32)
-    gain = _gains(query_labels, gallery_labels)
+    if query_labels.ndim == 1:
+        gain = (query_labels[:, None] == gallery_labels[None, :]).astype(jnp.uint8)
+    else:
+        hot = query_labels.astype(jnp.float32), gallery_labels.astype(jnp.float32)
+        gain = jnp.dot(hot[0], hot[1].T, precision="highest").astype(jnp.uint8)
     if mesh is not None:
         # Each device scores its part of the gallery for all queries of the block, then ranks all of it for its part of
         # the queries: one all-to-all, and no device holds the whole gallery.
@@ -176,17 +183,95 @@ def _scores(
     out = item >= items  # padding of the last shard
     if exclude_self:
         out |= item == jax.lax.broadcasted_iota(jnp.int32, scores.shape, 0) + start
-    if exclude_self or scores.shape[1] > items:
-        scores, gain = jnp.where(out, -jnp.inf, scores), jnp.where(out, jnp.uint8(0), gain)
-    return scores, gain
+    scores, gain = jnp.where(out, -jnp.inf, scores), jnp.where(out, jnp.uint8(0), gain)
+    return reduce(rank(scores, gain))
 
 
-def _gains(query_labels: Array, gallery_labels: Array) -> Array:
-    """Number of labels that query and item share, uint8 [B, G]."""
+def _padded(x: Array, rows: int) -> Array:
+    """Rows repeated behind, so that every block has one shape and compiles once."""
+    return x if len(x) == rows else jnp.concatenate([x, x[:1].repeat(rows - len(x), 0)])
+
+
+def _mesh(devices: Sequence[Any]) -> Any:
+    return jax.make_mesh((len(devices),), ("gallery",), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def _sharded(x: Any, mesh: Any, dtype: Any = None) -> Array:
+    """On the default device, or padded by zero rows and a part on each device, never whole on one."""
+    if mesh is None:
+        return jnp.asarray(x, dtype)
+    x = np.asarray(x, dtype)
+    x = np.pad(x, [(0, -len(x) % mesh.size)] + [(0, 0)] * (x.ndim - 1))
+    return jax.device_put(x, NamedSharding(mesh, PartitionSpec("gallery")))
+
+
+@jax.jit
+def unit_rows(x: Array) -> Array:
+    """Scale rows [N, L] to unit length; zero vectors stay."""
+    largest = jnp.abs(x).max(axis=-1, keepdims=True)
+    x = x / jnp.where(largest > 0, largest, 1.0)  # squares then stay in range
+    norm = jnp.linalg.norm(x, axis=-1, keepdims=True)
+    return x / jnp.where(norm > 0, norm, 1.0)
+
+
+# On CPU: NumPy's product into buffers that every block uses again, since fresh memory costs more than it should.
+
+
+def _blocks_on_host(
+    reduce: Callable[[Ranking], Any],
+    queries: Any,
+    gallery: Any,
+    query_labels: np.ndarray,
+    gallery_labels: np.ndarray,
+    exclude_self: bool,
+    similarity: str,
+    method: str,
+) -> list[Any]:
+    items, same = len(gallery), equal_rows(gallery)
+    again = None if same is None else np.flatnonzero(same != np.arange(items))
+    block, width = _block_of(len(queries), items), _most_relevant(query_labels, gallery_labels)
+    queries, rows = (_unit_rows_on_host(x, similarity) for x in (queries, gallery))
+    scores, gain = np.empty((block, items), np.float32), np.empty((block, items), np.uint8)
+    ranks, kept = np.zeros((block, width), np.int32), np.zeros((block, width), np.uint8)
+    found = []
+    for start in range(0, len(queries), block):
+        part = slice(start, min(start + block, len(queries)))
+        count = part.stop - start
+        np.matmul(queries[part], rows.T, out=scores[:count])
+        _gain_on_host(query_labels[part], gallery_labels, out=gain[:count])
+        if same is not None:
+            scores[:, again] = scores[:, same[again]]
+        if exclude_self:
+            own = np.arange(count), np.arange(start, part.stop)
+            scores[own], gain[own] = -np.inf, 0
+        _rank_on_host(scores[:count], gain[:count], ranks[:count], kept[:count], method)
+        # Rows behind the last query hold what the block before left; converting waits, so the buffers are free again.
+        found.append(jax.tree.map(np.array, _reduce_host(reduce, ranks, kept)))
+    return found
+
+
+@partial(jax.jit, static_argnames="reduce")
+def _reduce_host(reduce: Callable[[Ranking], Any], ranks: Array, gain: Array) -> Any:
+    return reduce(Ranking(ranks, jax.lax.broadcasted_iota(jnp.int32, gain.shape, 1) + 1, gain))
+
+
+def _unit_rows_on_host(x: Any, similarity: str) -> np.ndarray:
+    """Rows of unit length, rounded to the given precision; float32 holds the products of bfloat16 exactly."""
+    x = np.asarray(x, np.float32)
+    unit = np.empty_like(x, order="C")
+    for start in range(0, len(x), 1024):
+        rows = x[start : start + 1024].astype(np.float64)
+        norm = np.sqrt(np.einsum("ij,ij->i", rows, rows))[:, None]
+        rows /= np.where(norm > 0, norm, 1.0)
+        unit[start : start + 1024] = rows if similarity == "float32" else rows.astype(similarity)
+    return unit
+
+
+def _gain_on_host(query_labels: np.ndarray, gallery_labels: np.ndarray, out: np.ndarray) -> None:
     if query_labels.ndim == 1:
-        return (query_labels[:, None] == gallery_labels[None, :]).astype(jnp.uint8)
-    shared = jnp.dot(query_labels.astype(jnp.float32), gallery_labels.astype(jnp.float32).T, precision="highest")
-    return shared.astype(jnp.uint8)
+        np.equal(query_labels[:, None], gallery_labels, out=out.view(bool))
+    else:
+        out[:] = query_labels.astype(np.float32) @ gallery_labels.T.astype(np.float32)
 
 
 def _most_relevant(query_labels: np.ndarray, gallery_labels: np.ndarray) -> int:
@@ -200,9 +285,8 @@ def _most_relevant(query_labels: np.ndarray, gallery_labels: np.ndarray) -> int:
     return max(1, min(most, len(gallery_labels)))
 
 
-def _rank_on_host(scores: np.ndarray, gain: np.ndarray, width: int, method: str) -> tuple[np.ndarray, np.ndarray]:
-    """Ranks int32 and gains uint8 of the relevant items, both [B, N] with N = width, zeros behind them."""
-    ranks, kept = np.empty((len(scores), width), np.int32), np.empty((len(scores), width), np.uint8)
+def _rank_on_host(scores: np.ndarray, gain: np.ndarray, ranks: np.ndarray, kept: np.ndarray, method: str) -> None:
+    """Write ranks int32 and gains uint8 of the relevant items, both [B, N], zeros behind them."""
     rank_rows = radix.kernel() if method == "numba" else _rank_rows
     bits = scores.view(np.int32)
     workers = _workers() if scores.size >= _THREADS_PAY else 1
@@ -219,7 +303,6 @@ def _rank_on_host(scores: np.ndarray, gain: np.ndarray, width: int, method: str)
     else:
         with ThreadPoolExecutor(workers) as pool:
             list(pool.map(work, starts))
-    return ranks, kept
 
 
 def _rank_rows(bits: np.ndarray, gain: np.ndarray, ranks: np.ndarray, kept: np.ndarray) -> None:
@@ -241,23 +324,8 @@ def _workers() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _padded(x: Any, rows: int) -> Any:
-    """Zero rows behind, so that every block has one shape and compiles once."""
-    missing = rows - len(x)
-    return x if missing == 0 else (np if isinstance(x, np.ndarray) else jnp).concatenate([x, x[:1].repeat(missing, 0)])
-
-
-def _mesh(devices: Sequence[Any]) -> Any:
-    return jax.make_mesh((len(devices),), ("gallery",), axis_types=(AxisType.Auto,), devices=devices)
-
-
-def _sharded(x: Any, mesh: Any, dtype: Any = None) -> Array:
-    """On the default device, or padded by zero rows and a part on each device, never whole on one."""
-    if mesh is None:
-        return jnp.asarray(x, dtype)
-    x = np.asarray(x, dtype)
-    x = np.pad(x, [(0, -len(x) % mesh.size)] + [(0, 0)] * (x.ndim - 1))
-    return jax.device_put(x, NamedSharding(mesh, PartitionSpec("gallery")))
+def _block_of(queries: int, items: int) -> int:
+    return max(1, min(queries, _BLOCK_SCORES // items))
 
 
 def equal_rows(x: Any) -> np.ndarray | None:
@@ -266,30 +334,15 @@ def equal_rows(x: Any) -> np.ndarray | None:
     Args:
         x: [N, L].
     """
-    x = np.asarray(x)
-    step = max(1, (1 << 24) // x.shape[1])
-    # Integer sums are exact in any order, so equal rows have equal hashes.
-    words = [_hash_words(jnp.asarray(x[i : i + step], jnp.float32)) for i in range(0, len(x), step)]
-    high, low = (np.concatenate([np.asarray(pair[i]) for pair in words]).astype(np.uint64) for i in (0, 1))
-    found, first, inverse = np.unique(high << np.uint64(32) | low, return_index=True, return_inverse=True)
-    if len(found) == len(x):
+    x = np.asarray(x, np.float32)
+    # Two columns tell almost all rows apart; only those that agree in them are compared whole.
+    key = np.ascontiguousarray(x[:, [0, -1]] + np.float32(0)).view(np.uint64)[:, 0]  # -0.0 becomes 0.0
+    _, inverse, counts = np.unique(key, return_inverse=True, return_counts=True)
+    alike = np.flatnonzero(counts[inverse] > 1)
+    if not len(alike):
         return None
-    first = first[inverse.ravel()]
-    return np.where((x == x[first]).all(axis=1), first, np.arange(len(x))).astype(np.int32)
-
-
-@jax.jit
-def _hash_words(x: Array) -> tuple[Array, Array]:
-    bits = jax.lax.bitcast_convert_type(jnp.where(x == 0, 0, x), jnp.uint32)
-    bits ^= bits >> 15
-    factors = jax.random.bits(jax.random.key(0), (2, x.shape[1]), jnp.uint32) | 1
-    return tuple((bits * row[None]).sum(axis=1, dtype=jnp.uint32) for row in factors)
-
-
-@jax.jit
-def unit_rows(x: Array) -> Array:
-    """Scale rows [N, L] to unit length; zero vectors stay."""
-    largest = jnp.abs(x).max(axis=-1, keepdims=True)
-    x = x / jnp.where(largest > 0, largest, 1.0)  # squares then stay in range
-    norm = jnp.linalg.norm(x, axis=-1, keepdims=True)
-    return x / jnp.where(norm > 0, norm, 1.0)
+    rows = np.ascontiguousarray(x[alike] + np.float32(0)).view(np.dtype((np.void, 4 * x.shape[1])))[:, 0]
+    _, first, inverse = np.unique(rows, return_index=True, return_inverse=True)
+    same = np.arange(len(x), dtype=np.int32)
+    same[alike] = alike[first[inverse]]
+    return None if len(first) == len(alike) else same

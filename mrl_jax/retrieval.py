@@ -275,7 +275,9 @@ def pair_ranks(queries: Any, gallery: Any, pairs: Any = None) -> np.ndarray:
         ValueError: shapes that do not fit, embeddings that are not finite, or rows that the gallery does not have.
     """
     q, g = np.shape(queries), np.shape(gallery)
-    _check_embeddings("pair_ranks", queries, gallery)
+    if len(q) != 2 or len(g) != 2 or q[1] != g[1] or 0 in (*q, *g):
+        raise ValueError(f"pair_ranks: queries {q}, gallery {g}; it needs [Q, L] and [G, L], all at least 1")
+    queries, gallery = _finite("pair_ranks", "queries", queries), _finite("pair_ranks", "gallery", gallery)
     if pairs is None and q[0] != g[0]:
         raise ValueError(f"pair_ranks: {q[0]} queries and {g[0]} gallery rows do not pair by row; give pairs [Q]")
     pairs = np.arange(q[0]) if pairs is None else np.asarray(pairs)
@@ -353,13 +355,14 @@ def _counted(relevant: np.ndarray, without_relevant: str) -> np.ndarray:
     return np.ones(len(relevant), bool) if without_relevant == "zero" else relevant > 0
 
 
-def _check_embeddings(name: str, queries: Any, gallery: Any) -> None:
-    q, g = np.shape(queries), np.shape(gallery)
-    if len(q) != 2 or len(g) != 2 or q[1] != g[1] or 0 in (*q, *g):
-        raise ValueError(f"{name}: queries {q}, gallery {g}; it needs [Q, L] and [G, L], all at least 1")
-    for what, x in (("queries", queries), ("gallery", gallery)):
-        if not bool(jnp.isfinite(jnp.asarray(x, jnp.float32)).all()):
-            raise ValueError(f"{name}: {what} hold NaN or inf; embeddings must be finite")
+def _finite(name: str, what: str, x: Any) -> Any:
+    """The rows in float32, where they lie."""
+    if not isinstance(x, jax.Array):
+        with np.errstate(over="ignore"):
+            x = np.asarray(x, np.float32)
+    if not bool((jnp if isinstance(x, jax.Array) else np).isfinite(x).all()):
+        raise ValueError(f"{name}: {what} hold NaN or inf; embeddings must be finite")
+    return x
 
 
 def _checked(name: str, queries: Any, gallery: Any, query_labels: Any, gallery_labels: Any, similarity: str) -> tuple:
@@ -376,7 +379,7 @@ def _checked(name: str, queries: Any, gallery: Any, query_labels: Any, gallery_l
         )
     if similarity not in SIMILARITIES:
         raise ValueError(f"{name}: similarity {similarity!r}: choose from {', '.join(SIMILARITIES)}")
-    _check_embeddings(name, queries, gallery)
+    queries, gallery = _finite(name, "queries", queries), _finite(name, "gallery", gallery)
     given = [np.asarray(query_labels), np.asarray(gallery_labels)]
     if len(ql) == 2:
         if not {x.dtype.kind for x in given} <= set("biuf") or any(((x != 0) & (x != 1)).any() for x in given):

@@ -77,7 +77,8 @@ def test_special_scores_rank_as_floats_do(method):
         expected = [reference.ranked_gains(s, g) for s, g in zip(scores, gain, strict=True)]
         found = mrl_jax.ranking.rank(jnp.asarray(scores), jnp.asarray(gain))
     else:
-        ranks, kept = mrl_jax.ranking._rank_on_host(scores, gain, 31, method)
+        ranks, kept = np.empty((6, 31), np.int32), np.empty((6, 31), np.uint8)
+        mrl_jax.ranking._rank_on_host(scores, gain, ranks, kept, method)
         found = Ranking(jnp.asarray(ranks), None, jnp.asarray(kept))
     np.testing.assert_array_equal(gain_at_rank(found), expected)
 
