@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from mrl_jax.data import Dataset, load_dataset
     from mrl_jax.encoders import Encoder
     from mrl_jax.errors import InputError, NonFiniteLossError
-    from mrl_jax.eval import evaluate
+    from mrl_jax.eval import compare, evaluate, evaluate_embeddings
     from mrl_jax.losses import contrastive_loss, mrl_loss, robust_clustering_loss, soft_assignment
     from mrl_jax.noise import NoiseSpec, inject_noise
-    from mrl_jax.retrieval import mean_average_precision
+    from mrl_jax.retrieval import mean_average_precision, retrieval_metrics
     from mrl_jax.run import Run, load_run
     from mrl_jax.train import Result, train
     from mrl_jax.train_step import Batch, Recipe, TrainState, init_state, train_epoch, train_step
@@ -35,8 +35,10 @@ __all__ = [
     "Result",
     "Run",
     "TrainState",
+    "compare",
     "contrastive_loss",
     "evaluate",
+    "evaluate_embeddings",
     "init_state",
     "inject_noise",
     "load_dataset",
@@ -44,6 +46,7 @@ __all__ = [
     "mean_average_precision",
     "mrl_loss",
     "preset",
+    "retrieval_metrics",
     "robust_clustering_loss",
     "soft_assignment",
     "train",
@@ -56,10 +59,10 @@ _HOME = {
     "data": ("Dataset", "load_dataset"),
     "encoders": ("Encoder",),
     "errors": ("InputError", "NonFiniteLossError"),
-    "eval": ("evaluate",),
+    "eval": ("compare", "evaluate", "evaluate_embeddings"),
     "losses": ("contrastive_loss", "mrl_loss", "robust_clustering_loss", "soft_assignment"),
     "noise": ("NoiseSpec", "inject_noise"),
-    "retrieval": ("mean_average_precision",),
+    "retrieval": ("mean_average_precision", "retrieval_metrics"),
     "run": ("Run", "load_run"),
     "train": ("Result", "train"),
     "train_step": ("Batch", "Recipe", "TrainState", "init_state", "train_epoch", "train_step"),

@@ -29,6 +29,7 @@ from mrl_jax.config import Config
 from mrl_jax.data.dataset import Dataset
 from mrl_jax.data.preprocess import apply_preprocess, kinds_for
 from mrl_jax.errors import InputError
+from mrl_jax.files import pretty_json
 from mrl_jax.train_step import Recipe, TrainState, embed, init_state
 
 try:
@@ -173,7 +174,7 @@ class RunFolder:
 
     def write(self, name: str, value: Any) -> None:
         """Write a JSON file in one move."""
-        self._replace(name, _pretty(value) + "\n")
+        self._replace(name, pretty_json(value) + "\n")
 
     def settle(self, data: Mapping[str, Any], noise: Mapping[str, Any]) -> None:
         """Write `data.json` and `noise.json`, or compare with those that stand.
@@ -364,15 +365,6 @@ def template(config: Config, dims: Sequence[int], num_classes: int, modalities: 
         for m, d in zip(modalities, dims, strict=True)
     }
     return Snapshot(state, preprocess)
-
-
-def _pretty(value: Any, margin: str = "") -> str:
-    """JSON with a line per entry of an object, and lists on one line, however long: people read the rest."""
-    if not isinstance(value, dict) or not value:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False)
-    inner = margin + "  "
-    entries = (f"{inner}{json.dumps(str(k), ensure_ascii=False)}: {_pretty(v, inner)}" for k, v in value.items())
-    return "{\n" + ",\n".join(entries) + f"\n{margin}}}"
 
 
 def _line(values: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ import pytest
 from toy import TOY_FLAGS, save_npz, toy_arrays
 
 from mrl_jax.data import prepared
-from mrl_jax.eval import main as evaluate_main
+from mrl_jax.eval.__main__ import main as evaluate_main
 from mrl_jax.train import main
 
 pytestmark = pytest.mark.slow

@@ -1,14 +1,16 @@
-"""Evaluation: the same numbers as training reported, from the checkpoint alone."""
+"""Evaluation of runs: the same numbers as training reported, from the checkpoint alone; pairs; comparisons."""
 
 import json
 import shutil
 
 import numpy as np
 import pytest
-from toy import TOY_FLAGS, save_npz, toy_arrays, toy_config
+from toy import CLASSES, SIZES, TOY_FLAGS, save_npz, toy_arrays, toy_config
 
 from mrl_jax import InputError, evaluate, load_run, train
-from mrl_jax.eval import main as eval_main
+from mrl_jax.eval import compare, evaluate_embeddings
+from mrl_jax.eval.__main__ import main as eval_main
+from mrl_jax.eval.scores import Options
 from mrl_jax.train import main as train_main
 
 pytestmark = pytest.mark.slow
@@ -72,7 +74,13 @@ def test_galleries_of_other_data_are_scored_too(run):
         (["--workdir", "RUN", "--json", "RUN/no/such/dir/x.json"], "cannot be written"),
         (["--workdir", "RUN", "--json", "."], "names no file"),
         (["--workdir", "RUN", "--json", ""], "names no file"),
-        ([], "--workdir"),
+        ([], "give one of --workdir DIR, --embeddings FILE and --compare A B (none given)"),
+        (["--workdir", "RUN", "--compare", "RUN", "RUN"], "(--workdir and --compare given)"),
+        (["--workdir", "RUN", "--modalities", "sound"], "--modalities does not go with --workdir"),
+        (["--workdir", "RUN", "--k", "0"], "k 0: give whole numbers from 1 on"),
+        (["--embeddings", "RUN"], "is the folder of a run, not embeddings; score it with --workdir"),
+        (["--compare", "RUN", "RUN/absent"], "does not exist"),
+        (["--compare", "RUN", "RUN", "--checkpoint", "99"], "no checkpoint of epoch 99"),
         (["--workdir", "RUN", "--frobnicate"], "unrecognized arguments: --frobnicate"),
     ],
 )
@@ -113,3 +121,95 @@ def test_data_of_other_width_are_refused(run):
         evaluate(load_run(run), arrays)
     with pytest.raises(InputError, match="split 'dev'"):
         evaluate(run, split="dev")
+
+
+@pytest.fixture(scope="module")
+def other_run(run):
+    data, folder = run.parent / "toy.npz", run.parent / "other"
+    flags = [*TOY_FLAGS, "--data-path", str(data), "--noise-rate", "0.5", "--seed", "1", "--workdir", str(folder)]
+    assert train_main(flags) == 0
+    return folder
+
+
+def test_the_report_of_a_run_is_that_of_its_embeddings(run):
+    scores = evaluate(run)
+    loaded, arrays = load_run(run), toy_arrays()
+    z = loaded.embed({m: arrays[f"test_{m}"] for m in ("sound", "touch")})
+    labels = arrays["test_labels"]
+    assert evaluate_embeddings(z, labels, class_names=loaded.class_names) == {
+        k: v for k, v in scores.items() if k not in ("epoch", "split")
+    }
+    assert {d: m["map"] for d, m in scores["metrics"].items()} == scores["map"]
+    assert set(scores["classes"]["sound->touch"]) == {str(k) for k in range(CLASSES)}
+    assert scores["instances"]["sound->touch"]["queries"] == SIZES["test"]
+
+
+def test_pairs_are_found_through_the_masks_of_missing_samples(run, tmp_path, capsys):
+    arrays, n = toy_arrays(), SIZES["test"]
+    sound, touch = np.arange(n) % 5 != 0, np.arange(n) % 4 != 1
+    arrays |= {"test_sound_mask": sound, "test_touch_mask": touch}
+    loaded = load_run(run)
+    z = loaded.embed({m: arrays[f"test_{m}"] for m in ("sound", "touch")})
+    similarity = np.where(touch, z["sound"].astype(np.float64) @ z["touch"].T.astype(np.float64), -np.inf)
+    ranks = (similarity >= np.diag(similarity)[:, None]).sum(axis=1)[sound & touch]
+    found = evaluate(loaded, arrays)["instances"]["sound->touch"]
+    assert found["queries"] == (sound & touch).sum() < min(sound.sum(), touch.sum())
+    assert found["recall@5"] == pytest.approx(np.mean(ranks <= 5))
+    assert found["median_rank"] == np.median(ranks)
+
+    data = save_npz(tmp_path / "masked.npz", arrays)
+    flags = ["--workdir", str(run), "--data-path", str(data), "--per-query", str(tmp_path / "q.csv")]
+    assert eval_main(flags) == 0
+    lines = [x.split(",") for x in (tmp_path / "q.csv").read_text().splitlines()]
+    rows = [int(x[1]) for x in lines if x[0] == "sound->touch"]
+    assert rows == np.flatnonzero(sound).tolist()
+    assert f" {found['queries']} " in capsys.readouterr().out
+
+
+def test_rows_beyond_those_of_the_other_modality_have_no_pair_and_unpaired_galleries_none_at_all(run):
+    arrays = toy_arrays()
+    labels = arrays.pop("test_labels")
+    arrays |= {"test_touch": arrays["test_touch"][:20], "test_touch_labels": labels[:20], "test_sound_labels": labels}
+    loaded = load_run(run)
+    found = evaluate(loaded, arrays)["instances"]
+    assert {d: s["queries"] for d, s in found.items()} == {"sound->touch": 20, "touch->sound": 20}
+    arrays["test_touch"], arrays["test_touch_labels"] = arrays["test_touch"][1:], labels[1:20]
+    assert evaluate(loaded, arrays)["instances"] == {}
+
+
+def test_two_runs_are_compared(run, other_run, tmp_path, capsys):
+    assert eval_main(["--compare", str(run), str(other_run), "--json", "--permutations", "999"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    ours, theirs = evaluate(run), evaluate(other_run)
+    assert {d: [line["a"], line["b"]] for d, line in result["map"].items()} == {
+        d: [pytest.approx(ours["map"][d]), pytest.approx(theirs["map"][d])] for d in ours["map"]
+    }
+    assert result["average"]["difference"] == pytest.approx(ours["average"] - theirs["average"])
+    assert result["split"] == "test"
+    loaded, quick = [load_run(folder) for folder in (run, other_run)], Options(bootstrap=0)
+    assert compare(*loaded, toy_arrays(), options=quick, permutations=999)["average"]["p"] == result["average"]["p"]
+
+    arrays = toy_arrays()
+    z = load_run(other_run).embed({m: arrays[f"test_{m}"] for m in ("sound", "touch")})
+    np.savez(tmp_path / "z.npz", labels=arrays["test_labels"], **z)
+    against_file = compare(run, tmp_path / "z.npz", permutations=999)
+    assert against_file["map"] == result["map"]
+
+
+def test_runs_on_other_data_or_other_validation_labels_are_not_compared(run, other_run, tmp_path, capsys):
+    arrays = toy_arrays()
+    arrays["train_sound"][0, 0] += 1
+    data = save_npz(tmp_path / "changed.npz", arrays)
+    assert train_main([*TOY_FLAGS, "--data-path", str(data), "--workdir", str(tmp_path / "changed")]) == 0
+    flags = ["--data-path", str(run.parent / "toy.npz"), "--noise-rate", "0.5", "--noisy-validation"]
+    assert train_main([*TOY_FLAGS, *flags, "--workdir", str(tmp_path / "noisy")]) == 0
+    capsys.readouterr()
+    for name, split, message in (
+        ("changed", "test", "were trained on different data (digests differ)"),
+        ("noisy", "valid", "differ in labels"),
+    ):
+        assert eval_main(["--compare", str(run), str(tmp_path / name), "--split", split]) == 2
+        captured = capsys.readouterr()
+        assert message in captured.err
+        assert captured.err.count("\n") == 1
+    assert eval_main(["--compare", str(run), str(tmp_path / "noisy"), "--split", "test"]) == 0

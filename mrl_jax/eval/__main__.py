@@ -1,0 +1,164 @@
+"""Score a run, or embeddings from elsewhere, or test two of them against each other.
+
+python -m mrl_jax.eval --workdir DIR [--split valid|test] [--checkpoint best|last|EPOCH] [--json [FILE]] …
+python -m mrl_jax.eval --embeddings FILE …
+python -m mrl_jax.eval --compare A B …        A, B: folders of runs or files of embeddings
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mrl_jax import retrieval
+from mrl_jax.cli import Parser, run_command
+from mrl_jax.errors import InputError
+from mrl_jax.eval import PERMUTATIONS, Options, compare, embed_split, report
+from mrl_jax.eval.embedded import Embedded
+from mrl_jax.eval.embeddings_file import read_embeddings
+from mrl_jax.eval.output import (
+    comparison_csv,
+    comparison_table,
+    per_query_csv,
+    plot_precision_recall,
+    score_csv,
+    score_table,
+)
+from mrl_jax.eval.scores import PROTOCOLS, directions, full_report
+from mrl_jax.files import pretty_json, write_whole
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    return run_command(lambda: _main(argv))
+
+
+def _main(argv: Sequence[str] | None) -> None:
+    args = _parser().parse_args(argv)
+    _check_flags(args)
+    options = Options(tuple(args.k or Options.k), tuple(args.protocol), args.without_relevant, args.bootstrap)
+    data = None if args.data_path is None else Path(args.data_path)
+    split, checkpoint = args.split or "test", args.checkpoint or "best"
+    if args.compare is not None:
+        n = PERMUTATIONS if args.permutations is None else args.permutations
+        result = compare(args.compare[0], args.compare[1], data, split, checkpoint, options=options, permutations=n)
+        _output(args, result, comparison_csv(result), comparison_table(result))
+        return
+    if args.embeddings is not None:
+        embedded = read_embeddings(args.embeddings, args.modalities)
+        scores, per_query = full_report(embedded, options)
+        title = args.embeddings
+    else:
+        run, embedded = embed_split(args.workdir, data, split, checkpoint)
+        found, per_query = report(embedded, options, run)
+        scores = {"checkpoint": checkpoint, "epoch": run.epoch, "split": split, **found}
+        title = f"{split}, epoch {run.epoch}"
+    if args.per_query:
+        asked = directions(embedded, options.protocol)
+        rows = {name: embedded.rows_of(asked[name].query) for name in per_query}
+        write_whole(Path(args.per_query), per_query_csv(per_query, rows))
+    if args.plot:
+        plot_precision_recall(Path(args.plot), _curves(embedded, options), title)
+    _output(args, scores, score_csv(scores), f"{title}\n\n{score_table(scores)}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="python -m mrl_jax.eval",
+        description="Exact retrieval scores of a run or of embeddings from elsewhere, and tests between two systems.",
+        epilog="docs/evaluation.md defines every metric.",
+    )
+    what = parser.add_argument_group("what to score, one of these")
+    what.add_argument("--workdir", metavar="DIR", help="folder of a run")
+    what.add_argument("--embeddings", metavar="FILE", help="embeddings and labels (.npz, .h5, .mat, folder of .npy)")
+    what.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two runs or files: is their difference chance?")
+    of_run = parser.add_argument_group("for runs")
+    of_run.add_argument("--split", choices=("valid", "test"), help="default: test")
+    of_run.add_argument("--data-path", metavar="FILE", help="other data, or the run's own at another place")
+    of_run.add_argument("--checkpoint", metavar="best|last|EPOCH", help="default: best by validation mAP")
+    how = parser.add_argument_group("how to score")
+    how.add_argument("--modalities", nargs="+", default=(), metavar="M", help="of --embeddings; default: all")
+    how.add_argument(
+        "--protocol",
+        nargs="+",
+        choices=PROTOCOLS,
+        default=["cross"],
+        help="each modality against each other, against all others together, within itself; default: cross",
+    )
+    how.add_argument("--k", nargs="+", type=int, metavar="K", help="cut-offs; default: 1 5 10 50")
+    how.add_argument(
+        "--without-relevant",
+        choices=("zero", "skip"),
+        default="zero",
+        help="queries without a relevant item count 0 or are left out; default: zero",
+    )
+    how.add_argument(
+        "--bootstrap", type=int, default=1000, metavar="N", help="samples for intervals, 0 for none; default: 1000"
+    )
+    how.add_argument("--permutations", type=int, metavar="N", help=f"of the test of --compare; default: {PERMUTATIONS}")
+    to = parser.add_argument_group("output, besides the table")
+    to.add_argument(
+        "--json", nargs="?", const="-", metavar="FILE", help="all scores; without FILE instead of the table"
+    )
+    to.add_argument("--csv", metavar="FILE", help="all scores, a line each")
+    to.add_argument("--per-query", metavar="FILE", help="every metric of every query, CSV")
+    to.add_argument("--plot", metavar="FILE", help="precision-recall curves, PNG")
+    return parser
+
+
+def _check_flags(args: argparse.Namespace) -> None:
+    """Refuse flags that contradict before anything is computed."""
+    given = [name for name in ("workdir", "embeddings", "compare") if getattr(args, name) is not None]
+    if len(given) != 1:
+        told = "all of them" if len(given) == 3 else " and ".join(f"--{n}" for n in given) or "none"
+        raise InputError(f"give one of --workdir DIR, --embeddings FILE and --compare A B ({told} given)")
+    unused = {
+        "workdir": ("modalities", "permutations"),
+        "embeddings": ("split", "data_path", "checkpoint", "permutations"),
+        "compare": ("modalities", "k", "per_query", "plot"),
+    }
+    for name in unused[given[0]]:
+        if getattr(args, name) not in (None, ()):
+            raise InputError(f"--{name.replace('_', '-')} does not go with --{given[0]}; leave it out")
+    for name in ("json", "csv", "per_query", "plot"):
+        value = getattr(args, name)
+        if value is not None and not Path(value).name:
+            remedy = "; leave the name out to write to standard output" if name == "json" else ""
+            raise InputError(f"--{name.replace('_', '-')} {value!r} names no file{remedy}")
+
+
+def _output(args: argparse.Namespace, result: Mapping[str, Any], table_csv: str, table: str) -> None:
+    if args.csv:
+        write_whole(Path(args.csv), table_csv)
+    if args.json not in (None, "-"):
+        write_whole(Path(args.json), pretty_json(result) + "\n")
+    print(pretty_json(result) if args.json == "-" else table)
+
+
+def _curves(embedded: Embedded, options: Options) -> dict[str, Any]:
+    """Precision at 101 levels of recall, mean over the queries, by direction."""
+    if embedded.labels is None:
+        raise InputError(f"{embedded.source}: --plot draws curves by labels, and there are none; leave it out")
+    curves = {}
+    for name, d in directions(embedded, options.protocol).items():
+        gallery = np.concatenate([embedded.embeddings[m] for m in d.gallery])
+        labels = np.concatenate([embedded.labels[m] for m in d.gallery])
+        own, own_labels = embedded.embeddings[d.query], embedded.labels[d.query]
+        curves[name] = retrieval.precision_recall_curve(
+            own,
+            gallery,
+            own_labels,
+            labels,
+            exclude_self=d.exclude_self,
+            without_relevant=options.without_relevant,
+        )
+    return curves
+
+
+if __name__ == "__main__":
+    sys.exit(main())

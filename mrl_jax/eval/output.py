@@ -1,0 +1,167 @@
+"""Scores and comparisons as people and programs read them: tables, JSON, CSV, precision-recall curves."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mrl_jax.files import write_whole
+
+__all__ = [
+    "comparison_csv",
+    "comparison_table",
+    "per_query_csv",
+    "plot_precision_recall",
+    "score_csv",
+    "score_table",
+]
+
+
+def score_table(report: Mapping[str, Any]) -> str:
+    """The main scores of a report, a row per direction, in under 100 columns for names of usual length."""
+    parts, percent = [], f"{report['options']['level']:.0%} CI"
+    if "metrics" in report:
+        ks = report["options"]["k"]
+        k = 10 if 10 in ks else max(ks)  # most tables of the field tell these
+        names = [f"map@{max(ks)}", f"precision@{k}", f"recall@{k}", f"ndcg@{k}", "mrr"]
+        titles = [f"mAP@{max(ks)}", f"P@{k}", f"R@{k}", f"NDCG@{k}", "MRR"]
+        rows = [["label level", "queries", "mAP", percent, *titles, "chance"]]
+        for d, m in report["metrics"].items():
+            ends = _ends(m.get("ci", {}).get("map"))
+            numbers = [f"{m[n]:.3f}" for n in names]
+            rows.append([d, f"{m['queries']:,}", f"{m['map']:.3f}", ends, *numbers, f"{report['chance'][d]:.3f}"])
+        title, prior = f"average ({report['options']['protocol'][0]})", ""
+        if len(report["options"]["protocol"]) == 1:
+            title, prior = "average", f"{sum(report['chance'].values()) / len(report['chance']):.3f}"
+        rows.append([title, "", f"{report['average']:.3f}", _ends(report.get("average_ci")), *[""] * 5, prior])
+        parts.append(_laid_out(rows, last=True))
+    if report["instances"]:
+        rows = [["instance level", "pairs", "R@1", percent, "R@5", "R@10", "median rank"]]
+        for d, s in report["instances"].items():
+            recalls = [f"{s[f'recall@{k}']:.3f}" for k in (1, 5, 10)]
+            ends = _ends(s.get("ci", {}).get("recall@1"))
+            rows.append([d, f"{s['queries']:,}", recalls[0], ends, *recalls[1:], f"{s['median_rank']:g}"])
+        parts.append(_laid_out(rows))
+    parts += [f"note: {note}" for note in report["notes"]]
+    return "\n\n".join(parts)
+
+
+def comparison_table(result: Mapping[str, Any]) -> str:
+    """The two systems of a comparison side by side, a row per direction and one for the average."""
+    percent = f"{result['options']['level']:.0%} CI"
+    rows = [["mAP", "queries", "A", "B", "A - B", percent, "p"]]
+    for d, line in [*result["map"].items(), ("average", result["average"])]:
+        queries = f"{line['queries']:,}" if "queries" in line else ""
+        numbers = [f"{line['a']:.3f}", f"{line['b']:.3f}", f"{line['difference']:+.3f}"]
+        rows.append([d, queries, *numbers, _ends(line.get("ci"), "+.3f"), f"{line['p']:.4f}"])
+    told = f"p: paired randomisation test, two-sided, {result['options']['permutations']:,} permutations"
+    names = []
+    for system in ("a", "b"):
+        of_run = result["epoch"][system] is not None
+        where = f" ({result['split']}, epoch {result['epoch'][system]})" if of_run else ""
+        names.append(f"{system.upper()}: {result[system]}{where}")
+    return "\n\n".join(["\n".join(names), _laid_out(rows, last=True), told])
+
+
+def _ends(interval: Sequence[float] | None, form: str = ".3f") -> str:
+    return "" if interval is None else f"[{interval[0]:{form}}, {interval[1]:{form}}]"
+
+
+def _laid_out(rows: list[list[str]], last: bool = False) -> str:
+    """Columns aligned, the first to the left; columns without content left out; the last row is set apart if asked."""
+    kept = [i for i in range(len(rows[0])) if any(row[i] for row in rows[1:])]
+    widths = [max(len(row[i]) for row in rows) for i in kept]
+    lines = [
+        "  ".join(
+            [
+                row[kept[0]].ljust(widths[0]),
+                *(row[i].rjust(w) for i, w in zip(kept[1:], widths[1:], strict=True)),
+            ]
+        ).rstrip()
+        for row in rows
+    ]
+    rule = "-" * max(map(len, lines))
+    body = [*lines[1:-1], rule, lines[-1]] if last else lines[1:]
+    return "\n".join([lines[0], rule, *body])
+
+
+def score_csv(report: Mapping[str, Any]) -> str:
+    """A report in long form: `direction,class,metric,value,low,high`.
+
+    `class` is empty but for mAP by class; `low` and `high` are empty where there is no interval. Points of the 11-point
+    curve are called `precision@recall=0.1`, instance-level scores `instance_recall@1`.
+    """
+    rows: list[list[Any]] = [["direction", "class", "metric", "value", "low", "high"]]
+    for d, m in report.get("metrics", {}).items():
+        for name, value in m.items():
+            if name == "curve":
+                rows += [[d, "", f"precision@recall={i / 10:g}", v, "", ""] for i, v in enumerate(value)]
+            elif name != "ci":
+                rows.append([d, "", name, value, *m.get("ci", {}).get(name, ("", ""))])
+        rows.append([d, "", "chance", report["chance"][d], "", ""])
+        rows += [[d, name, "map", value, "", ""] for name, value in report["classes"][d].items()]
+    if "average" in report:
+        rows.append(["average", "", "map", report["average"], *report.get("average_ci", ("", ""))])
+    for d, scores in report["instances"].items():
+        for name, value in scores.items():
+            if name != "ci":
+                rows.append([d, "", f"instance_{name}", value, *scores.get("ci", {}).get(name, ("", ""))])
+    return _csv(rows)
+
+
+def comparison_csv(result: Mapping[str, Any]) -> str:
+    """A comparison as `direction,queries,a,b,difference,low,high,p`, the average as the last row."""
+    rows: list[list[Any]] = [["direction", "queries", "a", "b", "difference", "low", "high", "p"]]
+    for d, line in [*result["map"].items(), ("average", result["average"])]:
+        ends = line.get("ci", ("", ""))
+        rows.append([d, line.get("queries", ""), line["a"], line["b"], line["difference"], *ends, line["p"]])
+    return _csv(rows)
+
+
+def per_query_csv(per_query: Mapping[str, Mapping[str, np.ndarray]], rows_of: Mapping[str, np.ndarray]) -> str:
+    """Every metric of every query: `direction,row,…`, `row` being that of the data.
+
+    Args:
+        per_query: direction -> metric -> [Q]; curves are left out.
+        rows_of: direction -> integers [Q].
+    """
+    names = list(dict.fromkeys(n for values in per_query.values() for n, v in values.items() if v.ndim == 1))
+    rows: list[list[Any]] = [["direction", "row", *names]]
+    for d, values in per_query.items():
+        columns = [rows_of[d].tolist(), *(values[n].tolist() if n in values else [""] * len(rows_of[d]) for n in names)]
+        rows += [[d, *row] for row in zip(*columns, strict=True)]
+    return _csv(rows)
+
+
+def _csv(rows: Sequence[Sequence[Any]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)  # floats in full, as repr writes them
+    return text.getvalue()
+
+
+def plot_precision_recall(path: Path, curves: Mapping[str, Sequence[float]], title: str) -> None:
+    """Draw mean interpolated precision against recall, as PNG.
+
+    Args:
+        path: the file to write.
+        curves: direction -> precision at evenly spaced recall from 0 to 1.
+        title: heading of the picture.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    from matplotlib.figure import Figure  # deferred: slow to import
+
+    figure = Figure(figsize=(6, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for name, precision in curves.items():
+        axes.plot(np.linspace(0, 1, len(precision)), precision, label=name.replace("->", " → "))
+    axes.set(xlabel="recall", ylabel="precision, mean over queries", xlim=(0, 1), ylim=(0, 1), title=title)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=120, format="png")
+    write_whole(path, picture.getvalue())
