@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from mrl_jax.noise import NoiseSpec, inject_noise
     from mrl_jax.retrieval import mean_average_precision, retrieval_metrics
     from mrl_jax.run import Run, load_run
+    from mrl_jax.search.index import Index, top_k
+    from mrl_jax.search.searcher import Searcher
     from mrl_jax.train import Result, train
     from mrl_jax.train_step import Batch, Recipe, TrainState, init_state, train_epoch, train_step
 
@@ -28,12 +30,14 @@ __all__ = [
     "Config",
     "Dataset",
     "Encoder",
+    "Index",
     "InputError",
     "NoiseSpec",
     "NonFiniteLossError",
     "Recipe",
     "Result",
     "Run",
+    "Searcher",
     "TrainState",
     "compare",
     "contrastive_loss",
@@ -49,6 +53,7 @@ __all__ = [
     "retrieval_metrics",
     "robust_clustering_loss",
     "soft_assignment",
+    "top_k",
     "train",
     "train_epoch",
     "train_step",
@@ -64,6 +69,8 @@ _HOME = {
     "noise": ("NoiseSpec", "inject_noise"),
     "retrieval": ("mean_average_precision", "retrieval_metrics"),
     "run": ("Run", "load_run"),
+    "search.index": ("Index", "top_k"),
+    "search.searcher": ("Searcher",),
     "train": ("Result", "train"),
     "train_step": ("Batch", "Recipe", "TrainState", "init_state", "train_epoch", "train_step"),
 }

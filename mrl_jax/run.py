@@ -8,12 +8,14 @@ metrics.jsonl   one line per epoch
 checkpoints/    best and last epochs
 result.json     the test scores; there once the run is complete
 curves.png      learning curves
+search/         galleries that mrl_jax.search embedded; may be deleted
 ```
 """
 
 import dataclasses
 import json
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,9 +28,11 @@ import numpy as np
 
 from mrl_jax.checkpoint import Checkpoints, Snapshot
 from mrl_jax.config import Config
+from mrl_jax.data import load_dataset
+from mrl_jax.data.catalog import CATALOG
 from mrl_jax.data.dataset import Dataset
 from mrl_jax.data.preprocess import apply_preprocess, kinds_for
-from mrl_jax.errors import InputError
+from mrl_jax.errors import DatasetWarning, InputError
 from mrl_jax.files import pretty_json
 from mrl_jax.train_step import Recipe, TrainState, embed, init_state
 
@@ -37,7 +41,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["Run", "RunFolder", "best_epoch", "load_run", "recipe_of"]
+__all__ = ["Run", "RunFolder", "best_epoch", "load_run", "recipe_of", "run_data"]
 
 _CONFIG, _DATA, _NOISE, _METRICS, _RESULT = "config.json", "data.json", "noise.json", "metrics.jsonl", "result.json"
 
@@ -355,6 +359,32 @@ def load_run(workdir: str | os.PathLike[str], checkpoint: str | int = "best") ->
                 raise InputError(f"checkpoint {checkpoint!r}: choose best, last or a number of epochs") from None
         snapshot = checkpoints.restore(epoch, template(config, dims, len(data["class_names"]), data["modalities"]))
     return Run(config, epoch, *snapshot, tuple(data["modalities"]), tuple(data["class_names"]))
+
+
+def run_data(run: Run, folder: RunFolder | None, data: Any = None) -> Dataset:
+    """The data of a run, or others in their place.
+
+    Args:
+        run: the run.
+        folder: its folder, if there is one: the digest recorded there must be that of the run's own data.
+        data: anything `load_dataset` takes; None for what the run's configuration names.
+
+    Raises:
+        InputError: the run was trained on arrays in memory, its data have changed, or those given do not fit.
+    """
+    recorded = folder.data() if folder is not None and data is None else None
+    if data is None:
+        in_memory = run.config.preset == "custom" and run.config.data_path is None
+        if in_memory or (recorded is not None and recorded.get("in_memory")):
+            raise InputError("this run was trained on arrays in memory; pass them, or their file: --data-path FILE")
+        data = run.config.data_path or run.config.preset
+    set_name = run.config.preset if run.config.preset in CATALOG else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DatasetWarning)  # training told it
+        dataset = load_dataset(data, run.modalities, set_name=set_name)
+    if recorded is not None and dataset.digest() != recorded["sha256"]:
+        raise InputError(f"data {str(data)!r} have changed since the run was trained; restore them")
+    return dataset
 
 
 def template(config: Config, dims: Sequence[int], num_classes: int, modalities: Sequence[str]) -> Snapshot:

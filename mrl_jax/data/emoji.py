@@ -16,7 +16,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -185,27 +185,34 @@ def load(modalities: Sequence[str] = ("image", "text"), data_dir: str | os.PathL
     return Dataset("emoji", modalities, _CLASS_NAMES, splits, metadata)
 
 
-def load_records(split: str, data_dir: str | os.PathLike[str] | None = None) -> list[dict[str, Any]]:
+def load_records(
+    split: str, data_dir: str | os.PathLike[str] | None = None, texts: Iterable[str] = ("text",)
+) -> list[dict[str, Any]]:
     """List what can be shown of each row, in the row order of `load`.
 
     Args:
         split: "train", "valid" or "test".
         data_dir: as in `load`.
+        texts: text modalities whose strings are wanted.
 
     Returns:
-        For each row `id` (code points), `character`, `text` (all strings) and `png` (bytes of a PNG file).
+        For each row `id` (code points), `character`, `png` (bytes of a PNG file), and `text` (all strings) or what
+        else `texts` names.
 
     Raises:
-        InputError: unknown split; otherwise as in `load`.
+        InputError: unknown split or text modality; otherwise as in `load`.
     """
     if split not in SPLITS:
         raise InputError(f"split {split!r} does not exist: choose one of {', '.join(SPLITS)}")
-    wanted = {"id": None, "character": None, "png": None, "text": {"string": None}}
+    texts = tuple(texts)
+    if not set(texts) <= set(MODALITIES[1:]):
+        raise InputError(f"texts {' '.join(texts)}: choose among {' '.join(MODALITIES[1:])}")
+    wanted: dict[str, Any] = {"id": None, "character": None, "png": None, **{m: {"string": None} for m in texts}}
     return [
         {
             "id": record["id"].decode(),
             "character": record["character"].decode(),
-            "text": record["text"]["string"].decode(),
+            **{m: record[m]["string"].decode() for m in texts},
             "png": bytes(record["png"]),
         }
         for record in _read(_prepared(data_dir), split, wanted)

@@ -1,7 +1,6 @@
 """Evaluate a run, or embeddings from elsewhere: the full set of retrieval metrics, and tests between two systems."""
 
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,15 +8,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from mrl_jax.data import SPLITS, Split, load_dataset
-from mrl_jax.data.catalog import CATALOG
-from mrl_jax.errors import DatasetWarning, InputError, NonFiniteLossError
+from mrl_jax.data import SPLITS, Split
+from mrl_jax.errors import InputError, NonFiniteLossError
 from mrl_jax.eval.comparison import compare_embedded
 from mrl_jax.eval.embedded import Embedded, check_embedded
 from mrl_jax.eval.embeddings_file import read_embeddings
 from mrl_jax.eval.scores import Options, PerQuery, full_report
 from mrl_jax.retrieval import cross_modal_map
-from mrl_jax.run import Run, RunFolder, load_run
+from mrl_jax.run import Run, RunFolder, load_run, run_data
 
 __all__ = ["PERMUTATIONS", "Options", "compare", "embed_split", "evaluate", "evaluate_embeddings", "report", "score"]
 
@@ -168,34 +166,22 @@ def embed_split(
     """Embed a split of a run's data; arguments and errors as in `evaluate`."""
     if split not in SPLITS:
         raise InputError(f"split {split!r}: choose from {', '.join(SPLITS)}")
-    source, recorded, given = "run", None, None
-    if not isinstance(run, Run):
-        folder = RunFolder.open(run)
-        source = str(run)
-        recorded = folder.data() if data is None else None
-        given = folder.noise().get("validation", {}).get("labels") if data is None else None
-        run = load_run(run, checkpoint)
-    if data is None:
-        in_memory = run.config.preset == "custom" and run.config.data_path is None
-        if in_memory or (recorded is not None and recorded.get("in_memory")):
-            raise InputError("this run was trained on arrays in memory; pass them: evaluate(run, data)")
-        data = run.config.data_path or run.config.preset
-    set_name = run.config.preset if run.config.preset in CATALOG else None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DatasetWarning)  # training told it
-        dataset = load_dataset(data, run.modalities, set_name=set_name)
-    if recorded is not None and dataset.digest() != recorded["sha256"]:
-        raise InputError(f"data {str(data)!r} have changed since the run was trained; restore them")
-    samples = {m: dataset.splits[split].samples(m) for m in run.modalities}
+    folder = None if isinstance(run, Run) else RunFolder.open(run)
+    loaded = run if isinstance(run, Run) else load_run(run, checkpoint)
+    dataset = run_data(loaded, folder, data)
+    # With data of its own a run has its digest, and the labels that it was validated on.
+    own = folder if data is None else None
+    given = None if own is None else own.noise().get("validation", {}).get("labels")
+    samples = {m: dataset.splits[split].samples(m) for m in loaded.modalities}
     labels = {m: y for m, (_, y) in samples.items()}
     if split == "valid" and given is not None:
         labels = {m: np.asarray(given[m], np.int32)[: len(y)] for m, y in dataset.splits["valid"].labels.items()}
         labels = {m: y[dataset.splits["valid"].present(m)] for m, y in labels.items()}
-    rows = {m: np.flatnonzero(dataset.splits[split].present(m)) for m in run.modalities}
+    rows = {m: np.flatnonzero(dataset.splits[split].present(m)) for m in loaded.modalities}
     instances = _instances(dataset.splits[split], rows)
-    z = run.embed({m: x for m, (x, _) in samples.items()})
-    digest = None if recorded is None else recorded["sha256"]
-    return run, Embedded(source, z, labels, instances, rows, run.class_names, split, run.epoch, digest)
+    z = loaded.embed({m: x for m, (x, _) in samples.items()})
+    source, digest = "run" if folder is None else str(run), None if own is None else own.data()["sha256"]
+    return loaded, Embedded(source, z, labels, instances, rows, loaded.class_names, split, loaded.epoch, digest)
 
 
 def _instances(split: Split, rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -1,0 +1,181 @@
+"""Search with a run: a text, a picture or a row of its data -> the nearest items of a gallery.
+
+python -m mrl_jax.search --workdir DIR (--text "…" | --image FILE | --row MODALITY:SPLIT:INDEX) [--top 10]
+"""
+
+import argparse
+import contextlib
+import gc
+import json
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mrl_jax.cli import Parser, run_command
+from mrl_jax.errors import InputError
+
+if TYPE_CHECKING:
+    from mrl_jax.search.output import Pictures
+    from mrl_jax.search.searcher import Searcher
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    return run_command(lambda: _main(argv))
+
+
+def _main(argv: Sequence[str] | None) -> None:
+    args = _parser().parse_args(argv)
+    _check_flags(args)
+    with _fast_start():  # imports take most of the time to a first answer: only what is right so far gets them
+        from mrl_jax.search.output import Pictures
+        from mrl_jax.search.searcher import Query, Searcher
+
+    data = None if args.data_path is None else Path(args.data_path)
+    with _warming_up(args):
+        searcher = Searcher(args.workdir, args.modality, args.split, data, args.checkpoint)
+        pictures = Pictures(searcher.run, searcher.folder, data, args.pictures) if args.png else None
+        searcher.prepare(rows=any(kind == "row" for kind, _ in args.queries))
+    answers = [searcher.answer(Query(kind, value, args.query_modality), args.top) for kind, value in args.queries]
+    if answers:
+        _show(answers, args, pictures)
+    if args.interactive:
+        _converse(searcher, args, pictures)
+
+
+@contextlib.contextmanager
+def _fast_start() -> Iterator[None]:
+    """Imports make hundreds of thousands of objects that stay; looking for garbage among them only takes time."""
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if on:
+            gc.enable()
+
+
+@contextlib.contextmanager
+def _warming_up(args: argparse.Namespace) -> Iterator[None]:
+    """Compile in a thread meanwhile. Whatever is wrong there, the search itself tells."""
+    from mrl_jax.search.searcher import warm_up
+
+    def work() -> None:
+        with contextlib.suppress(Exception):
+            kind, value = next(iter(args.queries), ("text", ""))
+            modality = value.partition(":")[0] if kind == "row" else args.query_modality or kind
+            warm_up(args.workdir, modality, args.modality, args.split, args.top)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
+def _show(answers: Sequence[dict[str, Any]], args: argparse.Namespace, pictures: "Pictures | None") -> None:
+    from mrl_jax.files import written_whole
+    from mrl_jax.search.output import answer_table, write_grid
+
+    if pictures is not None:
+        write_grid(Path(args.png), answers, pictures)
+    if args.json is None:
+        print("\n\n".join(map(answer_table, answers)), flush=True)
+    elif args.interactive:  # a line for each answer
+        print("\n".join(json.dumps(answer, ensure_ascii=False) for answer in answers), flush=True)
+    else:
+        text = json.dumps({"queries": answers}, indent=2, ensure_ascii=False)
+        if args.json == "-":
+            print(text)
+            return
+        with written_whole(Path(args.json)) as part:
+            part.write_text(text + "\n", "utf-8")
+        print("\n\n".join(map(answer_table, answers)))
+
+
+def _converse(searcher: "Searcher", args: argparse.Namespace, pictures: "Pictures | None") -> None:
+    """Answer one line after the other, until the end of the input; what is wrong with a line is told and it goes on."""
+    from mrl_jax.search.searcher import Query
+
+    asked = sys.stdin.isatty()
+    if asked:
+        print("a text, :image FILE, :row MODALITY:SPLIT:INDEX, or :quit", file=sys.stderr)
+    while True:
+        if asked:
+            print("> ", end="", file=sys.stderr, flush=True)
+        try:
+            line = sys.stdin.readline()
+        except UnicodeDecodeError:
+            print("error: the line is not valid text; check its encoding", file=sys.stderr)
+            continue
+        command, _, rest = line.strip().partition(" ")
+        if not line or command == ":quit":
+            return
+        if not command:
+            continue
+        kind = command[1:] if command in (":image", ":row", ":text") else "text"
+        value = rest.strip() if command.startswith(":") and kind == command[1:] else line.strip()
+        try:
+            if command.startswith(":") and value == line.strip():
+                raise InputError(f"{command} is unknown; give a text, :image FILE, :row MODALITY:SPLIT:INDEX, or :quit")
+            _show([searcher.answer(Query(kind, value, args.query_modality), args.top)], args, pictures)
+        except InputError as error:
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+
+
+def _check_flags(args: argparse.Namespace) -> None:
+    if not args.queries and not args.interactive:
+        raise InputError("nothing to search for; give --text, --image or --row, or --interactive")
+    if args.top < 1:
+        raise InputError(f"--top {args.top}: it must be 1 or more")
+    if args.json is not None and not Path(args.json).name:
+        raise InputError(f"--json {args.json!r} names no file; leave the name out to write to standard output")
+    if args.interactive and args.json not in (None, "-"):
+        raise InputError("--interactive writes JSON to standard output, a line for each answer; leave the file out")
+    if args.png is not None and not Path(args.png).name:
+        raise InputError(f"--png {args.png!r} names no file")
+    if args.pictures is not None and args.png is None:
+        raise InputError("--pictures is for the picture grid; add --png FILE")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="python -m mrl_jax.search",
+        description="Search with a run: a text, a picture or a row of its data -> the nearest items of a gallery. "
+        "--text, --image and --row may be repeated.",
+    )
+    add = parser.add_argument
+    add("--workdir", required=True, metavar="DIR", help="folder of the run")
+    for kind, metavar, told in (
+        ("text", "TEXT", "a text, for runs on the emoji set or on files made by featurize"),
+        ("image", "FILE", "a picture, for the same runs"),
+        ("row", "MODALITY:SPLIT:INDEX", "a row of the run's data, counted from 0, such as image:test:7"),
+    ):
+        query = {"dest": "queries", "action": "append", "type": lambda value, kind=kind: (kind, value), "default": []}
+        add(f"--{kind}", metavar=metavar, help=told, **query)  # type: ignore[arg-type]
+    add("--interactive", action="store_true", help="then answer lines of standard input: texts, :image FILE, :row …")
+    add("--top", type=int, default=10, metavar="K", help="results per query (default: 10)")
+    add("--modality", metavar="NAME", help="of the gallery (default: the first that is not the query's)")
+    add("--query-modality", metavar="NAME", help="of a text or picture (default: the first that takes it)")
+    add(
+        "--split",
+        nargs="+",
+        default=["test"],
+        choices=("train", "valid", "test"),
+        help="of the gallery, one or more (default: test)",
+    )
+    add("--checkpoint", default="best", metavar="best|last|EPOCH", help="default: best by validation mAP")
+    add("--data-path", metavar="FILE", help="other data, or the run's own at another place")
+    add("--json", nargs="?", const="-", metavar="FILE", help="write JSON; without FILE to standard output")
+    add("--png", metavar="FILE", help="draw the results as a picture, a line for each query")
+    add("--pictures", metavar="FOLDER", help="for --png: pictures named by id, for data other than the emoji set")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,135 @@
+"""What a search finds things in: the samples of one modality of a run's data, embedded block by block."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mrl_jax.data import SPLITS, Dataset
+from mrl_jax.errors import InputError
+from mrl_jax.run import Run, RunFolder, load_run, run_data
+
+__all__ = ["Gallery", "Part", "check_modality", "check_splits", "is_emoji", "open_run", "read_gallery"]
+
+_ROWS = 16384  # embedded at a time
+
+
+class Part(NamedTuple):
+    """Some rows of a gallery, as `Index.add` takes them; labels are names of classes."""
+
+    embeddings: np.ndarray
+    ids: list[str]
+    labels: list[str]
+    payloads: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The samples of one modality in some splits.
+
+    Attributes:
+        run: whose encoder embeds them.
+        dataset: the data.
+        modality: its name.
+        splits: where the samples come from, in this order.
+        shown: split -> for each of its rows what can be shown of it; empty where nothing is known.
+    """
+
+    run: Run
+    dataset: Dataset
+    modality: str
+    splits: tuple[str, ...]
+    shown: dict[str, list[dict[str, Any]]]
+
+    def parts(self) -> Iterator[Part]:
+        """Embed the samples that are there, some at a time; features may be memory maps."""
+        m = self.modality
+        for name in self.splits:
+            split = self.dataset.splits[name]
+            present = np.flatnonzero(split.present(m))
+            for rows in np.split(present, range(_ROWS, len(present), _ROWS)):
+                if not len(rows):
+                    continue
+                z = self.run.embed({m: split.features[m][rows]})[m]
+                payloads = [{"split": name, "row": row, **self.about(name, row)} for row in rows.tolist()]
+                ids = [payload.pop("id", f"{name}:{payload['row']}") for payload in payloads]
+                labels = [self.dataset.class_names[k] for k in split.labels[m][rows].tolist()]
+                yield Part(z, ids, labels, payloads)
+
+    def about(self, split: str, row: int) -> dict[str, Any]:
+        """What is known of a row beside its label: `id`, and what can be shown."""
+        ids = self.dataset.splits[split].ids
+        known = {} if ids is None else {"id": str(ids[row])}
+        return known | (self.shown[split][row] if split in self.shown else {})
+
+
+def open_run(source: Run | str | os.PathLike[str], checkpoint: str | int = "best") -> tuple[Run, RunFolder | None]:
+    """A run given as such or by its folder, and that folder.
+
+    Raises:
+        InputError: no run, no such checkpoint.
+    """
+    if isinstance(source, Run):
+        return source, None
+    return load_run(source, checkpoint), RunFolder.open(source)
+
+
+def check_modality(run: Run, modality: str) -> str:
+    """Refuse a modality that the run lacks."""
+    if modality not in run.modalities:
+        raise InputError(f"modality {modality!r} is not in this run; it has: {', '.join(run.modalities)}")
+    return modality
+
+
+def check_splits(splits: Sequence[str]) -> tuple[str, ...]:
+    """Refuse unknown, repeated or no splits."""
+    splits = (splits,) if isinstance(splits, str) else tuple(splits)
+    if not splits or not set(splits) <= set(SPLITS) or len(set(splits)) < len(splits):
+        raise InputError(f"split {' '.join(map(str, splits)) or 'none'}: choose from {', '.join(SPLITS)}, each once")
+    return splits
+
+
+def is_emoji(run: Run, folder: RunFolder | None, data: Any) -> bool:
+    """Whether the embedded data set is what is searched."""
+    own = folder is None or not folder.data().get("in_memory")
+    return run.config.preset == "emoji" and own and data is None
+
+
+def read_gallery(
+    run: Run,
+    folder: RunFolder | None,
+    modality: str,
+    splits: Sequence[str] = ("test",),
+    data: Any = None,
+    dataset: Dataset | None = None,
+) -> Gallery:
+    """Open what is to be searched.
+
+    Args:
+        run: the run.
+        folder: its folder, if there is one.
+        modality: one of the run's.
+        splits: of "train", "valid" and "test".
+        data: as for `run_data`.
+        dataset: the same, where it is loaded already.
+
+    Raises:
+        InputError: an unknown modality or split; otherwise as `run_data`.
+    """
+    modality, splits = check_modality(run, modality), check_splits(splits)
+    dataset = dataset or run_data(run, folder, data)
+    shown = {}
+    if is_emoji(run, folder, data):
+        shown = {split: _emoji_rows(split, modality) for split in splits}
+    return Gallery(run, dataset, modality, splits, shown)
+
+
+def _emoji_rows(split: str, modality: str) -> list[dict[str, Any]]:
+    from mrl_jax.data import emoji  # deferred: brings the data packages
+
+    named = modality if modality.startswith("text_") else "text_en"
+    records = emoji.load_records(split, texts=dict.fromkeys((named, "text")))
+    whole = ("text",) if modality == "text" else ()  # all strings behind its features; the name reads better
+    return [{"id": r["id"], "character": r["character"], "name": r[named], **{m: r[m] for m in whole}} for r in records]

@@ -1,0 +1,125 @@
+"""Answers of a search as people see them: a table, and a picture grid."""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mrl_jax.errors import InputError
+from mrl_jax.files import written_whole
+from mrl_jax.run import Run, RunFolder
+from mrl_jax.search.gallery import is_emoji
+
+__all__ = ["Pictures", "answer_table", "write_grid"]
+
+
+def answer_table(answer: Mapping[str, Any]) -> str:
+    """An answer of `Searcher.answer` as text: a heading, and a line for each result."""
+    query, gallery, results = answer["query"], answer["gallery"], answer["results"]
+    known = f" ({_name(query)}, {query['label']})" if "label" in query else ""
+    heading = (
+        f"{query['kind']} {query['value']!r}{known} as {query['modality']} -> {gallery['modality']}: "
+        f"{gallery['size']:,} of {' '.join(gallery['splits'])}, epoch {gallery['epoch']}"
+    )
+    rows = [
+        ["", "score", "label", *(["hit"] if "label" in query else []), "id", *(["name"] if _shown(results) else [])]
+    ]
+    for r in results:
+        hit = ["hit" if r["hit"] else "miss"] if "hit" in r else []
+        name = [_name(r)] if _shown(results) else []
+        rows.append([str(r["rank"]), f"{r['score']:.3f}", r["label"], *hit, r["id"], *name])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            v.rjust(w) if i < 2 else v.ljust(w) for i, (v, w) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    return "\n".join([heading, "-" * min(max(map(len, lines)), 100), *lines])
+
+
+def _shown(results: Sequence[Mapping[str, Any]]) -> bool:
+    return any("name" in r for r in results)
+
+
+def _name(entry: Mapping[str, Any]) -> str:
+    """What a person calls an item: its character and name, else its id or row."""
+    if "name" in entry:
+        return f"{entry['character']} {entry['name']}"
+    return str(entry.get("id", entry.get("value")))
+
+
+class Pictures:
+    """Where the pictures of results are: in the embedded data set, or in a folder, named by id.
+
+    Args:
+        run: the run.
+        folder: its folder, if there is one.
+        data: as for `run_data`.
+        where: folder with the pictures; None for those of the emoji set.
+
+    Raises:
+        InputError: no pictures are known, or there is no such folder.
+    """
+
+    def __init__(self, run: Run, folder: RunFolder | None, data: Any, where: str | None) -> None:
+        if where is None and not is_emoji(run, folder, data):
+            raise InputError("the pictures of this run's data are not known; name their folder: --pictures FOLDER")
+        if where is not None and not Path(where).expanduser().is_dir():
+            raise InputError(f"pictures {where}: no such folder; give the folder that holds the pictures")
+        self._files: dict[str, Path] | None = None
+        if where is not None:
+            self._files = {p.stem: p for p in sorted(Path(where).expanduser().iterdir()) if p.is_file()}
+        self._records: dict[str, list[dict[str, Any]]] = {}
+
+    def of(self, entry: Mapping[str, Any], modality: str) -> Any:
+        """A file for Pillow, or None where an item has no picture.
+
+        Args:
+            entry: the query or a result of an answer.
+            modality: of the entry.
+        """
+        if "split" not in entry:
+            return Path(entry["value"]).expanduser() if entry["kind"] == "image" else None
+        if self._files is not None:
+            return self._files.get(str(entry.get("id")))
+        if modality != "image":
+            return None
+        split = entry["split"]
+        if split not in self._records:
+            from mrl_jax.data import emoji  # deferred: brings the data packages
+
+            self._records[split] = emoji.load_records(split, texts=())
+        return io.BytesIO(self._records[split][entry["row"]]["png"])
+
+
+def write_grid(path: Path, answers: Sequence[Mapping[str, Any]], pictures: Pictures) -> None:
+    """Draw answers as a PNG: the query at the left, its results beside it, hits in green and misses in red.
+
+    Results without a picture show their words.
+
+    Raises:
+        InputError: a picture cannot be read, or the file not be written.
+    """
+    from PIL import Image
+
+    from mrl_jax.search.picture_grid import Line, Tile, draw_grid, open_picture  # deferred: Pillow
+
+    lines = []
+    for answer in answers:
+        query, modality = answer["query"], answer["gallery"]["modality"]
+        tiles = [
+            Tile(_caption(r), f"{r['score']:.2f}", open_picture(pictures.of(r, modality)), r.get("hit"))
+            for r in answer["results"]
+        ]
+        told = query["value"] if query["kind"] == "text" else _caption(query)
+        lines.append(Line(told, open_picture(pictures.of(query, query["modality"])), tiles))
+    with written_whole(path) as part:
+        # 256 colours are plenty, and a third of the bytes.
+        draw_grid(lines).quantize(256, dither=Image.Dither.NONE).save(part, format="png", optimize=True)
+
+
+def _caption(entry: Mapping[str, Any]) -> str:
+    if entry.get("kind") == "image":
+        return Path(entry["value"]).name
+    return str(entry.get("name") or entry.get("id") or entry["value"])

@@ -1,0 +1,130 @@
+"""A grid of pictures, drawn with Pillow: a line for each query, its results side by side."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from PIL import Image, ImageDraw, ImageFont
+
+from mrl_jax.errors import InputError
+
+__all__ = ["Line", "Tile", "draw_grid", "open_picture"]
+
+_SCALE = 2  # pixels of the file for each of the layout: sharp on fine screens
+_TILE, _PICTURE, _LEFT, _GAP, _MARGIN = 84, 60, 104, 6, 14
+_WORDS, _LINES = 11, 2  # size of captions, and how many lines they may take
+_INK, _PALE, _FRAME, _PAPER = "#1f2328", "#6e7781", "#d8dee4", "#ffffff"
+_HIT, _MISS = "#1a7f37", "#cf222e"
+
+
+class Tile(NamedTuple):
+    """One result: caption, score, its picture or None for words alone, and whether it is a hit, if known."""
+
+    caption: str
+    score: str
+    picture: Image.Image | None
+    hit: bool | None
+
+
+class Line(NamedTuple):
+    """One query, as words or as a picture with words, and its results."""
+
+    title: str
+    picture: Image.Image | None
+    tiles: Sequence[Tile]
+
+
+def open_picture(source: Any) -> Image.Image | None:
+    """Read a picture from a path or file as RGBA; None stays None.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    if source is None:
+        return None
+    try:
+        with Image.open(source) as picture:
+            return picture.convert("RGBA")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"picture {source} cannot be read ({error}); replace it") from error
+
+
+def draw_grid(lines: Sequence[Line]) -> Image.Image:
+    """Draw one line below the other, on white."""
+    s = _SCALE
+    columns = max(len(line.tiles) for line in lines)
+    height = _PICTURE + 12 + (_LINES + 1) * (_WORDS + 3) + 8
+    size = (2 * _MARGIN + _LEFT + columns * (_TILE + _GAP), 2 * _MARGIN + len(lines) * (height + _GAP) - _GAP)
+    grid = Image.new("RGB", (size[0] * s, size[1] * s), _PAPER)
+    draw = ImageDraw.Draw(grid)
+    for i, line in enumerate(lines):
+        top = (_MARGIN + i * (height + _GAP)) * s
+        _draw_query(grid, draw, line, top)
+        for j, tile in enumerate(line.tiles):
+            left = (_MARGIN + _LEFT + j * (_TILE + _GAP)) * s
+            _draw_tile(grid, draw, tile, left, top, height * s)
+        if i:
+            y = top - _GAP * s // 2
+            draw.line([(_MARGIN * s, y), ((size[0] - _MARGIN) * s, y)], fill=_FRAME, width=1)
+    return grid
+
+
+def _draw_query(grid: Image.Image, draw: ImageDraw.ImageDraw, line: Line, top: int) -> None:
+    s, font = _SCALE, _font(16 if line.picture is None else _WORDS)
+    y = top + (_PICTURE // 2 - 4) * s
+    if line.picture is not None:
+        _paste(grid, line.picture, _MARGIN * s, top + 6 * s)
+        y = top + (_PICTURE + 10) * s
+    for text in _wrapped(draw, line.title, font, (_LEFT - 10) * s, 3):
+        draw.text((_MARGIN * s, y), text, fill=_INK, font=font)
+        y += int(font.size * 1.25)
+
+
+def _draw_tile(grid: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, left: int, top: int, height: int) -> None:
+    s = _SCALE
+    frame = _FRAME if tile.hit is None else _HIT if tile.hit else _MISS
+    box = (left, top, left + _TILE * s, top + height - 4 * s)
+    draw.rounded_rectangle(box, radius=6 * s, outline=frame, width=s if tile.hit is None else s * 3 // 2)
+    middle, y = left + _TILE * s // 2, top + (_PICTURE + 10) * s
+    words = _wrapped(draw, tile.caption, _font(_WORDS), (_TILE - 8) * s, _LINES)
+    if tile.picture is not None:
+        _paste(grid, tile.picture, middle - _PICTURE * s // 2, top + 6 * s)
+    else:  # words take the picture's place
+        words = _wrapped(draw, tile.caption, _font(_WORDS), (_TILE - 8) * s, 5)
+        y = top + (height - 18 * s) // 2 - len(words) * (_WORDS + 3) * s // 2
+    for text in words:
+        draw.text((middle, y), text, fill=_INK, font=_font(_WORDS), anchor="ma")
+        y += (_WORDS + 3) * s
+    draw.text((middle, top + height - 7 * s), tile.score, fill=_PALE, font=_font(_WORDS - 1), anchor="ms")
+
+
+def _paste(grid: Image.Image, picture: Image.Image, left: int, top: int) -> None:
+    side = _PICTURE * _SCALE
+    ratio = side / max(picture.size)
+    fitted = picture.resize(
+        (max(1, round(picture.width * ratio)), max(1, round(picture.height * ratio))), Image.Resampling.LANCZOS
+    )
+    at = (left + (side - fitted.width) // 2, top + (side - fitted.height) // 2)
+    grid.paste(fitted, at, fitted)
+
+
+@functools.cache
+def _font(size: int) -> Any:
+    return ImageFont.load_default(size * _SCALE)
+
+
+def _wrapped(draw: ImageDraw.ImageDraw, text: str, font: Any, width: int, most: int) -> list[str]:
+    """Break a text into at most so many lines of at most so many pixels; what is too long ends in an ellipsis."""
+    lines: list[str] = []
+    rest = " ".join(text.split())
+    while rest and len(lines) < most:
+        end = len(rest)
+        while end > 1 and draw.textlength(rest[:end], font=font) > width:
+            blank = rest.rfind(" ", 0, end)
+            end = blank if blank > 0 else end - 1
+        if len(lines) == most - 1 and end < len(rest):
+            end = next(n for n in range(len(rest), -1, -1) if draw.textlength(rest[:n] + "…", font=font) <= width)
+            return [*lines, rest[:end].rstrip() + "…"]
+        lines.append(rest[:end])
+        rest = rest[end:].lstrip()
+    return lines

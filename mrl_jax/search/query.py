@@ -1,0 +1,160 @@
+"""How a typed text or a picture file becomes features of a run: as its training data did."""
+
+import functools
+import json
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from mrl_jax.errors import InputError
+from mrl_jax.run import Run, RunFolder
+from mrl_jax.search.gallery import check_modality, is_emoji
+
+__all__ = ["Inputs", "query_features", "query_inputs", "query_modality"]
+
+_WHAT = {"text": "a typed text", "image": "a picture file"}
+
+
+class Inputs(Protocol):
+    """What can be typed or read from a file for one run."""
+
+    @property
+    def modalities(self) -> Mapping[str, tuple[str, ...]]:
+        """Kind of query, "text" or "image" -> the run's modalities that it can be a sample of."""
+
+    def features(self, kind: str, value: str) -> np.ndarray:
+        """Features [1, D] of a text, or of the picture in a file."""
+
+
+def query_inputs(run: Run, folder: RunFolder | None, data: Any = None) -> Inputs | None:
+    """How this run takes texts and pictures, or None where only rows of its data can be asked for.
+
+    Args:
+        run: the run.
+        folder: its folder, if there is one.
+        data: as for `run_data`.
+
+    Runs on the embedded emoji take both; so do runs on an `.npz` that `mrl_jax.data.featurize` made, by the models
+    recorded there.
+    """
+    if is_emoji(run, folder, data):
+        return _EmojiInputs(run.modalities)
+    path = run.config.data_path if data is None else data
+    if isinstance(path, str | Path) and Path(path).suffix == ".npz":
+        source = _featurized(Path(path).expanduser())
+        if source is not None and {"image", "text"} & set(run.modalities):
+            return _ModelInputs(run.modalities, source)
+    return None
+
+
+def query_modality(run: Run, inputs: Inputs | None, kind: str, wanted: str | None = None) -> str:
+    """The modality of which a text or a picture is a sample: the wanted one, else the first that takes it.
+
+    Raises:
+        InputError: none does, or not the wanted one.
+    """
+    taking = inputs.modalities[kind] if inputs is not None else ()
+    if not taking:
+        raise InputError(
+            f"this run cannot make features of {_WHAT[kind]}: only runs on the emoji set, or on files made "
+            "by python -m mrl_jax.data featurize, do; ask with --row MODALITY:SPLIT:INDEX"
+        )
+    if wanted is None:
+        return taking[0]
+    if check_modality(run, wanted) not in taking:
+        raise InputError(f"modality {wanted!r} does not take {_WHAT[kind]}; choose from: {', '.join(taking)}")
+    return wanted
+
+
+def query_features(inputs: Inputs, kind: str, value: str) -> np.ndarray:
+    """Features [1, D] of a text or a picture file.
+
+    Raises:
+        InputError: an empty text, or one without any letter or sign; a file that is no picture.
+    """
+    if kind == "image":
+        return inputs.features(kind, str(Path(value).expanduser()))
+    if not value.isprintable() and any(unicodedata.category(c) == "Cs" for c in value):
+        raise InputError("the text is not valid Unicode; check the encoding of the terminal")
+    if not value.strip():
+        raise InputError("the text is empty; type a word or more")
+    x = inputs.features(kind, value)
+    if not x.any():
+        raise InputError(f"the text {value!r} holds no letters or signs; type a word or more")
+    return x
+
+
+@dataclass(frozen=True)
+class _EmojiInputs:
+    """The fixed features of the embedded data set."""
+
+    names: tuple[str, ...]
+
+    @property
+    def modalities(self) -> Mapping[str, tuple[str, ...]]:
+        return {
+            "text": tuple(m for m in self.names if m != "image"),
+            "image": tuple(m for m in self.names if m == "image"),
+        }
+
+    def features(self, kind: str, value: str) -> np.ndarray:
+        from mrl_jax.data.emoji_features import image_features, weigh_counts
+
+        if kind == "image":
+            return image_features([value])
+        from mrl_jax.data.ngrams import hashed_counts
+
+        return weigh_counts(hashed_counts([value]))
+
+
+@dataclass(frozen=True)
+class _ModelInputs:
+    """The Hugging Face models by which the run's data were made."""
+
+    names: tuple[str, ...]
+    source: Mapping[str, Any]
+
+    @property
+    def modalities(self) -> Mapping[str, tuple[str, ...]]:
+        return {kind: (kind,) if kind in self.names else () for kind in ("text", "image")}
+
+    def features(self, kind: str, value: str) -> np.ndarray:
+        from mrl_jax.data.pretrained import torch_device
+        from mrl_jax.data.raw_table import Row
+
+        picture = Path(value) if kind == "image" else None
+        if picture is not None and not picture.is_file():
+            raise InputError(f"picture {value} does not exist; give the path of a picture file")
+        row = Row("query", "" if kind == "image" else value, "", "", "", picture)
+        with torch_device("auto") as device:
+            made = self.source[kind]
+            key = {k: made[k] for k in ("sha256", "name", "revision") if k in made}
+            return _encoder(kind, made["model"], tuple(key.items()), device)([row])[0]
+
+
+@functools.lru_cache(maxsize=2)
+def _encoder(kind: str, name: str, key: tuple[tuple[str, str], ...], device: str) -> Any:
+    from mrl_jax.data.pretrained import check_model, load_encoder, model_key
+
+    check_model(kind, name)
+    recorded = dict(key)
+    if "sha256" in recorded and model_key(name) != recorded:
+        raise InputError(
+            f"{kind} model {name} is not the one that made the run's features (its files have changed); restore it"
+        )
+    return load_encoder(kind, name, recorded, device)
+
+
+def _featurized(path: Path) -> dict[str, Any] | None:
+    """How `featurize` made a file, or None where it did not."""
+    try:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            source = json.loads(str(file["source"]))
+        found = source["made_by"] == "mrl_jax.data.featurize" and all("model" in source[m] for m in ("image", "text"))
+    except Exception:  # not made by it, in any way
+        return None
+    return source if found else None

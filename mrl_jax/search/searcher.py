@@ -1,0 +1,264 @@
+"""Search with a run from Python: a text, a picture or a row of its data -> the nearest items of a gallery."""
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from mrl_jax.data.dataset import SPLITS, Dataset
+from mrl_jax.data.preprocess import kinds_for
+from mrl_jax.errors import InputError
+from mrl_jax.run import Run, RunFolder, embed_from_host, recipe_of, run_data, template
+from mrl_jax.search.gallery import Gallery, check_modality, check_splits, open_run, read_gallery
+from mrl_jax.search.index import Index, top_k
+from mrl_jax.search.query import query_features, query_inputs, query_modality
+
+__all__ = ["Query", "Searcher", "search", "warm_up"]
+
+_FOLDER = "search"  # in the run's folder: embedded galleries
+_WARM = 4096  # rows of a gallery that are worth compiling for beforehand
+
+
+class Query(NamedTuple):
+    """What is looked for.
+
+    Attributes:
+        kind: "text", "image" or "row".
+        value: the text, the path of a picture, or MODALITY:SPLIT:INDEX.
+        modality: for a text or a picture: of which modality it is a sample; None for the first that takes it.
+    """
+
+    kind: str
+    value: str
+    modality: str | None = None
+
+
+def search(
+    run: Run | str | os.PathLike[str],
+    *,
+    text: str | None = None,
+    image: str | os.PathLike[str] | None = None,
+    row: str | None = None,
+    top: int = 10,
+    modality: str | None = None,
+    splits: Sequence[str] = ("test",),
+    data: Any = None,
+    checkpoint: str | int = "best",
+) -> dict[str, Any]:
+    """The nearest items of one query; `Searcher` answers many.
+
+    Args:
+        run: the folder of a run, or a `Run`.
+        text: a text; runs on the emoji set, or on a file made by `mrl_jax.data.featurize`.
+        image: the path of a picture, for the same runs.
+        row: "MODALITY:SPLIT:INDEX", a row of the run's data. One of text, image and row is given.
+        top: how many results; a smaller gallery gives fewer.
+        modality: of the gallery; None for the first that is not the query's.
+        splits: of the gallery.
+        data: anything `load_dataset` takes; None for the run's own.
+        checkpoint: "best", "last" or a number of epochs; only used with a folder.
+
+    Returns:
+        What `Searcher.answer` returns.
+
+    Raises:
+        InputError: anything wrong with run, data or query, in one line.
+    """
+    given = [Query(k, str(v)) for k, v in (("text", text), ("image", image), ("row", row)) if v is not None]
+    if len(given) != 1:
+        raise InputError(f"{len(given)} queries given; give one of text, image and row")
+    return Searcher(run, modality, splits, data, checkpoint).answer(given[0], top)
+
+
+class Searcher:
+    """A run that is open for searching: its model and its galleries stay in memory.
+
+    An embedded gallery is kept in the run's folder, `search/`, and used again as long as checkpoint and data are the
+    same; the folder may be deleted at any time.
+
+    Args:
+        run: the folder of a run, or a `Run`, for which nothing is kept.
+        modality: of the gallery; None for the first that is not the query's.
+        splits: of the gallery.
+        data: anything `load_dataset` takes; None for the run's own.
+        checkpoint: "best", "last" or a number of epochs; only used with a folder.
+    """
+
+    def __init__(
+        self,
+        run: Run | str | os.PathLike[str],
+        modality: str | None = None,
+        splits: Sequence[str] = ("test",),
+        data: Any = None,
+        checkpoint: str | int = "best",
+    ) -> None:
+        self.splits = check_splits(splits)
+        self.run, self.folder = open_run(run, checkpoint)
+        self.modality = None if modality is None else check_modality(self.run, modality)
+        self.data = data
+        self._inputs = query_inputs(self.run, self.folder, data)
+        self._galleries: dict[str, Index] = {}
+        self._origins: dict[tuple[str, str], Gallery] = {}
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The run's data, or those given in their place."""
+        return run_data(self.run, self.folder, self.data)
+
+    def prepare(self, rows: bool = False) -> None:
+        """Read the data now, if a first answer will need them: for rows, or where no gallery is kept yet."""
+        if rows or self.folder is None or not (self.folder.path / _FOLDER).exists():
+            _ = self.dataset
+
+    def answer(self, query: Query, top: int = 10) -> dict[str, Any]:
+        """The nearest items of a query.
+
+        Args:
+            query: what is looked for.
+            top: how many; a smaller gallery gives fewer.
+
+        Returns:
+            `{"query": {"kind", "value", "modality", …}, "gallery": {"modality", "splits", "size", "epoch"}, "results":
+            [{"rank", "score", "label", "hit", "id", "split", "row", …}, …]}`. `hit` tells whether the result has the
+            query's label; it is there for rows only, whose label is known. A row is never its own result.
+
+        Raises:
+            InputError: anything wrong with the query.
+        """
+        if isinstance(top, bool) or not isinstance(top, int) or top < 1:
+            raise InputError(f"top {top!r}: it must be an integer of 1 or more")
+        told, z = self._row(query.value) if query.kind == "row" else self._typed(query)
+        modality = self.modality or next((m for m in self.run.modalities if m != told["modality"]), told["modality"])
+        index = self.gallery(modality)
+        own = told["modality"] == modality and told.get("split") in self.splits
+        found = index.search(z, min(top + own, len(index)))
+        results: list[dict[str, Any]] = []
+        for score, number in zip(found.scores[0].tolist(), found.rows[0].tolist(), strict=True):
+            payload = index.payloads[number]  # type: ignore[index]
+            if own and (payload["split"], payload["row"]) == (told["split"], told["row"]):
+                continue
+            label = str(index.labels[number])  # type: ignore[index]
+            hit = {"hit": label == told["label"]} if "label" in told else {}
+            entry = {"rank": len(results) + 1, "score": round(score, 6), "label": label, **hit}
+            results.append(entry | {"id": str(index.ids[number])} | payload)  # type: ignore[index]
+        size = {"modality": modality, "splits": list(self.splits), "size": len(index), "epoch": self.run.epoch}
+        return {"query": told, "gallery": size, "results": results[:top]}
+
+    def _typed(self, query: Query) -> tuple[dict[str, Any], np.ndarray]:
+        if query.kind not in ("text", "image"):
+            raise InputError(f"query {query.kind!r} is unknown; choose text, image or row")
+        modality = query_modality(self.run, self._inputs, query.kind, query.modality)
+        assert self._inputs is not None
+        z = self.run.embed({modality: query_features(self._inputs, query.kind, query.value)})[modality]
+        return {"kind": query.kind, "value": query.value, "modality": modality}, z
+
+    def _row(self, value: str) -> tuple[dict[str, Any], np.ndarray]:
+        modality, split, number = (["", "", *value.rsplit(":", 2)])[-3:]
+        if not modality or split not in SPLITS or not number.isdecimal():
+            raise InputError(
+                f"row {value!r}: give MODALITY:SPLIT:INDEX, such as {self.run.modalities[0]}:test:0 "
+                f"(splits: {', '.join(SPLITS)}; rows count from 0)"
+            )
+        check_modality(self.run, modality)
+        rows, row = self.dataset.splits[split], int(number)
+        present = rows.present(modality)
+        if row >= len(present):
+            raise InputError(f"row {value!r}: {split} has {len(present)} rows of {modality}, 0 to {len(present) - 1}")
+        if not present[row]:
+            raise InputError(f"row {value!r}: this instance has no {modality}; choose another row")
+        if (modality, split) not in self._origins:
+            self._origins[modality, split] = read_gallery(
+                self.run, self.folder, modality, (split,), self.data, self.dataset
+            )
+        told = {"kind": "row", "value": value, "modality": modality, "split": split, "row": row}
+        told["label"] = self.dataset.class_names[rows.labels[modality][row]]
+        told |= self._origins[modality, split].about(split, row)
+        return told, self.run.embed({modality: rows.features[modality][row : row + 1]})[modality]
+
+    def gallery(self, modality: str) -> Index:
+        """The index of a modality's samples: from memory, from the run's folder, or embedded now.
+
+        Raises:
+            InputError: the data cannot be loaded, or there is no sample.
+        """
+        if modality not in self._galleries:
+            index = self._kept(modality)
+            if not len(index):
+                raise InputError(f"the gallery is empty: no {modality} in {' '.join(self.splits)}; name other splits")
+            self._galleries[modality] = index
+        return self._galleries[modality]
+
+    def _kept(self, modality: str) -> Index:
+        if self.folder is None:
+            return self._embedded(modality)
+        path, key = _kept_at(self.folder, self.run.modalities, modality, self.splits), self._key(modality)
+        with contextlib.suppress(InputError):  # there is none, or it is damaged
+            index = Index.load(path)
+            if index.metadata.get("key") == key:
+                return index
+        index = self._embedded(modality)
+        index.metadata = {"key": key, "modality": modality, "splits": list(self.splits), "epoch": self.run.epoch}
+        with contextlib.suppress(InputError, OSError):  # a folder that cannot be written keeps nothing
+            path.parent.mkdir(exist_ok=True)
+            index.save(path)
+        return index
+
+    def _embedded(self, modality: str) -> Index:
+        gallery = read_gallery(self.run, self.folder, modality, self.splits, self.data, self.dataset)
+        index = Index(self.run.config.embed_dim)
+        for part in gallery.parts():
+            index.add(part.embeddings, ids=part.ids, labels=part.labels, payloads=part.payloads)
+        return index
+
+    def _key(self, modality: str) -> str:
+        """What an embedded gallery depends on: data, encoder, preprocessing, and how it is computed."""
+        assert self.folder is not None
+        data = self.folder.data()["sha256"] if self.data is None else self.dataset.digest()
+        config, i = self.run.config, self.run.modalities.index(modality)
+        kind = kinds_for(self.run.modalities, config.preprocess)[modality]
+        sha = hashlib.sha256(f"{data} {modality} {self.splits} {kind} {config.matmul_precision}".encode())
+        for leaf in jax.tree.leaves((self.run.state.encoders[i], dict(self.run.preprocess[modality]))):
+            array = np.ascontiguousarray(leaf)
+            sha.update(f"{array.dtype.str}{array.shape}".encode() + array.tobytes())
+        return sha.hexdigest()
+
+
+def _kept_at(folder: RunFolder, modalities: Sequence[str], modality: str, splits: Sequence[str]) -> Path:
+    return folder.path / _FOLDER / f"{list(modalities).index(modality)}-{'-'.join(splits)}.npz"
+
+
+def warm_up(workdir: str | os.PathLike[str], query: str, modality: str | None, splits: Sequence[str], top: int) -> None:
+    """Compile what a first answer needs, in a thread, while checkpoint and data are read; on zeros of the same shapes.
+
+    Args:
+        workdir: the folder of the run.
+        query: modality of the query.
+        modality: of the gallery, or None for the first that is not the query's.
+        splits: of the gallery.
+        top: how many results.
+    """
+    folder = RunFolder.open(workdir)
+    config, data = folder.config(), folder.data()
+    names = data["modalities"]
+    if query not in names:
+        return
+    modality = modality or next((str(m) for m in names if m != query), query)
+    dims = [data["dims"][m] for m in names]
+    shapes = template(config, dims, len(data["class_names"]), names).state.encoders
+    counts = [data["samples"][split][modality] for split in splits]
+    tasks = [(query, 1)]
+    if not _kept_at(folder, names, modality, splits).exists():
+        tasks += [(modality, count) for count in counts if count <= _WARM]
+    for m, count in tasks:
+        encoder = jax.tree.map(lambda x: jax.device_put(np.zeros(x.shape, x.dtype)), shapes[names.index(m)])
+        with jax.default_matmul_precision(config.matmul_precision):
+            embed_from_host(recipe_of(config), encoder, "none", {}, np.zeros((count, data["dims"][m]), np.float32))
+    zeros = np.zeros((max(sum(counts), 1), config.embed_dim), np.float32)
+    if len(zeros) <= _WARM:
+        top_k(zeros[:1], zeros, min(top, len(zeros)))
