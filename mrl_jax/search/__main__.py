@@ -39,7 +39,7 @@ def _main(argv: Sequence[str] | None) -> None:
     with _warming_up(args):
         searcher = Searcher(args.workdir, args.modality, args.split, data, args.checkpoint)
         pictures = Pictures(searcher.run, searcher.folder, data, args.pictures) if args.png else None
-        searcher.prepare(rows=any(kind == "row" for kind, _ in args.queries))
+        searcher.prepare()
     answers = [searcher.answer(Query(kind, value, args.query_modality), args.top) for kind, value in args.queries]
     if answers:
         _show(answers, args, pictures)
@@ -67,8 +67,8 @@ def _warming_up(args: argparse.Namespace) -> Iterator[None]:
     def work() -> None:
         with contextlib.suppress(Exception):
             kind, value = next(iter(args.queries), ("text", ""))
-            modality = value.partition(":")[0] if kind == "row" else args.query_modality or kind
-            warm_up(args.workdir, modality, args.modality, args.split, args.top)
+            row, split, _ = [*value.rsplit(":", 2), "", ""][:3] if kind == "row" else ("", None, "")
+            warm_up(args.workdir, row or args.query_modality or kind, args.modality, args.split, args.top, split)
 
     thread = threading.Thread(target=work)
     thread.start()

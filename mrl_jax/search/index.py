@@ -238,6 +238,10 @@ class Index:
         """Share of the exact results that the approximate search finds for these queries [Q, L]."""
         return recall(self.search(queries, k, approximate=True).rows, self.search(queries, k).rows)
 
+    def vectors(self, rows: Sequence[int]) -> np.ndarray:
+        """The unit rows of some numbers: float32 [N, L]."""
+        return np.stack([np.asarray(self._blocks[i // self._block])[i % self._block] for i in rows])
+
     def embeddings(self) -> Iterator[np.ndarray]:
         """The unit rows, in blocks [at most `block`, L]."""
         for i, rows in enumerate(self._blocks):

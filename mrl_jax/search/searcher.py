@@ -103,7 +103,7 @@ class Searcher:
         self.modality = None if modality is None else check_modality(self.run, modality)
         self.data = data
         self._inputs = query_inputs(self.run, self.folder, data)
-        self._galleries: dict[str, Index] = {}
+        self._galleries: dict[tuple[str, tuple[str, ...]], Index] = {}
         self._origins: dict[tuple[str, str], Gallery] = {}
 
     @cached_property
@@ -111,9 +111,9 @@ class Searcher:
         """The run's data, or those given in their place."""
         return run_data(self.run, self.folder, self.data)
 
-    def prepare(self, rows: bool = False) -> None:
-        """Read the data now, if a first answer will need them: for rows, or where no gallery is kept yet."""
-        if rows or self.folder is None or not (self.folder.path / _FOLDER).exists():
+    def prepare(self) -> None:
+        """Read the data now, if a first answer will need them: where no gallery is kept yet."""
+        if self.folder is None or not (self.folder.path / _FOLDER).exists():
             _ = self.dataset
 
     def answer(self, query: Query, top: int = 10) -> dict[str, Any]:
@@ -166,6 +166,14 @@ class Searcher:
                 f"(splits: {', '.join(SPLITS)}; rows count from 0)"
             )
         check_modality(self.run, modality)
+        told = {"kind": "row", "value": value, "modality": modality, "split": split, "row": int(number)}
+        if self.folder is not None and 0 < self.folder.data()["samples"][split][modality] <= _WARM:
+            index = self.gallery(modality, (split,))  # kept from then on: a next start reads no data
+            payloads: Sequence[Any] = index.payloads or ()
+            at = next((i for i, payload in enumerate(payloads) if payload["row"] == int(number)), None)
+            if at is not None:
+                told |= {"label": str(index.labels[at]), "id": str(index.ids[at])}  # type: ignore[index]
+                return told | payloads[at], index.vectors([at])
         rows, row = self.dataset.splits[split], int(number)
         present = rows.present(modality)
         if row >= len(present):
@@ -176,53 +184,57 @@ class Searcher:
             self._origins[modality, split] = read_gallery(
                 self.run, self.folder, modality, (split,), self.data, self.dataset
             )
-        told = {"kind": "row", "value": value, "modality": modality, "split": split, "row": row}
         told["label"] = self.dataset.class_names[rows.labels[modality][row]]
         told |= self._origins[modality, split].about(split, row)
         return told, self.run.embed({modality: rows.features[modality][row : row + 1]})[modality]
 
-    def gallery(self, modality: str) -> Index:
+    def gallery(self, modality: str, splits: tuple[str, ...] | None = None) -> Index:
         """The index of a modality's samples: from memory, from the run's folder, or embedded now.
+
+        Args:
+            modality: whose samples.
+            splits: of the data; None for those of the gallery.
 
         Raises:
             InputError: the data cannot be loaded, or there is no sample.
         """
-        if modality not in self._galleries:
-            index = self._kept(modality)
+        splits = splits or self.splits
+        if (modality, splits) not in self._galleries:
+            index = self._kept(modality, splits)
             if not len(index):
-                raise InputError(f"the gallery is empty: no {modality} in {' '.join(self.splits)}; name other splits")
-            self._galleries[modality] = index
-        return self._galleries[modality]
+                raise InputError(f"the gallery is empty: no {modality} in {' '.join(splits)}; name other splits")
+            self._galleries[modality, splits] = index
+        return self._galleries[modality, splits]
 
-    def _kept(self, modality: str) -> Index:
+    def _kept(self, modality: str, splits: tuple[str, ...]) -> Index:
         if self.folder is None:
-            return self._embedded(modality)
-        path, key = _kept_at(self.folder, self.run.modalities, modality, self.splits), self._key(modality)
+            return self._embedded(modality, splits)
+        path, key = _kept_at(self.folder, self.run.modalities, modality, splits), self._key(modality, splits)
         with contextlib.suppress(InputError):  # there is none, or it is damaged
             index = Index.load(path)
             if index.metadata.get("key") == key:
                 return index
-        index = self._embedded(modality)
-        index.metadata = {"key": key, "modality": modality, "splits": list(self.splits), "epoch": self.run.epoch}
+        index = self._embedded(modality, splits)
+        index.metadata = {"key": key, "modality": modality, "splits": list(splits), "epoch": self.run.epoch}
         with contextlib.suppress(InputError, OSError):  # a folder that cannot be written keeps nothing
             path.parent.mkdir(exist_ok=True)
             index.save(path)
         return index
 
-    def _embedded(self, modality: str) -> Index:
-        gallery = read_gallery(self.run, self.folder, modality, self.splits, self.data, self.dataset)
+    def _embedded(self, modality: str, splits: tuple[str, ...]) -> Index:
+        gallery = read_gallery(self.run, self.folder, modality, splits, self.data, self.dataset)
         index = Index(self.run.config.embed_dim)
         for part in gallery.parts():
             index.add(part.embeddings, ids=part.ids, labels=part.labels, payloads=part.payloads)
         return index
 
-    def _key(self, modality: str) -> str:
+    def _key(self, modality: str, splits: tuple[str, ...]) -> str:
         """What an embedded gallery depends on: data, encoder, preprocessing, and how it is computed."""
         assert self.folder is not None
         data = self.folder.data()["sha256"] if self.data is None else self.dataset.digest()
         config, i = self.run.config, self.run.modalities.index(modality)
         kind = kinds_for(self.run.modalities, config.preprocess)[modality]
-        sha = hashlib.sha256(f"{data} {modality} {self.splits} {kind} {config.matmul_precision}".encode())
+        sha = hashlib.sha256(f"{data} {modality} {splits} {kind} {config.matmul_precision}".encode())
         for leaf in jax.tree.leaves((self.run.state.encoders[i], dict(self.run.preprocess[modality]))):
             array = np.ascontiguousarray(leaf)
             sha.update(f"{array.dtype.str}{array.shape}".encode() + array.tobytes())
@@ -233,7 +245,14 @@ def _kept_at(folder: RunFolder, modalities: Sequence[str], modality: str, splits
     return folder.path / _FOLDER / f"{list(modalities).index(modality)}-{'-'.join(splits)}.npz"
 
 
-def warm_up(workdir: str | os.PathLike[str], query: str, modality: str | None, splits: Sequence[str], top: int) -> None:
+def warm_up(
+    workdir: str | os.PathLike[str],
+    query: str,
+    modality: str | None,
+    splits: Sequence[str],
+    top: int,
+    row_split: str | None = None,
+) -> None:
     """Compile what a first answer needs, in a thread, while checkpoint and data are read; on zeros of the same shapes.
 
     Args:
@@ -242,6 +261,7 @@ def warm_up(workdir: str | os.PathLike[str], query: str, modality: str | None, s
         modality: of the gallery, or None for the first that is not the query's.
         splits: of the gallery.
         top: how many results.
+        row_split: for a row of the data: its split.
     """
     folder = RunFolder.open(workdir)
     config, data = folder.config(), folder.data()
@@ -252,9 +272,12 @@ def warm_up(workdir: str | os.PathLike[str], query: str, modality: str | None, s
     dims = [data["dims"][m] for m in names]
     shapes = template(config, dims, len(data["class_names"]), names).state.encoders
     counts = [data["samples"][split][modality] for split in splits]
-    tasks = [(query, 1)]
+    tasks = [(query, 1)] if row_split is None else []
+    if row_split is not None and not _kept_at(folder, names, query, (row_split,)).exists():
+        tasks.append((query, data["samples"][row_split][query]))
     if not _kept_at(folder, names, modality, splits).exists():
-        tasks += [(modality, count) for count in counts if count <= _WARM]
+        tasks += [(modality, count) for count in counts]
+    tasks = [(m, count) for m, count in tasks if count <= _WARM]
     for m, count in tasks:
         encoder = jax.tree.map(lambda x: jax.device_put(np.zeros(x.shape, x.dtype)), shapes[names.index(m)])
         with jax.default_matmul_precision(config.matmul_precision):
