@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from threadpoolctl import threadpool_limits
 
 from mrl_jax import radix
 
@@ -28,9 +30,12 @@ __all__ = ["METHODS", "SIMILARITIES", "Ranking", "equal_rows", "map_rankings", "
 METHODS = ("auto", "numba", "numpy", "xla")
 SIMILARITIES = ("float32", "bfloat16")
 
-_BLOCK_SCORES = 1 << 24  # similarities held at once: 64 MiB, and a few times that while ranking
-_CHUNK_SCORES = 1 << 18  # of them that a thread ranks at a time: they fit its cache
-_THREADS_PAY = 1 << 17
+_BLOCK_SCORES = 1 << 24  # similarities held at once on a device: 64 MiB, and a few times that while ranking
+_LEAST_ROWS = 128  # queries of a product; fewer would read the gallery too often
+_CHUNK_SCORES = 1 << 20  # similarities that a thread takes at a time on CPU, where the gallery is small
+_MOST_SCORES = 1 << 28  # of all threads together: 1.25 GiB with their gains
+_CACHED_SCORES = 1 << 18  # ranked in one call
+_THREADS_PAY = 1 << 20
 _NUMBA_PAYS = 1 << 25  # similarities in all from which loading numba (0.5 s, compiled before) saves more than it takes
 
 
@@ -137,7 +142,8 @@ def _blocks_on_device(
     mesh: Any,
 ) -> list[Any]:
     shards, items = 1 if mesh is None else mesh.size, len(gallery)
-    block = -(-_block_of(len(queries), items) // shards) * shards
+    block = min(len(queries), max(_LEAST_ROWS, _BLOCK_SCORES // items))
+    block = -(-block // shards) * shards
     same = equal_rows(gallery)
     if same is not None:
         same = np.concatenate([same, np.arange(items, -(-items // shards) * shards, dtype=np.int32)])
@@ -214,7 +220,15 @@ def unit_rows(x: Array) -> Array:
     return x / jnp.where(norm > 0, norm, 1.0)
 
 
-# On CPU: NumPy's product into buffers that every block uses again, since fresh memory costs more than it should.
+# On CPU: each thread takes some queries from the product to the metrics. BLAS then has one thread in each, since its
+# own would wait for the next product on cores that are needed for ranking. Buffers are used again: fresh memory is slow.
+
+
+class _Buffers(NamedTuple):
+    scores: np.ndarray  # float32 [B, G]
+    gain: np.ndarray  # uint8 [B, G]
+    ranks: np.ndarray  # int32 [B, N]
+    kept: np.ndarray  # uint8 [B, N]
 
 
 def _blocks_on_host(
@@ -229,25 +243,46 @@ def _blocks_on_host(
 ) -> list[Any]:
     items, same = len(gallery), equal_rows(gallery)
     again = None if same is None else np.flatnonzero(same != np.arange(items))
-    block, width = _block_of(len(queries), items), _most_relevant(query_labels, gallery_labels)
+    workers, block = _shares(len(queries), items)
+    width = _most_relevant(query_labels, gallery_labels)
     queries, rows = (_unit_rows_on_host(x, similarity) for x in (queries, gallery))
-    scores, gain = np.empty((block, items), np.float32), np.empty((block, items), np.uint8)
-    ranks, kept = np.zeros((block, width), np.int32), np.zeros((block, width), np.uint8)
-    found = []
-    for start in range(0, len(queries), block):
-        part = slice(start, min(start + block, len(queries)))
+    free: SimpleQueue[_Buffers] = SimpleQueue()
+    for _ in range(workers):
+        wide, narrow = (block, items), (block, width)
+        scores_and_ranks = np.empty(wide, np.float32), np.empty(wide, np.uint8), np.zeros(narrow, np.int32)
+        free.put(_Buffers(*scores_and_ranks, np.zeros(narrow, np.uint8)))
+
+    def work(start: int) -> Any:
+        buffers, part = free.get(), slice(start, min(start + block, len(queries)))
         count = part.stop - start
-        np.matmul(queries[part], rows.T, out=scores[:count])
-        _gain_on_host(query_labels[part], gallery_labels, out=gain[:count])
+        scores, gain, ranks, kept = (x[:count] for x in buffers)
+        np.matmul(queries[part], rows.T, out=scores)
+        _gain_on_host(query_labels[part], gallery_labels, out=gain)
         if same is not None:
             scores[:, again] = scores[:, same[again]]
         if exclude_self:
             own = np.arange(count), np.arange(start, part.stop)
             scores[own], gain[own] = -np.inf, 0
-        _rank_on_host(scores[:count], gain[:count], ranks[:count], kept[:count], method)
-        # Rows behind the last query hold what the block before left; converting waits, so the buffers are free again.
-        found.append(jax.tree.map(np.array, _reduce_host(reduce, ranks, kept)))
-    return found
+        _rank_on_host(scores, gain, ranks, kept, method)
+        # Rows behind the last query hold what was there before. Copying waits, so the buffers are free again.
+        found = jax.tree.map(np.array, _reduce_host(reduce, buffers.ranks, buffers.kept))
+        free.put(buffers)
+        return found
+
+    starts = range(0, len(queries), block)
+    if workers == 1:
+        return [work(start) for start in starts]
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(workers) as pool:
+        return [work(starts[0]), *pool.map(work, starts[1:])]  # the first one compiles
+
+
+def _shares(queries: int, items: int) -> tuple[int, int]:
+    """Threads, and queries that each takes at a time: enough of them for the product, not too many for the memory."""
+    if queries * items < _THREADS_PAY:
+        return 1, queries
+    block = max(_LEAST_ROWS, _CHUNK_SCORES // items)
+    workers = max(1, min(_cores(), _MOST_SCORES // (block * items)))
+    return workers, min(block, -(-queries // workers))
 
 
 @partial(jax.jit, static_argnames="reduce")
@@ -287,22 +322,11 @@ def _most_relevant(query_labels: np.ndarray, gallery_labels: np.ndarray) -> int:
 
 def _rank_on_host(scores: np.ndarray, gain: np.ndarray, ranks: np.ndarray, kept: np.ndarray, method: str) -> None:
     """Write ranks int32 and gains uint8 of the relevant items, both [B, N], zeros behind them."""
-    rank_rows = radix.kernel() if method == "numba" else _rank_rows
-    bits = scores.view(np.int32)
-    workers = _workers() if scores.size >= _THREADS_PAY else 1
-    rows = max(1, min(-(-len(scores) // workers), _CHUNK_SCORES // scores.shape[1]))
-
-    def work(start: int) -> None:
+    rank_rows, bits = radix.kernel() if method == "numba" else _rank_rows, scores.view(np.int32)
+    rows = max(1, _CACHED_SCORES // scores.shape[1])
+    for start in range(0, len(scores), rows):
         chunk = slice(start, start + rows)
         rank_rows(bits[chunk], gain[chunk], ranks[chunk], kept[chunk])
-
-    starts = range(0, len(scores), rows)
-    if workers == 1:
-        for start in starts:
-            work(start)
-    else:
-        with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(work, starts))
 
 
 def _rank_rows(bits: np.ndarray, gain: np.ndarray, ranks: np.ndarray, kept: np.ndarray) -> None:
@@ -320,12 +344,8 @@ def _rank_rows(bits: np.ndarray, gain: np.ndarray, ranks: np.ndarray, kept: np.n
     ranks[row, column], kept[row, column] = place + 1, sorted_gain[row, place]
 
 
-def _workers() -> int:
+def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _block_of(queries: int, items: int) -> int:
-    return max(1, min(queries, _BLOCK_SCORES // items))
 
 
 def equal_rows(x: Any) -> np.ndarray | None:

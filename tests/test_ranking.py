@@ -42,24 +42,40 @@ def test_methods_rank_alike(method, multi):
 @pytest.mark.parametrize("queries_per_block", [1, 4, 7, 22, 23, 1000])
 @pytest.mark.parametrize("method", METHODS)
 def test_blocks_of_any_size_give_the_same_ranking(method, queries_per_block, monkeypatch):
-    monkeypatch.setattr(mrl_jax.ranking, "_BLOCK_SCORES", queries_per_block * 31 + 5)
+    for name in ("_BLOCK_SCORES", "_CHUNK_SCORES"):
+        monkeypatch.setattr(mrl_jax.ranking, name, queries_per_block * 31 + 5)
+    for name, value in (("_LEAST_ROWS", 1), ("_THREADS_PAY", 0)):
+        monkeypatch.setattr(mrl_jax.ranking, name, value)
     found, expected = ranked(method)
     np.testing.assert_array_equal(found, expected)
 
 
-def test_a_gallery_larger_than_a_block_is_ranked_too(monkeypatch):
-    monkeypatch.setattr(mrl_jax.ranking, "_BLOCK_SCORES", 10)
-    found, expected = ranked()
+@pytest.mark.parametrize("method", METHODS)
+def test_a_gallery_larger_than_a_block_is_ranked_too(method, monkeypatch):
+    for name in ("_BLOCK_SCORES", "_CHUNK_SCORES", "_MOST_SCORES", "_CACHED_SCORES"):
+        monkeypatch.setattr(mrl_jax.ranking, name, 10)
+    for name, value in (("_LEAST_ROWS", 1), ("_THREADS_PAY", 0)):
+        monkeypatch.setattr(mrl_jax.ranking, name, value)
+    found, expected = ranked(method)
     np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("method", ["numpy", pytest.param("numba", marks=pytest.mark.bench)])
-@pytest.mark.parametrize("chunk", [1, 100, 10**6])
-def test_threads_and_chunks_do_not_change_the_ranking(method, chunk, monkeypatch):
-    monkeypatch.setattr(mrl_jax.ranking, "_THREADS_PAY", 0)
-    monkeypatch.setattr(mrl_jax.ranking, "_CHUNK_SCORES", chunk)
-    found, expected = ranked(method)
-    np.testing.assert_array_equal(found, expected)
+@pytest.mark.parametrize("cores", [1, 2, 5, 64])
+def test_threads_do_not_change_the_ranking(method, cores, monkeypatch):
+    for name, value in (("_LEAST_ROWS", 2), ("_CHUNK_SCORES", 1), ("_THREADS_PAY", 0), ("_cores", lambda: cores)):
+        monkeypatch.setattr(mrl_jax.ranking, name, value)
+    for multi in (False, True):
+        found, expected = ranked(method, multi, q=61)
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_threads_and_their_memory_are_bounded(monkeypatch):
+    monkeypatch.setattr(mrl_jax.ranking, "_cores", lambda: 64)
+    for queries, items in ((462, 462), (23_661, 23_661), (10_000, 100_000), (10**6, 10**6), (5, 10**8)):
+        workers, block = mrl_jax.ranking._shares(queries, items)
+        assert 1 <= workers <= 64
+        assert workers * block * items <= max(2**28, 128 * items)
 
 
 @pytest.mark.parametrize("method", METHODS)

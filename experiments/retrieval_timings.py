@@ -1,0 +1,466 @@
+"""Mean average precision by us and by others on the same embeddings: seconds, ratios and peak memory.
+
+python experiments/retrieval_timings.py [--smoke] [--parts timings memory bf16 million] [--sizes 462x462 …]
+python experiments/retrieval_timings.py --markdown          # the tables of docs/retrieval.md from the kept results
+
+Embeddings of 512 dimensions and 10 classes around common centres, as trained ones lie, and plain random ones. Programs
+run side by side in one process, in turns that change direction. Ours start from embeddings of any length, the others
+from unit length; "product" is the similarity product alone, in blocks, by JAX and by NumPy. Slow ones score a sample of the
+queries against the whole gallery, and their time is scaled. Peak memory is that of a fresh process each, over what it held with
+the embeddings loaded. Needs Linux and the extra `bench`; about 20 minutes on 2 idle CPU cores. Results go to
+experiments/results/retrieval_timings.json.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import date
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+RESULTS = Path(__file__).parent / "results" / "retrieval_timings.json"
+PARTS = ("timings", "memory", "bf16", "million")
+SIZES = {"462x462": 5, "5000x5000": 5, "23661x23661": 3, "10000x100000": 3}  # queries x gallery -> rounds
+DIMENSIONS, CLASSES, SPREAD = 512, 10, 4.0  # noise of length 4 around unit centres: mAP about 0.5
+LIMIT = 15.0  # seconds after which a program takes no further turn
+progress = partial(print, file=sys.stderr, flush=True)
+PACKAGES = ("jax", "numpy", "numba", "scipy", "scikit-learn", "torch", "torchmetrics", "ranx", "pytrec-eval-terrier")
+
+
+class Data(NamedTuple):
+    """Embeddings float32 [Q, L] and [G, L], labels [Q] and [G]."""
+
+    queries: np.ndarray
+    gallery: np.ndarray
+    query_labels: np.ndarray
+    gallery_labels: np.ndarray
+
+    def first(self, n: int) -> "Data":
+        """The first n queries against the whole gallery."""
+        return self._replace(queries=self.queries[:n], query_labels=self.query_labels[:n])
+
+
+def embeddings(q: int, g: int, kind: str, seed: int = 0) -> Data:
+    """Rows around the centre of their class ("clustered"), or anywhere ("random")."""
+    rng = np.random.default_rng(seed)
+    centres = rng.standard_normal((CLASSES, DIMENSIONS), np.float32)
+    centres *= np.float32(kind == "clustered") / np.linalg.norm(centres, axis=1, keepdims=True)
+    labels = [np.arange(n) % CLASSES for n in (q, g)]
+    rows = [rng.standard_normal((n, DIMENSIONS), np.float32) for n in (q, g)]
+    for x, y in zip(rows, labels, strict=True):
+        x *= np.float32(SPREAD / DIMENSIONS**0.5)
+        for start in range(0, len(x), 10_000):
+            x[start : start + 10_000] += centres[y[start : start + 10_000]]
+    return Data(*rows, *labels)
+
+
+# Programs: each prepares (untimed), then gives a call (timed) that returns the mAP of the queries given.
+
+
+def ours(data: Data, method: str = "auto") -> Callable[[], float]:
+    """Our mAP."""
+    from mrl_jax.retrieval import mean_average_precision
+
+    return lambda: mean_average_precision(*data, method=method)
+
+
+def ours_all_metrics(data: Data) -> Callable[[], float]:
+    """All metrics of all queries."""
+    from mrl_jax.retrieval import retrieval_metrics
+
+    return lambda: float(retrieval_metrics(*data)["ap"].mean())
+
+
+def block_rows(data: Data) -> int:
+    """Queries of one of our blocks."""
+    from mrl_jax import ranking
+
+    return min(len(data.queries), max(ranking._LEAST_ROWS, ranking._BLOCK_SCORES // len(data.gallery)))
+
+
+def product(data: Data) -> Callable[[], float]:
+    """Similarities in our blocks, each let go at once."""
+    import jax
+    import jax.numpy as jnp
+
+    dot = jax.jit(lambda a, b: jnp.dot(a, b.T, precision="highest"))
+    block, gallery = block_rows(data), jnp.asarray(data.gallery)
+    queries = jnp.asarray(np.pad(data.queries, ((0, -len(data.queries) % block), (0, 0))))
+
+    def run() -> float:
+        for start in range(0, len(queries), block):
+            dot(queries[start : start + block], gallery).block_until_ready()
+        return float("nan")
+
+    return run
+
+
+def product_numpy(data: Data) -> Callable[[], float]:
+    """The same by NumPy, into one buffer."""
+    block = block_rows(data)
+    buffer = np.empty((block, len(data.gallery)), np.float32)
+
+    def run() -> float:
+        for start in range(0, len(data.queries), block):
+            rows = data.queries[start : start + block]
+            np.matmul(rows, data.gallery.T, out=buffer[: len(rows)])
+        return float("nan")
+
+    return run
+
+
+def authors_loop(data: Data) -> Callable[[], float]:
+    """SciPy distances, a sort per query, and a Python loop over its ranks."""
+    from scipy.spatial.distance import cdist
+
+    queries, gallery = (x.astype(np.float64) for x in data[:2])
+
+    def run() -> float:
+        order, found = cdist(queries, gallery, "cosine").argsort(), []
+        for i, label in enumerate(data.query_labels):
+            hits, total = 0, 0.0
+            for place, item in enumerate(order[i], start=1):
+                if data.gallery_labels[item] == label:
+                    hits += 1
+                    total += hits / place
+            found.append(total / hits if hits else 0.0)
+        return float(np.mean(found))
+
+    return run
+
+
+def similarities(data: Data) -> Any:
+    """Queries' labels and similarities float32, one query after another, made in blocks."""
+    block = block_rows(data)
+    for start in range(0, len(data.queries), block):
+        scores = data.queries[start : start + block] @ data.gallery.T
+        yield from zip(data.query_labels[start : start + block], scores, strict=True)
+
+
+def numpy_vectorised(data: Data) -> Callable[[], float]:
+    """What one writes in NumPy: an argsort and a division per query."""
+
+    def run() -> float:
+        found = []
+        for label, scores in similarities(data):
+            places = np.flatnonzero(data.gallery_labels[np.argsort(-scores, kind="stable")] == label) + 1
+            found.append((np.arange(1, len(places) + 1) / places).mean())
+        return float(np.mean(found))
+
+    return run
+
+
+def scikit_learn(data: Data) -> Callable[[], float]:
+    """`average_precision_score` per query."""
+    from sklearn.metrics import average_precision_score as score
+
+    return lambda: float(np.mean([score(data.gallery_labels == label, s) for label, s in similarities(data)]))
+
+
+def torchmetrics_map(data: Data) -> Callable[[], float]:
+    """`RetrievalMAP` over all pairs; scores above 0, since it ignores relevant items of others."""
+    import torch
+    from torchmetrics.retrieval import RetrievalMAP
+
+    queries, gallery, labels, others = (torch.from_numpy(x) for x in data)
+
+    def run() -> float:
+        scores = ((1 + queries @ gallery.T) / 2).ravel()
+        index = torch.arange(len(queries)).repeat_interleave(len(gallery))
+        measure = RetrievalMAP()
+        measure.update(scores, (labels[:, None] == others).ravel(), index)
+        return float(measure.compute())
+
+    return run
+
+
+def ranx_arrays(data: Data) -> Callable[[], float]:
+    """Its quickest entrance: rankings as arrays that NumPy has sorted."""
+    import ranx
+    from numba.typed import List
+
+    def run() -> float:
+        qrels, rankings = List(), List()
+        for label, scores in similarities(data):
+            order = np.argsort(-scores, kind="stable")
+            rankings.append(np.stack([order.astype(np.float64), scores[order]], axis=1))
+            relevant = np.flatnonzero(data.gallery_labels == label)
+            qrels.append(np.stack([relevant, np.ones_like(relevant)], axis=1).astype(np.float64))
+        return float(ranx.evaluate(qrels, rankings, "map"))
+
+    return run
+
+
+def named(data: Data) -> tuple[dict[str, dict[str, int]], dict[str, dict[str, float]]]:
+    """Judgements and scores by names."""
+    names, qrels, run = [str(j) for j in range(len(data.gallery))], {}, {}
+    for i, (label, scores) in enumerate(similarities(data)):
+        qrels[str(i)] = dict.fromkeys((names[j] for j in np.flatnonzero(data.gallery_labels == label)), 1)
+        run[str(i)] = dict(zip(names, scores.tolist(), strict=True))
+    return qrels, run
+
+
+def ranx_dictionaries(data: Data) -> Callable[[], float]:
+    """Its documented entrance."""
+    import ranx
+
+    def run() -> float:
+        qrels, rankings = named(data)
+        return float(ranx.evaluate(ranx.Qrels(qrels), ranx.Run(rankings), "map"))
+
+    return run
+
+
+def pytrec_alone(data: Data) -> Callable[[], float]:
+    """Its evaluation; similarities and dictionaries are there."""
+    import pytrec_eval
+
+    qrels, run = named(data)
+    evaluator = pytrec_eval.RelevanceEvaluator(qrels, {"map"})
+    return lambda: float(np.mean([row["map"] for row in evaluator.evaluate(run).values()]))
+
+
+# name -> program, and the similarities it scores at most in a turn (None: the whole problem)
+PROGRAMS: dict[str, tuple[Callable[[Data], Callable[[], float]], float | None]] = {
+    "ours": (ours, None),
+    "product, JAX": (product, None),
+    "product, NumPy": (product_numpy, None),
+    "ours, all metrics": (ours_all_metrics, None),
+    "ours, without numba": (partial(ours, method="numpy"), 2e8),
+    "ours, XLA sort": (partial(ours, method="xla"), 1e7),
+    "NumPy": (numpy_vectorised, 1e7),
+    "authors' loop": (authors_loop, 5e6),
+    "scikit-learn": (scikit_learn, 5e6),
+    "torchmetrics": (torchmetrics_map, 5e6),
+    "ranx": (ranx_dictionaries, 1e6),
+    "ranx, from sorted arrays": (ranx_arrays, 2e6),
+    "pytrec_eval": (lambda data: lambda: pytrec_alone(data)(), 2e6),
+    "pytrec_eval, evaluation alone": (pytrec_alone, 2e6),
+}
+
+
+def sampled(name: str, data: Data) -> Data:
+    """The queries that a program scores: all of them or, of slow ones, at least 24; others get rows of unit length."""
+    if (most := PROGRAMS[name][1]) is not None:
+        data = data.first(min(len(data.queries), max(24, int(most / len(data.gallery)))))
+    if name.startswith("ours"):
+        return data
+    unit = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in data[:2])
+    return Data(*unit, *data[2:])
+
+
+def timings(data: Data, rounds: int, names: list[str]) -> dict[str, dict[str, Any]]:
+    """Seconds of all programs in alternating order, and how far their mAP is from ours."""
+    from mrl_jax.retrieval import retrieval_metrics
+
+    ap = retrieval_metrics(*data)["ap"]
+    calls, told = {}, {}
+    for name in names:
+        given = sampled(name, data)
+        one = block_rows(given) if len(given.queries) * len(data.gallery) > 5e7 else len(given.queries)
+        PROGRAMS[name][0](given.first(one))()  # compiles
+        calls[name] = PROGRAMS[name][0](given)
+        told[name] = {"queries": len(given.queries), "seconds": []}
+    for turn in range(rounds):
+        for name in names[:: -1 if turn % 2 else 1]:
+            if sum(told[name]["seconds"]) < LIMIT or PROGRAMS[name][1] is None:
+                started = time.perf_counter()
+                found = calls[name]()
+                told[name]["seconds"].append(time.perf_counter() - started)
+                told[name]["map_error"] = None if np.isnan(found) else abs(found - ap[: told[name]["queries"]].mean())
+                progress(f"  {name}: {told[name]['seconds'][-1]:.2f} s for {told[name]['queries']} queries")
+    for x in told.values():
+        x["total"] = statistics.median(x["seconds"]) * len(data.queries) / x["queries"]
+    return told
+
+
+def status(name: str) -> int:
+    """Bytes of this process by the kernel's count."""
+    return int(re.search(rf"{name}:\s+(\d+)", Path("/proc/self/status").read_text())[1]) * 1024
+
+
+def memory(data: Data, name: str) -> dict[str, Any]:
+    """Peak over what is held with embeddings loaded and libraries warm; for a fresh process."""
+    given = sampled(name, data)
+    PROGRAMS[name][0](Data(*(x[:30] for x in given)))()
+    if name in ("ours", "ours, all metrics"):
+        ours(Data(*(x[:30] for x in given)), "numba")()  # which "auto" takes for the size measured
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here, where the kernel lets it
+    before = status("VmRSS")
+    PROGRAMS[name][0](given)()
+    return {"peak_bytes": status("VmHWM") - before, "queries": len(given.queries)}
+
+
+def bf16(data: Data) -> dict[str, Any]:
+    """Similarities in bfloat16: seconds beside float32, and how far average precisions move."""
+    from mrl_jax.retrieval import retrieval_metrics
+
+    given, seconds, ap = data.first(2048), {}, {}
+    for kind in ("float32", "bfloat16") * 2:  # the first of each compiles
+        started = time.perf_counter()
+        ap[kind] = retrieval_metrics(*given, similarity=kind, k=())["ap"]
+        seconds[kind] = time.perf_counter() - started
+    moved = ap["bfloat16"] - ap["float32"]
+    errors = {"map_error": abs(float(moved.mean())), "largest_ap_error": float(np.abs(moved).max())}
+    return {"queries": len(given.queries), "seconds": seconds, "map": float(ap["float32"].mean()), **errors}
+
+
+def million(data: Data, repeats: int = 3) -> dict[str, Any]:
+    """One block, and four more, of queries against a large gallery: what is done once, and what every block costs."""
+    block, total = block_rows(data), len(data.gallery)
+    ours(data.first(block))()  # compiles
+    once, more = [], []
+    for _ in range(repeats):
+        for found, n in ((once, block), (more, 5 * block)):
+            started = time.perf_counter()
+            ours(data.first(n))()
+            found.append(time.perf_counter() - started)
+            progress(f"  {n} queries: {found[-1]:.2f} s")
+    per_block = (statistics.median(more) - statistics.median(once)) / 4
+    fixed = max(0.0, statistics.median(once) - per_block)
+    told = {"gallery": total, "block": block, "per_block": per_block, "fixed": fixed}
+    told |= {"estimated_seconds": fixed + total / block * per_block, "one_block": once, "five_blocks": more}
+    return {**told, "gallery_bytes": data.gallery.nbytes, "peak_bytes": status("VmHWM")}
+
+
+def child(task: dict[str, Any]) -> dict[str, Any]:
+    """Run a task in a fresh process."""
+    command = [sys.executable, __file__, "--child", json.dumps(task)]
+    environment = {"JAX_PLATFORMS": "cpu", **os.environ, "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def perform(task: dict[str, Any]) -> dict[str, Any]:
+    """What the child does."""
+    if task["part"] == "million":
+        return million(embeddings(task["block"] * 5, task["gallery"], "clustered"))
+    data, part = Data(**np.load(task["file"])), {"timings": timings, "memory": memory, "bf16": bf16}[task["part"]]
+    return part(data, *task["arguments"])
+
+
+def measure(size: str, kind: str, rounds: int, parts: list[str], folder: Path) -> dict[str, Any]:
+    """All that is asked of one size."""
+    (q, g), file = map(int, size.split("x")), folder / "embeddings.npz"
+    np.savez(file, **embeddings(q, g, kind)._asdict())
+    names = list(PROGRAMS) if kind == "clustered" else ["ours", "product, JAX", "product, NumPy", "NumPy"]
+    told: dict[str, Any] = {"queries": q, "gallery": g, "kind": kind, "programs": {}}
+    progress(f"{size}, {kind}")
+    if "timings" in parts:
+        told["programs"] = child({"part": "timings", "file": str(file), "arguments": [rounds, names]})
+    if "memory" in parts and kind == "clustered":
+        for name in names if size in SIZES else names[:2]:
+            found = child({"part": "memory", "file": str(file), "arguments": [name]})
+            told["programs"].setdefault(name, {}).update(found)
+            progress(f"  {name}: {found['peak_bytes'] / 1e6:.0f} MB")
+    if "bf16" in parts and g >= 5000:
+        told["bf16"] = child({"part": "bf16", "file": str(file), "arguments": []})
+    return told
+
+
+def machine() -> dict[str, Any]:
+    """Cores, their model, versions and the date."""
+    model = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+    versions = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+    told = {"cores": len(os.sched_getaffinity(0)), "cpu": model[1] if model else platform.machine()}
+    return {**told, "versions": versions, "date": date.today().isoformat()}
+
+
+def markdown(told: dict[str, Any]) -> str:
+    """Tables for the docs."""
+    sizes = [x for x in told["sizes"] if x["kind"] == "clustered"]
+
+    def table(title: str, key: str, cell: Callable[[dict[str, Any], dict[str, Any]], str]) -> list[str]:
+        lines = [f"| {title} |" + "".join(f" {x['queries']:,} x {x['gallery']:,} |" for x in sizes)]
+        lines.append("|---" * (len(sizes) + 1) + "|")
+        for name in PROGRAMS:
+            found = [(x["programs"].get(name, {}), x) for x in sizes]
+            cells = [cell(c, x["programs"].get("ours", {})) + star(c, x) if key in c else "" for c, x in found]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+        return [*lines, ""]
+
+    def star(c: dict[str, Any], x: dict[str, Any]) -> str:
+        return f" [{c['queries']:,}]" if c["queries"] < x["queries"] else ""
+
+    def seconds(c: dict[str, Any], base: dict[str, Any]) -> str:
+        return f"{digits(c['total'])} s, {c['total'] / base['total']:.3g}x"
+
+    lines = table("seconds, times ours", "total", seconds)
+    lines += ["[n]: of a sample of n queries; seconds are scaled to all of them, memory is not.", ""]
+    lines += table("peak memory", "peak_bytes", lambda c, _: f"{c['peak_bytes'] / 1e6:,.0f} MB")
+    for x in told["sizes"]:
+        if "total" in (p := x["programs"]).get("ours", {}):
+            share = p["ours"]["total"] / min(p[f"product, {by}"]["total"] for by in ("JAX", "NumPy"))
+            error = max(c.get("map_error") or 0 for c in p.values())
+            lines.append(f"- {x['kind']}, {x['queries']:,} x {x['gallery']:,}: ours {digits(p['ours']['total'])} s = ")
+            lines[-1] += f"{share:.2f} times the faster product; mAPs of all programs within {error:.0e}"
+    title = "| bfloat16 | seconds | float32, seconds | mAP | its error | largest error of an AP |"
+    lines += ["", title, "|---" * 6 + "|"]
+    for x in told["sizes"]:
+        if b := x.get("bf16"):
+            both = f"{b['seconds']['bfloat16']:.2f} | {b['seconds']['float32']:.2f} | {b['map']:.4f}"
+            name = f"{x['kind']}, {b['queries']:,} x {x['gallery']:,}"
+            lines.append(f"| {name} | {both} | {b['map_error']:.1e} | {b['largest_ap_error']:.1e} |")
+    if m := told.get("million"):
+        lines += ["", f"{m['gallery']:,} x {m['gallery']:,}: {m['fixed']:.1f} s + {m['gallery']:,} / {m['block']} x "]
+        lines[-1] += f"{m['per_block']:.3f} s = {m['estimated_seconds'] / 3600:.1f} h; peak of the process "
+        lines[-1] += f"{m['peak_bytes'] / 1e9:.1f} GB, of it {m['gallery_bytes'] / 1e9:.2f} GB the gallery as given"
+    facts = told["machine"]
+    return "\n".join([*lines, "", f"({facts['cores']} CPU cores, {facts['cpu']}, {facts['date']}.)"])
+
+
+def digits(seconds: float) -> str:
+    """Three significant ones, without exponent."""
+    return f"{seconds:,.0f}" if seconds >= 100 else f"{seconds:.3g}"
+
+
+def main() -> None:
+    """Measure, print, and keep the numbers."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="default: all")
+    parser.add_argument("--sizes", nargs="*", default=list(SIZES), metavar="QxG", help=f"default: {' '.join(SIZES)}")
+    parser.add_argument("--smoke", action="store_true", help="small sizes, to see that all works; nothing is kept")
+    parser.add_argument("--rounds", type=int, help="turns of each program (default: 5, 5, 3, 3); fewer are not kept")
+    parser.add_argument("--output", type=Path, help="where results go; default: kept if all is measured")
+    parser.add_argument("--markdown", action="store_true", help="print the tables of the results instead")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        print(json.dumps(perform(json.loads(args.child))))
+        return
+    if args.markdown:
+        print(markdown(json.loads((args.output or RESULTS).read_text("utf-8"))))
+        return
+    sizes, large = (["100x5000"], 20_000) if args.smoke else (args.sizes, 1_000_000)
+    told: dict[str, Any] = {"machine": machine(), "dimensions": DIMENSIONS, "classes": CLASSES, "sizes": []}
+    with tempfile.TemporaryDirectory() as folder:
+        for size in sizes:
+            for kind in ("clustered", "random") if size == "23661x23661" else ("clustered",):
+                told["sizes"].append(measure(size, kind, args.rounds or SIZES.get(size, 2), args.parts, Path(folder)))
+    if "million" in args.parts:
+        progress(f"{large} items")
+        told["million"] = child({"part": "million", "gallery": large, "block": 128})
+    print(markdown(told))
+    everything = not (args.smoke or args.rounds) and set(args.parts) == set(PARTS) and args.sizes == list(SIZES)
+    output = args.output or (RESULTS if everything else None)
+    if output:
+        output.write_text(json.dumps(told, indent=2) + "\n", "utf-8")
+        print(f"\nwritten to {output}")
+
+
+if __name__ == "__main__":
+    main()
