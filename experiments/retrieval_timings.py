@@ -5,10 +5,10 @@ python experiments/retrieval_timings.py --markdown          # the tables of docs
 
 Embeddings of 512 dimensions and 10 classes around common centres, as trained ones lie, and plain random ones. Programs
 run side by side in one process, in turns that change direction. Ours start from embeddings of any length, the others
-from unit length; "product" is the similarity product alone, in blocks, by JAX and by NumPy. Slow ones score a sample of the
-queries against the whole gallery, and their time is scaled. Peak memory is that of a fresh process each, over what it held with
-the embeddings loaded. Needs Linux and the extra `bench`; about 20 minutes on 2 idle CPU cores. Results go to
-experiments/results/retrieval_timings.json.
+from unit length; "product" is the similarity product alone, in blocks, by JAX and by NumPy. Slow ones score a sample of
+the queries against the whole gallery, and their time is scaled. Peak memory is that of a fresh process each, over what
+it held with the embeddings loaded. Needs Linux and the extra `bench`; about 20 minutes on 2 idle CPU cores. Results go
+to experiments/results/retrieval_timings.json.
 """
 
 import argparse

@@ -221,7 +221,7 @@ def unit_rows(x: Array) -> Array:
 
 
 # On CPU: each thread takes some queries from the product to the metrics. BLAS then has one thread in each, since its
-# own would wait for the next product on cores that are needed for ranking. Buffers are used again: fresh memory is slow.
+# own would wait for the next product on cores that are needed for ranking. Buffers serve again: fresh memory is slow.
 
 
 class _Buffers(NamedTuple):

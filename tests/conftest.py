@@ -1,6 +1,7 @@
 """Settings that every test shares: eight CPU devices, no silent rank promotion, and each program compiled once."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -10,6 +11,9 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import jax  # noqa: E402
+
+# Imports the libraries of the extra `bench`, which other tests do without.
+collect_ignore = [] if find_spec("pytrec_eval") and find_spec("ranx") else ["test_retrieval_peers.py"]
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -25,7 +25,7 @@ def quiet_faiss():
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # SWIG's types, at import
-        pytest.importorskip("faiss")
+        import faiss  # noqa: F401
 
 
 @pytest.fixture(scope="module")
