@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,18 @@ def written_whole(path: Path) -> Iterator[Path]:
     """
     if not path.name:
         raise InputError(f"{str(path)!r} names no file")
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    special = path.exists() and not path.is_file() and not path.is_dir()  # a device or a pipe: not to be replaced
+    target = Path(os.path.realpath(path))  # of a link, the file that it leads to
+    folder = Path(tempfile.gettempdir()) if special else target.parent
+    part = folder / f".{target.name}.{os.getpid()}.part"
     try:
         yield part
+        if special:
+            path.write_bytes(part.read_bytes())
+            return
         with part.open("r+b") as file:
             os.fsync(file.fileno())
-        os.replace(part, path)
+        os.replace(part, target)
     except OSError as error:
         raise InputError(f"{str(path)!r} cannot be written ({error.strerror or error}); name another file") from error
     finally:

@@ -110,10 +110,13 @@ def ndcg(ranking: Ranking, k: int | None = None, most: int = 1) -> Array:
     # The best order puts the largest gains first. As gain = sum over v of [gain >= v], and items of gain >= v then hold
     # the first n_v ranks, its value needs no sorting.
     place = jax.lax.broadcasted_iota(jnp.int32, ranking.gain.shape, ranking.gain.ndim - 1) + 1
-    discount, ideal = 1.0 / jnp.log2(1.0 + place), jnp.zeros_like(found)
-    for v in range(1, most + 1):
+    discount = 1.0 / jnp.log2(1.0 + place)
+
+    def add(v: int, ideal: Array) -> Array:
         n_v = jnp.minimum((ranking.gain >= v).sum(axis=-1), _cut(ranking, k))
-        ideal += _sum(jnp.where(place <= n_v[..., None], discount, 0.0))
+        return ideal + _sum(jnp.where(place <= n_v[..., None], discount, 0.0))
+
+    ideal = jax.lax.fori_loop(1, most + 1, add, jnp.zeros_like(found))
     return jnp.where(ideal > 0, found / jnp.where(ideal > 0, ideal, 1.0), 0.0)
 
 
@@ -128,11 +131,19 @@ def interpolated_precision(ranking: Ranking, levels: int = 11) -> Array:
 
     Returns:
         float32 [..., levels].
+
+    Raises:
+        ValueError: fewer than 2 levels, or more than 10,001.
     """
+    if not 2 <= levels <= 10_001:
+        raise ValueError(f"levels is {levels}; a curve needs 2 to 10,001")
     hit, at_hits, count = ranking.gain > 0, _precision_at_hits(ranking), relevant_items(ranking)[..., None]
+    steps = levels - 1
 
     def at(level: Array) -> Array:
-        reached = hit & (ranking.hits * (levels - 1) >= level * count)  # whole numbers: recall >= t without rounding
+        # Hits for recall level / steps, rounded up: whole numbers, in parts that stay within 32 bits.
+        needed = count // steps * level + (count % steps * level + steps - 1) // steps
+        reached = hit & (ranking.hits >= needed)
         return jnp.where(reached, at_hits, 0.0).max(axis=-1)
 
     return jnp.moveaxis(jax.lax.map(at, jnp.arange(levels)), 0, -1)
@@ -143,9 +154,9 @@ def _within(ranking: Ranking, k: int | None) -> Array:
 
 
 def _cut(ranking: Ranking, k: int | None) -> int:
-    if k is not None and k < 1:
-        raise ValueError(f"k is {k}; a cut-off must be at least 1")
-    return np.iinfo(np.int32).max if k is None else min(k, np.iinfo(np.int32).max)
+    if k is not None and (k < 1 or k != int(k)):
+        raise ValueError(f"k is {k}; a cut-off must be an integer of at least 1")
+    return np.iinfo(np.int32).max if k is None else min(int(k), np.iinfo(np.int32).max)
 
 
 def _precision_at_hits(ranking: Ranking) -> Array:

@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,12 @@ _32, _43, _54 = np.uint64(32), np.uint64(43), np.uint64(54)
 
 @functools.cache
 def available() -> bool:
-    """Whether numba is installed."""
-    return find_spec("numba") is not None
+    """Whether numba is installed and works with the NumPy that is there."""
+    try:
+        import numba  # noqa: F401
+    except Exception:  # not only ImportError: it refuses versions that it does not know in its own ways
+        return False
+    return True
 
 
 @functools.cache
@@ -31,7 +34,10 @@ def kernel() -> Callable[..., None]:
     """
     from numba import njit
 
-    return njit(nogil=True, cache=True)(_rank_rows)
+    try:
+        return njit(nogil=True, cache=True)(_rank_rows)
+    except RuntimeError:  # no folder for the machine code can be written
+        return njit(nogil=True)(_rank_rows)
 
 
 def _rank_rows(bits: Any, gain: Any, rank: Any, kept: Any) -> None:

@@ -8,8 +8,11 @@ Shape letters: Q queries, B queries of a block, G gallery items, L embedding dim
 ranking.
 """
 
+import functools
+import hashlib
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -31,7 +34,7 @@ METHODS = ("auto", "numba", "numpy", "xla")
 SIMILARITIES = ("float32", "bfloat16")
 
 _BLOCK_SCORES = 1 << 24  # similarities held at once on a device: 64 MiB, and a few times that while ranking
-_LEAST_ROWS = 128  # queries of a product; fewer would read the gallery too often
+_LEAST_ROWS = 128  # queries of a product, see `_least_rows`
 _CHUNK_SCORES = 1 << 20  # similarities that a thread takes at a time on CPU, where the gallery is small
 _MOST_SCORES = 1 << 28  # of all threads together: 1.25 GiB with their gains
 _CACHED_SCORES = 1 << 18  # ranked in one call
@@ -142,13 +145,15 @@ def _blocks_on_device(
     mesh: Any,
 ) -> list[Any]:
     shards, items = 1 if mesh is None else mesh.size, len(gallery)
-    block = min(len(queries), max(_LEAST_ROWS, _BLOCK_SCORES // items))
+    block = min(len(queries), max(_least_rows(queries.shape[1]), _BLOCK_SCORES // items))
     block = -(-block // shards) * shards
     same = equal_rows(gallery)
     if same is not None:
         same = np.concatenate([same, np.arange(items, -(-items // shards) * shards, dtype=np.int32)])
     rows, labels = unit_rows(_sharded(gallery, mesh, jnp.float32)).astype(similarity), _sharded(gallery_labels, mesh)
-    queries = unit_rows(jnp.asarray(queries, jnp.float32)).astype(similarity)
+    everywhere = None if mesh is None else NamedSharding(mesh, PartitionSpec())
+    queries = jnp.asarray(queries, jnp.float32) if mesh is None else jax.device_put(np.asarray(queries), everywhere)
+    queries = unit_rows(queries).astype(similarity)
     found = []
     for start in range(0, len(queries), block):
         part = (_padded(x[start : start + block], block) for x in (queries, jnp.asarray(query_labels)))
@@ -243,9 +248,12 @@ def _blocks_on_host(
 ) -> list[Any]:
     items, same = len(gallery), equal_rows(gallery)
     again = None if same is None else np.flatnonzero(same != np.arange(items))
-    workers, block = _shares(len(queries), items)
+    workers, block = _shares(len(queries), items, gallery.shape[1])
     width = _most_relevant(query_labels, gallery_labels)
+    reduce_block = _compiled(reduce, block, width)
     queries, rows = (_unit_rows_on_host(x, similarity) for x in (queries, gallery))
+    if query_labels.ndim == 2:
+        query_labels, gallery_labels = query_labels.astype(np.float32), gallery_labels.astype(np.float32)
     free: SimpleQueue[_Buffers] = SimpleQueue()
     for _ in range(workers):
         wide, narrow = (block, items), (block, width)
@@ -254,40 +262,79 @@ def _blocks_on_host(
 
     def work(start: int) -> Any:
         buffers, part = free.get(), slice(start, min(start + block, len(queries)))
-        count = part.stop - start
-        scores, gain, ranks, kept = (x[:count] for x in buffers)
-        np.matmul(queries[part], rows.T, out=scores)
-        _gain_on_host(query_labels[part], gallery_labels, out=gain)
-        if same is not None:
-            scores[:, again] = scores[:, same[again]]
-        if exclude_self:
-            own = np.arange(count), np.arange(start, part.stop)
-            scores[own], gain[own] = -np.inf, 0
-        _rank_on_host(scores, gain, ranks, kept, method)
-        # Rows behind the last query hold what was there before. Copying waits, so the buffers are free again.
-        found = jax.tree.map(np.array, _reduce_host(reduce, buffers.ranks, buffers.kept))
-        free.put(buffers)
-        return found
+        try:
+            count = part.stop - start
+            scores, gain, ranks, kept = (x[:count] for x in buffers)
+            if query_labels.ndim == 1:
+                np.equal(query_labels[part, None], gallery_labels, out=gain.view(bool))
+            else:
+                gain[:] = np.matmul(query_labels[part], gallery_labels.T, out=scores)
+            np.matmul(queries[part], rows.T, out=scores)
+            if same is not None:
+                scores[:, again] = scores[:, same[again]]
+            if exclude_self:
+                own = np.arange(count), np.arange(start, part.stop)
+                scores[own], gain[own] = -np.inf, 0
+            _rank_on_host(scores, gain, ranks, kept, method)
+            # Rows behind the last query hold what was there before. Copying waits, so the buffers are free again.
+            return jax.tree.map(np.array, reduce_block(buffers.ranks, buffers.kept))
+        finally:
+            free.put(buffers)
 
     starts = range(0, len(queries), block)
     if workers == 1:
         return [work(start) for start in starts]
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(workers) as pool:
-        return [work(starts[0]), *pool.map(work, starts[1:])]  # the first one compiles
+    with _ONE_BLAS_THREAD, ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(work, starts))
 
 
-def _shares(queries: int, items: int) -> tuple[int, int]:
+def _shares(queries: int, items: int, dims: int) -> tuple[int, int]:
     """Threads, and queries that each takes at a time: enough of them for the product, not too many for the memory."""
     if queries * items < _THREADS_PAY:
         return 1, queries
-    block = max(_LEAST_ROWS, _CHUNK_SCORES // items)
+    block = max(_least_rows(dims), _CHUNK_SCORES // items)
     workers = max(1, min(_cores(), _MOST_SCORES // (block * items)))
-    return workers, min(block, -(-queries // workers))
+    rounds = -(-queries // (workers * block))
+    return workers, -(-queries // (workers * rounds))
 
 
-@partial(jax.jit, static_argnames="reduce")
-def _reduce_host(reduce: Callable[[Ranking], Any], ranks: Array, gain: Array) -> Any:
-    return reduce(Ranking(ranks, jax.lax.broadcasted_iota(jnp.int32, gain.shape, 1) + 1, gain))
+def _least_rows(dims: int) -> int:
+    """Queries of a product: fewer would read the gallery too often, more take over 5/16 of its memory."""
+    return max(1, min(_LEAST_ROWS, dims // 4))
+
+
+class _OneBlasThread:
+    """While anyone is inside, BLAS has one thread per caller; who leaves last gives the others back."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside = threading.Lock(), 0
+        self._limits: Any = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1:
+                self._limits = threadpool_limits(1, "blas")
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._limits.restore_original_limits()
+
+
+_ONE_BLAS_THREAD = _OneBlasThread()
+
+
+@functools.lru_cache(maxsize=256)
+def _compiled(reduce: Callable[[Ranking], Any], block: int, width: int) -> Callable[[Any, Any], Any]:
+    """The metrics of a block, compiled before threads ask for it; `jit` would compile anew in each of them."""
+
+    def run(ranks: Array, gain: Array) -> Any:
+        return reduce(Ranking(ranks, jax.lax.broadcasted_iota(jnp.int32, gain.shape, 1) + 1, gain))
+
+    shapes = (jax.ShapeDtypeStruct((block, width), dtype) for dtype in (np.int32, np.uint8))
+    return jax.jit(run).lower(*shapes).compile()
 
 
 def _unit_rows_on_host(x: Any, similarity: str) -> np.ndarray:
@@ -300,13 +347,6 @@ def _unit_rows_on_host(x: Any, similarity: str) -> np.ndarray:
         rows /= np.where(norm > 0, norm, 1.0)
         unit[start : start + 1024] = rows if similarity == "float32" else rows.astype(similarity)
     return unit
-
-
-def _gain_on_host(query_labels: np.ndarray, gallery_labels: np.ndarray, out: np.ndarray) -> None:
-    if query_labels.ndim == 1:
-        np.equal(query_labels[:, None], gallery_labels, out=out.view(bool))
-    else:
-        out[:] = query_labels.astype(np.float32) @ gallery_labels.T.astype(np.float32)
 
 
 def _most_relevant(query_labels: np.ndarray, gallery_labels: np.ndarray) -> int:
@@ -358,11 +398,8 @@ def equal_rows(x: Any) -> np.ndarray | None:
     # Two columns tell almost all rows apart; only those that agree in them are compared whole.
     key = np.ascontiguousarray(x[:, [0, -1]] + np.float32(0)).view(np.uint64)[:, 0]  # -0.0 becomes 0.0
     _, inverse, counts = np.unique(key, return_inverse=True, return_counts=True)
-    alike = np.flatnonzero(counts[inverse] > 1)
-    if not len(alike):
-        return None
-    rows = np.ascontiguousarray(x[alike] + np.float32(0)).view(np.dtype((np.void, 4 * x.shape[1])))[:, 0]
-    _, first, inverse = np.unique(rows, return_index=True, return_inverse=True)
     same = np.arange(len(x), dtype=np.int32)
-    same[alike] = alike[first[inverse]]
-    return None if len(first) == len(alike) else same
+    first: dict[bytes, int] = {}
+    for i in np.flatnonzero(counts[inverse] > 1).tolist():
+        same[i] = first.setdefault(hashlib.blake2b((x[i] + np.float32(0)).tobytes(), digest_size=16).digest(), i)
+    return None if (same == np.arange(len(x))).all() else same

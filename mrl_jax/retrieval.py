@@ -95,7 +95,9 @@ def retrieval_metrics(
     ks = tuple(int(x) for x in k)
     if any(x < 1 or x != y for x, y in zip(ks, k, strict=True)):
         raise ValueError(f"retrieval_metrics: k is {tuple(k)}; cut-offs must be integers of at least 1")
-    *arrays, most = _checked("retrieval_metrics", queries, gallery, query_labels, gallery_labels, similarity)
+    *arrays, most = _checked(
+        "retrieval_metrics", queries, gallery, query_labels, gallery_labels, similarity, exclude_self
+    )
     found = map_rankings(
         _all_metrics(ks, most),
         *arrays,
@@ -205,7 +207,9 @@ def mean_average_precision(
         >>> mean_average_precision(np.eye(2), np.eye(2), np.array([0, 1]), np.array([0, 1]))
         1.0
     """
-    *arrays, _ = _checked("mean_average_precision", queries, gallery, query_labels, gallery_labels, similarity)
+    *arrays, _ = _checked(
+        "mean_average_precision", queries, gallery, query_labels, gallery_labels, similarity, exclude_self
+    )
     found = map_rankings(
         _average_precision(k, divisor),
         *arrays,
@@ -239,9 +243,9 @@ def precision_recall_curve(
 
     Arguments and errors as in `mean_average_precision`.
     """
-    if levels < 2:
-        raise ValueError(f"precision_recall_curve: levels is {levels}; a curve needs at least 2")
-    *arrays, _ = _checked("precision_recall_curve", queries, gallery, query_labels, gallery_labels, similarity)
+    *arrays, _ = _checked(
+        "precision_recall_curve", queries, gallery, query_labels, gallery_labels, similarity, exclude_self
+    )
     found = map_rankings(
         _curve(levels),
         *arrays,
@@ -282,10 +286,13 @@ def pair_ranks(queries: Any, gallery: Any, pairs: Any = None) -> np.ndarray:
         raise ValueError(f"pair_ranks: {q[0]} queries and {g[0]} gallery rows do not pair by row; give pairs [Q]")
     pairs = np.arange(q[0]) if pairs is None else np.asarray(pairs)
     if pairs.shape != q[:1] or pairs.dtype.kind not in "iu" or pairs.max() >= g[0] or pairs.min() < -1:
-        raise ValueError(f"pair_ranks: pairs must be integers [{q[0]}] from -1 to {g[0] - 1}")
+        raise ValueError(
+            f"pair_ranks: pairs are {pairs.dtype} {list(pairs.shape)}; they must be integers [{q[0]}] from -1 to "
+            f"{g[0] - 1}: rows of the gallery, or -1 for none"
+        )
     same = equal_rows(gallery)
     z, rows = (unit_rows(jnp.asarray(x, jnp.float32)) for x in (queries, gallery))
-    block = max(1, min(q[0], _PAIR_SCORES // g[0]))
+    block = min(q[0], max(min(128, q[1] // 4), 1, _PAIR_SCORES // g[0]))
     starts = [min(i, q[0] - block) for i in range(0, q[0], block)]  # the last block overlaps: one shape, compiled once
     found = np.zeros(q[0], np.int64)
     for i in starts:
@@ -360,12 +367,24 @@ def _finite(name: str, what: str, x: Any) -> Any:
     if not isinstance(x, jax.Array):
         with np.errstate(over="ignore"):
             x = np.asarray(x, np.float32)
-    if not bool((jnp if isinstance(x, jax.Array) else np).isfinite(x).all()):
-        raise ValueError(f"{name}: {what} hold NaN or inf; embeddings must be finite")
+    finite = (jnp if isinstance(x, jax.Array) else np).isfinite(x).all(axis=1)
+    if not bool(finite.all()):
+        raise ValueError(
+            f"{name}: {what} hold NaN or inf, the first in row {int(finite.argmin())}; embeddings must be finite in "
+            "float32: leave such rows out"
+        )
     return x
 
 
-def _checked(name: str, queries: Any, gallery: Any, query_labels: Any, gallery_labels: Any, similarity: str) -> tuple:
+def _checked(
+    name: str,
+    queries: Any,
+    gallery: Any,
+    query_labels: Any,
+    gallery_labels: Any,
+    similarity: str,
+    exclude_self: bool,
+) -> tuple:
     """Arrays that fit each other, labels as `map_rankings` takes them, and the largest gain that is possible."""
     q, g = np.shape(queries), np.shape(gallery)
     ql, gl = np.shape(query_labels), np.shape(gallery_labels)
@@ -376,6 +395,11 @@ def _checked(name: str, queries: Any, gallery: Any, query_labels: Any, gallery_l
         raise ValueError(
             f"{name}: queries {q} with labels {ql}, gallery {g} with labels {gl}; it needs [Q, L] with [Q] and [G, L] "
             "with [G], all at least 1, or multi-hot labels [Q, K] and [G, K]"
+        )
+    if exclude_self and q[0] != g[0]:
+        raise ValueError(
+            f"{name}: {q[0]} queries and {g[0]} gallery rows with exclude_self, where row i of both is the same item; "
+            "they must be as many: give the same rows twice"
         )
     if similarity not in SIMILARITIES:
         raise ValueError(f"{name}: similarity {similarity!r}: choose from {', '.join(SIMILARITIES)}")
@@ -389,6 +413,8 @@ def _checked(name: str, queries: Any, gallery: Any, query_labels: Any, gallery_l
         if most > 255:
             raise ValueError(f"{name}: items have up to {most} labels; at most 255 can be told apart")
         return queries, gallery, *multi, max(1, most)
+    # NumPy would join signed and unsigned 64-bit integers as floats.
+    given = [x.astype(np.int64) if x.dtype == np.uint64 and x.max() < 2**63 else x for x in given]
     together = np.concatenate(given)
     if together.dtype.kind not in "iu":
         raise ValueError(f"{name}: labels are {together.dtype}; they must be integers")

@@ -166,6 +166,8 @@ def test_two_files_by_the_command(tmp_path, capsys):
         (["--compare", "A", "A", "--permutations", "0"], "permutations 0"),
         (["--compare", "A", "A", "--per-query", "q.csv"], "--per-query does not go with --compare"),
         (["--compare", "A", "A", "--plot", "q.png"], "--plot does not go with --compare"),
+        (["--compare", "A", "A", "--data-path", "x.npz"], "--data-path does not go with --compare"),
+        (["--compare", "A", "A", "--split", "test"], "--split does not go with --compare"),
         (["--compare", "A", "A", "--k", "3"], "--k does not go with --compare"),
         (["--compare", "A", "A", "--workdir", "DIR"], "give one of"),
     ],

@@ -127,6 +127,15 @@ def test_hits_compare_labels():
 # --- files ---
 
 
+def test_loading_changes_no_bit(tmp_path):
+    index = Index.build(np.random.default_rng(0).normal(size=(2000, 48)))
+    index.save(tmp_path / "a.npz")
+    again = Index.load(tmp_path / "a.npz")
+    assert (np.concatenate(list(again.embeddings())) == np.concatenate(list(index.embeddings()))).all()
+    again.save(tmp_path / "b.npz")
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+
+
 @pytest.mark.parametrize(
     "extras",
     [{}, {"ids": [5, 6, 7]}, {"ids": ["x", "y", "ß 木"], "labels": [0, 1, 0], "payloads": [{"a": 1}, None, "ü"]}],

@@ -133,7 +133,22 @@ def test_sums_over_long_rankings_keep_their_precision():
     np.testing.assert_allclose(ndcg(r), (1 / np.log2(1 + places)).sum() / best, rtol=tolerances.PRECISION)
 
 
-@pytest.mark.parametrize(("k", "divisor", "message"), [(0, "hits", "at least 1"), (3, "all", "choose hits or relev")])
+def test_fine_curves_of_long_rankings_stay_exact():
+    n, levels = 50_000, 10_001
+    relevant = jnp.ones(n, jnp.uint8).at[0].set(0)  # the first item is wrong: precision grows to the end
+    curve = interpolated_precision(rank(-jnp.arange(float(n)), relevant), levels)
+    np.testing.assert_allclose(curve, np.full(levels, (n - 1) / n), atol=tolerances.PRECISION)
+    falling = interpolated_precision(rank(-jnp.arange(float(2 * n)), jnp.arange(2 * n) % 2 == 0), levels)
+    hits = np.maximum(np.ceil(np.arange(levels) * n / (levels - 1)), 1)
+    np.testing.assert_allclose(falling, hits / (2 * hits - 1), atol=tolerances.PRECISION)
+    with pytest.raises(ValueError, match="levels is 50001"):
+        interpolated_precision(rank(SCORES, SCORES > 0), 50_001)
+
+
+@pytest.mark.parametrize(
+    ("k", "divisor", "message"),
+    [(0, "hits", "at least 1"), (2.5, "hits", "an integer"), (3, "all", "choose hits or relev")],
+)
 def test_bad_cut_offs_and_divisors_are_refused(k, divisor, message):
     with pytest.raises(ValueError, match=message):
         average_precision(rank(SCORES, SCORES > 0), k, divisor)

@@ -1,5 +1,9 @@
 """Rankings block by block: all methods alike, any block, sharded galleries, ties of equal rows, self exclusion."""
 
+import contextlib
+import sys
+import threading
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +11,7 @@ import pytest
 import reference
 import tolerances
 from rows import exact_rows, labels, multi_hot, random_rows
+from threadpoolctl import threadpool_info
 
 import mrl_jax.ranking
 from mrl_jax.ranking import Ranking, equal_rows, map_rankings
@@ -73,9 +78,9 @@ def test_threads_do_not_change_the_ranking(method, cores, monkeypatch):
 def test_threads_and_their_memory_are_bounded(monkeypatch):
     monkeypatch.setattr(mrl_jax.ranking, "_cores", lambda: 64)
     for queries, items in ((462, 462), (23_661, 23_661), (10_000, 100_000), (10**6, 10**6), (5, 10**8)):
-        workers, block = mrl_jax.ranking._shares(queries, items)
+        workers, block = mrl_jax.ranking._shares(queries, items, dims=512)
         assert 1 <= workers <= 64
-        assert workers * block * items <= max(2**28, 128 * items)
+        assert 5 * workers * block * items <= max(5 * 2**28, 5 / 16 * 4 * 512 * items)  # bytes
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -97,6 +102,57 @@ def test_special_scores_rank_as_floats_do(method):
         mrl_jax.ranking._rank_on_host(scores, gain, ranks, kept, method)
         found = Ranking(jnp.asarray(ranks), None, jnp.asarray(kept))
     np.testing.assert_array_equal(gain_at_rank(found), expected)
+
+
+def test_a_thread_that_fails_ends_the_others(monkeypatch):
+    for name, value in (("_LEAST_ROWS", 1), ("_CHUNK_SCORES", 1), ("_THREADS_PAY", 0), ("_cores", lambda: 2)):
+        monkeypatch.setattr(mrl_jax.ranking, name, value)
+    calls = []
+
+    def fail(*arguments):
+        calls.append(1)
+        raise MemoryError
+
+    monkeypatch.setattr(mrl_jax.ranking, "_rank_on_host", fail)
+    ended = []
+
+    def run():
+        with pytest.raises(MemoryError):
+            ranked(q=200)
+        ended.append(True)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert ended, "it hangs"
+
+
+def test_blas_gets_its_threads_back_whoever_leaves_first(monkeypatch):
+    threads = [x["num_threads"] for x in threadpool_info() if x["user_api"] == "blas"]
+    one, other = mrl_jax.ranking._OneBlasThread(), mrl_jax.ranking._ONE_BLAS_THREAD
+    with other:
+        with other:
+            assert {x["num_threads"] for x in threadpool_info() if x["user_api"] == "blas"} == {1}
+        assert {x["num_threads"] for x in threadpool_info() if x["user_api"] == "blas"} == {1}
+    assert [x["num_threads"] for x in threadpool_info() if x["user_api"] == "blas"] == threads
+    with one:
+        pass
+    assert [x["num_threads"] for x in threadpool_info() if x["user_api"] == "blas"] == threads
+
+
+def test_metrics_compile_once_whatever_the_context_and_thread(monkeypatch):
+    compiled = []
+
+    def reduce(r):
+        compiled.append(1)
+        return r.rank.sum(axis=1)
+
+    monkeypatch.setattr(mrl_jax.ranking, "_THREADS_PAY", 0)
+    z, y = random_rows(1500), labels(1500).astype(np.int32)
+    for precision in (None, "highest", None):
+        with jax.default_matmul_precision(precision) if precision else contextlib.nullcontext():
+            map_rankings(reduce, z, z, y, y, method="numpy")
+    assert len(compiled) == 1
 
 
 # Galleries sharded over devices
@@ -129,6 +185,14 @@ def test_no_device_holds_the_whole_gallery(monkeypatch):
     monkeypatch.setattr(mrl_jax.ranking, "_reduce_block", spy)
     mean_average_precision(random_rows(9), random_rows(61), labels(9), labels(61), devices=jax.devices())
     assert held == [{8}]
+
+
+def test_embeddings_on_a_device_can_have_their_gallery_sharded():
+    z, g, a, b = random_rows(9), random_rows(61, seed=1), labels(9), labels(61)
+    expected = mean_average_precision(z, g, a, b)
+    placed = (jax.device_put(x, jax.devices()[1]) for x in (z, g))
+    found = mean_average_precision(*placed, a, b, devices=jax.devices())
+    assert found == pytest.approx(expected, abs=tolerances.PRECISION)
 
 
 # Equal rows
@@ -184,6 +248,23 @@ def test_bfloat16_similarity_is_near_float32():
 def test_unknown_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         mean_average_precision(np.eye(3), np.eye(3), np.arange(3), np.arange(3), **options)
+
+
+@pytest.mark.parametrize("method", ["numpy", "xla"])
+def test_excluding_self_needs_the_same_rows_on_both_sides(method):
+    with pytest.raises(ValueError, match="6 queries and 3 gallery rows with exclude_self"):
+        mean_average_precision(
+            np.ones((6, 2)), np.ones((3, 2)), np.zeros(6, int), np.zeros(3, int), exclude_self=True, method=method
+        )
+
+
+def test_a_numba_that_cannot_be_imported_counts_as_none(monkeypatch):
+    monkeypatch.setitem(sys.modules, "numba", None)
+    mrl_jax.ranking.radix.available.cache_clear()
+    try:
+        assert not mrl_jax.ranking.radix.available()
+    finally:
+        mrl_jax.ranking.radix.available.cache_clear()
 
 
 def test_without_numba_the_fast_method_is_refused_and_auto_does_without(monkeypatch):

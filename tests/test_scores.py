@@ -135,6 +135,18 @@ def test_of_several_captions_of_a_picture_the_first_found_counts():
     assert scores[1]["image->others"]["pair_rank"].tolist() == [1, 1]
 
 
+def test_captions_of_a_picture_are_drawn_together():
+    """Five equal captions tell no more than one, so the interval is the same."""
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=(40, 6))
+    text = image + 1.5 * rng.normal(size=image.shape)
+    options = dataclasses.replace(QUICK, bootstrap=1000)
+    one = evaluate_embeddings({"image": image, "text": text}, ids=np.arange(40), options=options)
+    ids = {"image": np.arange(40), "text": np.repeat(np.arange(40), 5)}
+    five = evaluate_embeddings({"image": image, "text": np.repeat(text, 5, axis=0)}, ids=ids, options=options)
+    assert five["instances"]["text->image"]["ci"] == one["instances"]["text->image"]["ci"]
+
+
 def test_without_labels_only_pairs_are_scored_and_a_sentence_says_so():
     z, _ = clusters(modalities=("a", "b"))
     scores = evaluate_embeddings(z, options=QUICK)

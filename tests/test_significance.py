@@ -118,7 +118,16 @@ def test_medians_equal_medians_of_drawn_rows():
     for n in (1, 4, 7):
         values = np.random.default_rng(n).integers(1, 6, n)
         drawn = np.random.default_rng(2).integers(n, size=(60, n), dtype=np.int32)
-        assert bootstrap_medians(values, 60, seed=2).tolist() == np.median(values[drawn], axis=1).tolist()
+        assert bootstrap_medians(values, np.arange(n), 60, 2).tolist() == np.median(values[drawn], axis=1).tolist()
+
+
+def test_medians_draw_all_rows_of_a_unit_together():
+    rng = np.random.default_rng(0)
+    values, units = rng.integers(1, 9, 23), rng.integers(0, 6, 23) * 10
+    numbers = np.unique(units)
+    drawn = np.random.default_rng(3).integers(len(numbers), size=(40, len(numbers)), dtype=np.int32)
+    expected = [np.median(np.concatenate([values[units == numbers[i]] for i in row])) for row in drawn]
+    assert bootstrap_medians(values, units, 40, 3).tolist() == expected
 
 
 def test_the_interval_covers_the_true_mean_about_as_often_as_it_says():
@@ -165,7 +174,7 @@ def test_directions_that_mirror_each_other_are_no_more_evidence_than_one():
         lambda: bootstrap_means([], 9),
         lambda: bootstrap_means([column([])], 9),
         lambda: bootstrap_means([column([1.0])], 0),
-        lambda: bootstrap_medians([], 9),
+        lambda: bootstrap_medians([], [], 9),
     ],
 )
 def test_bad_input_to_the_bootstrap_is_refused(call):

@@ -13,11 +13,11 @@ from mrl_jax.errors import InputError, NonFiniteLossError
 from mrl_jax.eval.comparison import compare_embedded
 from mrl_jax.eval.embedded import Embedded, check_embedded
 from mrl_jax.eval.embeddings_file import read_embeddings
-from mrl_jax.eval.scores import Options, PerQuery, full_report
+from mrl_jax.eval.scores import Options, full_report
 from mrl_jax.retrieval import cross_modal_map
 from mrl_jax.run import Run, RunFolder, load_run, run_data
 
-__all__ = ["PERMUTATIONS", "Options", "compare", "embed_split", "evaluate", "evaluate_embeddings", "report", "score"]
+__all__ = ["PERMUTATIONS", "Options", "compare", "embed_split", "evaluate", "evaluate_embeddings", "score"]
 
 PERMUTATIONS = 10_000  # of the test, unless told otherwise
 
@@ -67,8 +67,8 @@ def evaluate(
         InputError: no run, no such checkpoint or split, or data that do not fit the run.
         NonFiniteLossError: an embedding is inf or NaN.
     """
-    loaded, embedded = embed_split(run, data, split, checkpoint)
-    return {"epoch": loaded.epoch, "split": split, **report(embedded, options, loaded)[0]}
+    embedded = embed_split(run, data, split, checkpoint)
+    return {"epoch": embedded.epoch, "split": split, **full_report(embedded, options)[0]}
 
 
 def evaluate_embeddings(
@@ -135,23 +135,12 @@ def compare(
     found = []
     for x in (a, b):
         if isinstance(x, Run) or (Path(x) / "config.json").is_file():
-            found.append(embed_split(x, data, split, checkpoint)[1])
+            found.append(embed_split(x, data, split, checkpoint))
         else:
             if Path(x).is_dir() and not any(Path(x).glob("*.npy")):
                 raise InputError(f"{str(x)!r} holds neither a run nor embeddings; name the folder of a run, or a file")
             found.append(read_embeddings(x))
     return compare_embedded(found[0], found[1], options, permutations)
-
-
-def report(embedded: Embedded, options: Options, run: Run) -> tuple[dict[str, Any], dict[str, PerQuery]]:
-    """All scores of what a run embedded, as `scores.full_report`, in the precision of its configuration.
-
-    Raises:
-        NonFiniteLossError: an embedding is inf or NaN.
-    """
-    _check_finite(embedded.embeddings)
-    with jax.default_matmul_precision(run.config.matmul_precision):
-        return full_report(embedded, options)
 
 
 def _check_finite(z: Mapping[str, Any]) -> None:
@@ -160,9 +149,7 @@ def _check_finite(z: Mapping[str, Any]) -> None:
             raise NonFiniteLossError(f"the embeddings of {m} are not finite")
 
 
-def embed_split(
-    run: Run | str | os.PathLike[str], data: Any, split: str, checkpoint: str | int
-) -> tuple[Run, Embedded]:
+def embed_split(run: Run | str | os.PathLike[str], data: Any, split: str, checkpoint: str | int) -> Embedded:
     """Embed a split of a run's data; arguments and errors as in `evaluate`."""
     if split not in SPLITS:
         raise InputError(f"split {split!r}: choose from {', '.join(SPLITS)}")
@@ -180,8 +167,9 @@ def embed_split(
     rows = {m: np.flatnonzero(dataset.splits[split].present(m)) for m in loaded.modalities}
     instances = _instances(dataset.splits[split], rows)
     z = loaded.embed({m: x for m, (x, _) in samples.items()})
+    _check_finite(z)
     source, digest = "run" if folder is None else str(run), None if own is None else own.data()["sha256"]
-    return loaded, Embedded(source, z, labels, instances, rows, loaded.class_names, split, loaded.epoch, digest)
+    return Embedded(source, z, labels, instances, rows, loaded.class_names, split, loaded.epoch, digest)
 
 
 def _instances(split: Split, rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -16,7 +16,7 @@ import numpy as np
 from mrl_jax import retrieval
 from mrl_jax.cli import Parser, run_command
 from mrl_jax.errors import InputError
-from mrl_jax.eval import PERMUTATIONS, Options, compare, embed_split, report
+from mrl_jax.eval import PERMUTATIONS, Options, compare, embed_split
 from mrl_jax.eval.embedded import Embedded
 from mrl_jax.eval.embeddings_file import read_embeddings
 from mrl_jax.eval.output import (
@@ -54,10 +54,10 @@ def _main(argv: Sequence[str] | None) -> None:
         scores, per_query = full_report(embedded, options)
         title = args.embeddings
     else:
-        run, embedded = embed_split(args.workdir, data, split, checkpoint)
-        found, per_query = report(embedded, options, run)
-        scores = {"checkpoint": checkpoint, "epoch": run.epoch, "split": split, **found}
-        title = f"{split}, epoch {run.epoch}"
+        embedded = embed_split(args.workdir, data, split, checkpoint)
+        found, per_query = full_report(embedded, options)
+        scores = {"checkpoint": checkpoint, "epoch": embedded.epoch, "split": split, **found}
+        title = f"{split}, epoch {embedded.epoch}"
     if args.per_query:
         asked = directions(embedded, options.protocol)
         rows = {name: embedded.rows_of(asked[name].query) for name in per_query}
@@ -122,6 +122,8 @@ def _check_flags(args: argparse.Namespace) -> None:
         "embeddings": ("split", "data_path", "checkpoint", "permutations"),
         "compare": ("modalities", "k", "per_query", "plot"),
     }
+    if given == ["compare"] and not any((Path(x) / "config.json").is_file() for x in args.compare):
+        unused["compare"] += ("split", "checkpoint", "data_path")  # two files
     for name in unused[given[0]]:
         if getattr(args, name) not in (None, ()):
             raise InputError(f"--{name.replace('_', '-')} does not go with --{given[0]}; leave it out")

@@ -156,6 +156,8 @@ def _labels(
         if y.ndim == 2 and y.dtype.kind in "biuf":
             if not ((y == 0) | (y == 1)).all():
                 raise InputError(f"{told} with values other than 0 and 1; give integers or names [N], {rule}")
+            if (most := int(y.sum(axis=1).max())) > 255:
+                raise InputError(f"{told} with up to {most} classes in a row; at most 255 can be told apart: drop some")
             found[m] = y.astype(bool)
         elif y.ndim == 1 and y.dtype.kind in "iuf":
             if y.dtype.kind == "f" and not (np.isfinite(y).all() and (y == np.round(y)).all()):

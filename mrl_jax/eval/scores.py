@@ -162,7 +162,8 @@ def full_report(data: Embedded, options: Options) -> tuple[dict[str, Any], dict[
         )
     for name, r in ranks.items():
         per_query[name]["pair_rank"] = r
-    out["instances"] = {name: _instance_scores(r, options) for name, r in ranks.items()}
+    units = {name: data.instances[found[name].query] for name in ranks}
+    out["instances"] = {name: _instance_scores(r, units[name], options) for name, r in ranks.items()}
     out["notes"] = _notes(data)
     out["options"] = {
         "k": [int(k) for k in options.k],
@@ -235,17 +236,17 @@ def _pair_ranks(data: Embedded, direction: Direction) -> np.ndarray | None:
     return np.where(paired, np.rint(1 / np.where(paired, reciprocal, 1.0)), 0).astype(np.int64)
 
 
-def _instance_scores(ranks: np.ndarray, options: Options) -> dict[str, Any]:
-    """Recall of the pair and its median rank, over the queries that have one."""
-    ranks = ranks[ranks > 0]
+def _instance_scores(ranks: np.ndarray, units: np.ndarray, options: Options) -> dict[str, Any]:
+    """Recall of the pair and its median rank, over the queries that have one; all of an instance are drawn together."""
+    ranks, units = ranks[ranks > 0], units[ranks > 0]
     hits = np.column_stack([ranks <= k for k in INSTANCE_K]).astype(np.float64)
     names = [f"recall@{k}" for k in INSTANCE_K]
     out: dict[str, Any] = dict(zip(names, hits.mean(axis=0).tolist(), strict=True))
     out |= {"median_rank": float(np.median(ranks)), "queries": len(ranks)}
     if options.bootstrap:
-        (samples,) = bootstrap_means([(hits, np.arange(len(hits)))], options.bootstrap, options.seed)
+        (samples,) = bootstrap_means([(hits, units)], options.bootstrap, options.seed)
         out["ci"] = dict(zip(names, interval(samples).T.tolist(), strict=True))
-        out["ci"]["median_rank"] = interval(bootstrap_medians(ranks, options.bootstrap, options.seed)).tolist()
+        out["ci"]["median_rank"] = interval(bootstrap_medians(ranks, units, options.bootstrap, options.seed)).tolist()
     return out
 
 

@@ -54,8 +54,8 @@ def bootstrap_means(groups: Sequence[Group], samples: int, seed: int = 0) -> lis
     return found
 
 
-def bootstrap_medians(values: np.ndarray, samples: int, seed: int = 0) -> np.ndarray:
-    """Medians float64 [B] of values [Q] when these are drawn anew with replacement.
+def bootstrap_medians(values: np.ndarray, units: np.ndarray, samples: int, seed: int = 0) -> np.ndarray:
+    """Medians float64 [B] of values [Q] when their units [Q], integers, are drawn anew with replacement.
 
     Raises:
         ValueError: no values, or a number of samples below 1.
@@ -65,16 +65,13 @@ def bootstrap_medians(values: np.ndarray, samples: int, seed: int = 0) -> np.nda
         raise ValueError(
             f"bootstrap_medians: {samples} samples of values {values.shape}; it needs [Q], both at least 1"
         )
-    order = np.argsort(values, kind="stable")
-    ordered, middle = values[order], (len(values) - 1) / 2
-    low, high = int(np.floor(middle)), int(np.ceil(middle))
-    found = []
-    for counts in _draws(len(values), samples, seed):
-        reached = np.cumsum(counts[:, order], axis=1)  # sorted value i stands at the places below reached[:, i]
-        found += [
-            (ordered[np.searchsorted(r, low, "right")] + ordered[np.searchsorted(r, high, "right")]) / 2
-            for r in reached
-        ]
+    order, found = np.argsort(values, kind="stable"), []
+    numbers, mine = np.unique(units, return_inverse=True)
+    ordered, mine = values[order], mine[order]
+    for counts in _draws(len(numbers), samples, seed):
+        for reached in np.cumsum(counts[:, mine], axis=1):  # sorted value i stands at the places below reached[i]
+            middle = (reached[-1] - 1) // 2, reached[-1] // 2
+            found.append(ordered[np.searchsorted(reached, middle, "right")].mean())
     return np.array(found)
 
 

@@ -6,6 +6,7 @@ python -m mrl_jax.search --workdir DIR (--text "…" | --image FILE | --row MODA
 import argparse
 import contextlib
 import gc
+import io
 import json
 import sys
 import threading
@@ -103,16 +104,14 @@ def _converse(searcher: "Searcher", args: argparse.Namespace, pictures: "Picture
     from mrl_jax.search.searcher import Query
 
     asked = sys.stdin.isatty()
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # a line that is no text is told as one, and the next is read
     if asked:
         print("a text, :image FILE, :row MODALITY:SPLIT:INDEX, or :quit", file=sys.stderr)
     while True:
         if asked:
             print("> ", end="", file=sys.stderr, flush=True)
-        try:
-            line = sys.stdin.readline()
-        except UnicodeDecodeError:
-            print("error: the line is not valid text; check its encoding", file=sys.stderr)
-            continue
+        line = sys.stdin.readline()
         command, _, rest = line.strip().partition(" ")
         if not line or command == ":quit":
             return

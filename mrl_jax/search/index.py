@@ -181,8 +181,11 @@ class Index:
         Raises:
             InputError: anything that does not fit; the index then stays as it was.
         """
+        self._add(embeddings, {"ids": ids, "labels": labels, "payloads": payloads})
+
+    def _add(self, embeddings: Any, given: Mapping[str, Any], unit: bool = False) -> None:
         x = as_embeddings("embeddings", embeddings, self.width)
-        given = {"ids": ids, "labels": labels, "payloads": payloads}
+        given = {name: given.get(name) for name in ("ids", "labels", "payloads")}
         for name, values in given.items():
             if self._rows and (values is None) != (getattr(self, name) is None):
                 which = "has none" if values is not None else "has them"
@@ -193,11 +196,11 @@ class Index:
                 continue
             new = _payloads(values, len(x)) if name == "payloads" else _column(name, values, len(x))
             columns[name] = new if not self._rows else _joined(name, getattr(self, name), new)
-        self._append(x)
+        self._append(x, unit)
         for name, column in columns.items():
             setattr(self, name, column)
 
-    def _append(self, x: np.ndarray) -> None:
+    def _append(self, x: np.ndarray, unit: bool) -> None:
         filled, new = self._rows % self._block, []
         room = min(self._block - filled, len(x)) if filled else 0
         if room:  # the last block is written anew
@@ -206,7 +209,7 @@ class Index:
             whole = len(self._blocks) > 1 or room < len(x)
             new.append(jax.device_put(_padded(rows, self._block if whole else _SMALLEST, self._block)))
         least = self._block if self._rows else _SMALLEST
-        new += _on_device("embeddings", x[room:], self._block, least=least, first=room)
+        new += _on_device("embeddings", x[room:], self._block, least=least, first=room, unit=unit)
         self._blocks[len(self._blocks) - bool(room) :] = new
         self._rows += len(x)
 
@@ -268,7 +271,7 @@ class Index:
         index = cls(header["width"], block, header["metadata"])
         if header["rows"]:
             try:
-                index.add(**columns)
+                index._add(columns["embeddings"], columns, unit=True)  # scaled again, they would differ in the last bit
             except InputError as error:
                 raise InputError(f"index {path} is damaged ({error}); build it anew") from error
         return index
@@ -332,7 +335,7 @@ def _block_size(block: int) -> int:
     return -(-block // 128) * 128
 
 
-def unit_blocks(name: str, x: Any, size: int, first: int = 0) -> Iterator[np.ndarray]:
+def unit_blocks(name: str, x: Any, size: int, first: int = 0, unit: bool = False) -> Iterator[np.ndarray]:
     """Rows of x [N, L] at unit length, float32, so many at a time; zero rows stay zero.
 
     Args:
@@ -340,6 +343,7 @@ def unit_blocks(name: str, x: Any, size: int, first: int = 0) -> Iterator[np.nda
         x: numbers [N, L]; may be a memory map.
         size: rows at a time.
         first: number of the first row, for messages.
+        unit: the rows have unit length already and stay as they are.
 
     Raises:
         InputError: x is no such array, or not finite in float32.
@@ -354,18 +358,23 @@ def unit_blocks(name: str, x: Any, size: int, first: int = 0) -> Iterator[np.nda
                 f"{name} hold NaN, inf or values beyond float32, the first in row {first + i + bad[0]}; "
                 "embeddings must be finite"
             )
+        if unit:
+            yield rows
+            continue
         largest = np.abs(rows).max(axis=1, keepdims=True)  # divided by it, squares stay in range
         rows = rows / np.where(largest > 0, largest, 1)
         norm = np.linalg.norm(rows, axis=1, keepdims=True)
         yield rows / np.where(norm > 0, norm, 1)
 
 
-def _on_device(name: str, x: np.ndarray, size: int, least: int = _SMALLEST, first: int = 0) -> Iterator[Array]:
+def _on_device(
+    name: str, x: np.ndarray, size: int, least: int = _SMALLEST, first: int = 0, unit: bool = False
+) -> Iterator[Array]:
     """Unit rows of x on the device, in blocks of so many, padded with zero rows.
 
     All blocks have the same size, so that equal rows get equal scores wherever they are; a single one may be smaller.
     """
-    for rows in unit_blocks(name, x, size, first):
+    for rows in unit_blocks(name, x, size, first, unit):
         yield jax.device_put(_padded(rows, size if len(x) > size else least, size))
 
 

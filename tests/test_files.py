@@ -1,0 +1,58 @@
+"""Files appear whole or not at all; links and devices stay what they are."""
+
+import os
+import threading
+
+import pytest
+
+from mrl_jax import InputError
+from mrl_jax.files import pretty_json, write_whole, written_whole
+
+
+def test_a_file_is_replaced_in_one_move_and_nothing_else_stays(tmp_path):
+    path = tmp_path / "a.txt"
+    write_whole(path, "old")
+
+    def fail():
+        with written_whole(path) as part:
+            part.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert path.read_text() == "old"
+    write_whole(path, b"new")
+    assert path.read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_link_stays_and_its_file_is_written(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "there" / "file")
+    write_whole(tmp_path / "link", "x")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "there" / "file").read_text() == "x"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_pipes_and_devices_are_written_to(tmp_path):
+    pipe, read = tmp_path / "pipe", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: read.append(pipe.read_text()))
+    reader.start()
+    write_whole(pipe, "through")
+    reader.join(10)
+    assert read == ["through"]
+    assert pipe.is_fifo()
+
+
+@pytest.mark.parametrize("name", ["", "no/such/folder/x", "."])
+def test_places_that_cannot_be_written_are_refused(tmp_path, name, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"names no file|cannot be written"):
+        write_whole(tmp_path / name if name.startswith("no") else type(tmp_path)(name), "x")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_json_has_a_line_per_entry_and_lists_on_one():
+    assert pretty_json({"a": {"b": [1, 2]}, "c": "é"}) == '{\n  "a": {\n    "b": [1, 2]\n  },\n  "c": "é"\n}'
