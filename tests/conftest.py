@@ -1,6 +1,7 @@
 """Settings that every test shares: eight CPU devices, no silent rank promotion, and each program compiled once."""
 
 import os
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -9,6 +10,10 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 _CACHE = Path(__file__).parent.parent / ".pytest_cache" / "compilations"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
+# Read when the hub's library is first imported, which any library may do: nothing is sought on the hub.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_CACHE"] = str(Path(tempfile.gettempdir()) / f"mrl-jax-tests-{os.getpid()}")
 
 import jax  # noqa: E402
 

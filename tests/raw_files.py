@@ -141,11 +141,9 @@ _saved = functools.cache(Models)
 
 @contextlib.contextmanager
 def small_models(root):
-    """Models below this folder, the same for all who ask in this process; none is sought on the hub."""
-    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
+    """Models below this folder, the same for all who ask in this process; the hub is switched off."""
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        patch.setenv("HF_HUB_OFFLINE", "1")  # both are read when the hub's library is imported
-        patch.setenv("HF_HUB_CACHE", str(root / "hub"))
         import torch
 
         threads = torch.get_num_threads()

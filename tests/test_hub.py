@@ -406,7 +406,8 @@ download(*sys.argv[1:])
 @pytest.mark.slow
 def test_a_kill_while_unpacking_leaves_nothing_that_counts_as_complete(server, tmp_path):
     command = [sys.executable, "-c", _KILLED, REPO, NAME, os.fspath(tmp_path / "wiki")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    online = {**os.environ, "HF_HUB_OFFLINE": "0"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=online)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert not (tmp_path / "wiki").exists()
     left = next(path for path in tmp_path.iterdir() if path.suffix == ".unpack")

@@ -1,6 +1,7 @@
 """Hugging Face models as encoders: features as by a call of the model itself, and models that do not fit."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -89,8 +90,10 @@ def test_features_equal_a_direct_call_of_the_model(models, tmp_path, image, text
     assert source["text"]["pooling"] == pooling[1] or pooling[1] is None
 
 
-def test_a_model_of_the_hub_is_known_by_its_commit(real, models):
-    folder, commit = models.root / "hub" / "models--owner--tiny", "0123456789" * 4
+def test_a_model_of_the_hub_is_known_by_its_commit(real, models, request):
+    cache = Path(os.environ["HF_HUB_CACHE"])  # tests have one of their own
+    folder, commit = cache / "models--owner--tiny", "0123456789" * 4
+    request.addfinalizer(lambda: shutil.rmtree(cache))
     shutil.copytree(models["clip"], folder / "snapshots" / commit)
     (folder / "refs").mkdir()
     (folder / "refs" / "main").write_text(commit)
