@@ -1,16 +1,53 @@
-"""Writing a file whole or not at all, and JSON that people can read."""
+"""Output files: checked before the work, written whole or not at all; JSON that people can read."""
 
 import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from mrl_jax.errors import InputError
 
-__all__ = ["pretty_json", "write_whole", "written_whole"]
+__all__ = ["check_outputs", "pretty_json", "write_whole", "written_whole"]
+
+_OF_A_RUN = ("config.json", "data.json", "noise.json", "metrics.jsonl", "result.json")
+
+
+def check_outputs(outputs: Mapping[str, str | None], inputs: Iterable[str | None], workdir: str | None = None) -> None:
+    """Refuse outputs that cannot be written, or that would take the place of something, before anything is computed.
+
+    Args:
+        outputs: flag -> file, or None where it is not given.
+        inputs: files that are read.
+        workdir: folder of a run, whose own files stay.
+
+    Raises:
+        InputError: an output without a name, in a folder that is not there or cannot be written, that is a folder, an
+            input, a file of the run, or the same as another output.
+    """
+    read = {os.path.realpath(os.path.expanduser(x)) for x in inputs if x}
+    if workdir is not None:
+        read |= {os.path.realpath(os.path.join(workdir, name)) for name in _OF_A_RUN}
+    taken: dict[str, str] = {}
+    for flag, value in outputs.items():
+        if value is None:
+            continue
+        path = Path(os.path.realpath(value))
+        if not Path(value).name:
+            remedy = "; leave the name out to write to standard output" if flag == "--json" else ""
+            raise InputError(f"{flag} {value!r} names no file{remedy}")
+        why = "it is a folder" if path.is_dir() else "" if path.parent.is_dir() else "no such folder"
+        if not why and not os.access(path if path.exists() else path.parent, os.W_OK):
+            why = "permission denied"
+        if why:
+            raise InputError(f"{flag} {value!r} cannot be written ({why}); name another file")
+        if str(path) in read:
+            raise InputError(f"{flag} {value!r} is a file that is read or belongs to the run; name another")
+        if str(path) in taken and not (path.exists() and not path.is_file()):  # devices take any number
+            raise InputError(f"{taken[str(path)]} and {flag} both name {value!r}; give each a file of its own")
+        taken[str(path)] = flag
 
 
 @contextlib.contextmanager

@@ -227,6 +227,8 @@ def test_bad_files_are_one_line_with_file_key_and_rule(changes, message, tmp_pat
         (["--embeddings", "FILE", "--workdir", "DIR"], "give one of"),
         (["--embeddings", "FILE", "--csv", "DIR/no/x.csv"], "cannot be written"),
         (["--embeddings", "FILE", "--csv", ""], "--csv '' names no file"),
+        (["--embeddings", "FILE", "--csv", "FILE"], "is a file that is read"),
+        (["--embeddings", "FILE", "--csv", "DIR/x", "--json", "DIR/x"], "--json and --csv both name"),
         (["--embeddings", "FILE", "--per-query", "."], "--per-query '.' names no file"),
         (["--embeddings", "FILE", "--plot", "DIR/no/x.png"], "cannot be written"),
     ],

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from mrl_jax import InputError
-from mrl_jax.files import pretty_json, write_whole, written_whole
+from mrl_jax.files import check_outputs, pretty_json, write_whole, written_whole
 
 
 def test_a_file_is_replaced_in_one_move_and_nothing_else_stays(tmp_path):
@@ -56,3 +56,25 @@ def test_places_that_cannot_be_written_are_refused(tmp_path, name, monkeypatch):
 
 def test_json_has_a_line_per_entry_and_lists_on_one():
     assert pretty_json({"a": {"b": [1, 2]}, "c": "é"}) == '{\n  "a": {\n    "b": [1, 2]\n  },\n  "c": "é"\n}'
+
+
+def test_outputs_are_checked_before_anything_is_computed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "data.npz").write_text("x")
+    (tmp_path / "link").symlink_to("data.npz")
+
+    def refused(message, outputs, inputs=("data.npz",), workdir="run"):
+        with pytest.raises(InputError, match=message):
+            check_outputs(outputs, inputs, workdir)
+
+    refused("names no file; leave the name out", {"--json": ""})
+    refused("no such folder", {"--csv": "no/such/x.csv"})
+    refused("it is a folder", {"--csv": "run"})
+    refused("is a file that is read", {"--csv": "data.npz"})
+    refused("is a file that is read", {"--csv": "link"})
+    refused("belongs to the run", {"--json": "run/config.json"})
+    refused("--csv and --json both name", {"--csv": "a", "--json": "./a"})
+    check_outputs({"--csv": "a.csv", "--json": None, "--plot": "run/b.png"}, ["data.npz", None], "run")
+    check_outputs({"--csv": os.devnull, "--json": os.devnull}, [])
+    assert (tmp_path / "data.npz").read_text() == "x"

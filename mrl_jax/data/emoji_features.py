@@ -114,9 +114,12 @@ def picture_array(image: Any) -> np.ndarray:
         picture = picture.convert("RGBA")
     except (OSError, ValueError, TypeError, AttributeError, SyntaxError, Image.DecompressionBombError) as error:
         what = f"{image.dtype} array {list(image.shape)}" if isinstance(image, np.ndarray) else _shorten(image)
+        why = getattr(error, "strerror", None) or error
+        if isinstance(error, Image.DecompressionBombError):
+            why = "it has too many pixels; scale it down"
+        kinds = "" if isinstance(image, str | PathLike) else ", a PIL image, or a uint8 array [height, width, 3 or 4]"
         raise InputError(
-            f"picture {what} cannot be read ({error}): give the path of a PNG or other picture file, a PIL image, "
-            "or a uint8 array [height, width, 3 or 4]"
+            f"picture {what} cannot be read ({why}): give the path of a PNG or other picture file{kinds}"
         ) from error
     if picture.size != (_SIDE, _SIDE):
         picture = ImageOps.pad(picture, (_SIDE, _SIDE), method=Image.Resampling.BICUBIC, color=(0, 0, 0, 0))

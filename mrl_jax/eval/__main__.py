@@ -28,7 +28,7 @@ from mrl_jax.eval.output import (
     score_table,
 )
 from mrl_jax.eval.scores import PROTOCOLS, directions, full_report
-from mrl_jax.files import pretty_json, write_whole
+from mrl_jax.files import check_outputs, pretty_json, write_whole
 
 __all__ = ["main"]
 
@@ -127,11 +127,13 @@ def _check_flags(args: argparse.Namespace) -> None:
     for name in unused[given[0]]:
         if getattr(args, name) not in (None, ()):
             raise InputError(f"--{name.replace('_', '-')} does not go with --{given[0]}; leave it out")
-    for name in ("json", "csv", "per_query", "plot"):
-        value = getattr(args, name)
-        if value is not None and not Path(value).name:
-            remedy = "; leave the name out to write to standard output" if name == "json" else ""
-            raise InputError(f"--{name.replace('_', '-')} {value!r} names no file{remedy}")
+    outputs = {
+        "--json": None if args.json == "-" else args.json,
+        "--csv": args.csv,
+        "--per-query": args.per_query,
+        "--plot": args.plot,
+    }
+    check_outputs(outputs, [args.embeddings, args.data_path, *(args.compare or ())], args.workdir)
 
 
 def _output(args: argparse.Namespace, result: Mapping[str, Any], table_csv: str, table: str) -> None:

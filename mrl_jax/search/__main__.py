@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from mrl_jax.cli import Parser, run_command
 from mrl_jax.errors import InputError
+from mrl_jax.files import check_outputs
 
 if TYPE_CHECKING:
     from mrl_jax.search.output import Pictures
@@ -132,12 +133,18 @@ def _check_flags(args: argparse.Namespace) -> None:
         raise InputError("nothing to search for; give --text, --image or --row, or --interactive")
     if args.top < 1:
         raise InputError(f"--top {args.top}: it must be 1 or more")
-    if args.json is not None and not Path(args.json).name:
-        raise InputError(f"--json {args.json!r} names no file; leave the name out to write to standard output")
+    for kind, value in args.queries:
+        if kind == "image" and not Path(value).name:
+            raise InputError(f"--image {value!r} names no file; give the path of a picture")
+    if args.data_path is not None and not Path(args.data_path).expanduser().exists():
+        raise InputError(f"--data-path {args.data_path!r} does not exist; give the file or folder of the data")
+    if args.query_modality is not None and not args.interactive and all(k == "row" for k, _ in args.queries):
+        raise InputError("--query-modality is for texts and pictures; a row names its own modality")
+    pictures = [value for kind, value in args.queries if kind == "image"]
+    outputs = {"--json": None if args.json == "-" else args.json, "--png": args.png}
+    check_outputs(outputs, [args.data_path, *pictures], args.workdir)
     if args.interactive and args.json not in (None, "-"):
         raise InputError("--interactive writes JSON to standard output, a line for each answer; leave the file out")
-    if args.png is not None and not Path(args.png).name:
-        raise InputError(f"--png {args.png!r} names no file")
     if args.pictures is not None and args.png is None:
         raise InputError("--pictures is for the picture grid; add --png FILE")
 

@@ -18,7 +18,7 @@ def answer_table(answer: Mapping[str, Any]) -> str:
     query, gallery, results = answer["query"], answer["gallery"], answer["results"]
     known = f" ({_name(query)}, {query['label']})" if "label" in query else ""
     heading = (
-        f"{query['kind']} {query['value']!r}{known} as {query['modality']} -> {gallery['modality']}: "
+        f"{query['kind']} {_short(query['value'])!r}{known} as {query['modality']} -> {gallery['modality']}: "
         f"{gallery['size']:,} of {' '.join(gallery['splits'])}, epoch {gallery['epoch']}"
     )
     rows = [
@@ -36,6 +36,10 @@ def answer_table(answer: Mapping[str, Any]) -> str:
         for row in rows
     ]
     return "\n".join([heading, "-" * min(max(map(len, lines)), 100), *lines])
+
+
+def _short(text: str, most: int = 60) -> str:
+    return text if len(text) <= most else f"{text[:most]}…"
 
 
 def _shown(results: Sequence[Mapping[str, Any]]) -> bool:

@@ -77,6 +77,8 @@ def query_features(inputs: Inputs, kind: str, value: str) -> np.ndarray:
         InputError: an empty text, or one without any letter or sign; a file that is no picture.
     """
     if kind == "image":
+        if not value.strip():
+            raise InputError("the picture's path is empty; give the path of a picture file")
         return inputs.features(kind, str(Path(value).expanduser()))
     if not value.isprintable() and any(unicodedata.category(c) == "Cs" for c in value):
         raise InputError("the text is not valid Unicode; check the encoding of the terminal")

@@ -160,7 +160,7 @@ class Searcher:
 
     def _row(self, value: str) -> tuple[dict[str, Any], np.ndarray]:
         modality, split, number = (["", "", *value.rsplit(":", 2)])[-3:]
-        if not modality or split not in SPLITS or not number.isdecimal():
+        if not modality or split not in SPLITS or not (number.isascii() and number.isdigit()):
             raise InputError(
                 f"row {value!r}: give MODALITY:SPLIT:INDEX, such as {self.run.modalities[0]}:test:0 "
                 f"(splits: {', '.join(SPLITS)}; rows count from 0)"
