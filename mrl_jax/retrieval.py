@@ -12,7 +12,7 @@ A zero vector has similarity 0 to everything. A cut-off beyond the gallery is al
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +43,6 @@ __all__ = [
     "mean_average_precision",
     "ndcg",
     "pair_ranks",
-    "per_class_map",
     "precision",
     "precision_recall_curve",
     "r_precision",
@@ -53,6 +52,7 @@ __all__ = [
     "relevant_items",
     "retrieval_metrics",
     "summarize",
+    "summarize_by_class",
 ]
 
 _PAIR_SCORES = 1 << 24  # similarities held at once by `pair_ranks`: 64 MiB
@@ -65,6 +65,7 @@ def retrieval_metrics(
     gallery_labels: Any,
     *,
     k: Sequence[int] = (1, 5, 10, 50),
+    metrics: Sequence[str] | None = None,
     exclude_self: bool = False,
     similarity: str = "float32",
     devices: Sequence[Any] | None = None,
@@ -78,6 +79,7 @@ def retrieval_metrics(
         query_labels: integers [Q], or multi-hot 0/1 [Q, K].
         gallery_labels: integers [G] or multi-hot [G, K], likewise.
         k: cut-offs.
+        metrics: only these of the names below, which takes less time than all; "relevant" always comes with them.
         exclude_self: row i of both is the same item, which is no answer to itself (retrieval within a modality).
         similarity: precision of the similarity product, "float32" or "bfloat16".
         devices: shard the gallery over these devices; None for JAX's default one.
@@ -89,34 +91,34 @@ def retrieval_metrics(
         interpolated precision at recall 0, .1, …, 1; "relevant" int64 [Q] is R.
 
     Raises:
-        ValueError: shapes that do not fit each other, no query, an empty gallery, embeddings that are not finite, or
-            labels that are neither integers nor multi-hot.
+        ValueError: shapes that do not fit each other, no query, an empty gallery, embeddings that are not finite,
+            labels that are neither integers nor multi-hot, or unknown metrics.
     """
     ks = tuple(int(x) for x in k)
     if any(x < 1 or x != y for x, y in zip(ks, k, strict=True)):
         raise ValueError(f"retrieval_metrics: k is {tuple(k)}; cut-offs must be integers of at least 1")
-    *arrays, most = _checked(
-        "retrieval_metrics", queries, gallery, query_labels, gallery_labels, similarity, exclude_self
-    )
-    found = map_rankings(
-        _all_metrics(ks, most),
-        *arrays,
-        exclude_self=exclude_self,
-        similarity=similarity,
-        devices=devices,
-        method=method,
-    )
-    return {name: x.astype(np.int64 if name == "relevant" else np.float64) for name, x in found.items()}
+    known = [*_METRICS, *(f"{name}@{k}" for k in ks for name in _METRICS_AT), "curve", "relevant"]
+    wanted = tuple(known if metrics is None else dict.fromkeys([*metrics, "relevant"]))
+    if unknown := [name for name in wanted if name not in known]:
+        raise ValueError(f"retrieval_metrics: {unknown[0]!r} is no metric; choose from {', '.join(known)}")
+    how = _How(exclude_self, similarity, devices, method)
+    reduce = functools.partial(_metrics, ks, wanted)
+    return _per_query("retrieval_metrics", reduce, queries, gallery, query_labels, gallery_labels, how)
 
 
-@functools.cache
-def _all_metrics(ks: tuple[int, ...], most: int) -> Callable[[Ranking], dict[str, Array]]:
+_METRICS = ("ap", "ndcg", "r_precision", "rr")
+_METRICS_AT = ("ap", "ap_min", "precision", "recall", "ndcg")
+
+
+@functools.cache  # one object for the same metrics, so that they compile once
+def _metrics(ks: tuple[int, ...], wanted: tuple[str, ...], most: int) -> Callable[[Ranking], dict[str, Array]]:
     def measure(r: Ranking) -> dict[str, Array]:
         found = {"ap": average_precision(r), "ndcg": ndcg(r, None, most), "r_precision": r_precision(r)}
         for k in ks:
             found |= {f"ap@{k}": average_precision(r, k), f"ap_min@{k}": average_precision(r, k, "relevant")}
             found |= {f"precision@{k}": precision(r, k), f"recall@{k}": recall(r, k), f"ndcg@{k}": ndcg(r, k, most)}
-        return found | {"rr": reciprocal_rank(r), "curve": interpolated_precision(r), "relevant": relevant_items(r)}
+        found |= {"rr": reciprocal_rank(r), "curve": interpolated_precision(r), "relevant": relevant_items(r)}
+        return {name: found[name] for name in wanted}  # XLA leaves out what nobody asks for
 
     return measure
 
@@ -145,25 +147,31 @@ def summarize(per_query: Mapping[str, Any], without_relevant: str = "zero") -> d
     return {**found, "queries": int(kept.sum())}
 
 
-def per_class_map(ap: Any, query_labels: Any, relevant: Any = None, without_relevant: str = "zero") -> dict[int, float]:
-    """mAP over the queries of each class that has any.
+def summarize_by_class(
+    per_query: Mapping[str, Any], query_labels: Any, without_relevant: str = "zero"
+) -> dict[int, dict[str, Any]]:
+    """Means over the queries of each class that has any.
 
     Args:
-        ap: average precisions [Q].
+        per_query: the result of `retrieval_metrics`.
         query_labels: integers [Q], or multi-hot [Q, K]: a query then counts in each of its classes.
-        relevant: [Q], number of relevant items per query; needed to skip.
-        without_relevant: "zero" or "skip", as in `summarize`.
+        without_relevant: as in `summarize`; with "skip", classes of which no query is left are left out.
 
     Returns:
-        Class number -> mAP.
+        Class number -> as `summarize`, classes ascending.
+
+    Raises:
+        ValueError: an unknown `without_relevant`.
     """
-    ap, query_labels = np.asarray(ap, np.float64), np.asarray(query_labels)
-    kept = _counted(np.ones(len(ap)) if relevant is None else np.asarray(relevant), without_relevant)
-    classes = (
-        np.unique(query_labels[kept]) if query_labels.ndim == 1 else np.flatnonzero(query_labels[kept].any(axis=0))
-    )
-    of = (lambda c: query_labels == c) if query_labels.ndim == 1 else (lambda c: query_labels[:, c] != 0)
-    return {int(c): float(ap[of(c) & kept].mean()) for c in classes}
+    query_labels = np.asarray(query_labels)
+    kept = _counted(np.asarray(per_query["relevant"]), without_relevant)
+    hot = query_labels.ndim == 2
+    classes = np.flatnonzero(query_labels[kept].any(axis=0)) if hot else np.unique(query_labels[kept])
+    rows = (np.flatnonzero(kept & (query_labels[:, c] != 0 if hot else query_labels == c)) for c in classes)
+    return {
+        int(c): summarize({name: np.asarray(values)[r] for name, values in per_query.items()})
+        for c, r in zip(classes, rows, strict=True)
+    }
 
 
 def mean_average_precision(
@@ -207,22 +215,14 @@ def mean_average_precision(
         >>> mean_average_precision(np.eye(2), np.eye(2), np.array([0, 1]), np.array([0, 1]))
         1.0
     """
-    *arrays, _ = _checked(
-        "mean_average_precision", queries, gallery, query_labels, gallery_labels, similarity, exclude_self
-    )
-    found = map_rankings(
-        _average_precision(k, divisor),
-        *arrays,
-        exclude_self=exclude_self,
-        similarity=similarity,
-        devices=devices,
-        method=method,
-    )
+    how = _How(exclude_self, similarity, devices, method)
+    reduce = functools.partial(_average_precision, k, divisor)
+    found = _per_query("mean_average_precision", reduce, queries, gallery, query_labels, gallery_labels, how)
     return summarize(found, without_relevant)["map"]
 
 
 @functools.cache
-def _average_precision(k: int | None, divisor: str) -> Callable[[Ranking], dict[str, Array]]:
+def _average_precision(k: int | None, divisor: str, most: int) -> Callable[[Ranking], dict[str, Array]]:
     return lambda r: {"ap": average_precision(r, k, divisor), "relevant": relevant_items(r)}
 
 
@@ -243,23 +243,42 @@ def precision_recall_curve(
 
     Arguments and errors as in `mean_average_precision`.
     """
-    *arrays, _ = _checked(
-        "precision_recall_curve", queries, gallery, query_labels, gallery_labels, similarity, exclude_self
-    )
-    found = map_rankings(
-        _curve(levels),
-        *arrays,
-        exclude_self=exclude_self,
-        similarity=similarity,
-        devices=devices,
-        method=method,
-    )
+    how = _How(exclude_self, similarity, devices, method)
+    reduce = functools.partial(_curve, levels)
+    found = _per_query("precision_recall_curve", reduce, queries, gallery, query_labels, gallery_labels, how)
     return np.array(summarize(found, without_relevant)["curve"])
 
 
 @functools.cache
-def _curve(levels: int) -> Callable[[Ranking], dict[str, Array]]:
+def _curve(levels: int, most: int) -> Callable[[Ranking], dict[str, Array]]:
     return lambda r: {"curve": interpolated_precision(r, levels), "relevant": relevant_items(r)}
+
+
+class _How(NamedTuple):
+    """Keywords of `map_rankings`, by the same names."""
+
+    exclude_self: bool
+    similarity: str
+    devices: Sequence[Any] | None
+    method: str
+
+
+def _per_query(
+    name: str,
+    reduce: Callable[[int], Callable[[Ranking], dict[str, Array]]],
+    queries: Any,
+    gallery: Any,
+    query_labels: Any,
+    gallery_labels: Any,
+    how: _How,
+) -> dict[str, np.ndarray]:
+    """Check the arguments of a public function, named for messages, and reduce the ranking of every query.
+
+    `reduce` makes what `map_rankings` takes from the largest gain that is possible.
+    """
+    *arrays, most = _checked(name, queries, gallery, query_labels, gallery_labels, how.similarity, how.exclude_self)
+    found = map_rankings(reduce(most), *arrays, **how._asdict())
+    return {name: x.astype(np.int64 if name == "relevant" else np.float64) for name, x in found.items()}
 
 
 def pair_ranks(queries: Any, gallery: Any, pairs: Any = None) -> np.ndarray:

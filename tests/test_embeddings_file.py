@@ -90,9 +90,10 @@ def test_csv_parsed_back_equals_json(tmp_path, capsys):
     assert len(found) == len(rows)
     expected = {("average", "", "map"): (scores["average"], scores["average_ci"])}
     for d, metrics in scores["metrics"].items():
-        expected |= {(d, "", n): (v, metrics["ci"].get(n)) for n, v in metrics.items() if n not in ("ci", "curve")}
-        expected |= {(d, "", f"precision@recall={i / 10:g}"): (v, None) for i, v in enumerate(metrics["curve"])}
-        expected |= {(d, c, "map"): (v, None) for c, v in scores["classes"][d].items()}
+        for c, of_class in {"": metrics, **scores["classes"][d]}.items():
+            ends = of_class.get("ci", {})
+            expected |= {(d, c, n): (v, ends.get(n)) for n, v in of_class.items() if n not in ("ci", "curve")}
+            expected |= {(d, c, f"precision@recall={i / 10:g}"): (v, None) for i, v in enumerate(of_class["curve"])}
         expected[d, "", "chance"] = (scores["chance"][d], None)
     for d, pairs in scores["instances"].items():
         expected |= {(d, "", f"instance_{n}"): (v, pairs["ci"].get(n)) for n, v in pairs.items() if n != "ci"}

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import reference
 import tolerances
+from numpy.testing import assert_allclose
 from rows import exact_rows, labels, multi_hot, random_rows
 
 from mrl_jax.retrieval import (
@@ -12,10 +13,10 @@ from mrl_jax.retrieval import (
     cross_modal_map,
     mean_average_precision,
     pair_ranks,
-    per_class_map,
     precision_recall_curve,
     retrieval_metrics,
     summarize,
+    summarize_by_class,
 )
 
 # Mean average precision
@@ -170,12 +171,28 @@ def test_map_at_k_by_both_divisors():
     assert mean_average_precision(*arguments, k=50) == mean_average_precision(*arguments)
 
 
-def test_map_per_class():
-    ap, given = [0.2, 0.4, 0.9, 0.0], np.array([3, 3, 5, 9])
-    assert per_class_map(ap, given) == pytest.approx({3: 0.3, 5: 0.9, 9: 0.0})
-    assert per_class_map(ap, given, [1, 1, 1, 0], "skip") == pytest.approx({3: 0.3, 5: 0.9})
+def test_means_by_class():
+    values = {"ap": [0.2, 0.4, 0.9, 0.0], "ap@2": [1.0, 0.0, 0.5, 0.0], "rr": [1, 1, 1, 0], "relevant": [1, 1, 1, 0]}
+    labels = np.array([3, 3, 5, 9])
+    found = summarize_by_class(values, labels)
+    assert list(found) == [3, 5, 9]
+    assert found[3] == {"map": pytest.approx(0.3), "map@2": 0.5, "mrr": 1.0, "queries": 2}
+    assert found[5] == {"map": 0.9, "map@2": 0.5, "mrr": 1.0, "queries": 1}
+    assert list(summarize_by_class(values, labels, "skip")) == [3, 5]  # of class 9 no query is left
     hot = np.array([[1, 1, 0], [0, 1, 0], [0, 1, 0], [0, 0, 0]])
-    assert per_class_map(ap, hot) == pytest.approx({0: 0.2, 1: 0.5})
+    assert {k: v["map"] for k, v in summarize_by_class(values, hot).items()} == pytest.approx({0: 0.2, 1: 0.5})
+
+
+def test_only_the_metrics_that_are_asked_for():
+    rng = np.random.default_rng(0)
+    arguments = (rng.normal(size=(20, 8)), rng.normal(size=(30, 8)), np.arange(20) % 3, np.arange(30) % 3)
+    every = retrieval_metrics(*arguments, k=(3, 7))
+    some = retrieval_metrics(*arguments, k=(3, 7), metrics=("rr", "ndcg@7", "curve"))
+    assert set(some) == {"rr", "ndcg@7", "curve", "relevant"}
+    for name, values in some.items():
+        assert_allclose(values, every[name], rtol=1e-6)
+    with pytest.raises(ValueError, match=r"'ap@5' is no metric; choose from ap, ndcg, .*ndcg@7, curve, relevant"):
+        retrieval_metrics(*arguments, k=(3, 7), metrics=("ap@5",))
 
 
 def test_curve_of_any_number_of_points():

@@ -46,7 +46,10 @@ def test_hand_values():
     assert_allclose(metrics["curve"], [1] * 6 + [2 / 3] * 5, **tolerances.HAND)
     assert metrics["queries"] == 2
     assert scores["chance"]["a->b"] == 1 / 2
-    assert scores["classes"]["a->b"] == {"0": pytest.approx(first), "1": pytest.approx(second)}
+    one, other = (scores["classes"]["a->b"][k] for k in ("0", "1"))
+    assert_allclose([one["map"], other["map"]], [first, second], **tolerances.HAND)
+    assert one["queries"] == other["queries"] == 1
+    assert set(one) == set(metrics)  # every metric, by class too
     assert scores["instances"] == {}  # two rows and four: nothing pairs
 
 
@@ -88,7 +91,7 @@ def test_multi_hot_labels_share_what_one_hot_rows_say():
     similarity = reference._unit(z["a"]) @ reference._unit(z["b"]).T
     values = [reference.average_precision(s, r) for s, r in zip(similarity, relevant, strict=True)]
     assert abs(scores["map"]["a->b"] - np.mean(values)) < tolerances.PRECISION
-    assert abs(scores["classes"]["a->b"]["z"] - np.mean(np.array(values)[several[:, 2]])) < tolerances.PRECISION
+    assert abs(scores["classes"]["a->b"]["z"]["map"] - np.mean(np.array(values)[several[:, 2]])) < tolerances.PRECISION
     assert set(scores["classes"]["a->b"]) <= {"x", "y", "z"}
 
 
@@ -170,7 +173,7 @@ def test_queries_without_relevant_items_count_0_or_are_left_out():
     for scores in (zero, skip):
         low, high = scores["metrics"]["a->b"]["ci"]["map"]
         assert low < scores["map"]["a->b"] < high
-    assert zero["classes"]["a->b"]["9"] == 0
+    assert zero["classes"]["a->b"]["9"]["map"] == 0
     assert "9" not in skip["classes"]["a->b"]
     with pytest.raises(InputError, match="a->b: no query has a relevant item"):
         evaluate_embeddings(z, {"a": labels, "b": labels + 5}, options=Options(without_relevant="skip"))

@@ -60,7 +60,7 @@ def evaluate(
 
     Returns:
         `{"epoch", "split", "map": {"a->b": mAP}, "average", "average_ci", "chance": {"a->b": class prior}, "metrics":
-        {"a->b": {…, "ci"}}, "classes": {"a->b": {class: mAP}}, "instances": {"a->b": {…}}, "notes", "options"}`;
+        {"a->b": {…, "ci"}}, "classes": {"a->b": {class: {…}}}, "instances": {"a->b": {…}}, "notes", "options"}`;
         docs/evaluation.md describes each.
 
     Raises:
@@ -87,7 +87,7 @@ def evaluate_embeddings(
             labels only instance-level scores are reported.
         ids: for all modalities alike or modality -> text or integers [N]; rows of two modalities with the same id are
             pairs. Without ids, rows pair between modalities of the same length.
-        class_names: K names, for mAP by class.
+        class_names: K names, for scores by class.
         options: cut-offs, protocol, bootstrap and the like.
 
     Returns:

@@ -39,7 +39,7 @@ def compare_embedded(a: Embedded, b: Embedded, options: Options, permutations: i
     directions(b, options.protocol)
     ap, groups = {}, {}
     for name, direction in found.items():
-        ours, theirs = (rank_queries(x, direction, (1,)) for x in (a, b))
+        ours, theirs = (rank_queries(x, direction, (), ("ap",)) for x in (a, b))
         kept = counted(ours, options.without_relevant, name)
         ap[name] = np.column_stack([ours["ap"], theirs["ap"]])[kept]
         groups[name] = (ap[name] @ np.array([[1.0], [-1.0]]), a.instances[direction.query][kept])

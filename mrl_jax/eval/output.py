@@ -91,24 +91,27 @@ def _laid_out(rows: list[list[str]], last: bool = False) -> str:
 def score_csv(report: Mapping[str, Any]) -> str:
     """A report in long form: `direction,class,metric,value,low,high`.
 
-    `class` is empty but for mAP by class; `low` and `high` are empty where there is no interval. Points of the 11-point
-    curve are called `precision@recall=0.1`, instance-level scores `instance_recall@1`.
+    `class` is empty where all classes count; `low` and `high` are empty where there is no interval. Points of the
+    11-point curve are called `precision@recall=0.1`, instance-level scores `instance_recall@1`.
     """
     rows: list[list[Any]] = [["direction", "class", "metric", "value", "low", "high"]]
-    for d, m in report.get("metrics", {}).items():
-        for name, value in m.items():
+
+    def add(direction: str, of_class: str, scores: Mapping[str, Any], prefix: str = "") -> None:
+        for name, value in scores.items():
             if name == "curve":
-                rows += [[d, "", f"precision@recall={i / 10:g}", v, "", ""] for i, v in enumerate(value)]
+                points = {f"precision@recall={i / 10:g}": v for i, v in enumerate(value)}
+                rows.extend([direction, of_class, point, v, "", ""] for point, v in points.items())
             elif name != "ci":
-                rows.append([d, "", name, value, *m.get("ci", {}).get(name, ("", ""))])
-        rows.append([d, "", "chance", report["chance"][d], "", ""])
-        rows += [[d, name, "map", value, "", ""] for name, value in report["classes"][d].items()]
+                rows.append([direction, of_class, prefix + name, value, *scores.get("ci", {}).get(name, ("", ""))])
+
+    for d, scores in report.get("metrics", {}).items():
+        add(d, "", {**scores, "chance": report["chance"][d]})
+        for of_class, means in report["classes"][d].items():
+            add(d, of_class, means)
     if "average" in report:
         rows.append(["average", "", "map", report["average"], *report.get("average_ci", ("", ""))])
     for d, scores in report["instances"].items():
-        for name, value in scores.items():
-            if name != "ci":
-                rows.append([d, "", f"instance_{name}", value, *scores.get("ci", {}).get(name, ("", ""))])
+        add(d, "", scores, "instance_")
     return _csv(rows)
 
 

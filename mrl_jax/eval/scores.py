@@ -100,8 +100,10 @@ def directions(data: Embedded, protocols: Sequence[str]) -> dict[str, Direction]
     return found
 
 
-def rank_queries(data: Embedded, direction: Direction, k: Sequence[int]) -> PerQuery:
-    """Every metric of every query of a direction, in the order of reports; the data have labels."""
+def rank_queries(
+    data: Embedded, direction: Direction, k: Sequence[int], metrics: Sequence[str] | None = None
+) -> PerQuery:
+    """Every metric of every query of a direction, or only some, in the order of reports; the data have labels."""
     assert data.labels is not None
     gallery = np.concatenate([data.embeddings[m] for m in direction.gallery])
     labels = np.concatenate([data.labels[m] for m in direction.gallery])
@@ -111,6 +113,7 @@ def rank_queries(data: Embedded, direction: Direction, k: Sequence[int]) -> PerQ
         data.labels[direction.query],
         labels,
         k=tuple(k),
+        metrics=metrics,
         exclude_self=direction.exclude_self,
     )
     return {name: found[name] for name in sorted(found, key=_place)}
@@ -179,19 +182,17 @@ def full_report(data: Embedded, options: Options) -> tuple[dict[str, Any], dict[
 def _class_scores(
     data: Embedded, found: Mapping[str, Direction], per_query: Mapping[str, PerQuery], options: Options
 ) -> dict[str, Any]:
-    """Whatever needs labels: means, chance, mAP by class, intervals."""
+    """Whatever needs labels: means, also by class, chance, intervals."""
     assert data.labels is not None
     metrics, chance, classes, groups = {}, {}, {}, []
     for name, direction in found.items():
         values = per_query[name]
         kept = counted(values, options.without_relevant, name)
-        metrics[name] = _plain(retrieval.summarize(values, options.without_relevant))
+        metrics[name] = retrieval.summarize(values, options.without_relevant)
         size = sum(len(data.embeddings[m]) for m in direction.gallery) - direction.exclude_self
         chance[name] = float(np.mean(values["relevant"][kept] / size))
-        by_class = retrieval.per_class_map(
-            values["ap"], data.labels[direction.query], values["relevant"], options.without_relevant
-        )
-        classes[name] = {data.class_name(k): float(v) for k, v in by_class.items()}
+        by_class = retrieval.summarize_by_class(values, data.labels[direction.query], options.without_relevant)
+        classes[name] = {data.class_name(k): means for k, means in by_class.items()}
         columns = np.column_stack([values[q] for q in _means(values)])
         groups.append((columns[kept], data.instances[direction.query][kept]))
     first = list(directions(data, options.protocol[:1]))
@@ -232,7 +233,7 @@ def _pair_ranks(data: Embedded, direction: Direction) -> np.ndarray | None:
     if len(numbers) == len(others):
         return retrieval.pair_ranks(queries, gallery, np.where(paired, first[at], -1))
     # Several rows of an instance, such as the captions of a picture: the first of them counts.
-    reciprocal = retrieval.retrieval_metrics(queries, gallery, own, others, k=(1,))["rr"]
+    reciprocal = retrieval.retrieval_metrics(queries, gallery, own, others, metrics=("rr",))["rr"]
     return np.where(paired, np.rint(1 / np.where(paired, reciprocal, 1.0)), 0).astype(np.int64)
 
 
@@ -259,11 +260,6 @@ def _notes(data: Embedded) -> list[str]:
     if data.labels is None:
         notes.append("there are no labels: only instance-level scores are reported")
     return notes
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """NumPy's numbers and arrays as Python's."""
-    return {k: v.tolist() if isinstance(v, np.ndarray | np.generic) else v for k, v in values.items()}
 
 
 def _told(values: Any) -> str:
