@@ -8,7 +8,7 @@ import functools
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,10 +19,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from mrl_jax.config import Config
 from mrl_jax.errors import CheckpointError, InputError
-from mrl_jax.train_step import TrainState
+from mrl_jax.model_file import Model
+from mrl_jax.run import recipe_of
+from mrl_jax.train_step import TrainState, init_state
 
-__all__ = ["Checkpoints", "MemoryCheckpoints", "Snapshot"]
+__all__ = ["Checkpoints", "MemoryCheckpoints", "Snapshot", "template"]
 
 # Orbax narrates every save in absl's log, failures with traceback; `Checkpoints` raises these as errors of its own.
 logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
@@ -33,6 +36,21 @@ class Snapshot(NamedTuple):
 
     state: TrainState
     preprocess: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def model(self) -> Model:
+        """What of it embeds."""
+        return Model(self.state.encoders, self.state.centers, self.preprocess)
+
+
+def template(config: Config, dims: Sequence[int], num_classes: int, modalities: Sequence[str]) -> Snapshot:
+    """Shapes and dtypes of a run's checkpoints, without computing any."""
+    state = jax.eval_shape(lambda: init_state(recipe_of(config), jax.random.key(0), dims, num_classes))
+    preprocess = {
+        m: {"mean": jax.ShapeDtypeStruct((d,), np.float32), "scale": jax.ShapeDtypeStruct((), np.float32)}
+        for m, d in zip(modalities, dims, strict=True)
+    }
+    return Snapshot(state, preprocess)
 
 
 class Checkpoints(AbstractContextManager["Checkpoints"]):
@@ -125,7 +143,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
 
         Args:
             epoch: one of `epochs()`.
-            template: a snapshot of the structure, shapes and dtypes to expect; `jax.eval_shape` makes one for free.
+            template: a snapshot of the structure, shapes and dtypes to expect, see the function `template`.
 
         Raises:
             InputError: no such checkpoint, or it belongs to another configuration, or it is damaged.

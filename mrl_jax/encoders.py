@@ -3,6 +3,7 @@
 Shape letters: B batch, D features, L embedding dimensions, K classes.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-__all__ = ["INITIALIZERS", "Encoder", "init_centers", "unit_rows"]
+__all__ = ["INITIALIZERS", "Encoder", "init_centers", "layer_shapes", "unit_rows"]
 
 INITIALIZERS = ("uniform", "lecun_normal")
 
@@ -48,6 +49,12 @@ class Encoder(nn.Module):
             return jax.random.uniform(key, shape, dtype, -bound, bound)
 
         return nn.Dense(width, kernel_init=uniform, bias_init=uniform)(x)
+
+
+def layer_shapes(dim: int, hidden_dims: Sequence[int], embed_dim: int) -> dict[str, dict[str, tuple[int, ...]]]:
+    """The parameters of an `Encoder` of D features, known without tracing it: layer -> kernel and bias -> shape."""
+    widths = [dim, *hidden_dims, embed_dim]
+    return {f"Dense_{i}": {"kernel": (a, b), "bias": (b,)} for i, (a, b) in enumerate(itertools.pairwise(widths))}
 
 
 def unit_rows(x: Array) -> Array:

@@ -12,7 +12,7 @@ from mrl_jax.errors import InputError
 
 __all__ = ["check_outputs", "pretty_json", "write_whole", "written_whole"]
 
-_OF_A_RUN = ("config.json", "data.json", "noise.json", "metrics.jsonl", "result.json")
+_OF_A_RUN = ("config.json", "data.json", "noise.json", "metrics.jsonl", "model.npz", "result.json")
 
 
 def check_outputs(outputs: Mapping[str, str | None], inputs: Iterable[str | None], workdir: str | None = None) -> None:

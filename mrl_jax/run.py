@@ -6,7 +6,8 @@ data.json       the data set: modalities, dimensions, classes, sizes, digest, at
 noise.json      noise spec, seed, wrong shares, digests, and the labels that training saw (--noise-file reads them)
 metrics.jsonl   one line per epoch
 checkpoints/    best and last epochs
-result.json     the test scores; there once the run is complete
+model.npz       the model of the best epoch; there once the run is complete, as is the next
+result.json     the test scores
 curves.png      learning curves
 search/         galleries that mrl_jax.search embedded; may be deleted
 ```
@@ -26,7 +27,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from mrl_jax.checkpoint import Checkpoints, Snapshot
 from mrl_jax.config import Config
 from mrl_jax.data import load_dataset
 from mrl_jax.data.catalog import CATALOG
@@ -34,7 +34,8 @@ from mrl_jax.data.dataset import Dataset
 from mrl_jax.data.preprocess import apply_preprocess, kinds_for
 from mrl_jax.errors import DatasetWarning, InputError
 from mrl_jax.files import pretty_json
-from mrl_jax.train_step import Recipe, TrainState, embed, init_state
+from mrl_jax.model_file import Model, read_model, write_model
+from mrl_jax.train_step import Recipe, embed
 
 try:
     import fcntl
@@ -44,6 +45,7 @@ except ImportError:  # Windows
 __all__ = ["Run", "RunFolder", "best_epoch", "load_run", "recipe_of", "run_data"]
 
 _CONFIG, _DATA, _NOISE, _METRICS, _RESULT = "config.json", "data.json", "noise.json", "metrics.jsonl", "result.json"
+_MODEL = "model.npz"
 
 
 def recipe_of(config: Config) -> Recipe:
@@ -252,6 +254,22 @@ class RunFolder:
         """Write `result.json`."""
         self.write(_RESULT, result)
 
+    def model(self, config: Config, data: Mapping[str, Any]) -> tuple[Model, int] | None:
+        """The model of `model.npz` and its epoch, or None for a run that is not complete.
+
+        Raises:
+            InputError: it is damaged, or does not fit the configuration and `data.json`.
+        """
+        path = self.path / _MODEL
+        if not path.exists():
+            return None
+        dims = {m: data["dims"][m] for m in data["modalities"]}
+        return read_model(path, dims, config.hidden_dims, config.embed_dim, len(data["class_names"]))
+
+    def write_model(self, model: Model, modalities: Sequence[str], epoch: int) -> None:
+        """Write `model.npz`; modalities in the order of the encoders."""
+        write_model(self.path / _MODEL, model, modalities, epoch)
+
     def _replace(self, name: str, text: str) -> None:
         part = self.path / f".{name}.part"
         with part.open("w", encoding="utf-8") as file:
@@ -268,16 +286,14 @@ class Run:
     Attributes:
         config: its configuration.
         epoch: epochs done at this checkpoint.
-        state: parameters and optimiser state.
-        preprocess: modality -> fitted statistics.
+        model: encoders, class centres, preprocessing.
         modalities: their names in order.
         class_names: K names.
     """
 
     config: Config
     epoch: int
-    state: TrainState
-    preprocess: Mapping[str, Mapping[str, Any]]
+    model: Model
     modalities: tuple[str, ...]
     class_names: tuple[str, ...]
 
@@ -298,7 +314,8 @@ class Run:
         for m, x in features.items():
             if m not in kinds:
                 raise InputError(f"modality {m!r} is not in this run; it has: {', '.join(self.modalities)}")
-            x, width = np.asarray(x), len(self.preprocess[m]["mean"])
+            stats, encoder = self.model.preprocess[m], self.model.encoders[self.modalities.index(m)]
+            x, width = np.asarray(x), len(stats["mean"])
             if x.ndim != 2 or x.shape[1] != width:
                 raise InputError(f"{m} features have shape {list(x.shape)}; this run was trained on [N, {width}]")
             if x.dtype.kind not in "fiub":
@@ -307,9 +324,8 @@ class Run:
                 x = x.astype(np.float32, copy=False)
             if not np.isfinite(x).all():
                 raise InputError(f"{m} features are not finite in float32: remove or impute NaN and inf")
-            encoder = self.state.encoders[self.modalities.index(m)]
             with jax.default_matmul_precision(self.config.matmul_precision):
-                out[m] = np.asarray(embed_from_host(recipe_of(self.config), encoder, kinds[m], self.preprocess[m], x))
+                out[m] = np.asarray(embed_from_host(recipe_of(self.config), encoder, kinds[m], stats, x))
         return out
 
 
@@ -343,7 +359,18 @@ def load_run(workdir: str | os.PathLike[str], checkpoint: str | int = "best") ->
     """
     folder = RunFolder.open(workdir)
     config, data = folder.config(), folder.data()
-    dims = [data["dims"][m] for m in data["modalities"]]
+    found = folder.model(config, data) if checkpoint == "best" else None
+    model, epoch = found or _read_checkpoint(folder, config, data, checkpoint)
+    encoders, centers = jax.device_put((model.encoders, model.centers))  # once, not for every block that is embedded
+    model = model._replace(encoders=encoders, centers=centers)
+    return Run(config, epoch, model, tuple(data["modalities"]), tuple(data["class_names"]))
+
+
+def _read_checkpoint(
+    folder: RunFolder, config: Config, data: Mapping[str, Any], checkpoint: str | int
+) -> tuple[Model, int]:
+    from mrl_jax.checkpoint import Checkpoints, template  # deferred: Orbax takes half a second
+
     with Checkpoints(folder.checkpoints, read_only=True) as checkpoints:
         epochs = checkpoints.epochs()
         if not epochs:
@@ -357,8 +384,9 @@ def load_run(workdir: str | os.PathLike[str], checkpoint: str | int = "best") ->
                 epoch = int(checkpoint)
             except ValueError:
                 raise InputError(f"checkpoint {checkpoint!r}: choose best, last or a number of epochs") from None
-        snapshot = checkpoints.restore(epoch, template(config, dims, len(data["class_names"]), data["modalities"]))
-    return Run(config, epoch, *snapshot, tuple(data["modalities"]), tuple(data["class_names"]))
+        dims = [data["dims"][m] for m in data["modalities"]]
+        expected = template(config, dims, len(data["class_names"]), data["modalities"])
+        return checkpoints.restore(epoch, expected).model, epoch
 
 
 def run_data(run: Run, folder: RunFolder | None, data: Any = None) -> Dataset:
@@ -385,16 +413,6 @@ def run_data(run: Run, folder: RunFolder | None, data: Any = None) -> Dataset:
     if recorded is not None and dataset.digest() != recorded["sha256"]:
         raise InputError(f"data {str(data)!r} have changed since the run was trained; restore them")
     return dataset
-
-
-def template(config: Config, dims: Sequence[int], num_classes: int, modalities: Sequence[str]) -> Snapshot:
-    """Shapes and dtypes of a run's checkpoints, without computing any."""
-    state = jax.eval_shape(lambda: init_state(recipe_of(config), jax.random.key(0), dims, num_classes))
-    preprocess = {
-        m: {"mean": jax.ShapeDtypeStruct((d,), np.float32), "scale": jax.ShapeDtypeStruct((), np.float32)}
-        for m, d in zip(modalities, dims, strict=True)
-    }
-    return Snapshot(state, preprocess)
 
 
 def _line(values: Mapping[str, Any]) -> str:

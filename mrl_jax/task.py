@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from mrl_jax.checkpoint import Snapshot
+from mrl_jax.checkpoint import Snapshot, template
 from mrl_jax.config import Config
 from mrl_jax.data import Dataset, load_dataset
 from mrl_jax.data.catalog import CATALOG
@@ -24,7 +24,7 @@ from mrl_jax.errors import InputError
 from mrl_jax.eval import score
 from mrl_jax.noise import NoiseSource, NoiseSpec, NoisyLabels, inject_noise
 from mrl_jax.noise_file import noise_record, read_noise_file, read_transition_matrix
-from mrl_jax.run import describe, embed_from_host, embed_rows, recipe_of, template
+from mrl_jax.run import describe, embed_from_host, embed_rows, recipe_of
 from mrl_jax.train_step import (
     Recipe,
     StepMetrics,

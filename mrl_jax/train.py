@@ -133,11 +133,12 @@ def _train(task: Task, folder: RunFolder | None, started: float, progress: bool)
             }
             scores = _scores(task, log, test, spent + time.perf_counter() - started)
 
-    if folder is not None and folder.result() is None:
-        folder.write_result(scores)
     if folder is not None:
+        folder.write_model(snapshot.model, task.dataset.modalities, best)
+        if folder.result() is None:  # last: it says that the run is complete
+            folder.write_result(scores)
         plot_curves(folder.path / "curves.png", log, scores, _title(task))
-    run = Run(task.config, best, *snapshot, task.dataset.modalities, task.dataset.class_names)
+    run = Run(task.config, best, snapshot.model, task.dataset.modalities, task.dataset.class_names)
     return Result(scores, log, task.noise, task.described, run, None if folder is None else folder.path)
 
 

@@ -6,16 +6,18 @@ Shape letters: M modalities, N training instances, B batch, S steps of an epoch,
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import Array
 from jax.typing import ArrayLike
 
 from mrl_jax.encoders import Encoder, init_centers, unit_rows
 from mrl_jax.losses import mrl_loss
+
+if TYPE_CHECKING:
+    import optax
 
 __all__ = [
     "SCHEDULES",
@@ -90,8 +92,10 @@ class Recipe:
         return Encoder(self.hidden_dims, self.embed_dim, self.initializer)
 
     @property
-    def optimizer(self) -> optax.GradientTransformation:
+    def optimizer(self) -> "optax.GradientTransformation":
         """Direction of the update: optional clipping, then Adam. Rate and decay are applied by `train_step`."""
+        import optax  # deferred: who only embeds does without it
+
         clip = [] if self.clip_norm is None else [optax.clip_by_global_norm(self.clip_norm)]
         return optax.chain(*clip, optax.scale_by_adam(*self.adam_betas))
 

@@ -6,13 +6,16 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from toy import toy_arrays, toy_config
 
 from mrl_jax import InputError, load_run, train
 from mrl_jax.checkpoint import Checkpoints, MemoryCheckpoints, Snapshot
+from mrl_jax.encoders import Encoder, layer_shapes
 from mrl_jax.run import RunFolder, best_epoch
+from mrl_jax.train_step import TrainState
 
 pytestmark = pytest.mark.slow
 
@@ -123,7 +126,8 @@ def test_nothing_but_whole_files_remains(finished):
     folder, _ = finished
     names = {p.name for p in folder.iterdir()}
     assert names == {
-        "config.json", "data.json", "noise.json", "metrics.jsonl", "checkpoints", "result.json", "curves.png"
+        "config.json", "data.json", "noise.json", "metrics.jsonl", "checkpoints", "model.npz", "result.json",
+            "curves.png"
     }  # fmt: skip
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
 
@@ -144,7 +148,8 @@ def test_best_and_last_checkpoints_are_kept(finished):
 
 def test_the_best_is_kept_however_early(tmp_path):
     run = train(toy_config(epochs=1), data=toy_arrays()).run
-    snapshot = Snapshot(run.state, run.preprocess)
+    state = TrainState(run.model.encoders, run.model.centers, {}, jnp.zeros((), jnp.int32))
+    snapshot = Snapshot(state, run.model.preprocess)
     averages = [0.1, 0.7, 0.7, 0.3, 0.2, 0.1]
     with Checkpoints(tmp_path / "c") as disk, MemoryCheckpoints() as memory:
         for epoch, average in enumerate(averages, start=1):
@@ -165,7 +170,7 @@ def test_load_run_gives_back_what_was_trained(finished):
     assert run.epoch == result.scores["test"]["best"]["epoch"]
     assert run.modalities == ("sound", "touch")
     assert run.class_names == ("0", "1", "2")
-    for a, b in zip(jax.tree.leaves(run.state), jax.tree.leaves(result.run.state), strict=True):
+    for a, b in zip(jax.tree.leaves(run.model), jax.tree.leaves(result.run.model), strict=True):
         np.testing.assert_array_equal(a, b)
     for m, z in run.embed(features).items():
         np.testing.assert_array_equal(z, result.run.embed(features)[m])
@@ -203,8 +208,39 @@ def test_a_checkpoint_of_another_configuration_is_refused(finished, tmp_path):
     for change in ({"hidden_dims": [8]}, {"embed_dim": 4}, {"hidden_dims": [16, 16]}):
         (copy / "config.json").write_text(json.dumps({**config, **change}))
         with pytest.raises(InputError, match="belongs to another configuration") as caught:
-            load_run(copy)
+            load_run(copy, "last")
         assert "\n" not in str(caught.value)
+        with pytest.raises(
+            InputError, match=r"model\.npz belongs to another configuration: .* is .*config\.json needs"
+        ):
+            load_run(copy)
+
+
+def test_the_model_file_is_the_best_checkpoint_in_plain_arrays(finished, tmp_path):
+    folder, result = finished
+    best = result.scores["test"]["best"]["epoch"]
+    with np.load(folder / "model.npz", allow_pickle=False) as file:
+        arrays = dict(file)
+    assert arrays["epoch"] == best
+    x = toy_arrays()["test_touch"]
+    z = (x - arrays["touch/mean"]) / arrays["touch/scale"]
+    for i in (0, 1):
+        z = z @ arrays[f"touch/Dense_{i}/kernel"] + arrays[f"touch/Dense_{i}/bias"]
+        z = np.maximum(z, 0) if i == 0 else z / np.linalg.norm(z, axis=1, keepdims=True)
+    np.testing.assert_allclose(z, load_run(folder).embed({"touch": x})["touch"], atol=2e-6)
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    (copy / "model.npz").unlink()  # as in a run that goes on
+    for a, b in zip(jax.tree.leaves(load_run(copy).model), jax.tree.leaves(load_run(folder).model), strict=True):
+        np.testing.assert_array_equal(a, b)
+    (copy / "model.npz").write_bytes((folder / "model.npz").read_bytes()[:500])
+    with pytest.raises(InputError, match=r"model\.npz cannot be read .*delete it"):
+        load_run(copy)
+
+
+def test_the_layers_are_those_of_the_encoder():
+    shapes = jax.eval_shape(Encoder((7, 5), 3).init, jax.random.key(0), jnp.zeros((1, 4)))["params"]
+    assert jax.tree.map(lambda x: x.shape, shapes) == layer_shapes(4, (7, 5), 3)
 
 
 def test_a_damaged_checkpoint_is_refused(finished, tmp_path):
@@ -242,5 +278,6 @@ def test_a_run_that_lost_its_log_or_its_metrics_is_refused(finished, tmp_path):
     with pytest.raises(InputError, match=r"no metrics.*delete that folder"):
         train(toy_config(epochs=6), copy, data=toy_arrays(), resume=True)
     (copy / "metrics.jsonl").unlink()
+    (copy / "model.npz").unlink()
     with pytest.raises(InputError, match="has 0 lines for 6 epochs"):
         load_run(copy)

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 from layout_files import CLASSES, small_set
-from toy import toy_arrays, toy_config
+from toy import assert_same_checkpoints, toy_arrays, toy_config
 
 from mrl_jax import train
 from mrl_jax.data.preprocess import fit_preprocess
@@ -63,7 +63,7 @@ def test_a_streamed_run_equals_a_resident_one_and_tells_how_long_it_waited(tmp_p
     for a, b in zip(runs["on"].metrics, runs["off"].metrics, strict=True):
         assert a["valid"] == b["valid"]
         assert a["train"] == pytest.approx(b["train"], rel=2e-6, abs=1e-6)
-    assert_same_bits(runs["on"].run.state, runs["off"].run.state)
+    assert_same_checkpoints(tmp_path / "on", tmp_path / "off")
     assert runs["on"].scores["test"] == runs["off"].scores["test"]
     assert 0 <= runs["on"].scores["stream_waiting_share"] <= 1
     assert "streamed: steps waited" in runs["on"].table()

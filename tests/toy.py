@@ -3,9 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from mrl_jax import Config
+from mrl_jax.checkpoint import Checkpoints, template
+from mrl_jax.run import RunFolder
 
 SIZES = {"train": 60, "valid": 24, "test": 27}
 DIMS = {"sound": 6, "touch": 4, "smell": 5}
@@ -49,3 +52,20 @@ def save_npz(path: Path, arrays: dict[str, np.ndarray] | None = None, **changes:
     arrays = {**(toy_arrays() if arrays is None else arrays), **changes}
     np.savez(path, **{k: v for k, v in arrays.items() if v is not None})
     return path
+
+
+def assert_same_checkpoints(a, b):
+    """Two run folders keep the same epochs, and in each the same bits, the optimiser's included."""
+    kept = []
+    for path in (a, b):
+        folder = RunFolder.open(path)
+        config, data = folder.config(), folder.data()
+        names = data["modalities"]
+        expected = template(config, [data["dims"][m] for m in names], len(data["class_names"]), names)
+        with Checkpoints(folder.checkpoints, read_only=True) as checkpoints:
+            kept.append({e: checkpoints.restore(e, expected) for e in checkpoints.epochs()})
+            kept[-1][0] = folder.model(config, data)  # model.npz
+    assert list(kept[0]) == list(kept[1])
+    assert jax.tree.structure(kept[0]) == jax.tree.structure(kept[1])
+    for x, y in zip(jax.tree.leaves(kept[0]), jax.tree.leaves(kept[1]), strict=True):
+        np.testing.assert_array_equal(x, y)

@@ -13,8 +13,9 @@ import numpy as np
 
 from mrl_jax.data.dataset import SPLITS, Dataset
 from mrl_jax.data.preprocess import kinds_for
+from mrl_jax.encoders import layer_shapes
 from mrl_jax.errors import InputError
-from mrl_jax.run import Run, RunFolder, embed_from_host, recipe_of, run_data, template
+from mrl_jax.run import Run, RunFolder, embed_from_host, recipe_of, run_data
 from mrl_jax.search.gallery import Gallery, check_modality, check_splits, open_run, read_gallery
 from mrl_jax.search.index import Index, top_k
 from mrl_jax.search.query import query_features, query_inputs, query_modality
@@ -235,7 +236,7 @@ class Searcher:
         config, i = self.run.config, self.run.modalities.index(modality)
         kind = kinds_for(self.run.modalities, config.preprocess)[modality]
         sha = hashlib.sha256(f"{data} {modality} {splits} {kind} {config.matmul_precision}".encode())
-        for leaf in jax.tree.leaves((self.run.state.encoders[i], dict(self.run.preprocess[modality]))):
+        for leaf in jax.tree.leaves((self.run.model.encoders[i], dict(self.run.model.preprocess[modality]))):
             array = np.ascontiguousarray(leaf)
             sha.update(f"{array.dtype.str}{array.shape}".encode() + array.tobytes())
         return sha.hexdigest()
@@ -269,8 +270,6 @@ def warm_up(
     if query not in names:
         return
     modality = modality or next((str(m) for m in names if m != query), query)
-    dims = [data["dims"][m] for m in names]
-    shapes = template(config, dims, len(data["class_names"]), names).state.encoders
     counts = [data["samples"][split][modality] for split in splits]
     tasks = [(query, 1)] if row_split is None else []
     if row_split is not None and not _kept_at(folder, names, query, (row_split,)).exists():
@@ -279,9 +278,12 @@ def warm_up(
         tasks += [(modality, count) for count in counts]
     tasks = [(m, count) for m, count in tasks if count <= _WARM]
     for m, count in tasks:
-        encoder = jax.tree.map(lambda x: jax.device_put(np.zeros(x.shape, x.dtype)), shapes[names.index(m)])
+        shapes = layer_shapes(data["dims"][m], config.hidden_dims, config.embed_dim)
+        zeros = {layer: {k: np.zeros(s, np.float32) for k, s in ps.items()} for layer, ps in shapes.items()}
         with jax.default_matmul_precision(config.matmul_precision):
-            embed_from_host(recipe_of(config), encoder, "none", {}, np.zeros((count, data["dims"][m]), np.float32))
-    zeros = np.zeros((max(sum(counts), 1), config.embed_dim), np.float32)
-    if len(zeros) <= _WARM:
-        top_k(zeros[:1], zeros, min(top, len(zeros)))
+            embed_from_host(
+                recipe_of(config), {"params": zeros}, "none", {}, np.zeros((count, data["dims"][m]), np.float32)
+            )
+    gallery = np.zeros((max(sum(counts), 1), config.embed_dim), np.float32)
+    if len(gallery) <= _WARM:
+        top_k(gallery[:1], gallery, min(top, len(gallery)))
