@@ -5,18 +5,39 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
+from mrl_jax.compile_cache import keep_compiled, kept_in
 from mrl_jax.errors import DatasetWarning, InputError, NonFiniteLossError
 
 __all__ = ["Parser", "run_command"]
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that reports an error as one line and knows no abbreviations."""
+    """An argument parser that reports an error as one line and knows no abbreviations.
 
-    def __init__(self, **kwargs: object) -> None:
+    Args:
+        compiles: the command compiles programs: a flag says whether they are kept on disk, and parsing sees to it.
+        kwargs: of `argparse.ArgumentParser`.
+    """
+
+    def __init__(self, compiles: bool = False, **kwargs: object) -> None:
         super().__init__(allow_abbrev=False, **kwargs)  # type: ignore[arg-type]
+        self._compiles = compiles
+        if compiles:
+            self.add_argument(
+                "--no-compile-cache",
+                action="store_true",
+                help="compile anew; by default compiled programs are kept in the user's cache folder",
+            )
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As `argparse`; the flag of the compilation cache is followed and taken out."""
+        found = super().parse_args(args, namespace)
+        if self._compiles:
+            keep_compiled(not found.no_compile_cache)
+            del found.no_compile_cache
+        return found
 
     def error(self, message: str) -> NoReturn:
         """Report bad usage like any other bad input: exit code 2."""
@@ -37,9 +58,16 @@ def run_command(command: Callable[[], object], interrupted: str = "run it again"
         with warnings.catch_warnings():
             warnings.simplefilter("always", DatasetWarning)
             shown = warnings.showwarning
-            warnings.showwarning = lambda w, kind, *where: (
-                _warn(w) if kind is DatasetWarning else shown(w, kind, *where)
-            )
+
+            def show(message: Any, kind: Any, *where: Any) -> None:
+                if kind is DatasetWarning:
+                    _warn(message)
+                elif "persistent compilation cache" in str(message):
+                    _warn(f"{str(message).splitlines()[0]}; if this comes again, delete {kept_in()}")
+                else:
+                    shown(message, kind, *where)
+
+            warnings.showwarning = show  # type: ignore[assignment]
             command()
         sys.stdout.flush()
     except InputError as error:

@@ -273,6 +273,7 @@ _FILES = ("data_path", "noise_matrix", "noise_file")
 def _parser() -> argparse.ArgumentParser:
     """One flag per field of `Config`; flags that are not given stay absent, so that presets fill them."""
     parser = Parser(
+        compiles=True,
         prog="python -m mrl_jax.train",
         description="Learn a common space for retrieval between modalities from noisy labels (MRL, CVPR 2021).",
     )

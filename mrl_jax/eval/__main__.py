@@ -69,6 +69,7 @@ def _main(argv: Sequence[str] | None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
+        compiles=True,
         prog="python -m mrl_jax.eval",
         description="Exact retrieval scores of a run or of embeddings from elsewhere, and tests between two systems.",
         epilog="docs/evaluation.md defines every metric.",

@@ -151,6 +151,7 @@ def _check_flags(args: argparse.Namespace) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
+        compiles=True,
         prog="python -m mrl_jax.search",
         description="Search with a run: a text, a picture or a row of its data -> the nearest items of a gallery. "
         "--text, --image and --row may be repeated.",

@@ -1,0 +1,70 @@
+"""Compiled programs are kept for the next start, where users keep caches, unless told otherwise."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+PROGRAM = """
+import sys
+early = "early" in sys.argv
+if early:
+    import jax
+from mrl_jax.cli import Parser, run_command
+
+def command():
+    Parser(compiles=True).parse_args([a for a in sys.argv[1:] if a.startswith("-")])
+    import jax
+    hits = []
+    jax.monitoring.register_event_listener(lambda name, **_: hits.append(name))
+    print(jax.jit(lambda x: x * 3.5 + 1)(2.0), sum("cache_hits" in name for name in hits))
+    print(jax.config.jax_compilation_cache_dir)
+
+sys.exit(run_command(command))
+"""
+
+
+def run(cache, *arguments, told="", **variables):
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_COMPILATION", "JAX_PERSISTENT"))}
+    env |= {"XDG_CACHE_HOME": str(cache), **variables}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *arguments], env=env, capture_output=True, text=True, check=True
+    )
+    assert re.fullmatch(told, done.stderr)
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize("when", ["early", "late"])
+def test_the_second_start_reads_what_the_first_compiled(tmp_path, when):
+    value, folder = run(tmp_path, when)
+    assert value == "8.0 0"
+    assert folder.startswith(str(tmp_path / "mrl_jax" / "compiled"))
+    assert run(tmp_path, when) == ["8.0 1", folder]
+
+
+def test_it_can_be_switched_off_and_a_folder_of_ones_own_stays(tmp_path):
+    assert run(tmp_path / "a", "--no-compile-cache") == ["8.0 0", "None"]
+    assert not (tmp_path / "a").exists()
+    own = str(tmp_path / "own")
+    assert run(tmp_path / "a", JAX_COMPILATION_CACHE_DIR=own) == ["8.0 0", own]
+    assert not (tmp_path / "a").exists()
+
+
+def test_without_a_place_to_keep_them_programs_run_all_the_same(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    assert run(tmp_path / "file") == ["8.0 0", "None"]
+
+
+def test_a_damaged_entry_is_compiled_anew(tmp_path):
+    folder = Path(run(tmp_path)[1])
+    entries = [path for path in folder.iterdir() if path.name.endswith("-cache")]
+    assert entries
+    for entry in entries:
+        entry.write_bytes(entry.read_bytes()[:-9])
+    told = rf"warning: Error reading persistent compilation cache entry .*; if this comes again, delete {folder}\n"
+    assert run(tmp_path, told=told)[0] == "8.0 0"
