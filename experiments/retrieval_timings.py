@@ -15,7 +15,6 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import re
 import statistics
 import subprocess
@@ -23,13 +22,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import date
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from machine import machine
 from retrieval_programs import CLASSES, DIMENSIONS, PROGRAMS, Data, block_rows, embeddings, ours, sampled
 
 RESULTS = Path(__file__).parent / "results" / "retrieval_timings.json"
@@ -150,14 +148,6 @@ def measure(size: str, kind: str, rounds: int, parts: list[str], folder: Path) -
     return told
 
 
-def machine() -> dict[str, Any]:
-    """Cores, their model, versions and the date."""
-    model = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
-    versions = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
-    told = {"cores": len(os.sched_getaffinity(0)), "cpu": model[1] if model else platform.machine()}
-    return {**told, "versions": versions, "date": date.today().isoformat()}
-
-
 def markdown(told: dict[str, Any]) -> str:
     """Tables for the docs."""
     sizes = [x for x in told["sizes"] if x["kind"] == "clustered"]
@@ -224,7 +214,7 @@ def main() -> None:
         print(markdown(json.loads((args.output or RESULTS).read_text("utf-8"))))
         return
     sizes, large = (["100x5000"], 20_000) if args.smoke else (args.sizes, 1_000_000)
-    told: dict[str, Any] = {"machine": machine(), "dimensions": DIMENSIONS, "classes": CLASSES, "sizes": []}
+    told: dict[str, Any] = {"machine": machine(PACKAGES), "dimensions": DIMENSIONS, "classes": CLASSES, "sizes": []}
     with tempfile.TemporaryDirectory() as folder:
         for size in sizes:
             for kind in ("clustered", "random") if size == "23661x23661" else ("clustered",):

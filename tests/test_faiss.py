@@ -76,6 +76,9 @@ def test_a_memory_map_is_added_block_by_block(clustered, tmp_path):
     ("call", "message"),
     [
         (lambda: FaissIndex.build(np.eye(3), "tree"), "kind 'tree' is unknown; choose from: hnsw, ivfpq, flat"),
+        (lambda: FaissIndex.build(np.eye(3), links=1), "links 1: it must be an integer of 2 or more"),
+        (lambda: FaissIndex.build(np.eye(3), construction=0), "construction 0: it must be an integer of 1"),
+        (lambda: FaissIndex.build(np.eye(3), effort=2.5), "effort 2.5: it must be an integer"),
         (lambda: FaissIndex.build(np.zeros((0, 3))), "gallery is empty"),
         (lambda: FaissIndex.build([[np.nan, 1.0]]), "embeddings hold NaN"),
         (lambda: FaissIndex.build(np.ones(3)), "they must be numbers"),

@@ -68,6 +68,9 @@ class FaissIndex:
         faiss = _faiss()
         if kind not in KINDS:
             raise InputError(f"kind {kind!r} is unknown; choose from: {', '.join(KINDS)}")
+        for name, value, least in (("links", links, 2), ("construction", construction, 1), ("effort", effort, 1)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise InputError(f"{name} {value!r}: it must be an integer of {least} or more")
         if not isinstance(embeddings, Index):
             embeddings = as_embeddings("embeddings", embeddings)
         count, width = len(embeddings), embeddings.width if isinstance(embeddings, Index) else embeddings.shape[1]
