@@ -196,7 +196,7 @@ def main() -> None:
     if args.markdown:
         print(markdown(json.loads(RESULTS.read_text("utf-8"))))
         return
-    told: dict[str, Any] = {"machine": machine(PACKAGES), "dimensions": DIMENSIONS}
+    told: dict[str, Any] = {"dimensions": DIMENSIONS, "machine": {part: machine(PACKAGES) for part in args.parts}}
     if "command" in args.parts:
         with tempfile.TemporaryDirectory() as folder:
             told["command"] = command(Path(folder), *((1, 1) if args.smoke else (5, None)))
@@ -208,7 +208,9 @@ def main() -> None:
             one = {"gallery": gallery, "kind": kind, "queries": queries}
             told["engines"].append({**one, "programs": engines(gallery, kind, queries, 1 if args.smoke else 3)})
     print(markdown(told))
-    if not args.smoke and set(args.parts) == set(PARTS):
+    if not args.smoke:  # a part that was left out stays as it was
+        kept = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {"machine": {}}
+        told = {**kept, **told, "machine": {**kept["machine"], **told["machine"]}}
         RESULTS.write_text(json.dumps(told, indent=2) + "\n", "utf-8")
         print(f"written to {RESULTS}")
 

@@ -14,6 +14,8 @@ __all__ = ["check_outputs", "pretty_json", "write_whole", "written_whole"]
 
 _OF_A_RUN = ("config.json", "data.json", "noise.json", "metrics.jsonl", "model.npz", "result.json")
 
+_PICTURES = ("--png", "--plot")
+
 
 def check_outputs(outputs: Mapping[str, str | None], inputs: Iterable[str | None], workdir: str | None = None) -> None:
     """Refuse outputs that cannot be written, or that would take the place of something, before anything is computed.
@@ -25,7 +27,7 @@ def check_outputs(outputs: Mapping[str, str | None], inputs: Iterable[str | None
 
     Raises:
         InputError: an output without a name, in a folder that is not there or cannot be written, that is a folder, an
-            input, a file of the run, or the same as another output.
+            input, a file of the run, or the same as another output; a picture not called PNG.
     """
     read = {os.path.realpath(os.path.expanduser(x)) for x in inputs if x}
     if workdir is not None:
@@ -43,6 +45,8 @@ def check_outputs(outputs: Mapping[str, str | None], inputs: Iterable[str | None
             why = "permission denied"
         if why:
             raise InputError(f"{flag} {value!r} cannot be written ({why}); name another file")
+        if flag in _PICTURES and path.suffix.lower() not in ("", ".png"):
+            raise InputError(f"{flag} {value!r}: pictures are written as PNG; name it {path.stem}.png")
         if str(path) in read:
             raise InputError(f"{flag} {value!r} is a file that is read or belongs to the run; name another")
         if str(path) in taken and not (path.exists() and not path.is_file()):  # devices take any number

@@ -268,7 +268,9 @@ E = np.eye(4)
         (({"a": E, "b": E}, ["x", "y", "z", "y"], None, ["x", "y"]), "label 'z' is not in class_names"),
         (({"a": E, "b": E}, None, [1, 2]), r"a has 4 rows, ids has shape \[2\]"),
         (({"a": E, "b": E}, None, E), "ids are text or integers"),
-        (({"a": E, "b": E}, None, [1, 2, 3, np.nan]), "ids are text or integers"),
+        (({"a": E, "b": E}, None, [1, 2, 3, np.nan]), "hold nan; ids are text or integers"),
+        (({"a": E, "b": E}, None, [1, 2, 3, 3.5]), r"hold 3\.5; ids are text or integers"),
+        (({"a": E, "b": E}, None, np.array([1, 2, 3, 2**63], np.uint64)), "hold 9223372036854775808; ids are text"),
         (({"a": E, "b": E}, None, {"a": [1, 2, 3, 4], "b": list("1234")}), "some ids are text, others numbers"),
     ],
 )

@@ -196,12 +196,21 @@ def _numbered(
 
 
 def _checked_ids(ids: dict[str, np.ndarray], source: str) -> dict[str, np.ndarray]:
+    found = {}
     for m, y in ids.items():
-        if y.ndim != 1 or y.dtype.kind not in "Uiuf" or (y.dtype.kind == "f" and not np.isfinite(y).all()):
-            raise InputError(f"{source}: the ids of {m} are {y.dtype} {list(y.shape)}; ids are text or integers [N]")
-    if len({y.dtype.kind == "U" for y in ids.values()}) > 1:
+        told = f"{source}: the ids of {m} are {y.dtype} {list(y.shape)}"
+        if y.ndim != 1 or y.dtype.kind not in "Uiuf":
+            raise InputError(f"{told}; ids are text or integers [N]")
+        # MATLAB keeps whole numbers as floats; beside integers of another kind NumPy would make all of them floats.
+        if y.dtype.kind != "U":
+            whole = (y == np.floor(y)) & (abs(y) < 2**53) if y.dtype.kind == "f" else y < 2**63
+            if not whole.all():
+                raise InputError(f"{told} and hold {y[~whole][0]}; ids are text or integers of 64 bits")
+            y = y.astype(np.int64)
+        found[m] = y
+    if len({y.dtype.kind for y in found.values()}) > 1:
         raise InputError(f"{source}: some ids are text, others numbers; give the same kind to all, or nothing pairs")
-    return ids
+    return found
 
 
 def _instances(z: Mapping[str, np.ndarray], ids: Mapping[str, np.ndarray] | None) -> dict[str, np.ndarray]:
