@@ -19,6 +19,8 @@ from jax import Array
 from jax.scipy.special import logsumexp
 from jax.typing import ArrayLike
 
+from mrl_jax.negatives import log_negatives
+
 __all__ = [
     "CLUSTERING_LOSSES",
     "CONTRASTIVE_SCALES",
@@ -126,7 +128,12 @@ def robust_clustering_loss(z: Array, centers: Array, labels: Array, tau: ArrayLi
 
 
 def contrastive_loss(
-    z: Array, tau: ArrayLike = 1.0, mask: Array | None = None, *, self_similarity: bool = False
+    z: Array,
+    tau: ArrayLike = 1.0,
+    mask: Array | None = None,
+    *,
+    self_similarity: bool = False,
+    axis_name: str | None = None,
 ) -> Array:
     r"""Multimodal contrastive loss, one term per sample (the summand of eq. 7, with P of eq. 6).
 
@@ -136,11 +143,15 @@ def contrastive_loss(
     where l runs over the M modalities and t over the batch. The equation counts the similarity of a sample with itself
     (l = i, t = j) in both sums; the authors' program leaves it out of both, and the published numbers come from it.
 
+    Memory grows with B, not with its square (`negatives.py`), for which only first derivatives in reverse mode exist.
+
     Args:
         z: embeddings, unit rows [M, B, L].
         tau: temperature tau_2 > 0.
         mask: True where a sample counts, [B] or [M, B]; the others appear in no sum and get the term 0.
         self_similarity: True for the equation, False (default) for the authors' program.
+        axis_name: of the devices that share the batch, under `shard_map` or `pmap`: each gives B instances, has its
+            own terms, and all are the negatives of all; embeddings go round a ring.
 
     Returns:
         Terms [M, B], each >= 0; 0 for a sample without any positive (all its other modalities masked).
@@ -163,22 +174,23 @@ def contrastive_loss(
         raise ValueError("contrastive_loss: one modality has no positives; use two or more, or self_similarity=True")
     z, valid = _masked(z, mask)
 
-    logits = jnp.einsum("ijd,ltd->ijlt", z, z) / tau  # [M, B, M, B]: sample (i, j) against sample (l, t)
-    counted = valid[None, None, :, :]
+    # With P and R the logarithms of the sums over positives and negatives, a term is log(1 + exp(R - P)), where small
+    # ones keep all their digits. Rows divided by the root of tau have inner products divided by tau.
+    v = z / jnp.sqrt(tau)
+    same = jnp.einsum("ijd,ljd->ijl", v, v)
+    positive = valid.T[None] & valid[..., None]
     if not self_similarity:
-        itself = jnp.eye(m, dtype=bool)[:, None, :, None] & jnp.eye(b, dtype=bool)[None, :, None, :]
-        counted = counted & ~itself
-    counted = jnp.broadcast_to(counted, logits.shape)
-    positive = counted.diagonal(axis1=1, axis2=3).transpose(0, 2, 1)  # [M, B, M]: (i, j) against (l, j)
-    has_positive = positive.any(axis=-1) & valid
-
-    # Rows that do not count become all zero before the sums, so that no 0 * inf arises in the gradient.
-    use = has_positive[:, :, None, None]
-    logits = jnp.where(use, jnp.where(counted, logits, -jnp.inf), 0.0)
-    logits = logits - jax.lax.stop_gradient(logits.max(axis=(2, 3), keepdims=True))
-    same = logits.diagonal(axis1=1, axis2=3).transpose(0, 2, 1)
-    terms = logsumexp(logits, axis=(2, 3)) - logsumexp(same, axis=-1)
-    return jnp.where(has_positive, terms, 0.0)
+        positive &= ~jnp.eye(m, dtype=bool)[:, None, :]
+    has_positive = positive.any(axis=-1)
+    # Rows without positives become all zero before the sum, so that no 0 * inf arises in the gradient.
+    same = jnp.where(has_positive[..., None], jnp.where(positive, same, -jnp.inf), 0.0)
+    first = 0 if axis_name is None else b * jax.lax.axis_index(axis_name)
+    instance = jnp.where(valid, first + jnp.arange(b), -1)
+    largest = jax.lax.stop_gradient(same.max(axis=-1))
+    positives = largest, logsumexp(same - largest[..., None], axis=-1)
+    negatives = (x.reshape(m, b) for x in log_negatives(v.reshape(m * b, -1), instance.reshape(-1), axis_name))
+    large, small = (r - p for r, p in zip(negatives, positives, strict=True))
+    return jnp.where(has_positive, jax.nn.softplus(large + small), 0.0)
 
 
 CLUSTERING_LOSSES: dict[str, Callable[..., Array]] = {"rc": robust_clustering_loss, "ce": cross_entropy_loss}
