@@ -1,8 +1,11 @@
 """What the commands share: one-line errors and exit codes."""
 
+import _thread
 import argparse
+import functools
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -54,6 +57,7 @@ def run_command(command: Callable[[], object], interrupted: str = "run it again"
     Returns:
         The exit code: 0 done, 2 bad input, 1 a run that failed, 130 interrupted.
     """
+    _heed_interrupts()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always", DatasetWarning)
@@ -69,16 +73,33 @@ def run_command(command: Callable[[], object], interrupted: str = "run it again"
 
             warnings.showwarning = show  # type: ignore[assignment]
             command()
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by who started the command
+            sys.stdout.flush()
     except InputError as error:
         return _report(error, 2)
     except BrokenPipeError:  # the reader of the table, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (NonFiniteLossError, OSError) as error:
+    except OSError as error:
+        return _report(error if error.filename else f"the output cannot be written ({error.strerror})", 1)
+    except NonFiniteLossError as error:
         return _report(error, 1)
     except KeyboardInterrupt:
         return _report(f"interrupted; {interrupted}", 130)
     return 0
+
+
+@functools.cache  # once per process
+def _heed_interrupts() -> None:
+    """Ctrl-C that meets a finaliser or a callback of the garbage collector is dropped by Python; let it come again."""
+    told = sys.unraisablehook
+
+    def heed(what: Any) -> None:
+        if what.exc_type is KeyboardInterrupt:
+            threading.Timer(0.01, _thread.interrupt_main).start()  # at once, it would end here like the first
+        else:
+            told(what)
+
+    sys.unraisablehook = heed
 
 
 def _report(error: object, code: int) -> int:

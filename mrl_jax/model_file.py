@@ -73,7 +73,7 @@ def read_model(
     except Exception as error:  # damaged files raise nearly anything
         why = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
         raise InputError(
-            f"{path} cannot be read ({why.splitlines()[0]}); delete it: the checkpoints hold the same model"
+            f"{path} cannot be read ({why.splitlines()[0]}); delete it, and the checkpoints serve, or restore it"
         ) from error
     expected: dict[str, tuple[int, ...]] = {"centers": (num_classes, embed_dim)}
     for m, d in dims.items():

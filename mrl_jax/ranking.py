@@ -204,6 +204,9 @@ def _padded(x: Array, rows: int) -> Array:
 
 
 def _mesh(devices: Sequence[Any]) -> Any:
+    given = list(devices) if isinstance(devices, Sequence | np.ndarray) else []
+    if not given or not all(isinstance(d, jax.Device) for d in given) or len(set(given)) < len(given):
+        raise ValueError(f"devices {devices!r}: give some of jax.devices(), each once, or None for JAX's default one")
     return jax.make_mesh((len(devices),), ("gallery",), axis_types=(AxisType.Auto,), devices=devices)
 
 

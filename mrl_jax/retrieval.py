@@ -64,7 +64,7 @@ def retrieval_metrics(
     query_labels: Any,
     gallery_labels: Any,
     *,
-    k: Sequence[int] = (1, 5, 10, 50),
+    k: Sequence[int] | int = (1, 5, 10, 50),
     metrics: Sequence[str] | None = None,
     exclude_self: bool = False,
     similarity: str = "float32",
@@ -78,7 +78,7 @@ def retrieval_metrics(
         gallery: embeddings [G, L].
         query_labels: integers [Q], or multi-hot 0/1 [Q, K].
         gallery_labels: integers [G] or multi-hot [G, K], likewise.
-        k: cut-offs.
+        k: cut-offs, or one.
         metrics: only these of the names below, which takes less time than all; "relevant" always comes with them.
         exclude_self: row i of both is the same item, which is no answer to itself (retrieval within a modality).
         similarity: precision of the similarity product, "float32" or "bfloat16".
@@ -94,6 +94,7 @@ def retrieval_metrics(
         ValueError: shapes that do not fit each other, no query, an empty gallery, embeddings that are not finite,
             labels that are neither integers nor multi-hot, or unknown metrics.
     """
+    k = (k,) if isinstance(k, int | np.integer) else k
     ks = tuple(int(x) for x in k)
     if any(x < 1 or x != y for x, y in zip(ks, k, strict=True)):
         raise ValueError(f"retrieval_metrics: k is {tuple(k)}; cut-offs must be integers of at least 1")

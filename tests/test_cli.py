@@ -255,3 +255,40 @@ def test_progress_on_a_terminal_is_a_bar(capsys, monkeypatch):
     err = capsys.readouterr().err
     assert "training" in err
     assert "loss 0.5000, valid mAP 0.250 (best 0.250)" in err
+
+
+def test_an_interrupt_that_a_finaliser_swallows_comes_again():
+    program = """
+import sys, time
+from mrl_jax.cli import run_command
+
+class Held:
+    def __del__(self):
+        raise KeyboardInterrupt
+
+def command():
+    Held()
+    for _ in range(1000):
+        time.sleep(0.001)
+
+sys.exit(run_command(command))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "error: interrupted; run it again\n")
+
+
+def test_closed_standard_output_and_input_do_no_harm(tmp_path):
+    np.savez(tmp_path / "e.npz", image=np.eye(3), text=np.eye(3), labels=np.arange(3))
+    command = f"{sys.executable} -m mrl_jax.eval --embeddings {tmp_path / 'e.npz'} --bootstrap 0 --csv {tmp_path / 'o'}"
+    done = subprocess.run(["sh", "-c", f"{command} <&- >&-"], stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "o").exists()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has this device")
+def test_standard_output_on_a_full_disk_is_told(tmp_path):
+    np.savez(tmp_path / "e.npz", image=np.eye(3), text=np.eye(3), labels=np.arange(3))
+    command = f"{sys.executable} -m mrl_jax.eval --embeddings {tmp_path / 'e.npz'} --bootstrap 0 > /dev/full"
+    done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: the output cannot be written (No space left on device)\n")

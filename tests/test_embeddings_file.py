@@ -47,6 +47,7 @@ def test_every_format_gives_the_same_scores(tmp_path, capsys):
         np.save(tmp_path / "e" / f"{key}.npy", value)
     for name in ("e.npz", "e.h5", "e", "e.mat"):
         found = scores_of(capsys, "--embeddings", tmp_path / name)
+        assert found.pop("source") == str(tmp_path / name)
         if name == "e.mat":
             found["classes"] = {
                 d: dict(zip(("cat", "dog", "owl"), c.values(), strict=True)) for d, c in found["classes"].items()

@@ -78,3 +78,16 @@ def test_outputs_are_checked_before_anything_is_computed(tmp_path, monkeypatch):
     check_outputs({"--csv": "a.csv", "--json": None, "--plot": "run/b.png"}, ["data.npz", None], "run")
     check_outputs({"--csv": os.devnull, "--json": os.devnull}, [])
     assert (tmp_path / "data.npz").read_text() == "x"
+
+
+def test_a_path_through_a_file_is_an_input_error_like_others(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="cannot be written"):
+        write_whole(tmp_path / "file" / "below", "y")
+    assert (tmp_path / "file").read_text() == "x"
+
+
+def test_pictures_are_called_png():
+    check_outputs({"--png": "a.png", "--plot": "b"}, [])
+    with pytest.raises(InputError, match=r"--plot 'a.svg': pictures are written as PNG; name it a.png"):
+        check_outputs({"--plot": "a.svg"}, [])

@@ -6,6 +6,7 @@ import warnings
 import zipfile
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -293,7 +294,7 @@ def test_bad_calls_name_the_rule_and_change_nothing(call, message):
         (lambda: Index.build(np.eye(2), payloads=[np.nan, 1]), "JSON can hold"),
         (lambda: Index.build(np.eye(2), payloads="ab"), "payloads are a str"),
         (lambda: Index.build(np.eye(2), labels=[[0, 1]]), "labels are int64"),
-        (lambda: Index.build(np.eye(2), labels=[None, "a"]), "labels are object"),
+        (lambda: Index.build(np.eye(2), labels=[None, "a"]), "labels are text and integers"),
         (lambda: Index.build(np.zeros((2, 0))), "they must be numbers"),
         (lambda: Index.build(np.eye(2), block=0), "block 0"),
         (lambda: top_k(np.eye(2), np.zeros((0, 2)), 1), "the gallery is empty"),
@@ -340,3 +341,34 @@ def test_the_example_of_the_docs_runs(tmp_path, monkeypatch):
     (block,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     exec(compile(block, "search.md", "exec"), {})
     assert sorted(p.name for p in tmp_path.iterdir()) == ["gallery.npz", "gallery.parquet"]
+
+
+def test_rows_that_another_engine_did_not_find_are_nothing_and_no_hit():
+    for ids, labels, nothing in (([5, 6], [1, 1], -1), (["a", "b"], ["x", "x"], "")):
+        index = Index.build(np.eye(2), ids=ids, labels=labels)
+        found = index.found(np.array([[0.5, -np.inf]]), np.array([[1, -1]]))
+        assert found.ids.tolist() == [[ids[1], nothing]]
+        assert found.labels.tolist() == [[labels[1], nothing]]
+        assert found.hits([labels[0]]).tolist() == [[True, False]]
+        assert found.hits([nothing]).tolist() == [[False, False]]
+    for rows in ([[2]], [[-2]], [[0.5]]):
+        with pytest.raises(InputError, match="rows must be integers of -1 to 1, the rows of this index"):
+            index.found(np.zeros((1, 1)), np.array(rows))
+    for row in (2, -1):
+        with pytest.raises(InputError, match="rows must be integers of 0 to 1"):
+            index.vectors([row])
+
+
+def test_kinds_are_not_mixed_and_bfloat16_is_a_number():
+    with pytest.raises(InputError, match="ids are text and integers; keep to one"):
+        Index.build(np.eye(2), ids=[1, "a"])
+    index = Index.build(jnp.eye(2, dtype=jnp.bfloat16), labels=[0, 1])
+    assert repr(index) == "Index(2 rows of 2 dimensions)"
+    found = index.search(np.eye(2), 1)
+    with pytest.raises(InputError, match="query labels are <U1, those of this index int64"):
+        found.hits(["0", "1"])
+    index.add(np.zeros((0, 2)), labels=[])
+    assert len(index) == 2
+    for width in (0, "a", True):
+        with pytest.raises(InputError, match="it must be an integer of 1 or more"):
+            Index(width)

@@ -165,6 +165,13 @@ def test_a_sharded_gallery_ranks_like_one_device(count, multi):
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("devices", [[], 4, "cpu", ["cpu:0"], [jax.devices()[0]] * 2])
+def test_devices_are_a_list_of_different_ones(devices):
+    x, y = np.eye(4), np.arange(4)
+    with pytest.raises(ValueError, match=r"give some of jax\.devices\(\), each once, or None"):
+        retrieval_metrics(x, x, y, y, devices=devices)
+
+
 def test_a_sharded_gallery_in_blocks_without_self(monkeypatch):
     monkeypatch.setattr(mrl_jax.ranking, "_BLOCK_SCORES", 200)
     z, y = random_rows(61), labels(61)

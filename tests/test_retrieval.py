@@ -191,6 +191,7 @@ def test_only_the_metrics_that_are_asked_for():
     assert set(some) == {"rr", "ndcg@7", "curve", "relevant"}
     for name, values in some.items():
         assert_allclose(values, every[name], rtol=1e-6)
+    assert set(retrieval_metrics(*arguments, k=3, metrics=("ap@3",))) == {"ap@3", "relevant"}
     with pytest.raises(ValueError, match=r"'ap@5' is no metric; choose from ap, ndcg, .*ndcg@7, curve, relevant"):
         retrieval_metrics(*arguments, k=(3, 7), metrics=("ap@5",))
 

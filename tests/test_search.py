@@ -176,10 +176,13 @@ def test_interactive_answers_line_by_line(run, monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdin", io.StringIO(lines))
     asked(run, "--interactive", "--json", "--top", 2, "--row", "smell:test:1")
     captured = capsys.readouterr()
-    values = [json.loads(line)["query"]["value"] for line in captured.out.splitlines()]
+    answers = [json.loads(line) for line in captured.out.splitlines()]
+    values = [answer["query"]["value"] for answer in answers if "query" in answer]
     assert values == ["smell:test:1", "sound:test:5", "touch:test:0"]
     errors = captured.err.splitlines()
     assert len(errors) == 3
+    assert [f"error: {answer['error']}" for answer in answers if "error" in answer] == errors
+    assert ["error" in answer for answer in answers] == [False, False, True, True, True, False]  # a line for each
     assert all(line.startswith("error: ") for line in errors)
     assert "give MODALITY:SPLIT:INDEX" in errors[0]
     assert ":frob is unknown" in errors[1]
@@ -193,8 +196,8 @@ def test_interactive_answers_line_by_line(run, monkeypatch, capsys):
     ("flags", "message"),
     [
         ([], "nothing to search for; give --text, --image or --row, or --interactive"),
-        (["--text", "cat"], "cannot make features of a typed text"),
-        (["--image", "cat.png"], "cannot make features of a picture file"),
+        (["--text", "cat"], "there are no features of a typed text"),
+        (["--image", "cat.png"], "there are no features of a picture file"),
         (["--row", "sound:test"], "give MODALITY:SPLIT:INDEX, such as sound:test:0"),
         (["--row", "sound:dev:0"], "give MODALITY:SPLIT:INDEX"),
         (["--row", "sound:test:-1"], "give MODALITY:SPLIT:INDEX"),
@@ -248,7 +251,7 @@ def test_arrays_in_memory_must_be_given_again(tmp_path):
     train(toy_config(preset="emoji"), tmp_path / "run", data=toy_arrays())
     with pytest.raises(InputError, match=r"trained on arrays in memory; .*--data-path FILE"):
         search(tmp_path / "run", row="sound:test:0")
-    with pytest.raises(InputError, match="cannot make features of a typed text"):
+    with pytest.raises(InputError, match="there are no features of a typed text"):
         search(tmp_path / "run", text="cat")
     assert search(tmp_path / "run", row="sound:test:0", data=toy_arrays())["results"][0]["id"].startswith("test:")
     with pytest.raises(InputError, match="0 queries given; give one of text, image and row"):

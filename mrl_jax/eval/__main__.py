@@ -32,6 +32,8 @@ from mrl_jax.files import check_outputs, pretty_json, write_whole
 
 __all__ = ["main"]
 
+_OF_RUNS = ("split", "checkpoint", "data_path")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
@@ -51,12 +53,13 @@ def _main(argv: Sequence[str] | None) -> None:
         return
     if args.embeddings is not None:
         embedded = read_embeddings(args.embeddings, args.modalities)
-        scores, per_query = full_report(embedded, options)
+        found, per_query = full_report(embedded, options)
+        scores = {"source": args.embeddings, **found}
         title = args.embeddings
     else:
         embedded = embed_split(args.workdir, data, split, checkpoint)
         found, per_query = full_report(embedded, options)
-        scores = {"checkpoint": checkpoint, "epoch": embedded.epoch, "split": split, **found}
+        scores = {"source": args.workdir, "checkpoint": checkpoint, "epoch": embedded.epoch, "split": split, **found}
         title = f"{split}, epoch {embedded.epoch}"
     if args.per_query:
         asked = directions(embedded, options.protocol)
@@ -120,14 +123,15 @@ def _check_flags(args: argparse.Namespace) -> None:
         raise InputError(f"give one of --workdir DIR, --embeddings FILE and --compare A B ({told} given)")
     unused = {
         "workdir": ("modalities", "permutations"),
-        "embeddings": ("split", "data_path", "checkpoint", "permutations"),
+        "embeddings": (*_OF_RUNS, "permutations"),
         "compare": ("modalities", "k", "per_query", "plot"),
     }
     if given == ["compare"] and not any((Path(x) / "config.json").is_file() for x in args.compare):
-        unused["compare"] += ("split", "checkpoint", "data_path")  # two files
+        unused["compare"] += _OF_RUNS  # two files
     for name in unused[given[0]]:
         if getattr(args, name) not in (None, ()):
-            raise InputError(f"--{name.replace('_', '-')} does not go with --{given[0]}; leave it out")
+            what = "--compare of two files" if name in _OF_RUNS and given == ["compare"] else f"--{given[0]}"
+            raise InputError(f"--{name.replace('_', '-')} does not go with {what}; leave it out")
     outputs = {
         "--json": None if args.json == "-" else args.json,
         "--csv": args.csv,

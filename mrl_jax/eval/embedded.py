@@ -75,7 +75,9 @@ def check_embedded(
         InputError: no modality, shapes or lengths that do not fit, values that are not finite in float32, labels that
             are neither integers, names nor multi-hot, or labels or ids for only some modalities.
     """
-    if not isinstance(embeddings, Mapping) or not embeddings:
+    if not isinstance(embeddings, Mapping):
+        raise InputError(f"{source}: a {type(embeddings).__name__}; give a mapping of modalities to embeddings [N, L]")
+    if not embeddings:
         raise InputError(f"{source}: no embeddings; give a modality or more, each [N, L]")
     z = {str(m): _finite(m, x, source) for m, x in embeddings.items()}
     names = tuple(str(n) for n in np.asarray(class_names).ravel().tolist())
@@ -100,6 +102,8 @@ def _array(x: Any, what: str, source: str) -> np.ndarray:
 def _finite(m: str, x: Any, source: str) -> np.ndarray:
     """Embeddings as float32 [N, L]."""
     x = _array(x, m, source)
+    if x.dtype.name == "bfloat16":  # of JAX; to NumPy it is no number
+        x = x.astype(np.float32)
     if x.ndim != 2 or x.dtype.kind not in "fiu":
         raise InputError(
             f"{source}: {m} is {x.dtype} {list(x.shape)}; embeddings must be real numbers [N, L]; "

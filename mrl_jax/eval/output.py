@@ -53,7 +53,9 @@ def comparison_table(result: Mapping[str, Any]) -> str:
     """The two systems of a comparison side by side, a row per direction and one for the average."""
     percent = f"{result['options']['level']:.0%} CI"
     rows = [["mAP", "queries", "A", "B", "A - B", percent, "p"]]
-    for d, line in [*result["map"].items(), ("average", result["average"])]:
+    protocols = result["options"]["protocol"]
+    average = "average" if len(protocols) == 1 else f"average ({protocols[0]})"
+    for d, line in [*result["map"].items(), (average, result["average"])]:
         queries = f"{line['queries']:,}" if "queries" in line else ""
         numbers = [f"{line['a']:.3f}", f"{line['b']:.3f}", f"{line['difference']:+.3f}"]
         rows.append([d, queries, *numbers, _ends(line.get("ci"), "+.3f"), f"{line['p']:.4f}"])

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+_LINES = "a text, :image FILE, :row MODALITY:SPLIT:INDEX, or :quit"
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
@@ -104,11 +106,13 @@ def _converse(searcher: "Searcher", args: argparse.Namespace, pictures: "Picture
     """Answer one line after the other, until the end of the input; what is wrong with a line is told and it goes on."""
     from mrl_jax.search.searcher import Query
 
+    if sys.stdin is None:  # closed by who started the command
+        return
     asked = sys.stdin.isatty()
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")  # a line that is no text is told as one, and the next is read
     if asked:
-        print("a text, :image FILE, :row MODALITY:SPLIT:INDEX, or :quit", file=sys.stderr)
+        print(f"{_LINES}; a text that begins with a colon after :text", file=sys.stderr)
     while True:
         if asked:
             print("> ", end="", file=sys.stderr, flush=True)
@@ -122,10 +126,13 @@ def _converse(searcher: "Searcher", args: argparse.Namespace, pictures: "Picture
         value = rest.strip() if command.startswith(":") and kind == command[1:] else line.strip()
         try:
             if command.startswith(":") and value == line.strip():
-                raise InputError(f"{command} is unknown; give a text, :image FILE, :row MODALITY:SPLIT:INDEX, or :quit")
+                raise InputError(f"{command} is unknown; give {_LINES}; after :text anything is a text")
             _show([searcher.answer(Query(kind, value, args.query_modality), args.top)], args, pictures)
         except InputError as error:
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+            told = " ".join(str(error).split())
+            print(f"error: {told}", file=sys.stderr, flush=True)
+            if args.json is not None:  # a line for every line
+                print(json.dumps({"error": told}, ensure_ascii=False), flush=True)
 
 
 def _check_flags(args: argparse.Namespace) -> None:

@@ -6,6 +6,7 @@ Shape letters: Q queries, G gallery items, L embedding dimensions, k results.
 """
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ _TRAINING = 65536  # rows that clusters and codes are fitted on, at most
 
 
 class FaissIndex:
-    """Unit rows in a FAISS index on the host, ranked by cosine similarity as in `Index`.
+    """Unit rows in a FAISS index on the host, ranked by cosine similarity; equal scores come in any order.
 
     Attributes:
         engine: the `faiss.Index`, for all that FAISS offers.
@@ -34,6 +35,9 @@ class FaissIndex:
 
     def __len__(self) -> int:
         return int(self.engine.ntotal)
+
+    def __repr__(self) -> str:
+        return f"FaissIndex({type(self.engine).__name__}, {len(self)} rows of {self.engine.d} dimensions)"
 
     @classmethod
     def build(
@@ -96,13 +100,13 @@ class FaissIndex:
         Raises:
             InputError: another number of dimensions, NaN or inf, no query, or a k outside of 1..G.
         """
-        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= len(self):
+        if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= len(self):
             raise InputError(f"k is {k!r}; it must be an integer of 1 to {len(self)}, the size of the gallery")
         queries = as_embeddings("queries", queries, self.engine.d)
         if not len(queries):
             raise InputError("there is no query; give 1 or more")
         rows = np.concatenate(list(unit_blocks("queries", queries, _BLOCK)))
-        scores, found = self.engine.search(rows, k)
+        scores, found = self.engine.search(rows, int(k))
         return np.where(found < 0, -np.inf, scores), found
 
     def recall(self, queries: Any, gallery: Any, k: int = 10) -> float:
@@ -113,6 +117,10 @@ class FaissIndex:
             gallery: what the index was built from: an `Index`, or an array [G, L].
             k: how many results.
         """
+        if len(gallery) != len(self):
+            raise InputError(
+                f"the gallery has {len(gallery)} rows, this index {len(self)}; give what it was built from"
+            )
         exact = gallery.search(queries, k).rows if isinstance(gallery, Index) else top_k(queries, gallery, k)[1]
         return recall(self.search(queries, k)[1], exact)
 
@@ -137,8 +145,13 @@ class FaissIndex:
         Raises:
             InputError: no such file, or a damaged one.
         """
+        if not Path(path).is_file():
+            raise InputError(f"index {path} does not exist; name a file that FaissIndex.save wrote")
         try:
-            return cls(_faiss().read_index(str(path)))
+            engine = _faiss().read_index(str(path))
+            if engine.metric_type != _faiss().METRIC_INNER_PRODUCT:
+                raise RuntimeError("it does not rank by inner products")
+            return cls(engine)
         except RuntimeError as error:
             raise InputError(f"index {path} cannot be read ({_first_line(error)}); build it anew") from error
 
@@ -179,4 +192,6 @@ def _faiss() -> Any:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    told = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    # FAISS begins with "Error in FUNCTION at FILE:LINE: Error: 'CONDITION' failed: ".
+    return re.sub(r"^Error in .*? at \S+:\d+: (Error: .* failed: )?", "", told)[:200]

@@ -52,11 +52,16 @@ class Found:
             query_labels: [Q], of the kind that the index holds.
 
         Raises:
-            InputError: the index has no labels, or there is not one label per query.
+            InputError: the index has no labels, there is not one label per query, or one side is text.
         """
         if self.labels is None:
             raise InputError("this index holds no labels; build it with labels to tell hits from misses")
-        return self.labels == _column("query labels", query_labels, len(self.rows))[:, None]
+        wanted = _column("query labels", query_labels, len(self.rows))
+        if (wanted.dtype.kind == "i") != (self.labels.dtype.kind == "i"):
+            raise InputError(
+                f"query labels are {wanted.dtype}, those of this index {self.labels.dtype}; give the same kind"
+            )
+        return (self.labels == wanted[:, None]) & (self.rows >= 0)
 
 
 def top_k(
@@ -118,6 +123,8 @@ class Index:
     """
 
     def __init__(self, width: int, block: int = _BLOCK, metadata: Mapping[str, Any] | None = None) -> None:
+        if isinstance(width, bool) or not isinstance(width, int) or width < 1:
+            raise InputError(f"width {width!r}: it must be an integer of 1 or more")
         self.width, self.metadata = width, dict(metadata or {})
         self.ids: np.ndarray | None = None
         self.labels: np.ndarray | None = None
@@ -127,6 +134,9 @@ class Index:
 
     def __len__(self) -> int:
         return self._rows
+
+    def __repr__(self) -> str:
+        return f"Index({self._rows} rows of {self.width} dimensions)"
 
     @classmethod
     def build(
@@ -233,17 +243,39 @@ class Index:
         return self.found(scores, rows)
 
     def found(self, scores: np.ndarray, rows: np.ndarray) -> Found:
-        """Scores and row numbers [Q, k] of this index with the ids and labels that belong to them."""
-        ids = rows if self.ids is None else self.ids[rows]
-        return Found(scores, rows, ids, None if self.labels is None else self.labels[rows])
+        """Scores and row numbers [Q, k] of this index with the ids and labels that belong to them.
+
+        Row -1, where another engine found fewer than k, has id and label -1, or the empty text.
+
+        Raises:
+            InputError: a row that the index does not have.
+        """
+        rows = np.asarray(rows)
+        self._check_rows(rows, -1)
+
+        def of(column: np.ndarray) -> np.ndarray:
+            nothing = -1 if column.dtype.kind == "i" else ""
+            return np.where(rows < 0, column.dtype.type(nothing), column[rows])
+
+        ids, labels = rows if self.ids is None else of(self.ids), None if self.labels is None else of(self.labels)
+        return Found(np.asarray(scores), rows, ids, labels)
 
     def recall(self, queries: Any, k: int = 10) -> float:
         """Share of the exact results that the approximate search finds for these queries [Q, L]."""
         return recall(self.search(queries, k, approximate=True).rows, self.search(queries, k).rows)
 
     def vectors(self, rows: Sequence[int]) -> np.ndarray:
-        """The unit rows of some numbers: float32 [N, L]."""
+        """The unit rows of some numbers: float32 [N, L].
+
+        Raises:
+            InputError: a row that the index does not have.
+        """
+        self._check_rows(np.asarray(rows), 0)
         return np.stack([np.asarray(self._blocks[i // self._block])[i % self._block] for i in rows])
+
+    def _check_rows(self, rows: np.ndarray, least: int) -> None:
+        if rows.dtype.kind not in "iu" or not rows.size or rows.min() < least or rows.max() >= self._rows:
+            raise InputError(f"rows must be integers of {least} to {self._rows - 1}, the rows of this index")
 
     def embeddings(self) -> Iterator[np.ndarray]:
         """The unit rows, in blocks [at most `block`, L]."""
@@ -399,6 +431,8 @@ def as_embeddings(name: str, values: Any, width: int | None = None) -> np.ndarra
         x = np.asanyarray(values)
     except ValueError as error:
         raise InputError(f"{name} are no array [N, L] ({error})") from error
+    if x.dtype.name == "bfloat16":  # of JAX; to NumPy it is no number
+        x = x.astype(np.float32)
     if x.ndim != 2 or x.dtype.kind not in "fiub" or not x.shape[1]:
         raise InputError(f"{name} are {x.dtype} {list(x.shape)}; they must be numbers [N, L], a single one [1, L]")
     if width is not None and x.shape[1] != width:
@@ -416,8 +450,12 @@ def _check_k(k: Any, size: int) -> None:
 def _column(name: str, values: Any, count: int) -> np.ndarray:
     """Ids or labels [N], text or integers."""
     x = np.asarray(values)
+    if isinstance(values, list | tuple) and len({isinstance(v, str) for v in values}) > 1:
+        raise InputError(f"{name} are text and integers; keep to one of them")
     if x.dtype == object and all(isinstance(v, str) for v in x.flat):
         x = x.astype(str)
+    if not len(x) and not count:
+        x = x.astype(np.int64)
     if x.shape != (count,) or x.dtype.kind not in "iuUT":
         raise InputError(f"{name} are {x.dtype} {list(x.shape)}; they must be {count} integers or texts, one per row")
     return x.astype(np.int64) if x.dtype.kind in "iu" else x.astype(str)

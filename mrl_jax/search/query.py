@@ -60,8 +60,8 @@ def query_modality(run: Run, inputs: Inputs | None, kind: str, wanted: str | Non
     taking = inputs.modalities[kind] if inputs is not None else ()
     if not taking:
         raise InputError(
-            f"this run cannot make features of {_WHAT[kind]}: only runs on the emoji set, or on files made "
-            "by python -m mrl_jax.data featurize, do; ask with --row MODALITY:SPLIT:INDEX"
+            f"there are no features of {_WHAT[kind]} for these data: only the emoji set itself, and files made "
+            "by python -m mrl_jax.data featurize, tell how; ask with --row MODALITY:SPLIT:INDEX"
         )
     if wanted is None:
         return taking[0]

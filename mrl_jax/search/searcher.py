@@ -132,7 +132,7 @@ class Searcher:
         Raises:
             InputError: anything wrong with the query.
         """
-        if isinstance(top, bool) or not isinstance(top, int) or top < 1:
+        if isinstance(top, bool) or not isinstance(top, int | np.integer) or top < 1:
             raise InputError(f"top {top!r}: it must be an integer of 1 or more")
         told, z = self._row(query.value) if query.kind == "row" else self._typed(query)
         modality = self.modality or next((m for m in self.run.modalities if m != told["modality"]), told["modality"])
