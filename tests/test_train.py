@@ -242,7 +242,7 @@ def compiling_anew():
     return {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
 
 
-@pytest.mark.parametrize("killed_after", [0, 1, 4])
+@pytest.mark.parametrize("killed_after", [0, 4])
 def test_a_killed_run_resumes_to_the_same_bits(tmp_path, uninterrupted, killed_after):
     flags, whole = uninterrupted
     metrics = tmp_path / "killed" / "metrics.jsonl"
