@@ -9,10 +9,10 @@ train: $(VENV)/.installed
 	$(BIN)/python -m mrl_jax.train $(ARGS)
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n 2 $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 fast: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n 2 -m "not slow and not bench and not wikipedia" $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not bench and not wikipedia" $(ARGS)
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy

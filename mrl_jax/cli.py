@@ -80,7 +80,8 @@ def run_command(command: Callable[[], object], interrupted: str = "run it again"
     except BrokenPipeError:  # the reader of the table, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        return _report(error if error.filename else f"the output cannot be written ({error.strerror})", 1)
+        nameless = type(error) is OSError and error.filename is None  # from writing to standard output
+        return _report(f"the output cannot be written ({error.strerror})" if nameless else error, 1)
     except NonFiniteLossError as error:
         return _report(error, 1)
     except KeyboardInterrupt:
