@@ -61,11 +61,16 @@ def run_command(command: Callable[[], object], interrupted: str = "run it again"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always", DatasetWarning)
-            shown = warnings.showwarning
+            shown, unkept = warnings.showwarning, set[str]()
 
             def show(message: Any, kind: Any, *where: Any) -> None:
                 if kind is DatasetWarning:
                     _warn(message)
+                elif "writing persistent compilation cache" in str(message):  # of each program: one line will do
+                    told = f"compiled programs cannot be kept in {kept_in()}; make space there"
+                    if told not in unkept:
+                        unkept.add(told)
+                        _warn(told)
                 elif "persistent compilation cache" in str(message):
                     _warn(f"{str(message).splitlines()[0]}; if this comes again, delete {kept_in()}")
                 else:

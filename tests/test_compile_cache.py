@@ -29,11 +29,11 @@ sys.exit(run_command(command))
 """
 
 
-def run(cache, *arguments, told="", **variables):
+def run(cache, *arguments, told="", program=PROGRAM, **variables):
     env = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_COMPILATION", "JAX_PERSISTENT"))}
     env |= {"XDG_CACHE_HOME": str(cache), **variables}
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *arguments], env=env, capture_output=True, text=True, check=True
+        [sys.executable, "-c", program, *arguments], env=env, capture_output=True, text=True, check=True
     )
     assert re.fullmatch(told, done.stderr)
     return done.stdout.splitlines()
@@ -68,3 +68,11 @@ def test_a_damaged_entry_is_compiled_anew(tmp_path):
         entry.write_bytes(entry.read_bytes()[:-9])
     told = rf"warning: Error reading persistent compilation cache entry .*; if this comes again, delete {folder}\n"
     assert run(tmp_path, told=told)[0] == "8.0 0"
+
+
+def test_a_cache_that_cannot_be_written_is_told_once(tmp_path):
+    limited = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+    limited += "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
+    more = PROGRAM.replace("    print(jax.config", "    jax.jit(lambda x: x - 1)(1.0)\n    print(jax.config")
+    told = rf"warning: compiled programs cannot be kept in {tmp_path}\S+; make space there\n"
+    assert run(tmp_path, program=limited + more, told=told)[0] == "8.0 0"
