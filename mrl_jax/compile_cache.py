@@ -22,6 +22,7 @@ def keep_compiled(keep: bool = True) -> None:
         keep: False: neither read nor write, whatever was set.
     """
     if not keep:
+        os.environ.pop("JAX_ENABLE_COMPILATION_CACHE", None)
         _set({"jax_enable_compilation_cache": False})
         return
     if "JAX_COMPILATION_CACHE_DIR" in os.environ or kept_in() is not None:
@@ -45,9 +46,11 @@ def kept_in() -> str | None:
 
 
 def _set(settings: dict[str, Any]) -> None:
-    """Set options of JAX without importing it, which a command may do later, or never."""
+    """Set options of JAX, but for those that variables set, without importing it: a command may do that later."""
     for name, value in settings.items():
-        os.environ.setdefault(name.upper(), str(value).lower() if isinstance(value, bool) else str(value))
+        if name.upper() in os.environ:
+            continue
+        os.environ[name.upper()] = str(value).lower() if isinstance(value, bool) else str(value)
         if "jax" in sys.modules:
             sys.modules["jax"].config.update(name, value)
 

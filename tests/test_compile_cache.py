@@ -49,6 +49,9 @@ def test_the_second_start_reads_what_the_first_compiled(tmp_path, when):
 
 def test_it_can_be_switched_off_and_a_folder_of_ones_own_stays(tmp_path):
     assert run(tmp_path / "a", "--no-compile-cache") == ["8.0 0", "None"]
+    asked = {"JAX_ENABLE_COMPILATION_CACHE": "true", "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "b")}
+    assert run(tmp_path / "a", "--no-compile-cache", **asked) == ["8.0 0", str(tmp_path / "b")]
+    assert not (tmp_path / "b").exists()
     assert not (tmp_path / "a").exists()
     own = str(tmp_path / "own")
     assert run(tmp_path / "a", JAX_COMPILATION_CACHE_DIR=own) == ["8.0 0", own]
