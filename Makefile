@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: train test fast check format docs clean
+.PHONY: train test fast coverage check format docs clean
 train: $(VENV)/.installed
 	$(BIN)/python -m mrl_jax.train $(ARGS)
 
@@ -13,6 +13,9 @@ test: $(VENV)/.installed-test
 
 fast: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not bench and not wikipedia" $(ARGS)
+
+coverage: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -n 2 --dist worksteal --cov $(ARGS)
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
