@@ -21,7 +21,8 @@ import numpy as np
 
 from mrl_jax.config import Config
 from mrl_jax.data.dataset import Dataset, Split
-from mrl_jax.task import prepare_task
+from mrl_jax.one_run import OneRun
+from mrl_jax.task import prepare_data, prepare_task
 
 RESULTS = Path(__file__).parent / "results" / "stream_timings.json"
 DIMS, CLASSES = {"image": 4096, "text": 300}, 10
@@ -47,20 +48,22 @@ def mapped_set(folder: Path, rows: int) -> Dataset:
 def compare(data: Dataset, hidden: tuple[int, ...], epochs: int) -> dict[str, float]:
     """Median seconds per epoch of both paths, after one to compile, and the share of waiting."""
     base = {"batch_size": 500, "hidden_dims": hidden, "preprocess": ("standardize",)}
-    tasks = {stream: prepare_task(Config(stream=stream, **base), data) for stream in ("off", "on")}
-    states = {stream: task.initial_state() for stream, task in tasks.items()}
-    seconds: dict[str, list[float]] = {stream: [] for stream in tasks}
+    runs = {}
+    for stream in ("off", "on"):
+        config = Config(stream=stream, **base)
+        runs[stream] = OneRun(prepare_task(config, prepare_data(config, data)))
+        runs[stream].begin([None])
+    seconds: dict[str, list[float]] = {stream: [] for stream in runs}
     for epoch in range(epochs + 1):
-        for stream, task in tasks.items():
+        for stream, run in runs.items():
             if epoch == 1 and stream == "on":
-                task.train.clock.waited = task.train.clock.total = 0.0  # compiling is no steady state
+                run.stream.clock.waited = run.stream.clock.total = 0.0  # compiling is no steady state
             started = time.perf_counter()
-            states[stream], _, _ = task.run_epoch(states[stream], epoch)
-            jax.block_until_ready(states[stream])
+            run.run_epoch(epoch)
             if epoch > 0:
                 seconds[stream].append(time.perf_counter() - started)
     resident, streamed = (statistics.median(seconds[s]) for s in ("off", "on"))
-    share = tasks["on"].train.clock.share
+    share = runs["on"].stream.clock.share
     return {"resident": resident, "streamed": streamed, "ratio": streamed / resident, "waiting_share": share}
 
 

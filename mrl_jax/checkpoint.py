@@ -1,7 +1,8 @@
 """Checkpoints of a run: the one file that knows Orbax.
 
-A checkpoint holds a `TrainState` and the preprocessing statistics fitted on the training split, under the number of
-epochs done. Saving is asynchronous; a save that was interrupted leaves only a temporary folder, which no reader sees.
+A checkpoint holds a `TrainState`, the weights of the best epoch so far, and the preprocessing statistics fitted on the
+training split, under the number of epochs done. Saving is asynchronous; a save that was interrupted leaves only a
+temporary folder, which no reader sees.
 """
 
 import functools
@@ -14,33 +15,35 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from mrl_jax.config import Config
 from mrl_jax.errors import CheckpointError, InputError
-from mrl_jax.model_file import Model
 from mrl_jax.run import recipe_of
-from mrl_jax.train_step import TrainState, init_state
+from mrl_jax.train_step import TrainState, Weights, init_state
 
-__all__ = ["Checkpoints", "MemoryCheckpoints", "Snapshot", "template"]
+__all__ = ["Checkpoints", "Snapshot", "template"]
 
 # Orbax narrates every save in absl's log, failures with traceback; `Checkpoints` raises these as errors of its own.
 logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
 
 
 class Snapshot(NamedTuple):
-    """What one checkpoint holds."""
+    """What one checkpoint holds.
+
+    Attributes:
+        state: all that training needs to go on.
+        best: the weights of the best epoch so far.
+        preprocess: modality -> fitted statistics.
+    """
 
     state: TrainState
+    best: Weights
     preprocess: Mapping[str, Mapping[str, Any]]
 
-    @property
-    def model(self) -> Model:
-        """What of it embeds."""
-        return Model(self.state.encoders, self.state.centers, self.preprocess)
+    def _nested(self) -> dict[str, Any]:
+        return self._asdict() | {"state": self.state._asdict(), "best": self.best._asdict()}
 
 
 def template(config: Config, dims: Sequence[int], num_classes: int, modalities: Sequence[str]) -> Snapshot:
@@ -50,7 +53,7 @@ def template(config: Config, dims: Sequence[int], num_classes: int, modalities: 
         m: {"mean": jax.ShapeDtypeStruct((d,), np.float32), "scale": jax.ShapeDtypeStruct((), np.float32)}
         for m, d in zip(modalities, dims, strict=True)
     }
-    return Snapshot(state, preprocess)
+    return Snapshot(state, state.weights, preprocess)
 
 
 class Checkpoints(AbstractContextManager["Checkpoints"]):
@@ -58,26 +61,19 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
 
     Args:
         folder: where checkpoints lie; created if it does not exist, unless `read_only`.
-        keep_last: how many of the latest to keep beside the best.
+        keep: how many of the latest to keep.
         read_only: for readers, who never delete anything.
     """
 
-    def __init__(self, folder: Path, keep_last: int = 2, read_only: bool = False) -> None:
+    def __init__(self, folder: Path, keep: int = 2, read_only: bool = False) -> None:
         _drop_late_reads()
         self.folder = folder.absolute()
-        keep = preservation_policy.AnyPreservationPolicy(
-            [
-                preservation_policy.LatestN(keep_last),
-                # On equal mAP the earlier epoch is the best, as everywhere in this package.
-                preservation_policy.BestN(get_metric_fn=lambda m: (m["average"], -m["epoch"]), n=1),
-            ]
-        )
         self._manager = ocp.CheckpointManager(
             self.folder,
             item_handlers=ocp.StandardCheckpointHandler(),
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=keep,
-                best_fn=lambda m: m["average"],
+                max_to_keep=keep,
+                best_fn=lambda m: m["epoch"],  # what is kept are the latest
                 create=not read_only,
                 read_only=read_only,
                 cleanup_tmp_directories=not read_only,
@@ -111,14 +107,13 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         Args:
             epoch: epochs done.
             snapshot: what to save.
-            metrics: must hold `average` (validation mAP) and `epoch`, which decide what is kept.
+            metrics: numbers to keep with it.
 
         Raises:
             CheckpointError: this or an earlier save failed.
         """
         # On CPU a save reads the device's own buffers; a private copy lets training overwrite them meanwhile.
-        copy = jax.tree.map(lambda x: np.array(x, copy=True), snapshot._asdict())
-        copy["state"] = copy["state"]._asdict()
+        copy = jax.tree.map(lambda x: np.array(x, copy=True), snapshot._nested())
         with self._writing():
             self._manager.save(epoch, args=ocp.args.StandardSave(copy), metrics=dict(metrics))
 
@@ -151,7 +146,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         if epoch not in self.epochs():
             have = ", ".join(map(str, self.epochs())) or "none"
             raise InputError(f"{self.folder}: no checkpoint of epoch {epoch}; there are: {have}")
-        expected = template._asdict() | {"state": template.state._asdict()}
+        expected = template._nested()
         found = self._described(epoch)
         here = {p: (tuple(x.shape), np.dtype(x.dtype)) for p, x in _leaves(expected)}
         for path in sorted(set(here) | set(found)):
@@ -168,7 +163,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
             raise InputError(
                 f"{self.folder}: checkpoint of epoch {epoch} cannot be read ({_first_line(error)})"
             ) from error
-        return Snapshot(TrainState(**restored["state"]), restored["preprocess"])
+        return Snapshot(TrainState(**restored["state"]), Weights(**restored["best"]), restored["preprocess"])
 
     def _described(self, epoch: int) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
         try:
@@ -178,37 +173,6 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
             raise InputError(
                 f"{self.folder}: checkpoint of epoch {epoch} cannot be read ({_first_line(error)})"
             ) from error
-
-
-class MemoryCheckpoints(AbstractContextManager["MemoryCheckpoints"]):
-    """`Checkpoints` for a run without a folder: keeps the best and the last snapshot on the device."""
-
-    def __init__(self) -> None:
-        self._kept: dict[int, tuple[Snapshot, Mapping[str, float]]] = {}
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-    def epochs(self) -> list[int]:
-        """Epochs that are kept, ascending."""
-        return sorted(self._kept)
-
-    def save(self, epoch: int, snapshot: Snapshot, metrics: Mapping[str, float]) -> None:
-        """Keep a copy, so that the state may be donated to the next epoch."""
-        self._kept[epoch] = jax.tree.map(jnp.array, snapshot), metrics
-        best = max(self._kept, key=lambda e: (self._kept[e][1]["average"], -e))
-        self._kept = {e: kept for e, kept in self._kept.items() if e in (best, epoch)}
-
-    def wait(self) -> None:
-        """Nothing is under way."""
-
-    def metrics(self, epoch: int) -> Mapping[str, float]:
-        """The metrics that were saved with an epoch."""
-        return self._kept[epoch][1]
-
-    def restore(self, epoch: int, template: Snapshot) -> Snapshot:
-        """The snapshot of an epoch."""
-        return self._kept[epoch][0]
 
 
 @functools.cache  # once per process

@@ -9,12 +9,11 @@ __all__ = ["epoch_progress"]
 
 
 @contextmanager
-def epoch_progress(epochs: int, done: int, enabled: bool) -> Iterator[Callable[[Sequence[Mapping[str, Any]]], None]]:
+def epoch_progress(epochs: int, enabled: bool) -> Iterator[Callable[[Sequence[Mapping[str, Any]]], None]]:
     """Yields a function that takes the log so far and shows its last line, on standard error.
 
     Args:
         epochs: how many the run has.
-        done: how many lie behind already.
         enabled: False shows nothing.
     """
     if not enabled:
@@ -22,16 +21,23 @@ def epoch_progress(epochs: int, done: int, enabled: bool) -> Iterator[Callable[[
     elif sys.stderr.isatty() or "ipykernel" in sys.modules:
         from tqdm.auto import tqdm
 
-        with tqdm(total=epochs, initial=done, desc="training", unit="epoch", dynamic_ncols=True) as bar:
+        with tqdm(total=epochs, desc="training", unit="epoch", dynamic_ncols=True) as bar:
 
             def advance(log: Sequence[Mapping[str, Any]]) -> None:
+                if bar.n == 0 and len(log) > 1:  # resumed: those before tell nothing of the time left
+                    bar.initial = bar.n = len(log) - 1
                 bar.set_postfix_str(_told(log), refresh=False)
                 bar.update()
 
             yield advance
     else:
+        started = False
 
         def write(log: Sequence[Mapping[str, Any]]) -> None:
+            nonlocal started
+            if not started and len(log) > 1:
+                print(f"resumed after epoch {len(log) - 1} of {epochs}", file=sys.stderr)
+            started = True
             print(f"epoch {log[-1]['epoch']:>{len(str(epochs))}}/{epochs}  {_told(log)}", file=sys.stderr, flush=True)
 
         yield write

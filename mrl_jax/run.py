@@ -5,7 +5,7 @@ config.json     every field of `Config`
 data.json       the data set: modalities, dimensions, classes, sizes, digest, attribution
 noise.json      noise spec, seed, wrong shares, digests, and the labels that training saw (--noise-file reads them)
 metrics.jsonl   one line per epoch
-checkpoints/    best and last epochs
+checkpoints/    the last epochs and the best, for resuming
 model.npz       the model of the best epoch; there once the run is complete, as is the next
 result.json     the test scores
 curves.png      learning curves
@@ -359,34 +359,41 @@ def load_run(workdir: str | os.PathLike[str], checkpoint: str | int = "best") ->
     """
     folder = RunFolder.open(workdir)
     config, data = folder.config(), folder.data()
-    found = folder.model(config, data) if checkpoint == "best" else None
-    model, epoch = found or _read_checkpoint(folder, config, data, checkpoint)
+    which = checkpoint if checkpoint in ("best", "last") else _epoch_number(checkpoint)
+    found = None if which == "last" else folder.model(config, data)
+    if found is not None and which not in ("best", found[1]):
+        found = None
+    model, epoch = found or _read_checkpoint(folder, config, data, which)
     encoders, centers = jax.device_put((model.encoders, model.centers))  # once, not for every block that is embedded
     model = model._replace(encoders=encoders, centers=centers)
     return Run(config, epoch, model, tuple(data["modalities"]), tuple(data["class_names"]))
 
 
-def _read_checkpoint(
-    folder: RunFolder, config: Config, data: Mapping[str, Any], checkpoint: str | int
-) -> tuple[Model, int]:
+def _epoch_number(checkpoint: str | int) -> int:
+    try:
+        return int(checkpoint)
+    except ValueError:
+        raise InputError(f"checkpoint {checkpoint!r}: choose best, last or a number of epochs") from None
+
+
+def _read_checkpoint(folder: RunFolder, config: Config, data: Mapping[str, Any], which: str | int) -> tuple[Model, int]:
     from mrl_jax.checkpoint import Checkpoints, template  # deferred: Orbax takes half a second
 
     with Checkpoints(folder.checkpoints, read_only=True) as checkpoints:
         epochs = checkpoints.epochs()
+        if not epochs and folder.result() is not None:
+            raise InputError(f"{folder.path}: of this run only the best model was kept; choose --checkpoint best")
         if not epochs:
             raise InputError(f"{folder.checkpoints}: no complete checkpoint yet; wait for the first epoch to end")
-        if checkpoint == "best":
-            epoch = best_epoch(folder.metrics_until(epochs[-1]))
-        elif checkpoint == "last":
-            epoch = epochs[-1]
-        else:
-            try:
-                epoch = int(checkpoint)
-            except ValueError:
-                raise InputError(f"checkpoint {checkpoint!r}: choose best, last or a number of epochs") from None
         dims = [data["dims"][m] for m in data["modalities"]]
         expected = template(config, dims, len(data["class_names"]), data["modalities"])
-        return checkpoints.restore(epoch, expected).model, epoch
+        best = best_epoch(folder.metrics_until(epochs[-1]))
+        epoch = best if which == "best" else epochs[-1] if which == "last" else int(which)
+        if epoch == best and epoch not in epochs:
+            snapshot = checkpoints.restore(epochs[-1], expected)
+            return Model(*snapshot.best, snapshot.preprocess), best
+        snapshot = checkpoints.restore(epoch, expected)
+        return Model(*snapshot.state.weights, snapshot.preprocess), epoch
 
 
 def run_data(run: Run, folder: RunFolder | None, data: Any = None) -> Dataset:

@@ -1,10 +1,9 @@
-"""What a run works on: configuration and data, checked, with noisy labels, preprocessed, resident or streamed."""
+"""What a run works on: configuration and data, checked, preprocessed, on the device or on the host; noisy labels."""
 
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +18,13 @@ from mrl_jax.data import Dataset, load_dataset
 from mrl_jax.data.catalog import CATALOG
 from mrl_jax.data.dataset import Split
 from mrl_jax.data.preprocess import apply_preprocess, fit_preprocess, kinds_for
-from mrl_jax.data.stream import BatchStream, HostData
 from mrl_jax.errors import InputError
-from mrl_jax.eval import score
 from mrl_jax.noise import NoiseSource, NoiseSpec, NoisyLabels, inject_noise
 from mrl_jax.noise_file import noise_record, read_noise_file, read_transition_matrix
-from mrl_jax.run import describe, embed_from_host, embed_rows, recipe_of
-from mrl_jax.train_step import (
-    Recipe,
-    StepMetrics,
-    TrainData,
-    TrainState,
-    init_state,
-    train_epoch,
-    train_step,
-)
+from mrl_jax.run import describe, recipe_of
+from mrl_jax.train_step import Recipe
 
-__all__ = ["Task", "prepare_task"]
+__all__ = ["Task", "TaskData", "prepare_data", "prepare_task"]
 
 _NOISE, _INIT, _BATCHES = range(3)  # independent streams of randomness, folded into the key of the run's seed
 _VALIDATION = 1  # folded into the key of the noise for the validation labels
@@ -43,27 +32,47 @@ _DEVICE_SHARE = 0.5  # of a device's memory that resident features may take; the
 
 
 @dataclass(frozen=True)
+class TaskData:
+    """Data as training uses them, which runs that differ in nothing but noise, seed and `Recipe` can share.
+
+    Attributes:
+        dataset: the data set, clean labels.
+        described: content of `data.json`.
+        kinds: modality -> its preprocessing.
+        stats: modality -> fitted statistics.
+        features: of the training split, preprocessed, on the device, one [N, D] per modality; None if the run streams.
+        held_out: valid and test: modality -> features, on the device and preprocessed, unless the run streams.
+    """
+
+    dataset: Dataset
+    described: Mapping[str, Any]
+    kinds: Mapping[str, str]
+    stats: Mapping[str, Mapping[str, Any]]
+    features: tuple[Array, ...] | None
+    held_out: Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
 class Task:
-    """One run's configuration and data.
+    """One run's configuration, data and labels.
 
     Attributes:
         config: its configuration, modalities filled in.
-        dataset: the data set, clean labels.
-        described: content of `data.json`.
+        data: its data.
         noise: content of `noise.json`.
-        preprocess: modality -> fitted statistics.
-        train: the training split, on the device or as a stream.
-        held_out: valid and test: modality -> features and labels to score with; on the device and preprocessed, unless
-            the run streams.
+        labels: training labels as given, int32 [M, N].
+        mask: bool [M, N], False where a training sample is missing; None where none is.
+        partners: int32 [M, N], which row of a modality stands at an instance; None for its own.
+        held_out: valid and test: modality -> labels to score with.
     """
 
     config: Config
-    dataset: Dataset
-    described: Mapping[str, Any]
+    data: TaskData
     noise: Mapping[str, Any]
-    preprocess: Mapping[str, Mapping[str, Any]]
-    train: TrainData | BatchStream
-    held_out: Mapping[str, Mapping[str, tuple[Any, np.ndarray]]]
+    labels: np.ndarray
+    mask: np.ndarray | None
+    partners: np.ndarray | None
+    held_out: Mapping[str, Mapping[str, np.ndarray]]
 
     @property
     def recipe(self) -> Recipe:
@@ -71,57 +80,75 @@ class Task:
         return recipe_of(self.config)
 
     @property
+    def dims(self) -> tuple[int, ...]:
+        """Number of features of each modality."""
+        return tuple(self.data.dataset.dims.values())
+
+    @property
     def template(self) -> Snapshot:
         """Shapes and dtypes of the run's checkpoints."""
-        dims = list(self.dataset.dims.values())
-        return template(self.config, dims, self.dataset.num_classes, self.dataset.modalities)
+        dataset = self.data.dataset
+        return template(self.config, self.dims, dataset.num_classes, dataset.modalities)
 
     @property
     def streams(self) -> bool:
         """Whether batches are read from the host."""
-        return isinstance(self.train, BatchStream)
+        return self.data.features is None
 
-    def initial_state(self) -> TrainState:
-        """The state before the first epoch."""
-        dims = tuple(self.dataset.dims.values())
-        return _init(self.recipe, _stream_key(self.config, _INIT), dims, self.dataset.num_classes)
+    @property
+    def init_key(self) -> Array:
+        """Key of the initial parameters."""
+        return _stream_key(self.config, _INIT)
 
-    def run_epoch(self, state: TrainState, epoch: int) -> tuple[TrainState, StepMetrics, bool]:
-        """Train one epoch, counted from 0: new state, metrics of its steps [S], whether all parameters are finite."""
-        if isinstance(self.train, BatchStream):
-            state, steps = self.train.run(partial(_step, recipe=self.recipe, epoch=epoch), state, epoch)
-            return state, steps, bool(_finite(state))
-        state, steps, finite = _epoch(state, self.train, _stream_key(self.config, _BATCHES), epoch, self.recipe)
-        return state, steps, bool(finite)
-
-    def score(self, state: TrainState, split: str) -> dict[str, Any]:
-        """mAP of every direction on valid (noisy labels if the run asks for them) or test."""
-        kinds = kinds_for(self.dataset.modalities, self.config.preprocess)
-        z, labels = {}, {}
-        for encoder, (m, (x, labels[m])) in zip(state.encoders, self.held_out[split].items(), strict=True):
-            if self.streams:
-                z[m] = embed_from_host(self.recipe, encoder, kinds[m], self.preprocess[m], x)
-            else:
-                z[m] = embed_rows(self.recipe, encoder, x)
-        return score(z, labels)
+    @property
+    def batch_key(self) -> Array:
+        """Key of the batches."""
+        return _stream_key(self.config, _BATCHES)
 
 
-def prepare_task(config: Config, data: Any, recorded: Path | None = None) -> Task:
-    """Load the data, draw the noise, fit the preprocessing, put the features where they belong.
+def prepare_data(config: Config, data: Any = None) -> TaskData:
+    """Load the data, fit the preprocessing, put the features where they belong.
 
     Args:
         config: the configuration.
         data: anything `load_dataset` takes, or None for what the configuration names.
-        recorded: `noise.json` of the run that goes on; it stands in for files of labels or a matrix.
 
     Raises:
         InputError: anything wrong with configuration or data.
     """
     set_name = config.preset if config.preset in CATALOG else None
     dataset = load_dataset(_source(config) if data is None else data, config.modalities, set_name=set_name)
+    kinds = kinds_for(dataset.modalities, config.preprocess)
+    split = dataset.splits["train"]
+    stats = fit_preprocess(kinds, split.features, split.masks)
+    held_out: dict[str, dict[str, Any]] = {}
+    for name in ("valid", "test"):
+        held_out[name] = {m: dataset.splits[name].samples(m)[0] for m in dataset.modalities}
+    features = None
+    if not _streamed(config, dataset):
+        features = tuple(jnp.asarray(apply_preprocess(kinds[m], stats[m], split.features[m])) for m in kinds)
+        held_out = {
+            name: {m: jnp.asarray(apply_preprocess(kinds[m], stats[m], x)) for m, x in of_split.items()}
+            for name, of_split in held_out.items()
+        }
+    described = {**describe(dataset), "in_memory": data is not None}
+    return TaskData(dataset, described, kinds, stats, features, held_out)
+
+
+def prepare_task(config: Config, data: TaskData, recorded: Path | None = None) -> Task:
+    """Draw the labels of a run.
+
+    Args:
+        config: the configuration.
+        data: what `prepare_data` made of it, or of another configuration with the same data and preprocessing.
+        recorded: `noise.json` of the run that goes on; it stands in for files of labels or a matrix.
+
+    Raises:
+        InputError: anything wrong with the noise, or a batch larger than the training split.
+    """
+    dataset = data.dataset
     modalities, split = dataset.modalities, dataset.splits["train"]
     config = dataclasses.replace(config, modalities=modalities)
-    kinds = kinds_for(modalities, config.preprocess)
     if config.batch_size > len(split):
         raise InputError(
             f"batch_size {config.batch_size} is larger than the training split ({len(split)} instances); "
@@ -129,40 +156,17 @@ def prepare_task(config: Config, data: Any, recorded: Path | None = None) -> Tas
         )
     spec = _spec(config, dataset, recorded)
     noisy, noise = _training_labels(config, dataset, spec, recorded)
-    stats = fit_preprocess(kinds, split.features, split.masks)
     labels = np.asarray(noisy.labels)
     partners = np.asarray(noisy.partners)
-    moved = not (partners == np.arange(len(split))).all()
     mask = _mask(split, modalities) if split.masks else None
+    moved = not (partners == np.arange(len(split))).all()
     if moved:
         labels = np.take_along_axis(labels, partners, axis=1)
         mask = None if mask is None else np.take_along_axis(mask, partners, axis=1)
-    host = HostData(
-        tuple(split.features[m] for m in modalities),
-        tuple(kinds[m] for m in modalities),
-        tuple(stats[m] for m in modalities),
-        labels,
-        mask,
-        partners if moved else None,
-    )
-    held_out: dict[str, dict[str, tuple[Any, np.ndarray]]] = {
-        name: {m: dataset.splits[name].samples(m) for m in modalities} for name in ("valid", "test")
-    }
+    held_out = {name: {m: dataset.splits[name].samples(m)[1] for m in modalities} for name in ("valid", "test")}
     if config.noisy_validation:
-        given, noise["validation"] = _validation_labels(config, dataset, spec)
-        held_out["valid"] = {m: (x, given[m]) for m, (x, _) in held_out["valid"].items()}
-
-    train: TrainData | BatchStream
-    if _streamed(config, dataset):
-        train = BatchStream(host, _stream_key(config, _BATCHES), config.batch_size, config.epochs)
-    else:
-        train = _resident(host)
-        held_out = {
-            name: {m: (jnp.asarray(apply_preprocess(kinds[m], stats[m], x)), y) for m, (x, y) in samples.items()}
-            for name, samples in held_out.items()
-        }
-    described = {**describe(dataset), "in_memory": data is not None}
-    return Task(config, dataset, described, noise, stats, train, held_out)
+        held_out["valid"], noise["validation"] = _validation_labels(config, dataset, spec)
+    return Task(config, data, noise, labels, mask, partners if moved else None, held_out)
 
 
 def _source(config: Config) -> str:
@@ -260,34 +264,3 @@ def _device_memory() -> float:
     import psutil
 
     return float(psutil.virtual_memory().total)
-
-
-def _resident(host: HostData) -> TrainData:
-    features = []
-    for i, x in enumerate(host.features):
-        x = apply_preprocess(host.kinds[i], host.stats[i], x)
-        features.append(jnp.asarray(x if host.partners is None else x[host.partners[i]]))
-    return TrainData(tuple(features), jnp.asarray(host.labels), None if host.mask is None else jnp.asarray(host.mask))
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Compiled programs
-
-_init = jax.jit(init_state, static_argnums=(2, 3))
-
-
-@jax.jit
-def _finite(state: TrainState) -> Array:
-    leaves = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)]
-    return jnp.stack([jnp.isfinite(x).all() for x in leaves]).all()
-
-
-@partial(jax.jit, donate_argnums=0)
-def _epoch(
-    state: TrainState, data: TrainData, key: Array, epoch: int, recipe: Recipe
-) -> tuple[TrainState, StepMetrics, Array]:
-    state, steps = train_epoch(state, data, key, epoch, recipe)
-    return state, steps, _finite(state)
-
-
-_step = jax.jit(train_step, donate_argnums=0)

@@ -10,26 +10,20 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
-from mrl_jax import __version__
-from mrl_jax.checkpoint import Checkpoints, MemoryCheckpoints, Snapshot
 from mrl_jax.cli import Parser, run_command
 from mrl_jax.config import PRESETS, Config, preset
-from mrl_jax.data.stream import BatchStream
-from mrl_jax.errors import InputError, NonFiniteLossError
+from mrl_jax.errors import InputError
+from mrl_jax.loop import Member, train_epochs
+from mrl_jax.one_run import OneRun
 from mrl_jax.progress import epoch_progress
 from mrl_jax.report import describe_noise, plot_curves, summary
-from mrl_jax.retrieval import cross_modal_chance
-from mrl_jax.run import Run, RunFolder, best_epoch
-from mrl_jax.task import Task, prepare_task
-from mrl_jax.train_step import TrainState, learning_rate_at
+from mrl_jax.run import Run, RunFolder, load_run
+from mrl_jax.task import Task, prepare_data, prepare_task
 
 __all__ = ["Result", "main", "train"]
 
@@ -73,7 +67,7 @@ def train(
         config: what to do; `preset(name, …)` makes one.
         workdir: folder for the run; new or empty, unless `resume`. None keeps everything in memory.
         data: anything `load_dataset` takes, such as a mapping of arrays; None for what `config` names.
-        resume: go on after the last complete epoch of the run in `workdir`. It ends with the same bits, on the same
+        resume: go on after the last checkpoint of the run in `workdir`. It ends with the same bits, on the same
             machine, as a run that was never interrupted.
         progress: show a bar on a terminal, or a line per epoch elsewhere, on standard error.
 
@@ -94,67 +88,37 @@ def train(
         if data is None and config.data_path is None and config.preset == "custom":
             raise InputError(f"{where}: this run was trained on arrays in memory; pass them: train(…, data=…)")
         recorded = where / "noise.json"
-    task = prepare_task(config, data, recorded if recorded is not None and recorded.exists() else None)
+    task = prepare_task(
+        config, prepare_data(config, data), recorded if recorded is not None and recorded.exists() else None
+    )
     folder = _open_folder(task, workdir, resume)
     if folder is None:
-        return _train(task, None, started, progress)
+        return _train(Member(task, None), started, progress)
     with folder.lock():
-        folder.settle(task.described, task.noise)
+        folder.settle(task.data.described, task.noise)
         task = dataclasses.replace(task, noise=folder.noise())
         if progress:
             print(f"run folder: {folder.path}", file=sys.stderr)
-        return _train(task, folder, started, progress)
+        return _train(Member(task, folder), started, progress)
 
 
-def _train(task: Task, folder: RunFolder | None, started: float, progress: bool) -> Result:
-    store = MemoryCheckpoints() if folder is None else Checkpoints(folder.checkpoints)
-    with jax.default_matmul_precision(task.config.matmul_precision), store:
-        state, log, spent = _begin(task, store, folder)
-        if log and progress:
-            print(f"resuming after epoch {len(log)} of {task.config.epochs}", file=sys.stderr)
-        with epoch_progress(task.config.epochs, len(log), progress) as show:
-            for epoch in range(len(log), task.config.epochs):
-                state, line = _run_epoch(task, state, epoch)
-                log.append(line)
-                if folder is not None:
-                    folder.log(line)
-                kept = {"epoch": epoch + 1, "average": line["valid"]["average"]}
-                kept["seconds"] = spent + time.perf_counter() - started
-                store.save(epoch + 1, Snapshot(state, task.preprocess), kept)
-                show(log)
-        store.wait()
-        best = best_epoch(log)
-        snapshot = store.restore(best, task.template)
-        scores = None if folder is None else folder.result()  # a complete run keeps its result
-        if scores is None:
-            test = {
-                "best": {"epoch": best, **task.score(snapshot.state, "test")},
-                "last": {"epoch": len(log), **task.score(state, "test")},
-            }
-            scores = _scores(task, log, test, spent + time.perf_counter() - started)
-
+def _train(member: Member, started: float, progress: bool) -> Result:
+    task, folder = member.task, member.folder
+    config, dataset = task.config, task.data.dataset
+    done = None if folder is None else folder.result()
+    if folder is not None and done is not None:
+        member.log = folder.metrics_until(config.epochs)
+        run = load_run(folder.path)
+    else:
+        with jax.default_matmul_precision(config.matmul_precision), epoch_progress(config.epochs, progress) as show:
+            train_epochs(OneRun(task), [member], started, lambda: show(member.log))
+        done = member.scores
+        best = done["test"]["best"]["epoch"]  # type: ignore[index]
+        run = Run(config, best, member.model, dataset.modalities, dataset.class_names)  # type: ignore[arg-type]
     if folder is not None:
-        folder.write_model(snapshot.model, task.dataset.modalities, best)
-        if folder.result() is None:  # last: it says that the run is complete
-            folder.write_result(scores)
-        plot_curves(folder.path / "curves.png", log, scores, _title(task))
-    run = Run(task.config, best, snapshot.model, task.dataset.modalities, task.dataset.class_names)
-    return Result(scores, log, task.noise, task.described, run, None if folder is None else folder.path)
-
-
-def _scores(task: Task, log: Sequence[Mapping[str, Any]], test: Mapping[str, Any], seconds: float) -> dict[str, Any]:
-    """The content of `result.json`."""
-    packages = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
-    return {
-        "test": test,
-        "valid": {k: {"epoch": v["epoch"], **log[v["epoch"] - 1]["valid"]} for k, v in test.items()},
-        "chance": cross_modal_chance({m: y for m, (_, y) in task.held_out["test"].items()}),
-        "wrong_share": task.noise["wrong_share"],
-        "seconds": round(seconds, 3),
-        **({"stream_waiting_share": round(task.train.clock.share, 4)} if isinstance(task.train, BatchStream) else {}),
-        "device": _device(),
-        "versions": {"mrl_jax": __version__} | {p: version(p) for p in packages},
-    }
+        plot_curves(folder.path / "curves.png", member.log, done, _title(task))  # type: ignore[arg-type]
+    where = None if folder is None else folder.path
+    return Result(done, member.log, task.noise, task.data.described, run, where)  # type: ignore[arg-type]
 
 
 def _open_folder(task: Task, workdir: str | os.PathLike[str] | None, resume: bool) -> RunFolder | None:
@@ -188,59 +152,12 @@ def _shown(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _begin(
-    task: Task, store: Checkpoints | MemoryCheckpoints, folder: RunFolder | None
-) -> tuple[TrainState, list[dict[str, Any]], float]:
-    """State, log and seconds so far: from the last checkpoint, or from scratch."""
-    saved = store.epochs()
-    if folder is not None and folder.result() is not None and (not saved or saved[-1] < task.config.epochs):
-        raise InputError(f"{folder.path}: the run is complete, but its last checkpoint is gone; name a new folder")
-    if not saved:
-        return task.initial_state(), folder.rewind(0) if folder is not None else [], 0.0
-    # A copy on the device: the program that runs the epochs may overwrite its input, and must own it.
-    state = jax.tree.map(jnp.array, store.restore(saved[-1], task.template).state)
-    log = folder.rewind(saved[-1]) if folder is not None else []
-    return state, log, store.metrics(saved[-1])["seconds"]
-
-
-def _run_epoch(task: Task, state: TrainState, epoch: int) -> tuple[TrainState, dict[str, Any]]:
-    """Train one epoch (counted from 0) and validate: the new state and its line of `metrics.jsonl`."""
-    state, steps, finite = task.run_epoch(state, epoch)
-    steps = jax.tree.map(lambda x: np.asarray(x, np.float64), steps)
-    bad = np.flatnonzero(~np.isfinite(steps.loss))
-    if len(bad):
-        raise _non_finite(epoch, f"the loss is {steps.loss[bad[0]]} in step {bad[0] + 1} of {len(steps.loss)}")
-    if not finite:
-        raise _non_finite(epoch, f"parameters are not finite after step {len(steps.loss)}, the last")
-    try:
-        valid = task.score(state, "valid")
-    except NonFiniteLossError as error:
-        raise _non_finite(epoch, str(error)) from None
-    weights = steps.instances / steps.instances.sum()
-    return state, {
-        "epoch": epoch + 1,
-        "learning_rate": float(learning_rate_at(task.recipe, epoch)),
-        "train": {name: float(getattr(steps, name) @ weights) for name in ("loss", "clustering", "contrastive")},
-        "valid": valid,
-    }
-
-
-def _non_finite(epoch: int, what: str) -> NonFiniteLossError:
-    return NonFiniteLossError(
-        f"epoch {epoch + 1}: {what}; {'checkpoints of earlier epochs stay; ' if epoch else ''}try a lower learning "
-        "rate, a higher temperature, or --clip-norm 1"
-    )
-
-
-def _device() -> str:
-    first = jax.devices()[0]
-    return f"cpu ({os.cpu_count()} cores)" if first.platform == "cpu" else f"{first.device_kind} ({first.platform})"
-
-
 def _title(task: Task) -> str:
     c, noise = task.config, task.noise
     told = describe_noise(noise).split(";")[0].removesuffix(", no noise injected")
-    return f"{task.dataset.name}, {told if told != 'as given' else 'labels as given'}, {c.loss} loss, beta {c.beta:g}"
+    return (
+        f"{task.data.dataset.name}, {told if told != 'as given' else 'labels as given'}, {c.loss} loss, beta {c.beta:g}"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -26,6 +26,7 @@ __all__ = [
     "StepMetrics",
     "TrainData",
     "TrainState",
+    "Weights",
     "embed",
     "epoch_batches",
     "init_state",
@@ -100,6 +101,18 @@ class Recipe:
         return optax.chain(*clip, optax.scale_by_adam(*self.adam_betas))
 
 
+class Weights(NamedTuple):
+    """The trained model: what of a state embeds and assigns to classes.
+
+    Attributes:
+        encoders: parameters of the encoders, one tree per modality.
+        centers: class centres C [K, L].
+    """
+
+    encoders: tuple[Any, ...]
+    centers: Array
+
+
 class TrainState(NamedTuple):
     """All that training changes; arrays only.
 
@@ -115,6 +128,11 @@ class TrainState(NamedTuple):
     optimizer: Any
     step: Array
 
+    @property
+    def weights(self) -> Weights:
+        """The model alone."""
+        return Weights(self.encoders, self.centers)
+
 
 class TrainData(NamedTuple):
     """The training split on the device.
@@ -123,11 +141,14 @@ class TrainData(NamedTuple):
         features: one [N, D] per modality.
         labels: given labels [M, N].
         mask: bool [M, N], False where a sample is missing; None where none is.
+        partners: int32 [M, N], which row of a modality's features stands at an instance; None for its own. Labels and
+            mask are those of the instance already.
     """
 
     features: tuple[Array, ...]
     labels: Array
     mask: Array | None = None
+    partners: Array | None = None
 
 
 class Batch(NamedTuple):
@@ -278,7 +299,8 @@ def train_epoch(
 
     def body(state: TrainState, batch: tuple[Array, Array]) -> tuple[TrainState, StepMetrics]:
         rows, mask = batch
-        features = tuple(x[rows] for x in data.features)
+        own = [rows] * len(data.features) if data.partners is None else data.partners[:, rows]
+        features = tuple(x[i] for x, i in zip(data.features, own, strict=True))
         if data.mask is not None:
             mask = data.mask[:, rows] & mask[None]
         return train_step(state, Batch(features, data.labels[:, rows], mask), recipe, epoch)

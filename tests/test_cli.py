@@ -249,7 +249,7 @@ def test_progress_on_a_terminal_is_a_bar(capsys, monkeypatch):
 
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     line = {"epoch": 1, "train": {"loss": 0.5}, "valid": {"average": 0.25}}
-    with epoch_progress(2, 0, enabled=True) as show:
+    with epoch_progress(2, enabled=True) as show:
         show([line])
         show([line, {**line, "epoch": 2}])
     err = capsys.readouterr().err

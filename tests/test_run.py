@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy import toy_arrays, toy_config
+from toy import CLASSES, toy_arrays, toy_config
 
 from mrl_jax import InputError, load_run, train
-from mrl_jax.checkpoint import Checkpoints, MemoryCheckpoints, Snapshot
+from mrl_jax.checkpoint import Checkpoints, Snapshot
 from mrl_jax.encoders import Encoder, layer_shapes
 from mrl_jax.run import RunFolder, best_epoch
-from mrl_jax.train_step import TrainState
+from mrl_jax.train_step import TrainState, Weights
 
 pytestmark = pytest.mark.slow
 
@@ -137,29 +137,35 @@ def test_best_is_the_earliest_of_equals():
     assert best_epoch(lines) == 2
 
 
-def test_best_and_last_checkpoints_are_kept(finished):
-    folder, result = finished
-    with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
-        kept = checkpoints.epochs()
-    assert result.scores["test"]["best"]["epoch"] in kept
-    assert kept[-1] == 6
-    assert len(kept) <= 3
-
-
-def test_the_best_is_kept_however_early(tmp_path):
+def test_the_latest_checkpoints_are_kept_and_hold_the_best_model(tmp_path):
     run = train(toy_config(epochs=1), data=toy_arrays()).run
     state = TrainState(run.model.encoders, run.model.centers, {}, jnp.zeros((), jnp.int32))
-    snapshot = Snapshot(state, run.model.preprocess)
-    averages = [0.1, 0.7, 0.7, 0.3, 0.2, 0.1]
-    with Checkpoints(tmp_path / "c") as disk, MemoryCheckpoints() as memory:
-        for epoch, average in enumerate(averages, start=1):
-            disk.save(epoch, snapshot, {"epoch": epoch, "average": average})
-            memory.save(epoch, snapshot, {"epoch": epoch, "average": average})
-        disk.wait()
-        memory.wait()
-        assert disk.epochs() == [2, 5, 6]
-        assert memory.epochs() == [2, 6]
-        assert disk.metrics(2)["average"] == memory.metrics(2)["average"] == 0.7
+    with Checkpoints(tmp_path / "c") as store:
+        for epoch in range(1, 5):
+            best = Weights(state.encoders, jnp.full_like(state.centers, epoch // 2))
+            metrics = {"epoch": epoch, "average": 1 / epoch, "seconds": 3.5}
+            store.save(epoch, Snapshot(state, best, run.model.preprocess), metrics)
+        store.wait()
+        assert store.epochs() == [3, 4]
+        assert store.metrics(4) == metrics
+        expected = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), np.asarray(x).dtype), state)
+        read = store.restore(4, Snapshot(expected, expected.weights, run.model.preprocess))
+        np.testing.assert_array_equal(read.best.centers, np.full((CLASSES, 8), 2.0))
+        np.testing.assert_array_equal(read.state.centers, state.centers)
+
+
+def test_the_best_model_of_a_run_under_way_is_read_from_its_last_checkpoint(finished, tmp_path):
+    folder, result = finished
+    best = result.scores["test"]["best"]["epoch"]
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    for name in ("model.npz", "result.json"):
+        (copy / name).unlink()
+    for which in ("best", best):
+        run = load_run(copy, which)
+        assert run.epoch == best
+        for a, b in zip(jax.tree.leaves(run.model), jax.tree.leaves(result.run.model), strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 def test_load_run_gives_back_what_was_trained(finished):
@@ -262,19 +268,30 @@ def test_a_run_without_a_checkpoint_says_so(tmp_path):
         load_run(folder.path)
 
 
-def test_a_complete_run_without_its_last_checkpoint_is_not_trained_again(finished, tmp_path):
+def test_a_complete_run_without_checkpoints_is_not_trained_again(finished, tmp_path):
+    folder, result = finished
     copy = tmp_path / "copy"
-    shutil.copytree(finished[0], copy)
-    shutil.rmtree(copy / "checkpoints" / "6")
-    with pytest.raises(InputError, match="its last checkpoint is gone"):
-        train(toy_config(epochs=6), copy, data=toy_arrays(), resume=True)
-    assert len(RunFolder(copy).metrics()) == 6
+    shutil.copytree(folder, copy)
+    shutil.rmtree(copy / "checkpoints")
+    (copy / "curves.png").unlink()
+    again = train(toy_config(epochs=6), copy, data=toy_arrays(), resume=True)
+    assert again.scores == result.scores
+    assert again.run.epoch == result.run.epoch
+    assert (copy / "curves.png").exists()
+    (copy / "checkpoints").mkdir()
+    with pytest.raises(InputError, match="only the best model was kept"):
+        load_run(copy, "last")
+    (copy / "result.json").unlink()
+    (copy / "model.npz").unlink()
+    with pytest.raises(InputError, match="no complete checkpoint yet"):
+        load_run(copy, "last")
 
 
 def test_a_run_that_lost_its_log_or_its_metrics_is_refused(finished, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(finished[0], copy)
     shutil.rmtree(copy / "checkpoints" / "6" / "metrics")
+    (copy / "result.json").unlink()
     with pytest.raises(InputError, match=r"no metrics.*delete that folder"):
         train(toy_config(epochs=6), copy, data=toy_arrays(), resume=True)
     (copy / "metrics.jsonl").unlink()

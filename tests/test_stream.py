@@ -11,7 +11,8 @@ from toy import assert_same_checkpoints, toy_arrays, toy_config
 from mrl_jax import train
 from mrl_jax.data.preprocess import fit_preprocess
 from mrl_jax.data.stream import BatchStream, HostData
-from mrl_jax.task import prepare_task
+from mrl_jax.one_run import OneRun
+from mrl_jax.task import prepare_data, prepare_task
 from mrl_jax.train_step import StepMetrics, epoch_batches
 
 pytestmark = pytest.mark.slow
@@ -44,13 +45,15 @@ def test_two_epochs_give_the_parameters_of_the_resident_path(case, missing):
         arrays["train_touch_mask"] = np.arange(60) % 7 != 2
     states = {}
     for stream in ("on", "off"):
-        task = prepare_task(toy_config(stream=stream, **CASES[case]), arrays)
+        config = toy_config(stream=stream, **CASES[case])
+        task = prepare_task(config, prepare_data(config, arrays))
         assert task.streams == (stream == "on")
-        state = task.initial_state()
+        run = OneRun(task)
+        run.begin([None])
         for epoch in range(2):
-            state, steps, finite = task.run_epoch(state, epoch)
+            steps, finite = run.run_epoch(epoch)
             assert finite
-        states[stream] = (state, steps, task.score(state, "valid"), task.score(state, "test"))
+        states[stream] = (run.snapshot().state, steps, run.score("valid"), run.score("test"))
     (a, steps_a, *scores_a), (b, steps_b, *scores_b) = states["on"], states["off"]
     assert_same_bits(a, b)
     assert scores_a == scores_b
@@ -91,11 +94,11 @@ def test_batches_come_in_the_order_of_the_resident_path():
 
 def test_large_data_stream_by_themselves(monkeypatch):
     monkeypatch.setattr("mrl_jax.task._device_memory", lambda: 1e3)
-    assert prepare_task(toy_config(), toy_arrays()).streams
+    assert prepare_data(toy_config(), toy_arrays()).features is None
     monkeypatch.setattr("mrl_jax.task._device_memory", lambda: 1e9)
-    assert not prepare_task(toy_config(), toy_arrays()).streams
+    assert prepare_data(toy_config(), toy_arrays()).features is not None
     monkeypatch.undo()
-    assert not prepare_task(toy_config(), toy_arrays()).streams
+    assert prepare_data(toy_config(), toy_arrays()).features is not None
 
 
 def test_the_clock_counts_what_a_slow_disk_costs():

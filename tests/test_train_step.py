@@ -252,6 +252,13 @@ def test_an_epoch_equals_a_loop_of_steps_over_true_short_batches(n):
         state = found
 
 
+def test_partners_bring_their_features():
+    data, partners = make_data(), np.stack([np.arange(N), np.arange(N)[::-1]]).astype(np.int32)
+    moved = tuple(x[i] for x, i in zip(data.features, partners, strict=True))
+    found = run_epoch(new_state(), data._replace(partners=jnp.asarray(partners)), jax.random.key(5), 0, SMALL)
+    assert_same(found, run_epoch(new_state(), data._replace(features=moved), jax.random.key(5), 0, SMALL))
+
+
 def test_missing_samples_count_for_nothing_in_an_epoch():
     data = make_data()
     mask = np.ones((2, N), bool)
