@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mrl_jax.run import Run, load_run
     from mrl_jax.search.index import Index, top_k
     from mrl_jax.search.searcher import Searcher
+    from mrl_jax.sweep import Sweep, grid, sweep
     from mrl_jax.train import Result, train
     from mrl_jax.train_step import Batch, Recipe, TrainState, init_state, train_epoch, train_step
 
@@ -38,11 +39,13 @@ __all__ = [
     "Result",
     "Run",
     "Searcher",
+    "Sweep",
     "TrainState",
     "compare",
     "contrastive_loss",
     "evaluate",
     "evaluate_embeddings",
+    "grid",
     "init_state",
     "inject_noise",
     "load_dataset",
@@ -53,6 +56,7 @@ __all__ = [
     "retrieval_metrics",
     "robust_clustering_loss",
     "soft_assignment",
+    "sweep",
     "top_k",
     "train",
     "train_epoch",
@@ -71,6 +75,7 @@ _HOME = {
     "run": ("Run", "load_run"),
     "search.index": ("Index", "top_k"),
     "search.searcher": ("Searcher",),
+    "sweep": ("Sweep", "grid", "sweep"),
     "train": ("Result", "train"),
     "train_step": ("Batch", "Recipe", "TrainState", "init_state", "train_epoch", "train_step"),
 }
@@ -78,7 +83,7 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 
 class _Package(ModuleType):
-    """`mrl_jax.train` and `mrl_jax.train_step` are functions, although modules of the same name define them.
+    """`mrl_jax.train`, `train_step` and `sweep` are functions, although modules of the same name define them.
 
     Importing a submodule sets it as an attribute of its package; here its function of that name takes the place, so
     that `from mrl_jax import train` gives the same thing whatever was imported before.

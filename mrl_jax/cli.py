@@ -2,18 +2,20 @@
 
 import _thread
 import argparse
+import dataclasses
 import functools
 import os
 import sys
 import threading
 import warnings
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 from mrl_jax.compile_cache import keep_compiled, kept_in
+from mrl_jax.config import PRESETS, Config, shown
 from mrl_jax.errors import DatasetWarning, InputError, NonFiniteLossError
 
-__all__ = ["Parser", "run_command"]
+__all__ = ["Parser", "add_config_flags", "run_command"]
 
 
 class Parser(argparse.ArgumentParser):
@@ -45,6 +47,32 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Report bad usage like any other bad input: exit code 2."""
         raise InputError(f"{message}; see {self.prog} --help")
+
+
+def add_config_flags(parser: argparse.ArgumentParser) -> None:
+    """The preset and one flag per field of `Config`; those not given stay absent, so that presets fill them."""
+    parser.add_argument("preset", nargs="?", metavar="PRESET", default=argparse.SUPPRESS, help=", ".join(PRESETS))
+    hints = get_type_hints(Config)
+    for f in dataclasses.fields(Config):
+        if f.name == "preset":
+            continue
+        options: dict[str, Any] = {"default": argparse.SUPPRESS, "help": _help(f)}
+        kind = next((a for a in get_args(hints[f.name]) if a not in (type(None), ...)), hints[f.name])
+        if kind is bool:
+            options["action"] = argparse.BooleanOptionalAction
+        else:
+            options["type"] = kind
+            options["metavar"] = (
+                "{" + ",".join(f.metadata["choices"]) + "}" if "choices" in f.metadata else kind.__name__.upper()
+            )
+            if get_origin(hints[f.name]) is tuple:
+                options["nargs"] = "+"
+        parser.add_argument("--" + f.name.replace("_", "-"), **options)
+
+
+def _help(f: "dataclasses.Field[Any]") -> str:
+    text = str(f.metadata["help"]).replace("%", "%%")
+    return text if f.default in (None, ()) else f"{text}; default: {shown(f.default)}"
 
 
 def run_command(command: Callable[[], object], interrupted: str = "run it again") -> int:

@@ -10,7 +10,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from mrl_jax.errors import InputError
 
-__all__ = ["NOISE_FIELDS", "PRESETS", "Config", "preset"]
+__all__ = ["FILE_FIELDS", "NOISE_FIELDS", "PRESETS", "Config", "preset", "shown"]
 
 _LOSSES = ("rc", "ce")
 _SCALES = ("equation", "program")
@@ -37,6 +37,8 @@ _PRECISIONS = ("float32", "tf32", "bfloat16")
 _STREAMS = ("auto", "on", "off")
 NOISE_FIELDS = ("noise_rate", "noise_kind", "noise_scope", "noise_protocol", "noise_matrix")
 """What says which noise to draw; `noise_file` stands in place of all."""
+FILE_FIELDS = ("data_path", "noise_matrix", "noise_file")
+"""Paths: they may change while the run stays the same."""
 
 
 def _opt(default: Any, help: str, **metadata: Any) -> Any:
@@ -97,7 +99,7 @@ class Config:
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
             object.__setattr__(self, f.name, _checked(f, _hints()[f.name], getattr(self, f.name)))
-        for name in ("data_path", "noise_matrix", "noise_file"):  # a run must find its files again from any folder
+        for name in FILE_FIELDS:  # a run must find its files again from any folder
             if (path := getattr(self, name)) is not None:
                 object.__setattr__(self, name, self.absolute(path))
         if self.preset not in PRESETS:
@@ -221,6 +223,11 @@ def _refuse_idle_noise(config: Config, given: Mapping[str, Any]) -> None:
     if said and config.noise_rate == 0 and given.get("noise_rate") is None:
         hint = " (1 applies the matrix to every sample)" if config.noise_kind == "matrix" else ""
         raise InputError(f"{said[0]} {given[said[0]]!r} without noise: add noise_rate R{hint}")
+
+
+def shown(value: Any) -> str:
+    """A value of a field as its flag takes it."""
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _hints() -> dict[str, Any]:

@@ -56,7 +56,7 @@ class Member:
         spent: seconds before its last resumption.
         error: why it ended early.
         scores: content of `result.json`, at the end.
-        model: the best model, at the end.
+        model: the best `Model`, at the end of its training.
     """
 
     task: Task
@@ -64,8 +64,15 @@ class Member:
     log: list[dict[str, Any]] = field(default_factory=list)
     spent: float = 0.0
     error: NonFiniteLossError | None = None
-    scores: dict[str, Any] | None = None
-    model: Model | None = None
+    scores: Any = None
+    model: Any = None
+
+    def recall(self) -> bool:
+        """Whether the folder is that of a complete run; its log and scores are then read."""
+        self.scores = None if self.folder is None else self.folder.result()
+        if self.folder is not None and self.scores is not None:
+            self.log = self.folder.metrics_until(self.task.config.epochs)
+        return self.scores is not None
 
     def begin(self, store: Checkpoints | None) -> Snapshot | None:
         """Read the last checkpoint, and drop what was logged after it."""
@@ -184,7 +191,7 @@ def _finish(program: Program, members: Sequence[Member], started: float) -> None
         member.model = Model(*snapshot.best, snapshot.preprocess)
         at = {"best": best, "last": len(member.log)}
         test = {which: {"epoch": at[which], **scores[i]} for which, scores in tests.items()}  # type: ignore[dict-item]
-        member.scores = _scores(member, test, member.spent + time.perf_counter() - started)
+        member.scores = _scores(member, test, member.spent + time.perf_counter() - started, len(members))
         if stream := getattr(program, "stream", None):
             member.scores["stream_waiting_share"] = round(stream.clock.share, 4)
         if member.folder is not None:
@@ -193,7 +200,7 @@ def _finish(program: Program, members: Sequence[Member], started: float) -> None
     _go_on(members)
 
 
-def _scores(member: Member, test: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+def _scores(member: Member, test: Mapping[str, Any], seconds: float, together: int) -> dict[str, Any]:
     """The content of `result.json`."""
     packages = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
     return {
@@ -202,6 +209,7 @@ def _scores(member: Member, test: Mapping[str, Any], seconds: float) -> dict[str
         "chance": cross_modal_chance(member.task.held_out["test"]),
         "wrong_share": member.task.noise["wrong_share"],
         "seconds": round(seconds, 3),
+        **({"trained_together": together} if together > 1 else {}),
         "device": _device(),
         "versions": {"mrl_jax": __version__} | {p: version(p) for p in packages},
     }

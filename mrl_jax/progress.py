@@ -1,11 +1,12 @@
 """Progress of a run: a bar on a terminal or in a notebook, plain lines in a log."""
 
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-__all__ = ["epoch_progress"]
+__all__ = ["SweepProgress", "epoch_progress"]
 
 
 @contextmanager
@@ -41,6 +42,70 @@ def epoch_progress(epochs: int, enabled: bool) -> Iterator[Callable[[Sequence[Ma
             print(f"epoch {log[-1]['epoch']:>{len(str(epochs))}}/{epochs}  {_told(log)}", file=sys.stderr, flush=True)
 
         yield write
+
+
+class SweepProgress(AbstractContextManager["SweepProgress"]):
+    """Progress over the epochs of many runs, with the time left, on standard error.
+
+    Args:
+        runs: of the sweep.
+        done: those that are complete already.
+        epochs: that are left, of all runs together.
+        enabled: False shows nothing.
+    """
+
+    def __init__(self, runs: int, done: int, epochs: int, enabled: bool) -> None:
+        self._runs, self._done, self._epochs, self._enabled = runs, done, epochs, enabled
+        self._bar: Any = None
+        self._passed, self._began, self._told = 0, time.monotonic(), time.monotonic()
+        if enabled and (sys.stderr.isatty() or "ipykernel" in sys.modules):
+            from tqdm.auto import tqdm
+
+            self._bar = tqdm(total=epochs, desc="sweep", unit="epoch", dynamic_ncols=True)
+        elif enabled and done:
+            print(f"{done} of {runs} runs are complete", file=sys.stderr)
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def advance(self, members: Sequence[Any]) -> None:
+        """An epoch of these runs, trained together, has ended."""
+        self._passed += len(members)
+        if self._bar is not None:
+            self._bar.set_postfix_str(self._at(members), refresh=False)
+            self._bar.update(len(members))
+        elif time.monotonic() - self._told >= _SECONDS:
+            self._print(self._at(members))
+
+    def end(self, members: Sequence[Any]) -> None:
+        """These runs have ended."""
+        self._done += len(members)
+        failed = sum(m.error is not None for m in members)
+        if self._enabled and self._bar is None:
+            self._print(f"{self._done}/{self._runs} runs done" + (f", {failed} failed" if failed else ""))
+
+    def _at(self, members: Sequence[Any]) -> str:
+        first, last = self._done + 1, self._done + len(members)
+        which = f"run {first}" if first == last else f"runs {first}-{last}"
+        epoch = max(len(m.log) for m in members)
+        return f"{which} of {self._runs}, epoch {epoch}/{members[0].task.config.epochs}"
+
+    def _print(self, what: str) -> None:
+        if not self._enabled:
+            return
+        self._told = time.monotonic()
+        left = (self._told - self._began) * (self._epochs - self._passed) / max(self._passed, 1)
+        more = f", {_duration(left)} left" if self._passed < self._epochs else ""
+        print(f"{what}{more}", file=sys.stderr, flush=True)
+
+
+_SECONDS = 10.0  # between lines
+
+
+def _duration(seconds: float) -> str:
+    minutes, hours = seconds / 60, seconds / 3600
+    return f"{seconds:.0f} s" if seconds < 100 else f"{minutes:.0f} min" if minutes < 100 else f"{hours:.1f} h"
 
 
 def _told(log: Sequence[Mapping[str, Any]]) -> str:

@@ -24,7 +24,7 @@ from mrl_jax.noise_file import noise_record, read_noise_file, read_transition_ma
 from mrl_jax.run import describe, recipe_of
 from mrl_jax.train_step import Recipe
 
-__all__ = ["Task", "TaskData", "prepare_data", "prepare_task"]
+__all__ = ["Task", "TaskData", "device_memory", "prepare_data", "prepare_task"]
 
 _NOISE, _INIT, _BATCHES = range(3)  # independent streams of randomness, folded into the key of the run's seed
 _VALIDATION = 1  # folded into the key of the noise for the validation labels
@@ -253,12 +253,13 @@ def _streamed(config: Config, dataset: Dataset) -> bool:
     if config.stream != "auto":
         return config.stream == "on"
     size = sum(x.nbytes for split in dataset.splits.values() for x in split.features.values())
-    return size > _DEVICE_SHARE * _device_memory()
+    return size > _DEVICE_SHARE * device_memory()
 
 
-def _device_memory() -> float:
-    """Bytes of the device; of the machine where the device is its processor."""
-    stats = jax.devices()[0].memory_stats() or {}
+def device_memory(device: Any = None) -> float:
+    """Bytes of a device, by default the first; of the machine where the device is its processor."""
+    device = device or jax.devices()[0]
+    stats = device.memory_stats() or {}
     if "bytes_limit" in stats:
         return float(stats["bytes_limit"])
     import psutil

@@ -3,7 +3,6 @@
 python -m mrl_jax.train [PRESET] [flags] [--workdir DIR] [--resume]
 """
 
-import argparse
 import dataclasses
 import os
 import sys
@@ -11,12 +10,12 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
 import jax
 
-from mrl_jax.cli import Parser, run_command
-from mrl_jax.config import PRESETS, Config, preset
+from mrl_jax.cli import Parser, add_config_flags, run_command
+from mrl_jax.config import FILE_FIELDS, Config, preset, shown
 from mrl_jax.errors import InputError
 from mrl_jax.loop import Member, train_epochs
 from mrl_jax.one_run import OneRun
@@ -105,20 +104,16 @@ def train(
 def _train(member: Member, started: float, progress: bool) -> Result:
     task, folder = member.task, member.folder
     config, dataset = task.config, task.data.dataset
-    done = None if folder is None else folder.result()
-    if folder is not None and done is not None:
-        member.log = folder.metrics_until(config.epochs)
+    if folder is not None and member.recall():
         run = load_run(folder.path)
     else:
         with jax.default_matmul_precision(config.matmul_precision), epoch_progress(config.epochs, progress) as show:
             train_epochs(OneRun(task), [member], started, lambda: show(member.log))
-        done = member.scores
-        best = done["test"]["best"]["epoch"]  # type: ignore[index]
-        run = Run(config, best, member.model, dataset.modalities, dataset.class_names)  # type: ignore[arg-type]
+        run = Run(config, member.scores["test"]["best"]["epoch"], member.model, dataset.modalities, dataset.class_names)
     if folder is not None:
-        plot_curves(folder.path / "curves.png", member.log, done, _title(task))  # type: ignore[arg-type]
+        plot_curves(folder.path / "curves.png", member.log, member.scores, _title(task))
     where = None if folder is None else folder.path
-    return Result(done, member.log, task.noise, task.data.described, run, where)  # type: ignore[arg-type]
+    return Result(member.scores, member.log, task.noise, task.data.described, run, where)
 
 
 def _open_folder(task: Task, workdir: str | os.PathLike[str] | None, resume: bool) -> RunFolder | None:
@@ -138,26 +133,20 @@ def refuse_other_config(folder: RunFolder, config: Config) -> None:
     """Raise an InputError that names the first field in which a run's configuration differs from the given one."""
     stored = folder.config()
     for f in dataclasses.fields(Config):
-        if f.name in _FILES:  # a file may have moved; digests tell whether it is the same
+        if f.name in FILE_FIELDS:  # a file may have moved; digests tell whether it is the same
             continue
         old, new = getattr(stored, f.name), getattr(config, f.name)
         if old != new:
             raise InputError(
-                f"{f.name} {_shown(new)} was given, but the run in {str(folder.path)!r} has {_shown(old)}; "
+                f"{f.name} {shown(new)} was given, but the run in {str(folder.path)!r} has {shown(old)}; "
                 "a run resumes with its own configuration: leave the flag out, or name a new folder"
             )
 
 
-def _shown(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
 def _title(task: Task) -> str:
-    c, noise = task.config, task.noise
-    told = describe_noise(noise).split(";")[0].removesuffix(", no noise injected")
-    return (
-        f"{task.data.dataset.name}, {told if told != 'as given' else 'labels as given'}, {c.loss} loss, beta {c.beta:g}"
-    )
+    c, name = task.config, task.data.dataset.name
+    told = describe_noise(task.noise).split(";")[0].removesuffix(", no noise injected")
+    return f"{name}, {told if told != 'as given' else 'labels as given'}, {c.loss} loss, beta {c.beta:g}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -166,11 +155,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: Sequence[str] | None) -> None:
-    given = vars(_parser().parse_args(argv))
+    parser = Parser(
+        compiles=True,
+        prog="python -m mrl_jax.train",
+        description="Learn a common space for retrieval between modalities from noisy labels (MRL, CVPR 2021).",
+    )
+    add_config_flags(parser)
+    parser.add_argument("--workdir", metavar="DIR", help="folder of the run, new or empty; default: runs/PRESET-TIME")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --workdir")
+    given = vars(parser.parse_args(argv))
     workdir, resume = given.pop("workdir", None), given.pop("resume")
-    for name in _FILES:
-        if name in given:
-            given[name] = Config.absolute(given[name])  # as the run keeps it
     if resume:
         if workdir is None:
             raise InputError("--resume needs the folder of the run: --workdir DIR")
@@ -182,43 +176,6 @@ def _main(argv: Sequence[str] | None) -> None:
         config = preset(name, **given)
         workdir = workdir or time.strftime(f"runs/{name}-%Y%m%d-%H%M%S")
     print(train(config, workdir, resume=resume, progress=True).table())
-
-
-_FILES = ("data_path", "noise_matrix", "noise_file")
-
-
-def _parser() -> argparse.ArgumentParser:
-    """One flag per field of `Config`; flags that are not given stay absent, so that presets fill them."""
-    parser = Parser(
-        compiles=True,
-        prog="python -m mrl_jax.train",
-        description="Learn a common space for retrieval between modalities from noisy labels (MRL, CVPR 2021).",
-    )
-    parser.add_argument("preset", nargs="?", metavar="PRESET", default=argparse.SUPPRESS, help=", ".join(PRESETS))
-    hints = get_type_hints(Config)
-    for f in dataclasses.fields(Config):
-        if f.name == "preset":
-            continue
-        options: dict[str, Any] = {"default": argparse.SUPPRESS, "help": _help(f)}
-        kind = next((a for a in get_args(hints[f.name]) if a not in (type(None), ...)), hints[f.name])
-        if kind is bool:
-            options["action"] = argparse.BooleanOptionalAction
-        else:
-            options["type"] = kind
-            options["metavar"] = (
-                "{" + ",".join(f.metadata["choices"]) + "}" if "choices" in f.metadata else kind.__name__.upper()
-            )
-            if get_origin(hints[f.name]) is tuple:
-                options["nargs"] = "+"
-        parser.add_argument("--" + f.name.replace("_", "-"), **options)
-    parser.add_argument("--workdir", metavar="DIR", help="folder of the run, new or empty; default: runs/PRESET-TIME")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --workdir")
-    return parser
-
-
-def _help(f: dataclasses.Field[Any]) -> str:
-    text = str(f.metadata["help"]).replace("%", "%%")
-    return text if f.default in (None, ()) else f"{text}; default: {_shown(f.default)}"
 
 
 if __name__ == "__main__":

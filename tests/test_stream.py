@@ -93,9 +93,9 @@ def test_batches_come_in_the_order_of_the_resident_path():
 
 
 def test_large_data_stream_by_themselves(monkeypatch):
-    monkeypatch.setattr("mrl_jax.task._device_memory", lambda: 1e3)
+    monkeypatch.setattr("mrl_jax.task.device_memory", lambda: 1e3)
     assert prepare_data(toy_config(), toy_arrays()).features is None
-    monkeypatch.setattr("mrl_jax.task._device_memory", lambda: 1e9)
+    monkeypatch.setattr("mrl_jax.task.device_memory", lambda: 1e9)
     assert prepare_data(toy_config(), toy_arrays()).features is not None
     monkeypatch.undo()
     assert prepare_data(toy_config(), toy_arrays()).features is not None

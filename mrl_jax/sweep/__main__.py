@@ -1,0 +1,88 @@
+"""The command `python -m mrl_jax.sweep`."""
+
+import dataclasses
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from mrl_jax.cli import Parser, add_config_flags, run_command
+from mrl_jax.config import preset
+from mrl_jax.errors import InputError, NonFiniteLossError
+
+_AXES = {
+    "noise_rate": ("--noise-rates", float),
+    "loss": ("--losses", str),
+    "beta": ("--betas", float),
+    "tau1": ("--tau1s", float),
+    "tau2": ("--tau2s", float),
+    "learning_rate": ("--learning-rates", float),
+}
+_SEEDS = 5
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    return run_command(lambda: _main(argv), "the sweep goes on with --resume --workdir DIR")
+
+
+def _main(argv: Sequence[str] | None) -> None:
+    parser = Parser(
+        compiles=True,
+        prog="python -m mrl_jax.sweep",
+        description="Train every combination of seeds, noise rates and hyperparameters; mean ± std over seeds.",
+    )
+    add_config_flags(parser)
+    parser.add_argument("--seeds", type=int, metavar="N", help=f"seeds, counted from --seed; default: {_SEEDS}")
+    for name, (flag, kind) in _AXES.items():
+        told = name.replace("_", " ")
+        parser.add_argument(
+            flag, type=kind, nargs="+", metavar="V", help=f"values of the {told}, each combined with all"
+        )
+    parser.add_argument("--workdir", metavar="DIR", help="folder of the sweep, new or empty; default: runs/sweep-TIME")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the sweep in --workdir; other flags, if given, add runs to it"
+    )
+    given = vars(parser.parse_args(argv))
+    workdir, resume = given.pop("workdir"), given.pop("resume")
+    seeds = given.pop("seeds")
+    axes = {name: given.pop(flag[2:].replace("-", "_")) for name, (flag, _) in _AXES.items()}
+    axes = {name: values for name, values in axes.items() if values is not None}
+    if resume and workdir is None:
+        raise InputError("--resume needs the folder of the sweep: --workdir DIR")
+    if twice := [name for name in axes if name in given]:
+        flag = _AXES[twice[0]][0]
+        raise InputError(f"--{twice[0].replace('_', '-')} and {flag} were both given; leave one of them out")
+    if seeds is not None and seeds < 1:
+        raise InputError(f"--seeds {seeds}: must be at least 1")
+
+    from mrl_jax.sweep import sweep  # deferred: brings JAX
+    from mrl_jax.sweep.folder import SweepFolder
+
+    workdir = workdir or time.strftime("runs/sweep-%Y%m%d-%H%M%S")
+    if resume and not axes and seeds is None and set(given) <= {"data_path"}:  # the sweep as it is; data may have moved
+        configs = [dataclasses.replace(c, **given) for c in SweepFolder.open(workdir).configs().values()]
+    else:
+        configs = _configs(given, axes, seeds)
+    print(f"sweep folder: {workdir}", file=sys.stderr)
+    found = sweep(configs, workdir, resume=resume, progress=True)
+    print(found.markdown())
+    print(f"\nsweep folder: {workdir} (sweep.csv, sweep.md, summary.json, sweep.png, runs/)")
+    if found.failed:
+        n = len(found.failed)
+        raise NonFiniteLossError(
+            f"{n} of {len(found.runs)} runs failed, the first: {next(iter(found.failed.values()))}"
+        )
+
+
+def _configs(given: dict[str, Any], axes: dict[str, list[Any]], seeds: int | None) -> list[Any]:
+    from mrl_jax.sweep import grid
+
+    name = given.pop("preset", "custom" if "data_path" in given else "emoji")
+    base = preset(name, **given, **{axis: values[0] for axis, values in axes.items()})
+    numbers = range(base.seed, base.seed + (seeds or _SEEDS))
+    return grid(base, **axes, seed=numbers)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""Which runs of a sweep are trained together, and where."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from mrl_jax.loop import Member
+from mrl_jax.sweep.many_runs import bytes_of_a_run
+from mrl_jax.task import device_memory
+
+__all__ = ["WAYS", "groups"]
+
+WAYS = ("auto", "together", "apart")
+_USABLE = 0.8  # of a device's memory
+_MOST = 64  # runs on one device: more compute no faster
+# On CPU, where operations start quickly, runs together are faster only while their parameters stay in the caches.
+_SMALL = 1 << 20  # parameters
+
+
+def groups(members: Sequence[Member], done: Sequence[int], way: str, devices: Sequence[Any]) -> list[list[Member]]:
+    """Share runs out among programs.
+
+    Args:
+        members: the runs that are left to train.
+        done: epochs that each has done.
+        way: "together" in one program as far as memory allows, "apart", or "auto" for the faster.
+        devices: that they may use.
+
+    Returns:
+        Groups in the order of their first runs. A group of one is trained as `train` does it.
+    """
+    alike: dict[Any, list[Member]] = {}
+    for i, (member, epochs) in enumerate(zip(members, done, strict=True)):
+        task = member.task
+        apart = task.streams or way == "apart" or (way == "auto" and not _faster_together(member, devices))
+        numbers = jax.tree.structure(task.recipe)  # holds the static parts
+        same = (id(task.data), numbers, task.config.precision, task.mask is None, epochs)
+        alike.setdefault(i if apart else same, []).append(member)
+    found = []
+    for members in alike.values():
+        most = len(members) if len(members) == 1 else _at_once(members[0], devices)
+        size = math.ceil(len(members) / math.ceil(len(members) / most))  # equal ones compile once
+        found += [list(members[i : i + size]) for i in range(0, len(members), size)]
+    return found
+
+
+def _faster_together(member: Member, devices: Sequence[Any]) -> bool:
+    if devices[0].platform != "cpu":
+        return True
+    weights = jax.tree.leaves(member.task.template.best)
+    return sum(x.size for x in weights) <= _SMALL
+
+
+def _at_once(member: Member, devices: Sequence[Any]) -> int:
+    data = member.task.data
+    shared = sum(x.nbytes for x in data.features or ())
+    shared += sum(x.nbytes for split in data.held_out.values() for x in split.values())
+    memory = device_memory(devices[0]) / (len(devices) if devices[0].platform == "cpu" else 1)
+    fit = int((_USABLE * memory - shared) / bytes_of_a_run(member.task))
+    return max(1, min(fit, _MOST)) * len(devices)

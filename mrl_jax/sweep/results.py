@@ -1,0 +1,267 @@
+"""What a sweep found: a row per run and direction, mean ± std over seeds, the best configuration, a plot."""
+
+import csv
+import io
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mrl_jax.config import NOISE_FIELDS, Config, shown
+from mrl_jax.files import written_whole
+from mrl_jax.sweep.folder import AXES, varied
+
+__all__ = ["Outcome", "Sweep"]
+
+_CONDITION = (*NOISE_FIELDS, "noise_file", "noisy_validation")
+"""Fields that say what is to be learned from, not how: the best configuration is sought for each of their values."""
+
+_LINES = 8  # in the plot, those with the best validation mAP
+_DIRECTIONS = 4  # columns of the table, at most; more are averaged
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One run of a sweep.
+
+    Attributes:
+        config: its configuration.
+        scores: content of its `result.json`; None while it is not complete.
+        metrics: content of its `metrics.jsonl`.
+        error: why it ended early, or None.
+        workdir: its folder, or None.
+    """
+
+    config: Config
+    scores: Mapping[str, Any] | None
+    metrics: Sequence[Mapping[str, Any]]
+    error: str | None
+    workdir: Path | None
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a sweep found.
+
+    Attributes:
+        runs: name -> run.
+        workdir: the folder of the sweep, or None.
+    """
+
+    runs: Mapping[str, Outcome]
+    workdir: Path | None
+
+    @property
+    def finished(self) -> dict[str, Outcome]:
+        """The runs that have scores."""
+        return {name: run for name, run in self.runs.items() if run.scores is not None}
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Name -> error of the runs that ended early."""
+        return {name: run.error for name, run in self.runs.items() if run.error is not None}
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row per run and direction; of a run that ended early one, without numbers."""
+        others = [name for name in varied([run.config for run in self.runs.values()]) if name not in AXES]
+        rows = []
+        for name, run in self.runs.items():
+            if run.scores is None and run.error is None:
+                continue
+            settings = {f: getattr(run.config, f) for f in (*AXES, *others)}
+            head = {"run": name, **{f: shown(v) if isinstance(v, tuple) else v for f, v in settings.items()}}
+            if run.scores is None:
+                rows.append(head | {"error": run.error})
+                continue
+            test, valid = run.scores["test"], run.scores["valid"]
+            wrong, seconds = statistics.mean(run.scores["wrong_share"].values()), run.scores["seconds"]
+            for direction in test["best"]["map"]:
+                at = {
+                    f"{split}_{which}": scores[which]["map"][direction]
+                    for split, scores in (("test", test), ("valid", valid))
+                    for which in ("best", "last")
+                }
+                numbers = {"best_epoch": test["best"]["epoch"], **at, "wrong_share": wrong, "seconds": seconds}
+                rows.append(head | {"direction": direction, **numbers})
+        return rows
+
+    def csv(self) -> str:
+        """`rows` as comma-separated values."""
+        rows = self.rows()
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return text.getvalue()
+
+    def summary(self) -> dict[str, Any]:
+        """Mean and standard deviation over seeds of every cell, and the best cell of each noise by validation mAP.
+
+        Returns:
+            `{"varied": fields, "cells": [{"settings", "seeds", "wrong_share", "valid": {"mean", "std"}, "test":
+            {"best": {direction or "average": {"mean", "std"}}, "last": {…}}, "runs", "best"}], "best": [{"settings",
+            "noise", "valid", "runs"}], "failed": {name: error}, "missing": [name]}`. `valid` is the average mAP at the
+            best epoch; a standard deviation of one seed is None. With several noises, the last of "best" has the
+            highest mean over them, and noise None.
+        """
+        names = [name for name in varied([run.config for run in self.runs.values()]) if name != "seed"]
+        groups: dict[tuple[Any, ...], list[str]] = {}
+        for name, run in self.finished.items():
+            groups.setdefault(tuple(getattr(run.config, f) for f in names), []).append(name)
+        cells: list[dict[str, Any]] = []
+        for values, runs in groups.items():
+            scores = [self.finished[name].scores or {} for name in runs]
+            test = {which: [_with_average(s["test"][which]) for s in scores] for which in ("best", "last")}
+            cells.append(
+                {
+                    "settings": dict(zip(names, values, strict=True)),
+                    "seeds": [self.finished[name].config.seed for name in runs],
+                    "wrong_share": statistics.mean(v for s in scores for v in s["wrong_share"].values()),
+                    "valid": _spread([s["valid"]["best"]["average"] for s in scores]),
+                    "test": {w: {d: _spread([m[d] for m in maps]) for d in maps[0]} for w, maps in test.items()},
+                    "runs": runs,
+                    "best": False,
+                }
+            )
+        missing = [name for name, run in self.runs.items() if run.scores is None and run.error is None]
+        return {
+            "varied": names,
+            "cells": cells,
+            "best": _best(cells, names),
+            "failed": self.failed,
+            "missing": missing,
+        }
+
+    def markdown(self) -> str:
+        """The table of the cells, and the best of them."""
+        summary = self.summary()
+        cells = summary["cells"]
+        if not cells:
+            return "\n".join(["No run is complete.", *_told_failures(summary)])
+        directions = list(dict.fromkeys(d for c in cells for d in c["test"]["best"] if d != "average"))
+        columns = [*(directions if len(directions) <= _DIRECTIONS else ()), "average"]
+        heads = [*summary["varied"], "wrong", "seeds", "valid mAP", *columns, "average, last"]
+        rows = [[_short(h) for h in heads]]
+        for cell in cells:
+            best, last = cell["test"]["best"], cell["test"]["last"]
+            values = [_told(best[d]) if d in best else "" for d in columns]
+            settings = [_value(v) for v in cell["settings"].values()]
+            told = f"{_told(cell['valid'])}{' *' if cell['best'] else ''}"
+            wrong, seeds = f"{cell['wrong_share']:.0%}", str(len(cell["seeds"]))
+            rows.append([*settings, wrong, seeds, told, *values, _told(last["average"])])
+        widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
+        rows.insert(1, ["-" * w for w in widths])
+        lines = ["| " + " | ".join(v.ljust(w) for v, w in zip(row, widths, strict=True)) + " |" for row in rows]
+        what = "Test mAP at the epoch with the best validation mAP, mean ± standard deviation over seeds."
+        return "\n".join([*lines, "", what, *_told_best(summary), *_told_failures(summary)])
+
+    def plot(self, path: Path) -> None:
+        """Draw test mAP, averaged over directions, against what was varied, as PNG.
+
+        Args:
+            path: the file to write.
+        """
+        from matplotlib.figure import Figure  # deferred: slow to import
+
+        summary = self.summary()
+        cells, names = summary["cells"], summary["varied"]
+        numeric = [n for n in names if all(isinstance(c["settings"][n], int | float) for c in cells)]
+        figure = Figure(figsize=(7, 4.2), layout="constrained")
+        axes = figure.subplots()
+        if numeric:
+            x = "noise_rate" if "noise_rate" in numeric else numeric[0]
+            lines: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+            for cell in cells:
+                rest = tuple(f"{_short(n)} {_value(cell['settings'][n])}" for n in names if n != x)
+                lines.setdefault(rest, []).append(cell)
+            good = sorted(lines.items(), key=lambda line: -statistics.mean(c["valid"]["mean"] for c in line[1]))
+            for rest, members in good[:_LINES]:
+                members = sorted(members, key=lambda c: c["settings"][x])
+                found = [c["test"]["best"]["average"] for c in members]
+                axes.errorbar(
+                    [c["settings"][x] for c in members], [f["mean"] for f in found], [f["std"] or 0 for f in found],
+                    marker="o", markersize=4, capsize=3, label=", ".join(rest) or None,
+                )  # fmt: skip
+            if x in ("tau1", "tau2", "learning_rate"):
+                axes.set_xscale("log")
+            axes.set_xlabel(_short(x))
+            if any(good[0][0]):
+                axes.legend(fontsize=8)
+            if len(good) > _LINES:
+                axes.set_title(f"the {_LINES} of {len(good)} with the best validation mAP", fontsize=9)
+        else:
+            cells = sorted(cells, key=lambda c: c["valid"]["mean"])
+            labels = [", ".join(_value(v) for v in c["settings"].values()) or "all seeds" for c in cells]
+            found = [c["test"]["best"]["average"] for c in cells]
+            axes.barh(labels, [f["mean"] for f in found], xerr=[f["std"] or 0 for f in found], capsize=3, color="0.6")
+        told = "test mAP, average over directions"
+        axes.set_ylabel(told) if numeric else axes.set_xlabel(told)
+        axes.grid(alpha=0.3)
+        with written_whole(path) as part:
+            figure.savefig(part, dpi=120, format="png")
+
+
+def _with_average(scores: Mapping[str, Any]) -> dict[str, float]:
+    return {**scores["map"], "average": scores["average"]}
+
+
+def _spread(values: Sequence[float]) -> dict[str, float | None]:
+    return {"mean": statistics.mean(values), "std": statistics.stdev(values) if len(values) > 1 else None}
+
+
+def _best(cells: list[dict[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
+    """The best cell of each noise, marked, and, over several noises, the best setting of the rest."""
+    found = []
+    noises = [n for n in names if n in _CONDITION]
+    by_noise: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    by_rest: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for cell in cells:
+        by_noise.setdefault(tuple(cell["settings"][n] for n in noises), []).append(cell)
+        by_rest.setdefault(tuple(v for n, v in cell["settings"].items() if n not in noises), []).append(cell)
+    if len(by_rest) < 2:  # nothing to choose from
+        return []
+    rest = [n for n in names if n not in noises]
+    for noise, members in by_noise.items():
+        best = max(members, key=lambda c: c["valid"]["mean"])
+        best["best"] = True
+        settings = {n: best["settings"][n] for n in rest}
+        noise_told = dict(zip(noises, noise, strict=True))
+        found.append({"settings": settings, "noise": noise_told, "valid": best["valid"]["mean"], "runs": best["runs"]})
+    whole = {k: v for k, v in by_rest.items() if len(v) == len(by_noise)}
+    if len(by_noise) > 1 and whole:
+        mean = {k: statistics.mean(c["valid"]["mean"] for c in v) for k, v in whole.items()}
+        key = max(mean, key=lambda k: mean[k])
+        runs = [name for c in whole[key] for name in c["runs"]]
+        found.append({"settings": dict(zip(rest, key, strict=True)), "noise": None, "valid": mean[key], "runs": runs})
+    return found
+
+
+def _told_best(summary: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for best in summary["best"]:
+        settings = ", ".join(f"{_short(n)} {_value(v)}" for n, v in best["settings"].items())
+        noise = best["noise"]
+        where = " over all noises" if noise is None else "".join(f", {_short(n)} {_value(v)}" for n, v in noise.items())
+        lines.append(f"- Best by validation mAP{where}: {settings} (valid {best['valid']:.3f})")
+    return ["", *lines] if lines else []
+
+
+def _told_failures(summary: Mapping[str, Any]) -> list[str]:
+    failed = [f"- {name} failed: {error}" for name, error in summary["failed"].items()]
+    missing = summary["missing"]
+    late = [f"- {len(missing)} runs are not complete; --resume goes on with them"] if missing else []
+    return ["", *failed, *late] if failed or late else []
+
+
+def _told(spread: Mapping[str, float | None]) -> str:
+    return f"{spread['mean']:.3f}" + (f" ± {spread['std']:.3f}" if spread["std"] is not None else "")
+
+
+def _value(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else shown(value)
+
+
+def _short(name: str) -> str:
+    return name.replace("_", " ").replace("->", " → ")
