@@ -281,9 +281,9 @@ def some_missing(m, n, seed):
     kind=st.sampled_from(NOISE_KINDS),
     scope=st.sampled_from(NOISE_SCOPES),
     rate=st.sampled_from(RATES),
-    m=st.integers(1, 4),
-    n=st.sampled_from((2, 23, 200)),
-    k=st.integers(2, 300),
+    m=st.sampled_from((1, 2, 4)),  # few shapes: each compiles anew
+    n=st.sampled_from((2, 200)),
+    k=st.sampled_from((2, 3, 300)),
     masked=st.booleans(),
     seed=st.integers(0, 2**31),
 )

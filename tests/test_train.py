@@ -242,26 +242,29 @@ def compiling_anew():
     return {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"}
 
 
-@pytest.mark.parametrize("killed_after", [0, 4])
-def test_a_killed_run_resumes_to_the_same_bits(tmp_path, uninterrupted, killed_after):
-    flags, whole = uninterrupted
-    metrics = tmp_path / "killed" / "metrics.jsonl"
-    started = command(*flags, "--workdir", tmp_path / "killed")
-    process = subprocess.Popen(started, stderr=subprocess.DEVNULL, env=compiling_anew())
-    while process.poll() is None and not (metrics.exists() and metrics.read_text().count("\n") >= killed_after):
+def killed(arguments, metrics, lines):
+    """Start a run and kill it once its log has this many lines."""
+    process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL, env=compiling_anew())
+    while process.poll() is None and not (metrics.exists() and metrics.read_text().count("\n") >= lines):
         time.sleep(0.002)
     process.kill()
     assert process.wait() == -signal.SIGKILL
-    assert not (tmp_path / "killed" / "result.json").exists()
 
-    done = subprocess.run(
-        command("--resume", "--workdir", tmp_path / "killed"), capture_output=True, text=True, check=True
-    )
+
+def test_a_run_killed_twice_resumes_to_the_same_bits(tmp_path, uninterrupted):
+    flags, whole = uninterrupted
+    folder = tmp_path / "killed"
+    metrics = folder / "metrics.jsonl"
+    killed(command(*flags, "--workdir", folder), metrics, 0)
+    killed(command("--resume", "--workdir", folder), metrics, 4)
+    assert not (folder / "result.json").exists()
+
+    done = subprocess.run(command("--resume", "--workdir", folder), capture_output=True, text=True, check=True)
     assert "best (epoch" in done.stdout
     assert metrics.read_bytes() == (whole / "metrics.jsonl").read_bytes()
-    results = [json.loads((folder / "result.json").read_text()) for folder in (whole, tmp_path / "killed")]
+    results = [json.loads((f / "result.json").read_text()) for f in (whole, folder)]
     assert without_time(results[0]) == without_time(results[1])
-    assert_same_checkpoints(whole, tmp_path / "killed")
+    assert_same_checkpoints(whole, folder)
 
 
 def test_checkpoints_hold_the_state_of_their_epoch_although_buffers_are_donated(tmp_path, monkeypatch):
