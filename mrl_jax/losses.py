@@ -216,6 +216,7 @@ def mrl_loss(
     loss: str = "rc",
     self_similarity: bool = False,
     contrastive_scale: str = "equation",
+    axis_name: str | None = None,
 ) -> tuple[Array, MRLTerms]:
     r"""Total loss of MRL (eq. 8): $L = \beta L_r + (1 - \beta) L_c$, with eq. 5 and eq. 7 as means over instances.
 
@@ -233,6 +234,8 @@ def mrl_loss(
         loss: clustering loss by name, a key of `CLUSTERING_LOSSES`.
         self_similarity: see `contrastive_loss`.
         contrastive_scale: "equation" (eq. 7) or "program".
+        axis_name: of the devices that share the batch, under `shard_map` or `pmap`: each gives B instances, and the
+            loss is its share. The shares sum to the loss of the whole batch, and their gradients to its gradient.
 
     Returns:
         The total loss, a scalar, and its parts, an `MRLTerms`.
@@ -255,14 +258,15 @@ def mrl_loss(
         raise ValueError(f"mrl_loss: z has shape {z.shape}; it must be [modalities, batch, embedding]")
     z, valid = _masked(z, mask)
     labels = jnp.where(valid, jnp.broadcast_to(labels, valid.shape), 0)
-    instances = jnp.maximum(valid.any(axis=0).sum(), 1)
 
+    def counted(x: Array) -> Array:
+        """How many there are, on all devices; at least 1."""
+        return jnp.maximum(x.sum() if axis_name is None else jax.lax.psum(x.sum(), axis_name), 1)
+
+    instances = counted(valid.any(axis=0))
     clustering = jnp.where(valid, CLUSTERING_LOSSES[loss](z, centers, labels, tau1), 0.0).sum() / instances
-    contrastive = contrastive_loss(z, tau2, valid, self_similarity=self_similarity).sum()
-    if contrastive_scale == "equation":
-        contrastive = contrastive / instances
-    else:
-        contrastive = 2.0 * contrastive / jnp.maximum(valid.sum(), 1)
+    contrastive = contrastive_loss(z, tau2, valid, self_similarity=self_similarity, axis_name=axis_name).sum()
+    contrastive = contrastive / instances if contrastive_scale == "equation" else 2.0 * contrastive / counted(valid)
     total = jnp.asarray(beta * clustering + (1.0 - beta) * contrastive)
     return total, MRLTerms(clustering, contrastive)
 

@@ -1,32 +1,22 @@
 """One run's state on the device, and the compiled programs that train, embed and score it."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from mrl_jax.checkpoint import Snapshot
 from mrl_jax.data.stream import BatchStream, HostData
 from mrl_jax.errors import NonFiniteLossError
 from mrl_jax.eval import score
+from mrl_jax.parallel import Layout, all_finite, epoch_program, step_program
 from mrl_jax.run import embed_from_host, embed_rows
 from mrl_jax.task import Task
-from mrl_jax.train_step import (
-    Recipe,
-    StepMetrics,
-    TrainData,
-    TrainState,
-    Weights,
-    init_state,
-    train_epoch,
-    train_step,
-)
+from mrl_jax.train_step import StepMetrics, TrainData, TrainState, Weights, init_state
 
-__all__ = ["OneRun", "all_finite", "initial_state"]
+__all__ = ["OneRun"]
 
 
 class OneRun:
@@ -34,41 +24,49 @@ class OneRun:
 
     Args:
         task: the run.
+        layout: how it lies on several devices; None for one.
     """
 
-    def __init__(self, task: Task) -> None:
-        self._task, data = task, task.data
+    def __init__(self, task: Task, layout: Layout | None = None) -> None:
+        self._task, self._layout, data = task, layout, task.data
         split = data.dataset.splits["train"]
         self.stream: BatchStream | None = None
         if data.features is None:
             kinds, stats = list(data.kinds.values()), list(data.stats.values())
             features = tuple(split.features[m] for m in data.kinds)
             host = HostData(features, kinds, stats, task.labels, task.mask, task.partners)
-            self.stream = BatchStream(host, task.batch_key, task.config.batch_size, task.config.epochs)
+            self.stream = BatchStream(host, task.batch_key, task.config.batch_size, task.config.epochs, layout)
         else:
             mask, partners = (None if x is None else jnp.asarray(x) for x in (task.mask, task.partners))
             self._train = TrainData(data.features, jnp.asarray(task.labels), mask, partners)
+            self._key = task.batch_key
+            if layout is not None:
+                self._train, self._key = layout.replicate((self._train, self._key))
         self._state: TrainState
         self._best: Weights
 
     def begin(self, snapshots: Sequence[Snapshot | None]) -> None:
         """Start from a snapshot, or anew."""
         if snapshots[0] is None:
-            self._state = initial_state(self._task)
-            self._best = self._state.weights
+            task = self._task
+            self._state = _init(task.recipe, task.init_key, task.dims, task.data.dataset.num_classes)
+            self._best = self._state.weights  # until the first epoch, which is the best so far
         else:
             # A copy on the device: the program that runs the epochs may overwrite its input, and must own it.
             self._state, self._best, _ = jax.tree.map(jnp.array, snapshots[0])
+        if self._layout is not None:
+            self._state, self._best = self._layout.replicate((self._state, self._best))
 
     def run_epoch(self, epoch: int) -> tuple[StepMetrics, np.ndarray]:
         """Train one epoch, counted from 0: metrics of its steps [1, S], whether all parameters are finite [1]."""
         recipe = self._task.recipe
         if self.stream is not None:
-            step = partial(_step, recipe=recipe, epoch=epoch)
-            self._state, steps = self.stream.run(step, self._state, epoch)
-            finite = _finite(self._state)
+            step = step_program(self._layout)
+            self._state, steps = self.stream.run(lambda state, x: step(state, x, recipe, epoch), self._state, epoch)
+            finite = _finite(self._own(self._state))
         else:
-            self._state, steps, finite = _epoch(self._state, self._train, self._task.batch_key, epoch, recipe)
+            program = epoch_program(self._layout)
+            self._state, steps, finite = program(self._state, self._train, self._key, epoch, recipe)
         return jax.tree.map(lambda x: np.asarray(x)[None], steps), np.asarray(finite)[None]
 
     def keep_best(self, which: Sequence[bool]) -> None:
@@ -79,7 +77,7 @@ class OneRun:
     def score(self, split: str, best: bool = False) -> list[dict[str, Any] | NonFiniteLossError]:
         """mAP of every direction on valid (noisy labels if the run asks for them) or test, or why there is none."""
         data, recipe = self._task.data, self._task.recipe
-        encoders, z = (self._best if best else self._state).encoders, {}
+        encoders, z = self._own((self._best if best else self._state).encoders), {}
         for encoder, (m, x) in zip(encoders, data.held_out[split].items(), strict=True):
             if self.stream is not None:
                 z[m] = embed_from_host(recipe, encoder, data.kinds[m], data.stats[m], x)
@@ -92,28 +90,12 @@ class OneRun:
 
     def snapshot(self, run: int = 0) -> Snapshot:
         """What a checkpoint holds."""
-        return Snapshot(self._state, self._best, self._task.data.stats)
+        state, best = self._own((self._state, self._best))
+        return Snapshot(state, best, self._task.data.stats)
 
-
-def initial_state(task: Task) -> TrainState:
-    """The state before the first epoch."""
-    return _init(task.recipe, task.init_key, task.dims, task.data.dataset.num_classes)
-
-
-def all_finite(state: TrainState) -> Array:
-    """Whether all parameters and moments are finite, a scalar."""
-    leaves = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)]
-    return jnp.stack([jnp.isfinite(x).all() for x in leaves]).all()
+    def _own(self, tree: Any) -> Any:
+        return tree if self._layout is None else self._layout.own(tree)
 
 
 _init = jax.jit(init_state, static_argnums=(2, 3))
-_step = jax.jit(train_step, donate_argnums=0)
 _finite = jax.jit(all_finite)
-
-
-@partial(jax.jit, donate_argnums=0)
-def _epoch(
-    state: TrainState, data: TrainData, key: Array, epoch: int, recipe: Recipe
-) -> tuple[TrainState, StepMetrics, Array]:
-    state, steps = train_epoch(state, data, key, epoch, recipe)
-    return state, steps, all_finite(state)

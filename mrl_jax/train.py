@@ -19,6 +19,7 @@ from mrl_jax.config import FILE_FIELDS, Config, preset, shown
 from mrl_jax.errors import InputError
 from mrl_jax.loop import Member, train_epochs
 from mrl_jax.one_run import OneRun
+from mrl_jax.parallel import PARALLEL, Layout, choose_layout
 from mrl_jax.progress import epoch_progress
 from mrl_jax.report import describe_noise, plot_curves, summary
 from mrl_jax.run import Run, RunFolder, load_run
@@ -59,6 +60,7 @@ def train(
     data: Any = None,
     resume: bool = False,
     progress: bool = False,
+    parallel: str = "auto",
 ) -> Result:
     """Train, choose the epoch with the best average validation mAP, and score it and the last one on the test split.
 
@@ -69,6 +71,8 @@ def train(
         resume: go on after the last checkpoint of the run in `workdir`. It ends with the same bits, on the same
             machine, as a run that was never interrupted.
         progress: show a bar on a terminal, or a line per epoch elsewhere, on standard error.
+        parallel: over several devices by "jit", "shard_map" or "pmap"; "auto" takes several only where batches are
+            large enough (docs/scale.md). The numbers are those of one device, up to the order of sums.
 
     Returns:
         The scores, and the model of the best epoch.
@@ -81,6 +85,7 @@ def train(
     started = time.perf_counter()
     if workdir is not None and not resume:
         RunFolder.refuse_occupied(workdir)  # before any work
+    layout = choose_layout(parallel, config.batch_size)
     recorded = None
     if resume and workdir is not None:
         where = RunFolder.open(workdir).path
@@ -92,23 +97,23 @@ def train(
     )
     folder = _open_folder(task, workdir, resume)
     if folder is None:
-        return _train(Member(task, None), started, progress)
+        return _train(Member(task, None), layout, started, progress)
     with folder.lock():
         folder.settle(task.data.described, task.noise)
         task = dataclasses.replace(task, noise=folder.noise())
         if progress:
             print(f"run folder: {folder.path}", file=sys.stderr)
-        return _train(Member(task, folder), started, progress)
+        return _train(Member(task, folder), layout, started, progress)
 
 
-def _train(member: Member, started: float, progress: bool) -> Result:
+def _train(member: Member, layout: Layout | None, started: float, progress: bool) -> Result:
     task, folder = member.task, member.folder
     config, dataset = task.config, task.data.dataset
     if folder is not None and member.recall():
         run = load_run(folder.path)
     else:
         with jax.default_matmul_precision(config.matmul_precision), epoch_progress(config.epochs, progress) as show:
-            train_epochs(OneRun(task), [member], started, lambda: show(member.log))
+            train_epochs(OneRun(task, layout), [member], started, lambda: show(member.log))
         run = Run(config, member.scores["test"]["best"]["epoch"], member.model, dataset.modalities, dataset.class_names)
     if folder is not None:
         plot_curves(folder.path / "curves.png", member.log, member.scores, _title(task))
@@ -163,8 +168,15 @@ def _main(argv: Sequence[str] | None) -> None:
     add_config_flags(parser)
     parser.add_argument("--workdir", metavar="DIR", help="folder of the run, new or empty; default: runs/PRESET-TIME")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --workdir")
+    parser.add_argument(
+        "--parallel",
+        default="auto",
+        metavar="{" + ",".join(PARALLEL) + "}",
+        help="over several devices; auto takes several only for large batches; default: auto",
+    )
     given = vars(parser.parse_args(argv))
     workdir, resume = given.pop("workdir", None), given.pop("resume")
+    parallel = given.pop("parallel")
     if resume:
         if workdir is None:
             raise InputError("--resume needs the folder of the run: --workdir DIR")
@@ -175,7 +187,7 @@ def _main(argv: Sequence[str] | None) -> None:
         name = given.pop("preset", "custom" if "data_path" in given else "emoji")
         config = preset(name, **given)
         workdir = workdir or time.strftime(f"runs/{name}-%Y%m%d-%H%M%S")
-    print(train(config, workdir, resume=resume, progress=True).table())
+    print(train(config, workdir, resume=resume, progress=True, parallel=parallel).table())
 
 
 if __name__ == "__main__":

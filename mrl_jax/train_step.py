@@ -203,7 +203,9 @@ def learning_rate_at(recipe: Recipe, epoch: ArrayLike) -> Array:
     return jnp.asarray(0.5 * recipe.learning_rate * (1.0 + jnp.cos(jnp.pi * share)))
 
 
-def train_step(state: TrainState, batch: Batch, recipe: Recipe, epoch: ArrayLike = 0) -> tuple[TrainState, StepMetrics]:
+def train_step(
+    state: TrainState, batch: Batch, recipe: Recipe, epoch: ArrayLike = 0, axis_name: str | None = None
+) -> tuple[TrainState, StepMetrics]:
     """One step of Adam on the total loss (eq. 8).
 
     The centres are brought back to unit length first, outside the gradient, as in the authors' program: the gradient is
@@ -214,6 +216,8 @@ def train_step(state: TrainState, batch: Batch, recipe: Recipe, epoch: ArrayLike
         batch: the batch; padded rows and missing samples count for nothing.
         recipe: objective and optimiser.
         epoch: epoch number from 0, for the learning rate.
+        axis_name: of the devices that share the batch, under `shard_map` or `pmap`: each has the same state and gives
+            its part of the batch. The step is that of one device with the whole batch, the metrics too.
 
     Example:
         Two modalities of 6 and 4 features, 3 classes, a batch of 8:
@@ -231,6 +235,8 @@ def train_step(state: TrainState, batch: Batch, recipe: Recipe, epoch: ArrayLike
         (True, 21)
     """
     params = (state.encoders, unit_rows(state.centers))
+    # Its own on every device, so that each finds the gradient of its share; what is shared would be summed twice.
+    own = params if axis_name is None else jax.lax.pcast(params, axis_name, to="varying")
 
     def objective(params: tuple[tuple[Any, ...], Array]) -> tuple[Array, Any]:
         encoders, centers = params
@@ -246,9 +252,13 @@ def train_step(state: TrainState, batch: Batch, recipe: Recipe, epoch: ArrayLike
             loss=recipe.loss,
             self_similarity=recipe.self_similarity,
             contrastive_scale=recipe.contrastive_scale,
+            axis_name=axis_name,
         )
 
-    (loss, terms), gradient = jax.value_and_grad(objective, has_aux=True)(params)
+    (loss, terms), gradient = jax.value_and_grad(objective, has_aux=True)(own)
+    instances = batch.mask.sum() if batch.mask.ndim == 1 else batch.mask.any(axis=0).sum()
+    if axis_name is not None:
+        loss, terms, gradient, instances = jax.lax.psum((loss, terms, gradient, instances), axis_name)
     direction, optimizer = recipe.optimizer.update(gradient, state.optimizer, params)
     rate = learning_rate_at(recipe, epoch)
 
@@ -257,31 +267,39 @@ def train_step(state: TrainState, batch: Batch, recipe: Recipe, epoch: ArrayLike
         return p - rate * (d + recipe.weight_decay * p if is_kernel else d)
 
     encoders, centers = jax.tree_util.tree_map_with_path(move, params, direction)
-    instances = batch.mask.sum() if batch.mask.ndim == 1 else batch.mask.any(axis=0).sum()
     metrics = StepMetrics(loss, terms.clustering, terms.contrastive, instances)
     return TrainState(encoders, centers, optimizer, state.step + 1), metrics
 
 
-def epoch_batches(key: Array, num_instances: int, batch_size: int) -> tuple[Array, Array]:
+def epoch_batches(key: Array, num_instances: int, batch_size: int, shares: int = 1) -> tuple[Array, Array]:
     """Draw the batches of an epoch: every instance once, the last, incomplete batch padded.
 
     Args:
         key: key of this epoch.
         num_instances: N.
         batch_size: B.
+        shares: into how many equal parts a batch is to be cut; it is padded to a multiple of them.
 
     Returns:
-        Row numbers int32 [S, B] and mask [S, B], False where padded, with S = ceil(N / B).
+        Row numbers int32 [S, B] and mask [S, B], False where padded, with S = ceil(N / B); padded, B is larger.
     """
     steps = math.ceil(num_instances / batch_size)
     rows = jax.random.permutation(key, num_instances)
     rows = jnp.pad(rows, (0, steps * batch_size - num_instances))
     mask = jnp.arange(steps * batch_size) < num_instances
-    return rows.reshape(steps, batch_size), mask.reshape(steps, batch_size)
+    behind = [(0, 0), (0, -batch_size % shares)]
+    return jnp.pad(rows.reshape(steps, batch_size), behind), jnp.pad(mask.reshape(steps, batch_size), behind)
 
 
 def train_epoch(
-    state: TrainState, data: TrainData, key: Array, epoch: ArrayLike, recipe: Recipe
+    state: TrainState,
+    data: TrainData,
+    key: Array,
+    epoch: ArrayLike,
+    recipe: Recipe,
+    *,
+    axis_name: str | None = None,
+    sharding: Any = None,
 ) -> tuple[TrainState, StepMetrics]:
     """One pass over the data as a single `lax.scan`.
 
@@ -291,18 +309,26 @@ def train_epoch(
         key: the run's key for batches; the epoch folds its number into it, so resuming needs no saved randomness.
         epoch: epoch number from 0.
         recipe: how to train.
+        axis_name: of the devices that share every batch, under `shard_map` or `pmap`; each has all the data.
+        sharding: of the instances of every batch over devices, under `jit`: a `NamedSharding` of one axis.
 
     Returns:
         The state after the epoch, and the metrics of its S steps, arrays [S].
     """
-    rows, mask = epoch_batches(jax.random.fold_in(key, epoch), data.labels.shape[1], recipe.batch_size)
+    shares = 1 if axis_name is None else jax.lax.axis_size(axis_name)
+    shares = shares if sharding is None else sharding.num_devices
+    rows, mask = epoch_batches(jax.random.fold_in(key, epoch), data.labels.shape[1], recipe.batch_size, shares)
+    if axis_name is not None:
+        part = rows.shape[1] // shares
+        first = part * jax.lax.axis_index(axis_name)
+        rows, mask = (jax.lax.dynamic_slice_in_dim(x, first, part, axis=1) for x in (rows, mask))
 
     def body(state: TrainState, batch: tuple[Array, Array]) -> tuple[TrainState, StepMetrics]:
-        rows, mask = batch
+        rows, mask = batch if sharding is None else jax.lax.with_sharding_constraint(batch, sharding)
         own = [rows] * len(data.features) if data.partners is None else data.partners[:, rows]
         features = tuple(x[i] for x, i in zip(data.features, own, strict=True))
         if data.mask is not None:
             mask = data.mask[:, rows] & mask[None]
-        return train_step(state, Batch(features, data.labels[:, rows], mask), recipe, epoch)
+        return train_step(state, Batch(features, data.labels[:, rows], mask), recipe, epoch, axis_name)
 
     return jax.lax.scan(body, state, (rows, mask))

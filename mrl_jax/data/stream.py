@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -18,6 +18,9 @@ from jax import Array
 
 from mrl_jax.data.preprocess import apply_preprocess
 from mrl_jax.train_step import Batch, StepMetrics, epoch_batches
+
+if TYPE_CHECKING:
+    from mrl_jax.parallel import Layout
 
 __all__ = ["BatchStream", "HostData", "StreamClock"]
 
@@ -81,10 +84,14 @@ class BatchStream:
         key: the run's key for batches, as for `train_epoch`.
         batch_size: B.
         epochs: how many epochs the run has.
+        layout: of the run on several devices; each process reads the rows of its own.
     """
 
-    def __init__(self, data: HostData, key: Array, batch_size: int, epochs: int) -> None:
-        self._steps = _Steps(data, key, batch_size, epochs)
+    def __init__(
+        self, data: HostData, key: Array, batch_size: int, epochs: int, layout: "Layout | None" = None
+    ) -> None:
+        self._steps = _Steps(data, key, batch_size, epochs, layout)
+        self._layout = layout
         self._batches: Iterator[Batch] = iter(())
         self._next_epoch = -1
         self.clock = StreamClock()
@@ -103,7 +110,8 @@ class BatchStream:
             self._batches = iter(rest.to_iter_dataset(options))
         self._next_epoch = epoch + 1
         for _ in range(self._steps.per_epoch):
-            yield jax.device_put(next(self._batches))
+            batch = next(self._batches)
+            yield jax.device_put(batch) if self._layout is None else self._layout.batch(batch)
 
     def run(self, step: Any, state: Any, epoch: int) -> tuple[Any, StepMetrics]:
         """Run `step(state, batch) -> (state, metrics)` over an epoch.
@@ -134,15 +142,17 @@ class BatchStream:
 class _Steps:
     """Random access to the batches of all epochs, one after the other, as Grain wants its source."""
 
-    def __init__(self, data: HostData, key: Array, batch_size: int, epochs: int) -> None:
-        self._data, self._key, self._batch_size, self._epochs = data, key, batch_size, epochs
+    def __init__(self, data: HostData, key: Array, batch_size: int, epochs: int, layout: "Layout | None") -> None:
+        self._data, self._key, self._batch_size, self._epochs, self._layout = data, key, batch_size, epochs, layout
         self._num_instances = data.labels.shape[1]
         self.per_epoch = math.ceil(self._num_instances / batch_size)
         self._rows = lru_cache(maxsize=2)(self._draw)  # an epoch and the next one
 
     def _draw(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        rows, mask = _epoch_rows(self._key, epoch, self._num_instances, self._batch_size)
-        return np.asarray(rows), np.asarray(mask)
+        shares = 1 if self._layout is None else self._layout.shares
+        rows, mask = _epoch_rows(self._key, epoch, self._num_instances, self._batch_size, shares)
+        own = slice(None) if self._layout is None else self._layout.own_rows(rows.shape[1])
+        return np.asarray(rows)[:, own], np.asarray(mask)[:, own]
 
     def __len__(self) -> int:
         return self._epochs * self.per_epoch
@@ -153,6 +163,6 @@ class _Steps:
         return self._data.batch(rows[step], mask[step])
 
 
-@partial(jax.jit, static_argnums=(2, 3))
-def _epoch_rows(key: Array, epoch: int, num_instances: int, batch_size: int) -> tuple[Array, Array]:
-    return epoch_batches(jax.random.fold_in(key, epoch), num_instances, batch_size)
+@partial(jax.jit, static_argnums=(2, 3, 4))
+def _epoch_rows(key: Array, epoch: int, num_instances: int, batch_size: int, shares: int) -> tuple[Array, Array]:
+    return epoch_batches(jax.random.fold_in(key, epoch), num_instances, batch_size, shares)

@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from mrl_jax.checkpoint import Snapshot
 from mrl_jax.errors import NonFiniteLossError
 from mrl_jax.eval import score
-from mrl_jax.one_run import all_finite
+from mrl_jax.parallel import all_finite
 from mrl_jax.run import embed_rows
 from mrl_jax.task import Task
 from mrl_jax.train_step import (
