@@ -13,7 +13,7 @@ from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 from mrl_jax.compile_cache import keep_compiled, kept_in
 from mrl_jax.config import PRESETS, Config, shown
-from mrl_jax.errors import DatasetWarning, InputError, NonFiniteLossError
+from mrl_jax.errors import DatasetWarning, InputError, NonFiniteLossError, ProcessLostError
 
 __all__ = ["Parser", "add_config_flags", "run_command"]
 
@@ -115,7 +115,7 @@ def run_command(command: Callable[[], object], interrupted: str = "run it again"
     except OSError as error:
         nameless = type(error) is OSError and error.filename is None  # from writing to standard output
         return _report(f"the output cannot be written ({error.strerror})" if nameless else error, 1)
-    except NonFiniteLossError as error:
+    except (NonFiniteLossError, ProcessLostError) as error:
         return _report(error, 1)
     except KeyboardInterrupt:
         return _report(f"interrupted; {interrupted}", 130)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-__all__ = ["CheckpointError", "DatasetWarning", "InputError", "NonFiniteLossError", "listed"]
+__all__ = ["CheckpointError", "DatasetWarning", "InputError", "NonFiniteLossError", "ProcessLostError", "listed"]
 
 
 class InputError(ValueError):
@@ -30,3 +30,7 @@ def listed(names: Iterable[str], most: int = 30) -> str:
     names = list(names)
     shown = ", ".join(name if len(name) <= 80 else f"{name[:80]}…" for name in names[:most])
     return shown + (f" … ({len(names)} in all)" if len(names) > most else "") or "none"
+
+
+class ProcessLostError(RuntimeError):
+    """Another process of a run over several ended or cannot be reached; checkpoints stay."""

@@ -15,6 +15,7 @@ from mrl_jax import __version__
 from mrl_jax.checkpoint import Checkpoints, Snapshot
 from mrl_jax.errors import NonFiniteLossError
 from mrl_jax.model_file import Model
+from mrl_jax.parallel import is_main, on_main
 from mrl_jax.retrieval import cross_modal_chance
 from mrl_jax.run import RunFolder, best_epoch
 from mrl_jax.task import Task
@@ -79,12 +80,12 @@ class Member:
         if self.folder is None or store is None:
             return None
         epochs = store.epochs()
+        folder, last = self.folder, epochs[-1] if epochs else 0
+        self.log = on_main(lambda: folder.rewind(last))
         if not epochs:
-            self.log = self.folder.rewind(0)
             return None
-        snapshot = store.restore(epochs[-1], self.task.template)
-        self.log, self.spent = self.folder.rewind(epochs[-1]), store.metrics(epochs[-1])["seconds"]
-        return snapshot
+        self.spent = store.metrics(last)["seconds"]
+        return store.restore(last, self.task.template)
 
     def add(self, epoch: int, steps: StepMetrics, finite: bool, valid: dict[str, Any] | NonFiniteLossError) -> bool:
         """Log an epoch, counted from 0; returns whether it is the best so far.
@@ -107,7 +108,7 @@ class Member:
             "valid": valid,
         }
         self.log.append(line)
-        if self.folder is not None:
+        if self.folder is not None and is_main():
             self.folder.log(line)
         return best_epoch(self.log) == epoch + 1
 
@@ -154,7 +155,7 @@ def train_epochs(
                     member.error = error
             _go_on(members)
             program.keep_best(improved)
-            if pace.due() or (keep_state and epoch + 1 == epochs):
+            if on_main(pace.due) or (keep_state and epoch + 1 == epochs):
                 with pace:
                     for i, (member, store) in enumerate(zip(members, stores, strict=True)):
                         if store is None or member.error is not None:
@@ -194,7 +195,7 @@ def _finish(program: Program, members: Sequence[Member], started: float) -> None
         member.scores = _scores(member, test, member.spent + time.perf_counter() - started, len(members))
         if stream := getattr(program, "stream", None):
             member.scores["stream_waiting_share"] = round(stream.clock.share, 4)
-        if member.folder is not None:
+        if member.folder is not None and is_main():
             member.folder.write_model(member.model, member.task.data.dataset.modalities, best)
             member.folder.write_result(member.scores)  # last: it says that the run is complete
     _go_on(members)
@@ -222,7 +223,7 @@ class _Pace:
         self._ended, self._took = -np.inf, 0.0
 
     def due(self) -> bool:
-        return time.perf_counter() - self._ended >= max(_EVERY, self._took / _SHARE)
+        return bool(time.perf_counter() - self._ended >= max(_EVERY, self._took / _SHARE))
 
     def __enter__(self) -> None:
         self._began = time.perf_counter()

@@ -7,9 +7,10 @@ Every device has the whole state and its part of each batch; `train_step` finds 
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,15 +18,31 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from mrl_jax.errors import InputError
+from mrl_jax.errors import InputError, ProcessLostError
 from mrl_jax.train_step import Batch, Recipe, StepMetrics, TrainData, TrainState, train_epoch, train_step
 
-__all__ = ["PARALLEL", "Layout", "all_finite", "choose_layout", "epoch_program", "on_main", "step_program"]
+__all__ = [
+    "PARALLEL",
+    "Layout",
+    "all_finite",
+    "choose_layout",
+    "epoch_program",
+    "in_all",
+    "is_main",
+    "lost_processes_told",
+    "on_main",
+    "several_processes",
+    "start_processes",
+    "step_program",
+]
 
 PARALLEL = ("auto", "jit", "shard_map", "pmap")
 _AXIS = "batch"
 # Instances that a device must get before several are worth their talking: they send all gradients at every step.
 _WORTH = 512
+_HEARTBEAT = 20  # seconds without a sign of life after which a process counts as lost
+_PATIENCE = 120  # seconds to wait for others at the start and at the end
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -84,8 +101,12 @@ class Layout:
             features = tuple(cut(x, 0) for x in local.features)
             return Batch(features, cut(local.labels, 1), cut(local.mask, local.mask.ndim - 1))
         specs = _batch_specs(local.mask.ndim)
-        features, labels, mask = (functools.partial(_from_local, NamedSharding(self.mesh, x)) for x in specs)
-        return Batch(tuple(features(x) for x in local.features), labels(local.labels), mask(local.mask))
+
+        def put(x: Any, spec: PartitionSpec) -> Array:
+            return _from_local(NamedSharding(self.mesh, spec), x)
+
+        features = tuple(put(x, specs.features) for x in local.features)
+        return Batch(features, put(local.labels, specs.labels), put(local.mask, specs.mask))
 
 
 def choose_layout(parallel: str, batch_size: int) -> Layout | None:
@@ -179,6 +200,90 @@ def step_program(layout: Layout | None) -> Callable[..., tuple[TrainState, StepM
     )
 
 
+def start_processes(address: str | None, count: int | None, index: int | None) -> None:
+    """Join the other processes of a run; before anything else is computed.
+
+    Args:
+        address: HOST:PORT of the first process, the same for all; with none of the three the cluster is asked (SLURM,
+            Open MPI, Kubernetes, TPU pods), as `jax.distributed.initialize` does.
+        count: how many processes.
+        index: which of them this is, from 0.
+
+    Raises:
+        InputError: they do not fit each other, nothing was detected, or the others did not come.
+    """
+    given = (address, count, index)
+    if None in given and any(x is not None for x in given):
+        raise InputError("coordinator address, number of processes and process id need each other; give all three")
+    if count is not None and index is not None and not 0 <= index < count:
+        raise InputError(f"process id {index} of {count} processes: must be from 0 to {count - 1}")
+    try:
+        jax.distributed.initialize(
+            address,
+            count,
+            index,
+            initialization_timeout=_PATIENCE,
+            heartbeat_timeout_seconds=_HEARTBEAT,
+            shutdown_timeout_seconds=_PATIENCE,
+        )
+    except (RuntimeError, ValueError) as error:
+        why = str(error).strip().splitlines()[0]
+        hint = "start all of them" if address else "give the coordinator's address, the number and this process's id"
+        raise InputError(f"the processes of the run cannot be joined ({why}); {hint}") from error
+
+
+def is_main() -> bool:
+    """Whether this is the process that writes files and speaks."""
+    return jax.process_index() == 0
+
+
+def several_processes() -> bool:
+    """Whether this process has joined others."""
+    return bool(jax.distributed.is_initialized()) and jax.process_count() > 1
+
+
+@contextmanager
+def lost_processes_told() -> Iterator[None]:
+    """Turn what the loss of another process does to this one into an error of our own.
+
+    Raises:
+        ProcessLostError: another process ended, or cannot be reached.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        raise ProcessLostError(
+            f"process {jax.process_index()}: another process of the run ended or cannot be reached "
+            f"({str(error).strip().splitlines()[0][:200]}); start all again with --resume"
+        ) from error
+
+
+def in_all(action: Callable[[], _T]) -> _T:
+    """Do something in every process; where it fails in one, all fail.
+
+    Raises:
+        InputError: the action raised it, here or elsewhere.
+    """
+    if jax.process_count() == 1:
+        return action()
+    from jax.experimental import multihost_utils
+
+    failure: Exception | None = None
+    value = None
+    try:
+        value = action()
+    except Exception as error:  # the others must hear of any
+        failure = error
+    failed = np.flatnonzero(multihost_utils.process_allgather(np.int32(failure is not None)))
+    if failure is not None:
+        raise failure
+    if len(failed):
+        raise InputError(f"process {failed[0]} could not begin; its own message says why")
+    return value  # type: ignore[return-value]
+
+
 def on_main(action: Callable[[], Any]) -> Any:
     """Do something in one process of many, such as writing a file; all get what it gives, or raise as it does.
 
@@ -193,7 +298,7 @@ def on_main(action: Callable[[], Any]) -> Any:
     from jax.experimental import multihost_utils
 
     told = b""
-    if jax.process_index() == 0:
+    if is_main():
         try:
             told = json.dumps({"value": action()}).encode()
         except InputError as error:

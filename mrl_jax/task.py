@@ -258,7 +258,7 @@ def _streamed(config: Config, dataset: Dataset) -> bool:
 
 def device_memory(device: Any = None) -> float:
     """Bytes of a device, by default the first; of the machine where the device is its processor."""
-    device = device or jax.devices()[0]
+    device = device or jax.local_devices()[0]
     stats = device.memory_stats() or {}
     if "bytes_limit" in stats:
         return float(stats["bytes_limit"])

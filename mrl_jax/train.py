@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,17 @@ from mrl_jax.config import FILE_FIELDS, Config, preset, shown
 from mrl_jax.errors import InputError
 from mrl_jax.loop import Member, train_epochs
 from mrl_jax.one_run import OneRun
-from mrl_jax.parallel import PARALLEL, Layout, choose_layout
+from mrl_jax.parallel import (
+    PARALLEL,
+    Layout,
+    choose_layout,
+    in_all,
+    is_main,
+    lost_processes_told,
+    on_main,
+    several_processes,
+    start_processes,
+)
 from mrl_jax.progress import epoch_progress
 from mrl_jax.report import describe_noise, plot_curves, summary
 from mrl_jax.run import Run, RunFolder, load_run
@@ -85,6 +96,8 @@ def train(
     started = time.perf_counter()
     if workdir is not None and not resume:
         RunFolder.refuse_occupied(workdir)  # before any work
+    if workdir is None and resume:
+        raise InputError("resume needs the folder of the run: --workdir DIR")
     layout = choose_layout(parallel, config.batch_size)
     recorded = None
     if resume and workdir is not None:
@@ -92,18 +105,31 @@ def train(
         if data is None and config.data_path is None and config.preset == "custom":
             raise InputError(f"{where}: this run was trained on arrays in memory; pass them: train(…, data=…)")
         recorded = where / "noise.json"
-    task = prepare_task(
-        config, prepare_data(config, data), recorded if recorded is not None and recorded.exists() else None
-    )
-    folder = _open_folder(task, workdir, resume)
-    if folder is None:
+    seen = recorded if recorded is not None and recorded.exists() else None
+    task = in_all(lambda: prepare_task(config, prepare_data(config, data), seen))
+    progress = progress and is_main()
+    if workdir is None:
         return _train(Member(task, None), layout, started, progress)
-    with folder.lock():
-        folder.settle(task.data.described, task.noise)
+    folder = RunFolder(workdir)
+    with ExitStack() as stack, lost_processes_told():
+
+        def settle() -> None:
+            _open_folder(folder, task, resume)
+            stack.enter_context(folder.lock())
+            folder.settle(task.data.described, task.noise)
+
+        on_main(settle)
         task = dataclasses.replace(task, noise=folder.noise())
         if progress:
             print(f"run folder: {folder.path}", file=sys.stderr)
         return _train(Member(task, folder), layout, started, progress)
+
+
+def _open_folder(folder: RunFolder, task: Task, resume: bool) -> None:
+    if resume:
+        refuse_other_config(RunFolder.open(folder.path), task.config)
+    else:
+        RunFolder.create(folder.path, task.config)
 
 
 def _train(member: Member, layout: Layout | None, started: float, progress: bool) -> Result:
@@ -115,23 +141,10 @@ def _train(member: Member, layout: Layout | None, started: float, progress: bool
         with jax.default_matmul_precision(config.matmul_precision), epoch_progress(config.epochs, progress) as show:
             train_epochs(OneRun(task, layout), [member], started, lambda: show(member.log))
         run = Run(config, member.scores["test"]["best"]["epoch"], member.model, dataset.modalities, dataset.class_names)
-    if folder is not None:
+    if folder is not None and is_main():
         plot_curves(folder.path / "curves.png", member.log, member.scores, _title(task))
     where = None if folder is None else folder.path
     return Result(member.scores, member.log, task.noise, task.data.described, run, where)
-
-
-def _open_folder(task: Task, workdir: str | os.PathLike[str] | None, resume: bool) -> RunFolder | None:
-    if workdir is None:
-        if resume:
-            raise InputError("resume needs the folder of the run: --workdir DIR")
-        return None
-    if not resume:
-        folder = RunFolder.create(workdir, task.config)
-    else:
-        folder = RunFolder.open(workdir)
-        refuse_other_config(folder, task.config)
-    return folder
 
 
 def refuse_other_config(folder: RunFolder, config: Config) -> None:
@@ -156,7 +169,12 @@ def _title(task: Task) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    return run_command(lambda: _main(argv), "the run goes on with --resume --workdir DIR")
+    code = run_command(lambda: _main(argv), "the run goes on with --resume --workdir DIR")
+    if code and several_processes():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # at once: leaving in order waits for processes that may be no more
+    return code
 
 
 def _main(argv: Sequence[str] | None) -> None:
@@ -174,9 +192,15 @@ def _main(argv: Sequence[str] | None) -> None:
         metavar="{" + ",".join(PARALLEL) + "}",
         help="over several devices; auto takes several only for large batches; default: auto",
     )
+    _add_process_flags(parser)
     given = vars(parser.parse_args(argv))
     workdir, resume = given.pop("workdir", None), given.pop("resume")
     parallel = given.pop("parallel")
+    processes = [given.pop(name) for name in ("coordinator_address", "num_processes", "process_id")]
+    if given.pop("distributed") or any(x is not None for x in processes):
+        if workdir is None:
+            raise InputError("several processes need the folder of the run, where all see it: --workdir DIR")
+        start_processes(*processes)
     if resume:
         if workdir is None:
             raise InputError("--resume needs the folder of the run: --workdir DIR")
@@ -187,7 +211,19 @@ def _main(argv: Sequence[str] | None) -> None:
         name = given.pop("preset", "custom" if "data_path" in given else "emoji")
         config = preset(name, **given)
         workdir = workdir or time.strftime(f"runs/{name}-%Y%m%d-%H%M%S")
-    print(train(config, workdir, resume=resume, progress=True, parallel=parallel).table())
+    result = train(config, workdir, resume=resume, progress=True, parallel=parallel)
+    if is_main():
+        print(result.table())
+
+
+def _add_process_flags(parser: Parser) -> None:
+    group = parser.add_argument_group("several processes, each started with the same flags (docs/scale.md)")
+    group.add_argument(
+        "--distributed", action="store_true", help="ask the cluster: SLURM, Open MPI, Kubernetes, TPU pods"
+    )
+    group.add_argument("--coordinator-address", metavar="HOST:PORT", help="of the first process; with the next two")
+    group.add_argument("--num-processes", type=int, metavar="N", help="how many processes")
+    group.add_argument("--process-id", type=int, metavar="I", help="which of them this is, from 0")
 
 
 if __name__ == "__main__":
