@@ -7,6 +7,9 @@ Every device has the whole state and its part of each batch; `train_step` finds 
 
 import functools
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,9 +32,9 @@ __all__ = [
     "epoch_program",
     "in_all",
     "is_main",
+    "leave",
     "lost_processes_told",
     "on_main",
-    "several_processes",
     "start_processes",
     "step_program",
 ]
@@ -230,16 +233,46 @@ def start_processes(address: str | None, count: int | None, index: int | None) -
         why = str(error).strip().splitlines()[0]
         hint = "start all of them" if address else "give the coordinator's address, the number and this process's id"
         raise InputError(f"the processes of the run cannot be joined ({why}); {hint}") from error
+    _Witness.of_this_process = _Witness()
+
+
+class _Witness:
+    """A small process that says so if this one ends without a word.
+
+    JAX aborts a process when it has lost another one, where no Python of ours runs any more; and a process that is
+    killed cannot speak at all.
+    """
+
+    of_this_process: "_Witness | None" = None
+    _WATCH = "import sys; sys.stdin.read() or print(sys.argv[1], file=sys.stderr, flush=True)"
+
+    def __init__(self) -> None:
+        told = (
+            f"error: process {jax.process_index()} of {jax.process_count()} was killed, or ended since another one was "
+            "lost; checkpoints stay: start all again with --resume"
+        )
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", self._WATCH, told], stdin=subprocess.PIPE, start_new_session=True
+        )
+
+    def dismiss(self) -> None:
+        """The process ends in order."""
+        self._process.communicate(b"done")
+
+
+def leave(code: int) -> None:
+    """End a process of several after its command: after an error at once, for the others may be no more."""
+    if _Witness.of_this_process is not None:
+        _Witness.of_this_process.dismiss()
+        if code:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
 
 
 def is_main() -> bool:
     """Whether this is the process that writes files and speaks."""
     return jax.process_index() == 0
-
-
-def several_processes() -> bool:
-    """Whether this process has joined others."""
-    return bool(jax.distributed.is_initialized()) and jax.process_count() > 1
 
 
 @contextmanager

@@ -26,9 +26,9 @@ from mrl_jax.parallel import (
     choose_layout,
     in_all,
     is_main,
+    leave,
     lost_processes_told,
     on_main,
-    several_processes,
     start_processes,
 )
 from mrl_jax.progress import epoch_progress
@@ -170,10 +170,7 @@ def _title(task: Task) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     code = run_command(lambda: _main(argv), "the run goes on with --resume --workdir DIR")
-    if code and several_processes():
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)  # at once: leaving in order waits for processes that may be no more
+    leave(code)
     return code
 
 

@@ -95,6 +95,8 @@ def sweep(
         raise InputError(f"way {way!r}: choose from {', '.join(WAYS)}")
     if resume and workdir is None:
         raise InputError("resume needs the folder of the sweep: workdir")
+    if jax.process_count() > 1:
+        raise InputError("a sweep runs in one process, over all its devices; start one for each part of the sweep")
     folder = None
     if workdir is not None:
         folder = SweepFolder.open(workdir) if resume else SweepFolder.refuse_occupied(workdir)
