@@ -93,7 +93,7 @@ class Config:
     embed_dim: int = _opt(512, "dimensions of the common space", low=1)
     initializer: str = _opt("uniform", "of linear layers; uniform is the authors' program", choices=_INITS)
     stream: str = _opt("auto", "read batches from disk; auto: where the data do not fit the device", choices=_STREAMS)
-    precision: str = _opt("float32", "of matrix products on accelerators", choices=_PRECISIONS)
+    precision: str = _opt("float32", "of the encoders' layers; losses and parameters are float32", choices=_PRECISIONS)
     seed: int = _opt(0, "seed of noise, initial parameters and batches", low=0, high=2**32 - 1)
 
     def __post_init__(self) -> None:
@@ -141,11 +141,6 @@ class Config:
     def absolute(path: str) -> str:
         """A path as a run keeps it."""
         return str(Path(path).expanduser().absolute())
-
-    @property
-    def matmul_precision(self) -> str:
-        """`precision` under the name that `jax.default_matmul_precision` knows."""
-        return "tensorfloat32" if self.precision == "tf32" else self.precision
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values."""

@@ -324,8 +324,7 @@ class Run:
                 x = x.astype(np.float32, copy=False)
             if not np.isfinite(x).all():
                 raise InputError(f"{m} features are not finite in float32: remove or impute NaN and inf")
-            with jax.default_matmul_precision(self.config.matmul_precision):
-                out[m] = np.asarray(embed_from_host(recipe_of(self.config), encoder, kinds[m], stats, x))
+            out[m] = np.asarray(embed_from_host(recipe_of(self.config), encoder, kinds[m], stats, x))
         return out
 
 

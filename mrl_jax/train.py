@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from mrl_jax.cli import Parser, add_config_flags, run_command
 from mrl_jax.config import FILE_FIELDS, Config, preset, shown
 from mrl_jax.errors import InputError
@@ -138,7 +136,7 @@ def _train(member: Member, layout: Layout | None, started: float, progress: bool
     if folder is not None and member.recall():
         run = load_run(folder.path)
     else:
-        with jax.default_matmul_precision(config.matmul_precision), epoch_progress(config.epochs, progress) as show:
+        with epoch_progress(config.epochs, progress) as show:
             train_epochs(OneRun(task, layout), [member], started, lambda: show(member.log))
         run = Run(config, member.scores["test"]["best"]["epoch"], member.model, dataset.modalities, dataset.class_names)
     if folder is not None and is_main():

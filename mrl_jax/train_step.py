@@ -68,6 +68,7 @@ class Recipe:
         batch_size: B.
         clip_norm: bound on the global norm of the gradient, or None.
         adam_betas: decay of Adam's first and second moment.
+        precision: of the encoders' layers, see `Encoder`; losses, parameters and moments are float32.
     """
 
     beta: ArrayLike = 0.9
@@ -86,11 +87,12 @@ class Recipe:
     batch_size: int = _static(100)
     clip_norm: float | None = _static(None)
     adam_betas: tuple[float, float] = _static((0.5, 0.999))
+    precision: str = _static("float32")
 
     @property
     def encoder(self) -> Encoder:
         """The encoder that every modality uses, with parameters of its own."""
-        return Encoder(self.hidden_dims, self.embed_dim, self.initializer)
+        return Encoder(self.hidden_dims, self.embed_dim, self.initializer, self.precision)
 
     @property
     def optimizer(self) -> "optax.GradientTransformation":
@@ -255,7 +257,8 @@ def train_step(
             axis_name=axis_name,
         )
 
-    (loss, terms), gradient = jax.value_and_grad(objective, has_aux=True)(own)
+    with jax.default_matmul_precision("float32"):  # of the losses; encoders have their own
+        (loss, terms), gradient = jax.value_and_grad(objective, has_aux=True)(own)
     instances = batch.mask.sum() if batch.mask.ndim == 1 else batch.mask.any(axis=0).sum()
     if axis_name is not None:
         loss, terms, gradient, instances = jax.lax.psum((loss, terms, gradient, instances), axis_name)

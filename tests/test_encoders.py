@@ -54,6 +54,31 @@ def test_unit_rows_works_on_any_leading_shape_and_under_jit():
     np.testing.assert_allclose(np.linalg.norm(unit_rows(x), axis=-1), np.ones((2, 3)), **tolerances.UNIT)
 
 
+def test_bfloat16_rounds_layers_and_their_outputs_alone():
+    x = rows(1.0, (3, 6))
+    params = Encoder((7,), 4).init(jax.random.key(0), x)
+    found = Encoder((7,), 4, precision="bfloat16")
+    assert jax.tree.map(lambda p: (p.shape, p.dtype), found.init(jax.random.key(0), x)) == jax.tree.map(
+        lambda p: (p.shape, p.dtype), params
+    )
+    z = found.apply(params, x)
+    assert z.dtype == jnp.float32
+    np.testing.assert_allclose(np.linalg.norm(z, axis=-1), np.ones(3), **tolerances.UNIT)
+
+    def rounded(a):
+        return np.asarray(jnp.asarray(a).astype(jnp.bfloat16), np.float32)
+
+    layers, hidden = params["params"], rounded(x)
+    for i in range(2):
+        hidden = hidden @ rounded(layers[f"Dense_{i}"]["kernel"])
+        hidden = rounded(rounded(hidden) + rounded(layers[f"Dense_{i}"]["bias"]))
+        hidden = np.maximum(hidden, 0) if i == 0 else hidden
+    np.testing.assert_allclose(z, unit_rows(hidden), atol=2**-8)  # a last digit of bfloat16, from the order of sums
+    assert np.abs(z - Encoder((7,), 4).apply(params, x)).max() > 1e-4
+    with pytest.raises(ValueError, match="unknown precision 'half'; known: float32, tf32, bfloat16"):
+        Encoder((7,), 4, precision="half").init(jax.random.key(0), x)
+
+
 @pytest.mark.parametrize("hidden_dims", [(), (7,), (7, 5)])
 def test_forward_pass_equals_numpy(hidden_dims):
     encoder, x = Encoder(hidden_dims, 4), rows(1.0, (3, 6))

@@ -1,6 +1,7 @@
 """Training: a step against Adam in NumPy, an epoch against a loop of steps, batches, schedules, transformations."""
 
 import math
+import re
 from dataclasses import replace
 
 import jax
@@ -179,6 +180,25 @@ def test_metrics_are_those_of_the_loss_before_the_step():
     loss, terms = evaluate(state)
     _, metrics = step(state, batch, SMALL)
     np.testing.assert_allclose(metrics, (loss, *terms, 4), **tolerances.LOSS)
+
+
+def test_precision_is_that_of_the_layers_while_losses_parameters_and_moments_stay_float32():
+    recipe, batch = replace(SMALL, precision="bfloat16"), take(make_data(), np.arange(4))
+    state, metrics = step(new_state(), batch, recipe)
+    exact, expected = step(new_state(), batch, SMALL)
+    assert {x.dtype for x in jax.tree.leaves(state)} == {x.dtype for x in jax.tree.leaves(exact)}
+    np.testing.assert_allclose(metrics, expected, rtol=0.02)
+    assert metrics.loss != expected.loss
+
+    def products(precision, mark):
+        program = str(jax.make_jaxpr(train_step)(new_state(), batch, replace(SMALL, precision=precision)))
+        return sum(mark in one for one in re.findall(r"\w+\[[\d,]*\] = dot_general\[.*?\n *\]", program, re.DOTALL))
+
+    # Two layers of two encoders, forward and backward, without gradients in the features; the rest are of the losses.
+    layers, losses = 10, products("float32", "Precision.HIGHEST") - 10
+    assert losses > 4
+    assert (products("bfloat16", "bf16["), products("bfloat16", "Precision.HIGHEST")) == (layers, losses)
+    assert (products("tf32", "Precision.HIGH,"), products("tf32", "Precision.HIGHEST")) == (layers, losses)
 
 
 def test_padded_rows_change_nothing_in_a_step():

@@ -235,7 +235,7 @@ class Searcher:
         data = self.folder.data()["sha256"] if self.data is None else self.dataset.digest()
         config, i = self.run.config, self.run.modalities.index(modality)
         kind = kinds_for(self.run.modalities, config.preprocess)[modality]
-        sha = hashlib.sha256(f"{data} {modality} {splits} {kind} {config.matmul_precision}".encode())
+        sha = hashlib.sha256(f"{data} {modality} {splits} {kind} {config.precision}".encode())
         for leaf in jax.tree.leaves((self.run.model.encoders[i], dict(self.run.model.preprocess[modality]))):
             array = np.ascontiguousarray(leaf)
             sha.update(f"{array.dtype.str}{array.shape}".encode() + array.tobytes())
@@ -280,10 +280,8 @@ def warm_up(
     for m, count in tasks:
         shapes = layer_shapes(data["dims"][m], config.hidden_dims, config.embed_dim)
         zeros = {layer: {k: np.zeros(s, np.float32) for k, s in ps.items()} for layer, ps in shapes.items()}
-        with jax.default_matmul_precision(config.matmul_precision):
-            embed_from_host(
-                recipe_of(config), {"params": zeros}, "none", {}, np.zeros((count, data["dims"][m]), np.float32)
-            )
+        rows = np.zeros((count, data["dims"][m]), np.float32)
+        embed_from_host(recipe_of(config), {"params": zeros}, "none", {}, rows)
     gallery = np.zeros((max(sum(counts), 1), config.embed_dim), np.float32)
     if len(gallery) <= _WARM:
         top_k(gallery[:1], gallery, min(top, len(gallery)))

@@ -169,7 +169,7 @@ def _train_group(group: Sequence[Member], shown: SweepProgress) -> None:
     task = group[0].task
     devices = jax.devices()[: len(group)]
     program = OneRun(task) if len(group) == 1 else ManyRuns([m.task for m in group], devices)
-    with ExitStack() as locks, jax.default_matmul_precision(task.config.matmul_precision):
+    with ExitStack() as locks:
         for member in group:
             if member.folder is not None:
                 locks.enter_context(member.folder.lock())

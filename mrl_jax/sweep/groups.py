@@ -36,7 +36,7 @@ def groups(members: Sequence[Member], done: Sequence[int], way: str, devices: Se
         task = member.task
         apart = task.streams or way == "apart" or (way == "auto" and not _faster_together(member, devices))
         numbers = jax.tree.structure(task.recipe)  # holds the static parts
-        same = (id(task.data), numbers, task.config.precision, task.mask is None, epochs)
+        same = (id(task.data), numbers, task.mask is None, epochs)
         alike.setdefault(i if apart else same, []).append(member)
     found = []
     for members in alike.values():
