@@ -15,7 +15,7 @@ from mrl_jax import __version__
 from mrl_jax.checkpoint import Checkpoints, Snapshot
 from mrl_jax.errors import NonFiniteLossError
 from mrl_jax.model_file import Model
-from mrl_jax.parallel import is_main, on_main
+from mrl_jax.processes import is_main, on_main
 from mrl_jax.retrieval import cross_modal_chance
 from mrl_jax.run import RunFolder, best_epoch
 from mrl_jax.task import Task

@@ -41,21 +41,29 @@ class OneRun:
             self._train = TrainData(data.features, jnp.asarray(task.labels), mask, partners)
             self._key = task.batch_key
             if layout is not None:
-                self._train, self._key = layout.replicate((self._train, self._key))
+                self._train, self._key = layout.place((self._train, self._key))
+        divided = layout is not None and layout.divides and self.stream is None
+        self._held_out = layout.place(data.held_out) if divided and layout else data.held_out
         self._state: TrainState
         self._best: Weights
 
     def begin(self, snapshots: Sequence[Snapshot | None]) -> None:
         """Start from a snapshot, or anew."""
-        if snapshots[0] is None:
-            task = self._task
-            self._state = _init(task.recipe, task.init_key, task.dims, task.data.dataset.num_classes)
+        task, layout, snapshot = self._task, self._layout, snapshots[0]
+        if snapshot is None:
+            arguments = task.recipe, task.init_key, task.dims, task.data.dataset.num_classes
+            if layout is None:
+                self._state = _init(*arguments)
+            else:  # where it is to lie from the start: it may not fit one device
+                shardings = layout.of_state(task.template.state)
+                self._state = jax.jit(init_state, static_argnums=(2, 3), out_shardings=shardings)(*arguments)
             self._best = self._state.weights  # until the first epoch, which is the best so far
-        else:
+        elif layout is None:
             # A copy on the device: the program that runs the epochs may overwrite its input, and must own it.
-            self._state, self._best, _ = jax.tree.map(jnp.array, snapshots[0])
-        if self._layout is not None:
-            self._state, self._best = self._layout.replicate((self._state, self._best))
+            self._state, self._best, _ = jax.tree.map(jnp.array, snapshot)
+        else:
+            held = jax.tree.map(np.array, (snapshot.state, snapshot.best))  # likewise
+            self._state, self._best = layout.place(held, layout.of_state(held))
 
     def run_epoch(self, epoch: int) -> tuple[StepMetrics, np.ndarray]:
         """Train one epoch, counted from 0: metrics of its steps [1, S], whether all parameters are finite [1]."""
@@ -63,7 +71,7 @@ class OneRun:
         if self.stream is not None:
             step = step_program(self._layout)
             self._state, steps = self.stream.run(lambda state, x: step(state, x, recipe, epoch), self._state, epoch)
-            finite = _finite(self._own(self._state))
+            finite = _finite(self._state)
         else:
             program = epoch_program(self._layout)
             self._state, steps, finite = program(self._state, self._train, self._key, epoch, recipe)
@@ -77,12 +85,16 @@ class OneRun:
     def score(self, split: str, best: bool = False) -> list[dict[str, Any] | NonFiniteLossError]:
         """mAP of every direction on valid (noisy labels if the run asks for them) or test, or why there is none."""
         data, recipe = self._task.data, self._task.recipe
-        encoders, z = self._own((self._best if best else self._state).encoders), {}
-        for encoder, (m, x) in zip(encoders, data.held_out[split].items(), strict=True):
+        layout, encoders, z = self._layout, (self._best if best else self._state).encoders, {}
+        if layout is not None and not layout.divides:
+            encoders = layout.own(encoders)
+        for encoder, (m, x) in zip(encoders, self._held_out[split].items(), strict=True):
             if self.stream is not None:
                 z[m] = embed_from_host(recipe, encoder, data.kinds[m], data.stats[m], x)
             else:
                 z[m] = embed_rows(recipe, encoder, x)
+            if layout is not None and layout.divides:
+                z[m] = layout.own(jax.jit(lambda z: z, out_shardings=layout.everywhere)(z[m]))
         try:
             return [score(z, self._task.held_out[split])]
         except NonFiniteLossError as error:

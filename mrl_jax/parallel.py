@@ -1,19 +1,17 @@
-"""One run over several devices, of one process or many: meshes, the three ways to compile a step, processes.
+"""One run over several devices, of one process or many: meshes, and the three ways to compile a step.
 
 Every device has the whole state and its part of each batch; `train_step` finds the gradient of the whole batch
 (`axis_name`). The ways differ in who cuts the program up: `shard_map` and `pmap` run the local step on every device,
 `jit` leaves it to the compiler. All give the numbers of one device, up to the order of sums.
+
+Parameters and optimiser state may be divided along a second axis of the mesh, where one device cannot hold them: the
+columns of every layer's kernel. Only `jit` does that.
 """
 
 import functools
-import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,31 +19,15 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from mrl_jax.errors import InputError, ProcessLostError
+from mrl_jax.errors import InputError
 from mrl_jax.train_step import Batch, Recipe, StepMetrics, TrainData, TrainState, train_epoch, train_step
 
-__all__ = [
-    "PARALLEL",
-    "Layout",
-    "all_finite",
-    "choose_layout",
-    "epoch_program",
-    "in_all",
-    "is_main",
-    "leave",
-    "lost_processes_told",
-    "on_main",
-    "start_processes",
-    "step_program",
-]
+__all__ = ["PARALLEL", "Layout", "all_finite", "choose_layout", "epoch_program", "step_program"]
 
 PARALLEL = ("auto", "jit", "shard_map", "pmap")
-_AXIS = "batch"
+_AXIS, _MODEL = "batch", "model"
 # Instances that a device must get before several are worth their talking: they send all gradients at every step.
 _WORTH = 512
-_HEARTBEAT = 20  # seconds without a sign of life after which a process counts as lost
-_PATIENCE = 120  # seconds to wait for others at the start and at the end
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -54,7 +36,7 @@ class Layout:
 
     Attributes:
         way: "jit", "shard_map" or "pmap".
-        mesh: the devices, one axis; those of all processes.
+        mesh: the devices of all processes, along "batch", and along "model" where the parameters are divided.
     """
 
     way: str
@@ -67,25 +49,49 @@ class Layout:
 
     @property
     def instances(self) -> NamedSharding:
-        """The first axis cut among devices."""
+        """The first axis cut into `shares`."""
         return NamedSharding(self.mesh, PartitionSpec(_AXIS))
 
     @property
     def shares(self) -> int:
-        """Number of devices."""
-        return self.mesh.size
+        """Number of parts of a batch."""
+        return self.mesh.shape[_AXIS]
 
-    def replicate(self, tree: Any) -> Any:
-        """Put arrays, the same in every process, on every device; where one is already, it is not copied."""
-        return jax.tree.map(lambda x: _from_local(self.everywhere, x), tree)
+    @property
+    def divides(self) -> bool:
+        """Whether parameters are divided."""
+        return _MODEL in self.mesh.axis_names
+
+    def of_state(self, state: Any) -> Any:
+        """Where parameters and moments lie: a tree of shardings for arrays or their shapes."""
+
+        def of(path: tuple[Any, ...], x: Any) -> NamedSharding:
+            layer = getattr(path[-1], "key", None) in ("kernel", "bias") if path else False
+            if not (self.divides and layer and x.shape[-1] % self.mesh.shape[_MODEL] == 0):
+                return self.everywhere
+            return NamedSharding(self.mesh, PartitionSpec(*[None] * (x.ndim - 1), _MODEL))
+
+        return jax.tree_util.tree_map_with_path(of, state)
+
+    def place(self, tree: Any, shardings: Any = None) -> Any:
+        """Put arrays, the same in every process, on the devices; where one lies already, it is not copied.
+
+        Args:
+            tree: the arrays.
+            shardings: a tree of them; None for every device.
+        """
+        if shardings is None:
+            shardings = jax.tree.map(lambda _: self.everywhere, tree)
+        return jax.tree.map(_placed, tree, shardings)
 
     def own(self, tree: Any) -> Any:
-        """Arrays that every device has, as arrays of this process's first device alone."""
-        return jax.tree.map(lambda x: x.addressable_data(0), tree)
+        """Whole arrays of this process alone: on its first device, or on the host where they were divided."""
+        return jax.tree.map(lambda x: x.addressable_data(0) if x.is_fully_replicated else _on_host(x), tree)
 
     def own_rows(self, size: int) -> slice:
         """The part of a batch of this size, padded to a multiple of `shares`, that this process's devices have."""
-        here = [i for i, d in enumerate(self.mesh.devices) if d.process_index == jax.process_index()]
+        first = self.mesh.devices.reshape(self.shares, -1)  # of each part
+        here = [i for i, ds in enumerate(first) if any(d.process_index == jax.process_index() for d in ds)]
         each = size // self.shares
         return slice(here[0] * each, (here[-1] + 1) * each)
 
@@ -106,26 +112,38 @@ class Layout:
         specs = _batch_specs(local.mask.ndim)
 
         def put(x: Any, spec: PartitionSpec) -> Array:
-            return _from_local(NamedSharding(self.mesh, spec), x)
+            if jax.process_count() == 1:
+                return jax.device_put(x, NamedSharding(self.mesh, spec))
+            return jax.make_array_from_process_local_data(NamedSharding(self.mesh, spec), np.asarray(x))
 
         features = tuple(put(x, specs.features) for x in local.features)
         return Batch(features, put(local.labels, specs.labels), put(local.mask, specs.mask))
 
 
-def choose_layout(parallel: str, batch_size: int) -> Layout | None:
+def choose_layout(parallel: str, batch_size: int, model_parallel: int = 1) -> Layout | None:
     """The devices for a run, or None for a single one.
 
     Args:
         parallel: one of `PARALLEL`. "auto" takes as many devices as get 512 instances of a batch each, and all
-            where there are several processes; the others take all.
+            where there are several processes or parameters are divided; the others take all.
         batch_size: B.
+        model_parallel: over how many devices parameters and optimiser state are divided.
 
     Raises:
-        InputError: unknown `parallel`.
+        InputError: unknown `parallel`, or `model_parallel` does not divide the number of devices, or does not go with
+            `parallel`.
     """
     if parallel not in PARALLEL:
         raise InputError(f"parallel {parallel!r}: choose from {', '.join(PARALLEL)}")
     devices = jax.devices()
+    if model_parallel != 1:
+        if model_parallel < 1 or len(devices) % model_parallel:
+            raise InputError(
+                f"model_parallel {model_parallel}: must divide the number of devices, which is {len(devices)}"
+            )
+        if parallel not in ("auto", "jit"):
+            raise InputError(f"model_parallel {model_parallel} goes with parallel jit alone; leave {parallel} out")
+        return Layout("jit", Mesh(np.array(devices).reshape(-1, model_parallel), (_AXIS, _MODEL)))
     if parallel == "auto" and jax.process_count() == 1:
         devices = devices[: max(1, batch_size // _WORTH)]
     if len(devices) == 1:
@@ -155,9 +173,7 @@ def epoch_program(layout: Layout | None) -> Callable[..., tuple[TrainState, Step
     if layout is None:
         return jax.jit(epoch, donate_argnums=0)
     if layout.way == "jit":
-        return jax.jit(
-            functools.partial(epoch, sharding=layout.instances), donate_argnums=0, out_shardings=layout.everywhere
-        )
+        return jax.jit(_settled(layout, functools.partial(epoch, sharding=layout.instances)), donate_argnums=0)
     local = functools.partial(epoch, axis_name=_AXIS)
     if layout.way == "shard_map":
         everywhere = PartitionSpec()
@@ -181,7 +197,7 @@ def step_program(layout: Layout | None) -> Callable[..., tuple[TrainState, StepM
     if layout is None:
         return jax.jit(train_step, donate_argnums=0)
     if layout.way == "jit":
-        return jax.jit(train_step, donate_argnums=0, out_shardings=layout.everywhere)
+        return jax.jit(_settled(layout, train_step), donate_argnums=0)
     local = functools.partial(train_step, axis_name=_AXIS)
     if layout.way == "shard_map":
 
@@ -203,156 +219,35 @@ def step_program(layout: Layout | None) -> Callable[..., tuple[TrainState, StepM
     )
 
 
-def start_processes(address: str | None, count: int | None, index: int | None) -> None:
-    """Join the other processes of a run; before anything else is computed.
-
-    Args:
-        address: HOST:PORT of the first process, the same for all; with none of the three the cluster is asked (SLURM,
-            Open MPI, Kubernetes, TPU pods), as `jax.distributed.initialize` does.
-        count: how many processes.
-        index: which of them this is, from 0.
-
-    Raises:
-        InputError: they do not fit each other, nothing was detected, or the others did not come.
-    """
-    given = (address, count, index)
-    if None in given and any(x is not None for x in given):
-        raise InputError("coordinator address, number of processes and process id need each other; give all three")
-    if count is not None and index is not None and not 0 <= index < count:
-        raise InputError(f"process id {index} of {count} processes: must be from 0 to {count - 1}")
-    try:
-        jax.distributed.initialize(
-            address,
-            count,
-            index,
-            initialization_timeout=_PATIENCE,
-            heartbeat_timeout_seconds=_HEARTBEAT,
-            shutdown_timeout_seconds=_PATIENCE,
-        )
-    except (RuntimeError, ValueError) as error:
-        why = str(error).strip().splitlines()[0]
-        hint = "start all of them" if address else "give the coordinator's address, the number and this process's id"
-        raise InputError(f"the processes of the run cannot be joined ({why}); {hint}") from error
-    _Witness.of_this_process = _Witness()
-
-
-class _Witness:
-    """A small process that says so if this one ends without a word.
-
-    JAX aborts a process when it has lost another one, where no Python of ours runs any more; and a process that is
-    killed cannot speak at all.
-    """
-
-    of_this_process: "_Witness | None" = None
-    _WATCH = "import sys; sys.stdin.read() or print(sys.argv[1], file=sys.stderr, flush=True)"
-
-    def __init__(self) -> None:
-        told = (
-            f"error: process {jax.process_index()} of {jax.process_count()} was killed, or ended since another one was "
-            "lost; checkpoints stay: start all again with --resume"
-        )
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", self._WATCH, told], stdin=subprocess.PIPE, start_new_session=True
-        )
-
-    def dismiss(self) -> None:
-        """The process ends in order."""
-        self._process.communicate(b"done")
-
-
-def leave(code: int) -> None:
-    """End a process of several after its command: after an error at once, for the others may be no more."""
-    if _Witness.of_this_process is not None:
-        _Witness.of_this_process.dismiss()
-        if code:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
-
-
-def is_main() -> bool:
-    """Whether this is the process that writes files and speaks."""
-    return jax.process_index() == 0
-
-
-@contextmanager
-def lost_processes_told() -> Iterator[None]:
-    """Turn what the loss of another process does to this one into an error of our own.
-
-    Raises:
-        ProcessLostError: another process ended, or cannot be reached.
-    """
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
-            raise
-        raise ProcessLostError(
-            f"process {jax.process_index()}: another process of the run ended or cannot be reached "
-            f"({str(error).strip().splitlines()[0][:200]}); start all again with --resume"
-        ) from error
-
-
-def in_all(action: Callable[[], _T]) -> _T:
-    """Do something in every process; where it fails in one, all fail.
-
-    Raises:
-        InputError: the action raised it, here or elsewhere.
-    """
-    if jax.process_count() == 1:
-        return action()
-    from jax.experimental import multihost_utils
-
-    failure: Exception | None = None
-    value = None
-    try:
-        value = action()
-    except Exception as error:  # the others must hear of any
-        failure = error
-    failed = np.flatnonzero(multihost_utils.process_allgather(np.int32(failure is not None)))
-    if failure is not None:
-        raise failure
-    if len(failed):
-        raise InputError(f"process {failed[0]} could not begin; its own message says why")
-    return value  # type: ignore[return-value]
-
-
-def on_main(action: Callable[[], Any]) -> Any:
-    """Do something in one process of many, such as writing a file; all get what it gives, or raise as it does.
-
-    Args:
-        action: gives a value that JSON can hold.
-
-    Raises:
-        InputError: the action raised it.
-    """
-    if jax.process_count() == 1:
-        return action()
-    from jax.experimental import multihost_utils
-
-    told = b""
-    if is_main():
-        try:
-            told = json.dumps({"value": action()}).encode()
-        except InputError as error:
-            told = json.dumps({"error": str(error)}).encode()
-    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(told))))
-    buffer = np.frombuffer(told or bytes(length), np.uint8)
-    content = json.loads(np.asarray(multihost_utils.broadcast_one_to_all(buffer)).tobytes())
-    if "error" in content:
-        raise InputError(content["error"])
-    return content["value"]
-
-
 def _batch_specs(mask_ndim: int) -> Any:
     first, second = PartitionSpec(_AXIS), PartitionSpec(None, _AXIS)
     return Batch(first, second, first if mask_ndim == 1 else second)  # type: ignore[arg-type]
 
 
-def _from_local(sharding: NamedSharding, x: Any) -> Array:
+def _settled(layout: Layout, program: Callable[..., Any]) -> Callable[..., Any]:
+    """A program whose first result, the state, lies as it came, and the others on every device."""
+
+    def settled(*args: Any) -> Any:
+        state, *others = program(*args)
+        state = jax.lax.with_sharding_constraint(state, layout.of_state(state))
+        return state, *jax.lax.with_sharding_constraint(others, layout.everywhere)
+
+    return settled
+
+
+def _placed(x: Any, sharding: NamedSharding) -> Array:
     if jax.process_count() == 1:
         return jax.device_put(x, sharding)
     if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-        data = _from_local(sharding, jax.random.key_data(x))
+        data = _placed(jax.random.key_data(x), sharding)
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
-    return jax.make_array_from_process_local_data(sharding, np.asarray(x))
+    host = np.asarray(x)
+    return jax.make_array_from_callback(host.shape, sharding, lambda part: host[part])
+
+
+def _on_host(x: Array) -> np.ndarray:
+    if x.is_fully_addressable:
+        return np.asarray(x)
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.process_allgather(x, tiled=True))

@@ -18,17 +18,8 @@ from mrl_jax.config import FILE_FIELDS, Config, preset, shown
 from mrl_jax.errors import InputError
 from mrl_jax.loop import Member, train_epochs
 from mrl_jax.one_run import OneRun
-from mrl_jax.parallel import (
-    PARALLEL,
-    Layout,
-    choose_layout,
-    in_all,
-    is_main,
-    leave,
-    lost_processes_told,
-    on_main,
-    start_processes,
-)
+from mrl_jax.parallel import PARALLEL, Layout, choose_layout
+from mrl_jax.processes import in_all, is_main, leave, lost_processes_told, on_main, start_processes
 from mrl_jax.progress import epoch_progress
 from mrl_jax.report import describe_noise, plot_curves, summary
 from mrl_jax.run import Run, RunFolder, load_run
@@ -70,6 +61,7 @@ def train(
     resume: bool = False,
     progress: bool = False,
     parallel: str = "auto",
+    model_parallel: int = 1,
 ) -> Result:
     """Train, choose the epoch with the best average validation mAP, and score it and the last one on the test split.
 
@@ -82,6 +74,8 @@ def train(
         progress: show a bar on a terminal, or a line per epoch elsewhere, on standard error.
         parallel: over several devices by "jit", "shard_map" or "pmap"; "auto" takes several only where batches are
             large enough (docs/scale.md). The numbers are those of one device, up to the order of sums.
+        model_parallel: over how many devices parameters and optimiser state are divided, for encoders that one device
+            cannot hold.
 
     Returns:
         The scores, and the model of the best epoch.
@@ -96,7 +90,7 @@ def train(
         RunFolder.refuse_occupied(workdir)  # before any work
     if workdir is None and resume:
         raise InputError("resume needs the folder of the run: --workdir DIR")
-    layout = choose_layout(parallel, config.batch_size)
+    layout = choose_layout(parallel, config.batch_size, model_parallel)
     recorded = None
     if resume and workdir is not None:
         where = RunFolder.open(workdir).path
@@ -187,10 +181,17 @@ def _main(argv: Sequence[str] | None) -> None:
         metavar="{" + ",".join(PARALLEL) + "}",
         help="over several devices; auto takes several only for large batches; default: auto",
     )
+    parser.add_argument(
+        "--model-parallel",
+        type=int,
+        default=1,
+        metavar="N",
+        help="devices over which parameters and optimiser state are divided; default: 1",
+    )
     _add_process_flags(parser)
     given = vars(parser.parse_args(argv))
     workdir, resume = given.pop("workdir", None), given.pop("resume")
-    parallel = given.pop("parallel")
+    parallel = {name: given.pop(name) for name in ("parallel", "model_parallel")}
     processes = [given.pop(name) for name in ("coordinator_address", "num_processes", "process_id")]
     if given.pop("distributed") or any(x is not None for x in processes):
         if workdir is None:
@@ -206,7 +207,7 @@ def _main(argv: Sequence[str] | None) -> None:
         name = given.pop("preset", "custom" if "data_path" in given else "emoji")
         config = preset(name, **given)
         workdir = workdir or time.strftime(f"runs/{name}-%Y%m%d-%H%M%S")
-    result = train(config, workdir, resume=resume, progress=True, parallel=parallel)
+    result = train(config, workdir, resume=resume, progress=True, **parallel)
     if is_main():
         print(result.table())
 

@@ -313,13 +313,13 @@ def train_epoch(
         epoch: epoch number from 0.
         recipe: how to train.
         axis_name: of the devices that share every batch, under `shard_map` or `pmap`; each has all the data.
-        sharding: of the instances of every batch over devices, under `jit`: a `NamedSharding` of one axis.
+        sharding: of the instances of every batch over devices, under `jit`: a `NamedSharding` along one axis of a mesh.
 
     Returns:
         The state after the epoch, and the metrics of its S steps, arrays [S].
     """
     shares = 1 if axis_name is None else jax.lax.axis_size(axis_name)
-    shares = shares if sharding is None else sharding.num_devices
+    shares = shares if sharding is None else sharding.mesh.shape[sharding.spec[0]]
     rows, mask = epoch_batches(jax.random.fold_in(key, epoch), data.labels.shape[1], recipe.batch_size, shares)
     if axis_name is not None:
         part = rows.shape[1] // shares

@@ -3,13 +3,15 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.sharding import Mesh, PartitionSpec
 from toy import TOY_FLAGS, save_npz, toy_arrays, toy_config
 
-from mrl_jax import InputError, train
+from mrl_jax import InputError, load_run, train
 from mrl_jax.losses import mrl_loss
-from mrl_jax.parallel import Layout, choose_layout, epoch_program, on_main
+from mrl_jax.parallel import Layout, choose_layout, epoch_program
+from mrl_jax.processes import on_main
 from mrl_jax.train_step import Recipe, TrainData, init_state, train_epoch
 
 pytestmark = pytest.mark.slow
@@ -48,8 +50,8 @@ def test_twenty_steps_on_eight_devices_give_the_parameters_of_one(m, masked, opt
     assert int(state.step) == STEPS
     for way in WAYS:
         layout = layout_of(way)
-        found, program = layout.replicate(jax.device_get(start)), epoch_program(layout)
-        arguments = layout.replicate((data, key))
+        found, program = layout.place(jax.device_get(start)), epoch_program(layout)
+        arguments = layout.place((data, key))
         for epoch in range(2):
             found, metrics, finite = program(found, *arguments, epoch, recipe)
             assert finite
@@ -89,7 +91,7 @@ def test_every_way_sends_something_between_devices():
     data, recipe, start = problem(2, False)
     for way in ("jit", "shard_map"):
         layout = layout_of(way)
-        arguments = layout.replicate((start, data, jax.random.key(0)))
+        arguments = layout.place((start, data, jax.random.key(0)))
         text = epoch_program(layout).lower(*arguments, 0, recipe).compile().as_text()
         assert "all-reduce" in text
         assert text.count("f32[2,16,8]") < text.count("f32[2,2,8]")  # batches are cut: two instances on each device
@@ -113,6 +115,49 @@ def test_a_run_over_devices_ends_as_on_one(way, stream, tmp_path):
             path.rename(tmp_path / path.name)
         again = train(config, tmp_path / "run", data=arrays, resume=True)
         assert again.scores["test"]["last"]["map"] == pytest.approx(found.scores["test"]["last"]["map"], abs=0.01)
+
+
+def test_divided_parameters_give_the_numbers_of_whole_ones_and_each_device_holds_its_part(tmp_path):
+    data, recipe, start = problem(2, True, clip_norm=0.5)
+    key, one = jax.random.key(1), jax.jit(train_epoch)
+    state = start
+    for epoch in range(2):
+        state, _ = one(state, data, key, epoch, recipe)
+    layout = choose_layout("auto", B, model_parallel=4)
+    assert (layout.way, layout.shares, layout.divides) == ("jit", 2, True)
+    start = jax.device_get(start)
+    found, program = layout.place(start, layout.of_state(start)), epoch_program(layout)
+    for epoch in range(2):
+        found, _, finite = program(found, *layout.place((data, key)), epoch, recipe)
+        assert finite
+    for tree in (found.encoders, optax.tree_utils.tree_get(found.optimizer, "mu")[0]):
+        for x in jax.tree.leaves(tree):
+            assert x.addressable_data(0).shape == (*x.shape[:-1], x.shape[-1] // 4)
+    for a, b in zip(jax.tree.leaves(layout.own(found)), jax.tree.leaves(state), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+    config = toy_config(batch_size=13, noise_rate=0.4)
+    whole = train(config, data=toy_arrays())
+    for stream in ("off", "on"):
+        config = toy_config(batch_size=13, noise_rate=0.4, stream=stream)
+        divided = train(config, tmp_path / stream, data=toy_arrays(), model_parallel=8)
+        for a, b in zip(divided.metrics, whole.metrics, strict=True):
+            assert a["train"] == pytest.approx(b["train"], rel=1e-4, abs=1e-4)
+        for a, b in zip(
+            jax.tree.leaves(load_run(tmp_path / stream).model), jax.tree.leaves(whole.run.model), strict=True
+        ):
+            np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-4)
+        for name in ("result.json", "model.npz", "checkpoints/3"):
+            (tmp_path / stream / name).rename(tmp_path / f"{stream}-{name.replace('/', '-')}")
+        again = train(config, tmp_path / stream, data=toy_arrays(), resume=True, model_parallel=2)
+        assert again.scores["test"]["last"]["map"] == pytest.approx(whole.scores["test"]["last"]["map"], abs=0.01)
+
+
+def test_devices_that_cannot_share_parameters_are_refused():
+    with pytest.raises(InputError, match="model_parallel 3: must divide the number of devices, which is 8"):
+        choose_layout("auto", 100, 3)
+    with pytest.raises(InputError, match="goes with parallel jit alone; leave pmap out"):
+        choose_layout("pmap", 100, 2)
 
 
 def test_devices_are_chosen_by_the_size_of_the_batch():

@@ -1,0 +1,161 @@
+"""Several processes of one run: joining, doing something in one or in all, and the loss of another."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+
+from mrl_jax.errors import InputError, ProcessLostError
+
+__all__ = ["in_all", "is_main", "leave", "lost_processes_told", "on_main", "start_processes"]
+
+_HEARTBEAT = 20  # seconds without a sign of life after which a process counts as lost
+_PATIENCE = 120  # seconds to wait for others at the start and at the end
+_T = TypeVar("_T")
+
+
+def start_processes(address: str | None, count: int | None, index: int | None) -> None:
+    """Join the other processes of a run; before anything else is computed.
+
+    Args:
+        address: HOST:PORT of the first process, the same for all; with none of the three the cluster is asked (SLURM,
+            Open MPI, Kubernetes, TPU pods), as `jax.distributed.initialize` does.
+        count: how many processes.
+        index: which of them this is, from 0.
+
+    Raises:
+        InputError: they do not fit each other, nothing was detected, or the others did not come.
+    """
+    given = (address, count, index)
+    if None in given and any(x is not None for x in given):
+        raise InputError("coordinator address, number of processes and process id need each other; give all three")
+    if count is not None and index is not None and not 0 <= index < count:
+        raise InputError(f"process id {index} of {count} processes: must be from 0 to {count - 1}")
+    try:
+        jax.distributed.initialize(
+            address,
+            count,
+            index,
+            initialization_timeout=_PATIENCE,
+            heartbeat_timeout_seconds=_HEARTBEAT,
+            shutdown_timeout_seconds=_PATIENCE,
+        )
+    except (RuntimeError, ValueError) as error:
+        why = str(error).strip().splitlines()[0]
+        hint = "start all of them" if address else "give the coordinator's address, the number and this process's id"
+        raise InputError(f"the processes of the run cannot be joined ({why}); {hint}") from error
+    _Witness.of_this_process = _Witness()
+
+
+class _Witness:
+    """A small process that says so if this one ends without a word.
+
+    JAX aborts a process when it has lost another one, where no Python of ours runs any more; and a process that is
+    killed cannot speak at all.
+    """
+
+    of_this_process: "_Witness | None" = None
+    _WATCH = "import sys; sys.stdin.read() or print(sys.argv[1], file=sys.stderr, flush=True)"
+
+    def __init__(self) -> None:
+        told = (
+            f"error: process {jax.process_index()} of {jax.process_count()} was killed, or ended since another one was "
+            "lost; checkpoints stay: start all again with --resume"
+        )
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", self._WATCH, told], stdin=subprocess.PIPE, start_new_session=True
+        )
+
+    def dismiss(self) -> None:
+        """The process ends in order."""
+        self._process.communicate(b"done")
+
+
+def leave(code: int) -> None:
+    """End a process of several after its command: after an error at once, for the others may be no more."""
+    if _Witness.of_this_process is not None:
+        _Witness.of_this_process.dismiss()
+        if code:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+
+def is_main() -> bool:
+    """Whether this is the process that writes files and speaks."""
+    return jax.process_index() == 0
+
+
+@contextmanager
+def lost_processes_told() -> Iterator[None]:
+    """Turn what the loss of another process does to this one into an error of our own.
+
+    Raises:
+        ProcessLostError: another process ended, or cannot be reached.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        raise ProcessLostError(
+            f"process {jax.process_index()}: another process of the run ended or cannot be reached "
+            f"({str(error).strip().splitlines()[0][:200]}); start all again with --resume"
+        ) from error
+
+
+def in_all(action: Callable[[], _T]) -> _T:
+    """Do something in every process; where it fails in one, all fail.
+
+    Raises:
+        InputError: the action raised it, here or elsewhere.
+    """
+    if jax.process_count() == 1:
+        return action()
+    from jax.experimental import multihost_utils
+
+    failure: Exception | None = None
+    value = None
+    try:
+        value = action()
+    except Exception as error:  # the others must hear of any
+        failure = error
+    failed = np.flatnonzero(multihost_utils.process_allgather(np.int32(failure is not None)))
+    if failure is not None:
+        raise failure
+    if len(failed):
+        raise InputError(f"process {failed[0]} could not begin; its own message says why")
+    return value  # type: ignore[return-value]
+
+
+def on_main(action: Callable[[], Any]) -> Any:
+    """Do something in one process of many, such as writing a file; all get what it gives, or raise as it does.
+
+    Args:
+        action: gives a value that JSON can hold.
+
+    Raises:
+        InputError: the action raised it.
+    """
+    if jax.process_count() == 1:
+        return action()
+    from jax.experimental import multihost_utils
+
+    told = b""
+    if is_main():
+        try:
+            told = json.dumps({"value": action()}).encode()
+        except InputError as error:
+            told = json.dumps({"error": str(error)}).encode()
+    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(told))))
+    buffer = np.frombuffer(told or bytes(length), np.uint8)
+    content = json.loads(np.asarray(multihost_utils.broadcast_one_to_all(buffer)).tobytes())
+    if "error" in content:
+        raise InputError(content["error"])
+    return content["value"]
