@@ -54,6 +54,27 @@ def test_unit_rows_works_on_any_leading_shape_and_under_jit():
     np.testing.assert_allclose(np.linalg.norm(unit_rows(x), axis=-1), np.ones((2, 3)), **tolerances.UNIT)
 
 
+@pytest.mark.parametrize("shape", [(6,), (3, 6), (2, 3, 6)])
+def test_gradients_of_the_layers_are_those_of_flax(shape):
+    x, encoder = rows(1.0, shape), Encoder((7, 5), 4)
+    params = encoder.init(jax.random.key(0), x)
+
+    def plain(params, x):
+        for i in range(3):
+            layer = params["params"][f"Dense_{i}"]
+            x = x @ layer["kernel"]
+            x = x + layer["bias"].reshape(*[1] * (x.ndim - 1), -1)
+            x = jax.nn.relu(x) if i < 2 else unit_rows(x)
+        return x
+
+    weights = rows(1.0, (*shape[:-1], 4), seed=1)
+    found, expected = (
+        jax.jit(jax.grad(lambda *a, f=f: (weights * f(*a)).sum(), (0, 1)))(params, x) for f in (encoder.apply, plain)
+    )
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
 def test_bfloat16_rounds_layers_and_their_outputs_alone():
     x = rows(1.0, (3, 6))
     params = Encoder((7,), 4).init(jax.random.key(0), x)

@@ -1,0 +1,173 @@
+"""MRL in PyTorch, two programs written from the equations: `Reference` and `Best`. Compared in training_timings.py.
+
+- `Reference` trains in the style of the authors' loop: a DataLoader of shuffled batches, per-batch Python, plain Adam;
+  losses read out at every step.
+- `Best` is the fastest that we know: resident tensors, one gather per batch, fused Adam, no synchronisation.
+
+Both take the parameters and batches of ours on request, and then give the losses of ours (tests/test_pytorch_mrl.py).
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+__all__ = ["Best", "Reference", "mrl_loss"]
+
+
+class Model(torch.nn.Module):
+    """Encoders onto the unit sphere, one per modality, and class centres.
+
+    Args:
+        dims: numbers of features.
+        hidden_dims: widths of the hidden layers.
+        embed_dim: L.
+        num_classes: K.
+    """
+
+    def __init__(self, dims: Sequence[int], hidden_dims: Sequence[int], embed_dim: int, num_classes: int) -> None:
+        super().__init__()
+        self.encoders = torch.nn.ModuleList()
+        for d in dims:
+            widths = [d, *hidden_dims, embed_dim]
+            layers: list[torch.nn.Module] = []
+            for a, b in pairwise(widths):
+                layers += [torch.nn.Linear(a, b), torch.nn.ReLU()]
+            self.encoders.append(torch.nn.Sequential(*layers[:-1]))
+        self.centers = torch.nn.Parameter(torch.empty(num_classes, embed_dim))
+        torch.nn.init.orthogonal_(self.centers)
+
+    def load(self, encoders: Sequence[Any], centers: Any) -> None:
+        """Take parameters in the form of `mrl_jax.TrainState`."""
+        with torch.no_grad():
+            for ours, theirs in zip(encoders, self.encoders, strict=True):
+                linear = [layer for layer in theirs if isinstance(layer, torch.nn.Linear)]
+                for i, layer in enumerate(linear):
+                    params = ours["params"][f"Dense_{i}"]
+                    layer.weight.copy_(torch.tensor(np.array(params["kernel"])).T)
+                    layer.bias.copy_(torch.tensor(np.array(params["bias"])))
+            self.centers.copy_(torch.tensor(np.array(centers)))
+
+    def forward(self, features: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Unit rows [B, L] of every modality."""
+        return [functional.normalize(f(x), dim=1) for f, x in zip(self.encoders, features, strict=True)]
+
+    def center(self) -> None:
+        """Bring the centres back to unit length, outside the gradient."""
+        with torch.no_grad():
+            self.centers.div_(self.centers.norm(dim=1, keepdim=True))
+
+
+def mrl_loss(
+    z: Sequence[torch.Tensor],
+    centers: torch.Tensor,
+    labels: Sequence[torch.Tensor],
+    beta: float,
+    tau1: float,
+    tau2: float,
+) -> torch.Tensor:
+    """Total loss (eq. 8) with the robust clustering loss, without self-similarities.
+
+    Args:
+        z: unit rows [B, L] of every modality.
+        centers: unit rows [K, L].
+        labels: [B] of every modality.
+        beta: weight of the clustering loss.
+        tau1: temperature of the soft assignment.
+        tau2: temperature of the contrastive loss.
+    """
+    m, n = len(z), len(z[0])
+    clustering = z[0].new_zeros(())
+    for x, y in zip(z, labels, strict=True):
+        logits = x @ centers.T / tau1
+        others = logits.scatter(1, y[:, None], -torch.inf)
+        clustering = clustering + (others.logsumexp(1) - logits.logsumexp(1)).sum()  # log(1 - p), eq. 5
+    rows = torch.cat(list(z))
+    similar = rows @ rows.T / tau2
+    similar.fill_diagonal_(-torch.inf)
+    positive = similar.view(m, n, m, n).diagonal(dim1=1, dim2=3).reshape(m, m, n).logsumexp(1)
+    contrastive = (similar.logsumexp(1) - positive.reshape(-1)).sum()
+    return (beta * clustering + (1 - beta) * contrastive) / n
+
+
+class Reference:
+    """The style of the authors' loop.
+
+    Args:
+        model: encoders and centres.
+        features: one [N, D] per modality.
+        labels: [M, N].
+        batch_size: B.
+        learning_rate: Adam's.
+        objective: beta, tau1, tau2.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        features: Sequence[np.ndarray],
+        labels: np.ndarray,
+        batch_size: int,
+        learning_rate: float,
+        objective: tuple[float, float, float],
+    ) -> None:
+        self.model, self.objective = model, objective
+        columns = [torch.tensor(np.array(x)) for x in (*features, *labels.astype(np.int64))]
+        self.data = torch.utils.data.TensorDataset(*columns)
+        self.batch_size = batch_size
+        self.optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, betas=(0.5, 0.999))
+
+    def batches(self, rows: Sequence[np.ndarray] | None) -> Iterator[list[torch.Tensor]]:
+        """Batches as a DataLoader gives them, shuffled or of the given rows."""
+        if rows is None:
+            return iter(torch.utils.data.DataLoader(self.data, self.batch_size, shuffle=True))
+        return iter(torch.utils.data.DataLoader(self.data, batch_sampler=[list(map(int, r)) for r in rows]))
+
+    def epoch(self, rows: Sequence[np.ndarray] | None = None) -> list[float]:
+        """Train an epoch: the losses of its steps."""
+        losses, m = [], len(self.model.encoders)
+        for columns in self.batches(rows):
+            self.model.center()
+            self.optimizer.zero_grad()
+            loss = mrl_loss(self.model(columns[:m]), self.model.centers, columns[m:], *self.objective)
+            loss.backward()
+            self.optimizer.step()
+            losses.append(loss.item())
+        return losses
+
+
+class Best:
+    """Resident tensors and fused Adam; arguments as `Reference`."""
+
+    def __init__(
+        self,
+        model: Model,
+        features: Sequence[np.ndarray],
+        labels: np.ndarray,
+        batch_size: int,
+        learning_rate: float,
+        objective: tuple[float, float, float],
+    ) -> None:
+        self.model, self.objective, self.batch_size = model, objective, batch_size
+        self.features = [torch.tensor(np.array(x)) for x in features]
+        self.labels = torch.tensor(labels.astype(np.int64))
+        self.optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, betas=(0.5, 0.999), fused=True)
+
+    def epoch(self, rows: Sequence[np.ndarray] | None = None) -> list[float]:
+        """Train an epoch: the losses of its steps."""
+        batches = torch.randperm(self.labels.shape[1]).split(self.batch_size)
+        if rows is not None:
+            batches = tuple(torch.tensor(np.array(r)) for r in rows)
+        losses = []
+        for batch in batches:
+            self.model.center()
+            self.optimizer.zero_grad(set_to_none=True)
+            z = self.model([x.index_select(0, batch) for x in self.features])
+            loss = mrl_loss(z, self.model.centers, self.labels.index_select(1, batch), *self.objective)  # type: ignore[arg-type]
+            loss.backward()
+            self.optimizer.step()
+            losses.append(loss.detach())
+        return torch.stack(losses).tolist()
