@@ -1,5 +1,6 @@
 """The PyTorch programs of the benchmarks: the losses of ours over fifty steps, from the same parameters and batches."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -36,3 +37,10 @@ def test_fifty_steps_have_the_losses_of_ours(name, monkeypatch):
         losses = theirs.epoch([r[m] for r, m in zip(rows, mask, strict=True)])
         np.testing.assert_allclose(losses, metrics.loss, atol=1e-4)
     assert len(theirs.epoch()) == 11
+
+
+def test_the_timings_run():
+    script = Path(__file__).parent.parent / "experiments" / "training_timings.py"
+    done = subprocess.run([sys.executable, str(script), "--smoke"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "least time / ours" in done.stdout
