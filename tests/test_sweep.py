@@ -16,6 +16,7 @@ from toy import TOY_FLAGS, save_npz, toy_arrays, toy_config
 
 from mrl_jax import InputError, evaluate, grid, load_run, loop, sweep, train
 from mrl_jax.loop import Member
+from mrl_jax.one_run import OneRun
 from mrl_jax.sweep.folder import name_runs
 from mrl_jax.sweep.groups import groups
 from mrl_jax.sweep.many_runs import ManyRuns, bytes_of_a_run
@@ -75,34 +76,29 @@ def tasks_of(configs, arrays=None):
     return [prepare_task(c, data) for c in configs]
 
 
-def test_more_runs_than_devices_share_them_and_nothing_is_sent_between_devices():
-    configs = grid(toy_config(), seed=range(5))
+def test_more_runs_than_devices_share_them_and_their_memory_and_send_nothing():
+    configs = grid(toy_config(hidden_dims=(512, 256), batch_size=60), seed=range(5))
     tasks = tasks_of(configs)
-    states = {}
-    for count in (1, 2):
-        runs = ManyRuns(tasks, jax.devices()[:count])
-        runs.begin([None] * 5)
-        runs.run_epoch(0)
-        runs.keep_best([True, False, True, False, True])
-        states[count] = [runs.snapshot(i) for i in range(5)], runs.score("valid"), runs.score("test", best=True)
-    for a, b in zip(jax.tree.leaves(states[1][0]), jax.tree.leaves(states[2][0]), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
-    for best_kept, snapshot in zip((True, False) * 3, states[2][0], strict=False):
-        assert np.array_equal(snapshot.best.centers, snapshot.state.centers) == best_kept
-    arguments = (runs._state, runs._train, runs._keys, 0, runs._recipes)
-    program = runs._programs.epoch.lower(*arguments).compile().as_text()
-    assert not re.search(r"all-(reduce|gather|to-all)|collective|reduce-scatter", program)
+    runs = ManyRuns(tasks, jax.devices()[:2])
+    runs.begin([None] * 5)
+    runs.run_epoch(0)
+    runs.keep_best([True, False, True, False, True])
+    alone = OneRun(tasks[4])
+    alone.begin([None])
+    alone.run_epoch(0)
+    for a, b in zip(jax.tree.leaves(runs.snapshot(4).state), jax.tree.leaves(alone.snapshot().state), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+    for i in range(5):
+        snapshot = runs.snapshot(i)
+        assert np.array_equal(snapshot.best.centers, snapshot.state.centers) == (i % 2 == 0)
 
-
-def test_the_memory_of_a_run_is_not_estimated_too_low():
-    configs = grid(toy_config(hidden_dims=(512, 256), batch_size=60), seed=range(4))
-    runs = ManyRuns(tasks_of(configs), jax.devices()[:1])
-    runs.begin([None] * 4)
     arguments = (runs._state, runs._train, runs._keys, 0, runs._recipes)
-    used = runs._programs.epoch.lower(*arguments).compile().memory_analysis()
-    needed = used.temp_size_in_bytes + used.output_size_in_bytes + sum(x.nbytes for x in jax.tree.leaves(runs._best))
-    estimate = 4 * bytes_of_a_run(tasks_of(configs)[0])
-    assert needed <= estimate <= 2 * needed
+    program = runs._programs.epoch.lower(*arguments).compile()
+    assert not re.search(r"all-(reduce|gather|to-all)|collective|reduce-scatter", program.as_text())
+    used = program.memory_analysis()  # of one device, which has three runs
+    best = sum(x.nbytes for x in jax.tree.leaves(runs._best)) / 2
+    needed = used.temp_size_in_bytes + used.output_size_in_bytes + best
+    assert needed <= 3 * bytes_of_a_run(tasks[0]) <= 2 * needed
 
 
 def test_groups_are_alike_and_fit_the_memory(monkeypatch):
@@ -238,27 +234,28 @@ def test_an_interrupted_sweep_goes_on_and_ends_as_if_it_had_not_been(complete, t
 
     def interrupt(shown, members):
         epochs.append(members[0].log[-1]["epoch"])
-        if len(epochs) == (2 if way == "together" else 5):
+        if len(epochs) == (2 if way == "together" else 8):
             raise Interrupted
 
     with monkeypatch.context() as patch:
         patch.setattr("mrl_jax.progress.SweepProgress.advance", interrupt)
         with pytest.raises(Interrupted):
-            sweep(configs[:4], tmp_path / "s", way=way)
+            sweep(configs, tmp_path / "s", way=way)
     assert not (tmp_path / "s" / "sweep.png").exists()
     monkeypatch.setattr("mrl_jax.progress.SweepProgress.advance", lambda shown, members: epochs.append(members))
     found = sweep([], tmp_path / "s", resume=True, way=way)
-    assert len(epochs) == (3 if way == "together" else 4 * 3)  # none was trained twice
+    assert len(epochs) == (3 if way == "together" else 8 * 3)  # none was trained twice
     for name, run in found.runs.items():
         assert [line["epoch"] for line in run.metrics] == [1, 2, 3]
         for a, b in zip(run.metrics, whole.runs[name].metrics, strict=True):
             assert a["train"] == pytest.approx(b["train"], rel=2e-3, abs=2e-3)
     # More seeds: what is complete stays.
     before = {p: p.read_bytes() for p in (tmp_path / "s" / "runs").glob("*/result.json")}
-    more = sweep(configs[:5], tmp_path / "s", resume=True, way=way)
-    assert list(more.runs) == [*found.runs, list(whole.runs)[4]]
+    other = dataclasses.replace(configs[0], seed=2)
+    more = sweep([*configs, other], tmp_path / "s", resume=True, way=way)
+    assert list(more.runs) == [*found.runs, "rc-noise0.2-beta0.7-tau1-1-lr0.01-seed2"]
     assert all(p.read_bytes() == content for p, content in before.items())
-    assert more.runs[list(whole.runs)[4]].scores is not None
+    assert more.runs[list(more.runs)[-1]].scores is not None
 
 
 def test_a_run_of_an_interrupted_sweep_goes_on_by_itself(tmp_path, monkeypatch):
@@ -270,9 +267,10 @@ def test_a_run_of_an_interrupted_sweep_goes_on_by_itself(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("mrl_jax.progress.SweepProgress.advance", interrupt)
         with pytest.raises(Interrupted):
-            sweep(configs, tmp_path / "s", way="together")
-    folder = next((tmp_path / "s" / "runs").glob("*-seed1"))
-    result = train(configs[1], folder, resume=True)
+            sweep(configs, tmp_path / "s", way="apart")
+    folder = next((tmp_path / "s" / "runs").glob("*-seed0"))
+    assert any((folder / "checkpoints").iterdir())
+    result = train(configs[0], folder, resume=True)
     assert result.scores["test"]["last"]["epoch"] == 3
     found = sweep([], tmp_path / "s", resume=True)
     assert found.runs[folder.name].scores == result.scores
@@ -361,26 +359,27 @@ def command(*args):
     )
 
 
-def test_the_command_sweeps_and_goes_on(tmp_path):
+def test_the_command_sweeps_and_goes_on(tmp_path, capsys):
+    from mrl_jax.sweep.__main__ import main
+
     data = save_npz(tmp_path / "toy.npz")
     flags = [*TOY_FLAGS, "--data-path", data, "--seeds", 2, "--betas", 0.7, 0.9, "--workdir", tmp_path / "s"]
     done = command(*flags)
     assert done.returncode == 0, done.stderr
     assert "| beta | wrong | seeds | valid mAP" in done.stdout
     assert "4/4 runs done" in done.stderr
-    refused = command(*flags)
-    assert refused.returncode == 2
-    assert "already holds a sweep" in refused.stderr
+    assert main([str(f) for f in flags]) == 2
+    assert "already holds a sweep" in capsys.readouterr().err
     moved = data.rename(tmp_path / "moved.npz")
     again = command("--resume", "--workdir", tmp_path / "s", "--data-path", moved)
     assert again.returncode == 0, again.stderr
     assert again.stdout == done.stdout
     assert "4 of 4 runs are complete" in again.stderr
-    failed = command(*TOY_FLAGS[:-2], "--data-path", moved, "--learning-rates", 0.01, 1e30, "--seeds", 1,
-                     "--workdir", tmp_path / "f")  # fmt: skip
-    assert failed.returncode == 1
-    assert failed.stderr.splitlines()[-1].startswith("error: 1 of 2 runs failed, the first: epoch")
-    assert "| learning rate |" in failed.stdout
+    failing = [*TOY_FLAGS[:-2], "--data-path", moved, "--learning-rates", 0.01, 1e30, "--seeds", 1]
+    assert main([str(f) for f in (*failing, "--workdir", tmp_path / "f")]) == 1
+    told = capsys.readouterr()
+    assert told.err.splitlines()[-1].startswith("error: 1 of 2 runs failed, the first: epoch")
+    assert "| learning rate |" in told.out
 
 
 @pytest.mark.parametrize(
