@@ -6,6 +6,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
+# Small programs that run a few times: LLVM's optimisations would take most of the tests' time.
+os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}"
 # Compiling takes most of the time, and processes compile the same programs: they share pytest's cache folder.
 _CACHE = Path(__file__).parent.parent / ".pytest_cache" / "compilations"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))

@@ -23,7 +23,7 @@ def start(count, devices, *flags, last=()):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices), "XLA_FLAGS": ""}
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices)}
     together = ["--coordinator-address", f"localhost:{port}", "--num-processes", str(count), "--process-id"]
     each = [str(f) for f in flags]
     return [
