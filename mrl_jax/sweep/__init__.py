@@ -176,6 +176,7 @@ def _train_group(group: Sequence[Member], shown: SweepProgress) -> None:
         with suppress(NonFiniteLossError):  # each member has its own
             train_epochs(program, group, started, lambda: shown.advance(group), keep_state=False)
         for member in group:
+            member.model = None  # its memory is needed by the next
             if member.folder is None:
                 continue
             if member.error is not None:
