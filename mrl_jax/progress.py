@@ -81,6 +81,7 @@ class SweepProgress(AbstractContextManager["SweepProgress"]):
     def end(self, members: Sequence[Any]) -> None:
         """These runs have ended."""
         self._done += len(members)
+        self._epochs -= sum(m.task.config.epochs - len(m.log) for m in members)  # that a failed run will not have
         failed = sum(m.error is not None for m in members)
         if self._enabled and self._bar is None:
             self._print(f"{self._done}/{self._runs} runs done" + (f", {failed} failed" if failed else ""))

@@ -7,6 +7,7 @@ import dataclasses
 import os
 import sys
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -98,19 +99,29 @@ def train(
             raise InputError(f"{where}: this run was trained on arrays in memory; pass them: train(…, data=…)")
         recorded = where / "noise.json"
     seen = recorded if recorded is not None and recorded.exists() else None
-    task = in_all(lambda: prepare_task(config, prepare_data(config, data), seen))
-    progress = progress and is_main()
-    if workdir is None:
-        return _train(Member(task, None), layout, started, progress)
-    folder = RunFolder(workdir)
     with ExitStack() as stack, lost_processes_told():
+        task = in_all(lambda: prepare_task(config, prepare_data(config, data), seen))
+        progress = progress and is_main()
+        if workdir is None:
+            return _train(Member(task, None), layout, started, progress)
+        folder = RunFolder(workdir)
 
-        def settle() -> None:
+        def begin() -> None:
             _open_folder(folder, task, resume)
             stack.enter_context(folder.lock())
             folder.settle(task.data.described, task.noise)
 
-        on_main(settle)
+        def agree() -> None:  # the arrays of all processes must be the same
+            if main_ones != [parallel, model_parallel]:
+                raise InputError(
+                    f"the first process has other flags: parallel and model_parallel are {main_ones} there"
+                )
+            refuse_other_config(folder, task.config)
+            folder.settle(task.data.described, task.noise)
+
+        on_main(begin)
+        main_ones = on_main(lambda: [parallel, model_parallel])
+        in_all(agree)
         task = dataclasses.replace(task, noise=folder.noise())
         if progress:
             print(f"run folder: {folder.path}", file=sys.stderr)
@@ -161,7 +172,12 @@ def _title(task: Task) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    code = run_command(lambda: _main(argv), "the run goes on with --resume --workdir DIR")
+    try:
+        code = run_command(lambda: _main(argv), "the run goes on with --resume --workdir DIR")
+    except Exception:
+        traceback.print_exc()
+        leave(1)  # several processes: the others must not wait for this one
+        raise
     leave(code)
     return code
 

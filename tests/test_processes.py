@@ -94,6 +94,14 @@ def test_what_one_process_cannot_read_ends_all(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_processes_with_different_flags_are_refused(tmp_path):
+    flags = [*TOY_FLAGS, "--data-path", save_npz(tmp_path / "toy.npz"), "--workdir", tmp_path / "run"]
+    codes, _, errors = ended(start(2, 1, *flags, last=["--seed", 3]), 60)
+    assert codes == [2, 2], errors
+    assert "seed 3 was given, but the run in" in errors[1].splitlines()[-1]
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

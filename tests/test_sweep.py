@@ -221,6 +221,17 @@ def test_the_best_is_chosen_by_mean_validation_map_for_each_noise_and_over_all(t
     Sweep({"one": next(iter(runs.values()))}, None).plot(tmp_path / "c.png")
 
 
+def test_runs_on_different_data_are_no_seeds_of_one_cell():
+    one, other = (dataclasses.replace(fake(0.2, 0.5, 0, v)) for v in (0.2, 0.8))
+    other = dataclasses.replace(other, config=dataclasses.replace(other.config, data_path="/b.npz"))
+    summary = Sweep({"a": one, "b": other}, None).summary()
+    assert [c["valid"]["mean"] for c in summary["cells"]] == [0.2, 0.8]
+    known = {"a": toy_config(data_path="/a.npz"), "b": toy_config(data_path="/b.npz")}
+    assert name_runs(list(known.values()), known) == known
+    moved = [toy_config(data_path=f"/there/{x}.npz") for x in "ab"]
+    assert name_runs(moved, known) == dict(zip("ab", moved, strict=True))
+
+
 class Interrupted(BaseException):
     pass
 
@@ -322,6 +333,9 @@ def test_names_tell_every_axis_and_what_else_differs():
         ({"bata": [1]}, "unknown configuration field 'bata'"),
         ({"beta": []}, "beta: give at least one value"),
         ({"beta": [0.5, 0.5]}, r"beta: 0\.5 is given twice"),
+        ({"beta": [0.0, 0.0]}, r"beta: 0\.0 is given twice"),
+        ({"beta": 0.5}, r"beta 0\.5: give a list of values"),
+        ({"loss": "rc"}, "loss 'rc': give a list of values"),
         ({"beta": [0.5, 1.5]}, r"beta 1\.5: must be in \[0, 1\]"),
     ],
 )

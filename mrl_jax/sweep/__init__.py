@@ -46,14 +46,16 @@ def grid(base: Config, **axes: Iterable[Any]) -> list[Config]:
         [(0.2, 0), (0.2, 1), (0.6, 0), (0.6, 1)]
     """
     known = {f.name for f in fields(Config)}
+    if lone := [name for name, given in axes.items() if isinstance(given, str) or not isinstance(given, Iterable)]:
+        raise InputError(f"{lone[0]} {axes[lone[0]]!r}: give a list of values")
     values = {name: list(given) for name, given in axes.items()}
     for name, given in values.items():
         if name not in known:
             raise InputError(f"unknown configuration field {name!r}; known: {', '.join(sorted(known))}")
         if not given:
             raise InputError(f"{name}: give at least one value")
-        if twice := next((v for i, v in enumerate(given) if v in given[:i]), None):
-            raise InputError(f"{name}: {twice} is given twice")
+        if twice := [v for i, v in enumerate(given) if v in given[:i]]:
+            raise InputError(f"{name}: {twice[0]} is given twice")
     return [replace(base, **dict(zip(values, c, strict=True))) for c in itertools.product(*values.values())]
 
 

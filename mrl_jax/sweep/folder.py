@@ -45,14 +45,18 @@ def name_runs(configs: Sequence[Config], known: Mapping[str, Config]) -> dict[st
     Raises:
         InputError: two are equal, or there is none.
     """
-    named, given = dict(known), set[Config]()
+    named, given, found = dict(known), set[Config](), set[str]()
     for c in configs:
         if c in given:
             raise InputError(f"two runs of the sweep have the same configuration (seed {c.seed}); give each once")
         given.add(c)
-        same = [name for name, old in known.items() if replace(old, data_path=None) == replace(c, data_path=None)]
+        # The very same run, else the first of those that differ in the place of their data alone.
+        same = [name for name, old in known.items() if old == c] or [
+            name for name, old in known.items() if name not in found and _placeless(old) == _placeless(c)
+        ]
         if same:
             named[same[0]] = c
+            found.add(same[0])
             continue
         base = (
             f"{c.loss}-noise{c.noise_rate:g}-beta{c.beta:g}-tau{c.tau1:g}-{c.tau2:g}-lr{c.learning_rate:g}-seed{c.seed}"
@@ -69,6 +73,10 @@ def name_runs(configs: Sequence[Config], known: Mapping[str, Config]) -> dict[st
     if not named:
         raise InputError("a sweep needs at least one configuration")
     return named
+
+
+def _placeless(config: Config) -> Config:
+    return replace(config, data_path=None)
 
 
 class SweepFolder:
@@ -158,7 +166,7 @@ class SweepFolder:
 
 
 def varied(configs: Sequence[Config]) -> list[str]:
-    """Fields in which configurations differ, axes first, without files."""
-    names = [*AXES, *(f.name for f in fields(Config) if f.name not in (*AXES, *FILE_FIELDS))]
+    """Fields in which configurations differ, axes first."""
+    names = [*AXES, *(f.name for f in fields(Config) if f.name not in AXES)]
     values: dict[str, set[Any]] = {name: {getattr(c, name) for c in configs} for name in names}
     return [name for name in names if len(values[name]) > 1]

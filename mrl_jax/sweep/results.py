@@ -14,7 +14,7 @@ from mrl_jax.sweep.folder import AXES, varied
 
 __all__ = ["Outcome", "Sweep"]
 
-_CONDITION = (*NOISE_FIELDS, "noise_file", "noisy_validation")
+_CONDITION = ("data_path", *NOISE_FIELDS, "noise_file", "noisy_validation")
 """Fields that say what is to be learned from, not how: the best configuration is sought for each of their values."""
 
 _LINES = 8  # in the plot, those with the best validation mAP
