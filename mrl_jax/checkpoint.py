@@ -19,7 +19,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from mrl_jax.config import Config
-from mrl_jax.errors import CheckpointError, InputError
+from mrl_jax.errors import CheckpointError, InputError, first_line
 from mrl_jax.run import recipe_of
 from mrl_jax.train_step import TrainState, Weights, init_state
 
@@ -94,7 +94,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
             yield
         except Exception as error:  # Orbax and TensorStore raise many types when a disk is full
             raise CheckpointError(
-                f"{self.folder}: a checkpoint cannot be written ({_first_line(error)}); make space, then --resume"
+                f"{self.folder}: a checkpoint cannot be written ({first_line(error)}); make space, then --resume"
             ) from error
 
     def epochs(self) -> list[int]:
@@ -161,7 +161,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
                 restored = self._manager.restore(epoch, args=ocp.args.StandardRestore(expected))
         except Exception as error:  # Orbax and TensorStore raise many types for damaged files
             raise InputError(
-                f"{self.folder}: checkpoint of epoch {epoch} cannot be read ({_first_line(error)})"
+                f"{self.folder}: checkpoint of epoch {epoch} cannot be read ({first_line(error)})"
             ) from error
         return Snapshot(TrainState(**restored["state"]), Weights(**restored["best"]), restored["preprocess"])
 
@@ -171,7 +171,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
             return {p: (tuple(x.shape), np.dtype(x.dtype)) for p, x in _leaves(tree)}
         except Exception as error:
             raise InputError(
-                f"{self.folder}: checkpoint of epoch {epoch} cannot be read ({_first_line(error)})"
+                f"{self.folder}: checkpoint of epoch {epoch} cannot be read ({first_line(error)})"
             ) from error
 
 
@@ -194,7 +194,3 @@ def _leaves(tree: Any) -> list[tuple[str, Any]]:
 
 def _told(description: tuple[tuple[int, ...], np.dtype] | None) -> str:
     return "absent" if description is None else f"{description[1]} {list(description[0])}"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -2,7 +2,15 @@
 
 from collections.abc import Iterable
 
-__all__ = ["CheckpointError", "DatasetWarning", "InputError", "NonFiniteLossError", "ProcessLostError", "listed"]
+__all__ = [
+    "CheckpointError",
+    "DatasetWarning",
+    "InputError",
+    "NonFiniteLossError",
+    "ProcessLostError",
+    "first_line",
+    "listed",
+]
 
 
 class InputError(ValueError):
@@ -34,3 +42,8 @@ def listed(names: Iterable[str], most: int = 30) -> str:
 
 class ProcessLostError(RuntimeError):
     """Another process of a run over several ended or cannot be reached; checkpoints stay."""
+
+
+def first_line(error: Exception) -> str:
+    """What an error of a library says first, or its type."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

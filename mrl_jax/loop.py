@@ -13,7 +13,7 @@ import numpy as np
 
 from mrl_jax import __version__
 from mrl_jax.checkpoint import Checkpoints, Snapshot
-from mrl_jax.errors import NonFiniteLossError
+from mrl_jax.errors import InputError, NonFiniteLossError
 from mrl_jax.model_file import Model
 from mrl_jax.processes import is_main, on_main
 from mrl_jax.retrieval import cross_modal_chance
@@ -134,12 +134,18 @@ def train_epochs(
         NonFiniteLossError: loss, parameters or embeddings became inf or NaN in every run; one that goes on alone of
             several only has its `error`.
         CheckpointError: a checkpoint could not be written.
+        InputError: a run has gone on elsewhere since its epochs were counted.
     """
     epochs = members[0].task.config.epochs
     pace = _Pace()
     with ExitStack() as stack:
         stores = [None if m.folder is None else stack.enter_context(Checkpoints(m.folder.checkpoints)) for m in members]
-        program.begin([m.begin(store) for m, store in zip(members, stores, strict=True)])
+        snapshots = [m.begin(store) for m, store in zip(members, stores, strict=True)]
+        if len({len(m.log) for m in members}) > 1:
+            raise InputError(
+                "another process has gone on with a run of this group meanwhile; start again with --resume"
+            )
+        program.begin(snapshots)
         for epoch in range(len(members[0].log), epochs):
             steps, finite = program.run_epoch(epoch)
             steps = jax.tree.map(lambda x: np.asarray(x, np.float64), steps)
@@ -153,7 +159,7 @@ def train_epochs(
                     improved[i] = member.add(epoch, own, bool(finite[i]), valid[i])
                 except NonFiniteLossError as error:
                     member.error = error
-            _go_on(members)
+            _raise_if_all_failed(members)
             program.keep_best(improved)
             if on_main(pace.due) or (keep_state and epoch + 1 == epochs):
                 with pace:
@@ -173,7 +179,7 @@ def train_epochs(
         _finish(program, members, started)
 
 
-def _go_on(members: Sequence[Member]) -> None:
+def _raise_if_all_failed(members: Sequence[Member]) -> None:
     if all(m.error is not None for m in members):
         raise members[0].error  # type: ignore[misc]
 
@@ -198,7 +204,7 @@ def _finish(program: Program, members: Sequence[Member], started: float) -> None
         if member.folder is not None and is_main():
             member.folder.write_model(member.model, member.task.data.dataset.modalities, best)
             member.folder.write_result(member.scores)  # last: it says that the run is complete
-    _go_on(members)
+    _raise_if_all_failed(members)
 
 
 def _scores(member: Member, test: Mapping[str, Any], seconds: float, together: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ columns of every layer's kernel. Only `jit` does that.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,7 +120,7 @@ class Layout:
         return Batch(features, put(local.labels, specs.labels), put(local.mask, specs.mask))
 
 
-def choose_layout(parallel: str, batch_size: int, model_parallel: int = 1) -> Layout | None:
+def choose_layout(parallel: str, batch_size: int, model_parallel: int = 1, widths: Sequence[int] = ()) -> Layout | None:
     """The devices for a run, or None for a single one.
 
     Args:
@@ -128,19 +128,22 @@ def choose_layout(parallel: str, batch_size: int, model_parallel: int = 1) -> La
             where there are several processes or parameters are divided; the others take all.
         batch_size: B.
         model_parallel: over how many devices parameters and optimiser state are divided.
+        widths: of the layers.
 
     Raises:
-        InputError: unknown `parallel`, or `model_parallel` does not divide the number of devices, or does not go with
-            `parallel`.
+        InputError: unknown `parallel`, or `model_parallel` does not divide the number of devices or a width, or does
+            not go with `parallel`.
     """
     if parallel not in PARALLEL:
         raise InputError(f"parallel {parallel!r}: choose from {', '.join(PARALLEL)}")
-    devices = jax.devices()
+    devices = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))  # those of a process side by side
     if model_parallel != 1:
         if model_parallel < 1 or len(devices) % model_parallel:
             raise InputError(
                 f"model_parallel {model_parallel}: must divide the number of devices, which is {len(devices)}"
             )
+        if odd := [width for width in widths if width % model_parallel]:
+            raise InputError(f"model_parallel {model_parallel}: must divide the width of every layer; one is {odd[0]}")
         if parallel not in ("auto", "jit"):
             raise InputError(f"model_parallel {model_parallel} goes with parallel jit alone; leave {parallel} out")
         return Layout("jit", Mesh(np.array(devices).reshape(-1, model_parallel), (_AXIS, _MODEL)))

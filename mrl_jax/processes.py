@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
-from mrl_jax.errors import InputError, ProcessLostError
+from mrl_jax.errors import InputError, ProcessLostError, first_line
 
 __all__ = ["in_all", "is_main", "leave", "lost_processes_told", "on_main", "start_processes"]
 
@@ -47,7 +47,7 @@ def start_processes(address: str | None, count: int | None, index: int | None) -
             shutdown_timeout_seconds=_PATIENCE,
         )
     except (RuntimeError, ValueError) as error:
-        why = str(error).strip().splitlines()[0]
+        why = first_line(error)
         hint = "start all of them" if address else "give the coordinator's address, the number and this process's id"
         raise InputError(f"the processes of the run cannot be joined ({why}); {hint}") from error
     _Witness.of_this_process = _Witness()
@@ -102,11 +102,11 @@ def lost_processes_told() -> Iterator[None]:
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
-            raise
+        if jax.process_count() == 1 or str(error).startswith(("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT")):
+            raise  # of this process
         raise ProcessLostError(
             f"process {jax.process_index()}: another process of the run ended or cannot be reached "
-            f"({str(error).strip().splitlines()[0][:200]}); start all again with --resume"
+            f"({first_line(error)}); start all again with --resume"
         ) from error
 
 

@@ -91,7 +91,7 @@ def train(
         RunFolder.refuse_occupied(workdir)  # before any work
     if workdir is None and resume:
         raise InputError("resume needs the folder of the run: --workdir DIR")
-    layout = choose_layout(parallel, config.batch_size, model_parallel)
+    layout = choose_layout(parallel, config.batch_size, model_parallel, (*config.hidden_dims, config.embed_dim))
     recorded = None
     if resume and workdir is not None:
         where = RunFolder.open(workdir).path

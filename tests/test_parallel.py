@@ -151,6 +151,8 @@ def test_divided_parameters_give_the_numbers_of_whole_ones_and_each_device_holds
 def test_devices_that_cannot_share_parameters_are_refused():
     with pytest.raises(InputError, match="model_parallel 3: must divide the number of devices, which is 8"):
         choose_layout("auto", 100, 3)
+    with pytest.raises(InputError, match="model_parallel 4: must divide the width of every layer; one is 10"):
+        choose_layout("auto", 100, 4, (16, 10))
     with pytest.raises(InputError, match="goes with parallel jit alone; leave pmap out"):
         choose_layout("pmap", 100, 2)
 
