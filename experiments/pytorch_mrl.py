@@ -93,8 +93,8 @@ def mrl_loss(
     return (beta * clustering + (1 - beta) * contrastive) / n
 
 
-class Reference:
-    """The style of the authors' loop.
+class Program:
+    """What both programs have.
 
     Args:
         model: encoders and centres.
@@ -105,6 +105,8 @@ class Reference:
         objective: beta, tau1, tau2.
     """
 
+    fused = False
+
     def __init__(
         self,
         model: Model,
@@ -114,17 +116,21 @@ class Reference:
         learning_rate: float,
         objective: tuple[float, float, float],
     ) -> None:
-        self.model, self.objective = model, objective
-        columns = [torch.tensor(np.array(x)) for x in (*features, *labels.astype(np.int64))]
-        self.data = torch.utils.data.TensorDataset(*columns)
-        self.batch_size = batch_size
-        self.optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, betas=(0.5, 0.999))
+        self.model, self.objective, self.batch_size = model, objective, batch_size
+        self.features = [torch.tensor(np.array(x)) for x in features]
+        self.labels = torch.tensor(labels.astype(np.int64))
+        self.optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, betas=(0.5, 0.999), fused=self.fused)
+
+
+class Reference(Program):
+    """The style of the authors' loop."""
 
     def batches(self, rows: Sequence[np.ndarray] | None) -> Iterator[list[torch.Tensor]]:
         """Batches as a DataLoader gives them, shuffled or of the given rows."""
+        data = torch.utils.data.TensorDataset(*self.features, *self.labels)
         if rows is None:
-            return iter(torch.utils.data.DataLoader(self.data, self.batch_size, shuffle=True))
-        return iter(torch.utils.data.DataLoader(self.data, batch_sampler=[list(map(int, r)) for r in rows]))
+            return iter(torch.utils.data.DataLoader(data, self.batch_size, shuffle=True))
+        return iter(torch.utils.data.DataLoader(data, batch_sampler=[list(map(int, r)) for r in rows]))
 
     def epoch(self, rows: Sequence[np.ndarray] | None = None) -> list[float]:
         """Train an epoch: the losses of its steps."""
@@ -139,22 +145,10 @@ class Reference:
         return losses
 
 
-class Best:
-    """Resident tensors and fused Adam; arguments as `Reference`."""
+class Best(Program):
+    """Resident tensors and fused Adam."""
 
-    def __init__(
-        self,
-        model: Model,
-        features: Sequence[np.ndarray],
-        labels: np.ndarray,
-        batch_size: int,
-        learning_rate: float,
-        objective: tuple[float, float, float],
-    ) -> None:
-        self.model, self.objective, self.batch_size = model, objective, batch_size
-        self.features = [torch.tensor(np.array(x)) for x in features]
-        self.labels = torch.tensor(labels.astype(np.int64))
-        self.optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, betas=(0.5, 0.999), fused=True)
+    fused = True
 
     def epoch(self, rows: Sequence[np.ndarray] | None = None) -> list[float]:
         """Train an epoch: the losses of its steps."""

@@ -389,6 +389,11 @@ def test_the_command_sweeps_and_goes_on(tmp_path, capsys):
     assert again.returncode == 0, again.stderr
     assert again.stdout == done.stdout
     assert "4 of 4 runs are complete" in again.stderr
+    more = ["--resume", "--workdir", tmp_path / "s", "--seeds", 3]
+    assert main([str(f) for f in more]) == 0
+    told = capsys.readouterr()
+    assert "4 of 6 runs are complete" in told.err  # of its own settings, with another seed each
+    assert told.out.count("| 3     |") == 2
     failing = [*TOY_FLAGS[:-2], "--data-path", moved, "--learning-rates", 0.01, 1e30, "--seeds", 1]
     assert main([str(f) for f in (*failing, "--workdir", tmp_path / "f")]) == 1
     told = capsys.readouterr()

@@ -116,9 +116,13 @@ def sweep(
         done = [_epochs_done(m) for m in left]
         epochs = sum(m.task.config.epochs for m in left) - sum(done)
         shown = stack.enter_context(SweepProgress(len(members), len(members) - len(left), epochs, progress))
-        for group in groups(left, done, way, jax.devices()):
+        for member in members.values():
+            if member.scores is not None:
+                _drop_state(member)  # of a sweep that was killed just before
+        todo = groups(left, done, way, jax.devices())
+        for i, group in enumerate(todo):
             _train_group(group, shown)
-            if folder is not None:
+            if folder is not None and i + 1 < len(todo):
                 folder.write_tables(_sweep(members, folder))
         if folder is not None:
             folder.write_tables(_sweep(members, folder))
@@ -184,9 +188,14 @@ def _train_group(group: Sequence[Member], shown: SweepProgress) -> None:
             if member.error is not None:
                 member.folder.write(_FAILURE, {"error": str(member.error)})
             else:
-                shutil.rmtree(member.folder.checkpoints)
-                member.folder.checkpoints.mkdir()
+                _drop_state(member)
     shown.end(group)
+
+
+def _drop_state(member: Member) -> None:
+    """Of a complete run the best model stays, in its own file."""
+    for checkpoint in [] if member.folder is None else member.folder.checkpoints.iterdir():
+        shutil.rmtree(checkpoint)
 
 
 _FAILURE = "failed.json"

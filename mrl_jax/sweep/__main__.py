@@ -3,11 +3,11 @@
 import dataclasses
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mrl_jax.cli import Parser, add_config_flags, run_command
-from mrl_jax.config import preset
+from mrl_jax.config import Config, preset
 from mrl_jax.errors import InputError, NonFiniteLossError
 
 _AXES = {
@@ -41,7 +41,9 @@ def _main(argv: Sequence[str] | None) -> None:
         )
     parser.add_argument("--workdir", metavar="DIR", help="folder of the sweep, new or empty; default: runs/sweep-TIME")
     parser.add_argument(
-        "--resume", action="store_true", help="go on with the sweep in --workdir; other flags, if given, add runs to it"
+        "--resume",
+        action="store_true",
+        help="go on with the sweep in --workdir; values that are given take the place of its own and add runs",
     )
     given = vars(parser.parse_args(argv))
     workdir, resume = given.pop("workdir"), given.pop("resume")
@@ -56,15 +58,19 @@ def _main(argv: Sequence[str] | None) -> None:
     if seeds is not None and seeds < 1:
         raise InputError(f"--seeds {seeds}: must be at least 1")
 
+    if workdir == "":
+        raise InputError("--workdir '' names no folder")
+
     from mrl_jax.sweep import sweep  # deferred: brings JAX
     from mrl_jax.sweep.folder import SweepFolder
 
     workdir = workdir or time.strftime("runs/sweep-%Y%m%d-%H%M%S")
-    if resume and not axes and seeds is None and set(given) <= {"data_path"}:  # the sweep as it is; data may have moved
-        configs = [dataclasses.replace(c, **given) for c in SweepFolder.open(workdir).configs().values()]
+    if resume:
+        configs = _more(list(SweepFolder.open(workdir).configs().values()), given, axes, seeds)
     else:
-        configs = _configs(given, axes, seeds)
-    print(f"sweep folder: {workdir}", file=sys.stderr)
+        name = given.pop("preset", "custom" if "data_path" in given else "emoji")
+        base = preset(name, **given, **{axis: values[0] for axis, values in axes.items()})
+        configs = _grid(base, axes, range(base.seed, base.seed + (seeds or _SEEDS)))
     found = sweep(configs, workdir, resume=resume, progress=True)
     print(found.markdown())
     print(f"\nsweep folder: {workdir} (sweep.csv, sweep.md, summary.json, sweep.png, runs/)")
@@ -75,13 +81,22 @@ def _main(argv: Sequence[str] | None) -> None:
         )
 
 
-def _configs(given: dict[str, Any], axes: dict[str, list[Any]], seeds: int | None) -> list[Any]:
+def _more(known: list[Config], given: dict[str, Any], axes: dict[str, list[Any]], seeds: int | None) -> list[Config]:
+    """The runs of a sweep that goes on: as it is, or its grid with what was given in place of its own values."""
+    if not axes and seeds is None and set(given) <= {"data_path"}:  # data may have moved
+        return [dataclasses.replace(c, **given) for c in known]
+    values = {name: list(dict.fromkeys(getattr(c, name) for c in known)) for name in (*_AXES, "seed")}
+    values |= {name: [given[name]] for name in values if name in given}
+    numbers = values.pop("seed")
+    if seeds is not None:
+        numbers = list(range(min(numbers), min(numbers) + seeds))
+    return _grid(dataclasses.replace(known[0], **given), values | axes, numbers)
+
+
+def _grid(base: Config, axes: dict[str, list[Any]], seeds: Iterable[int]) -> list[Config]:
     from mrl_jax.sweep import grid
 
-    name = given.pop("preset", "custom" if "data_path" in given else "emoji")
-    base = preset(name, **given, **{axis: values[0] for axis, values in axes.items()})
-    numbers = range(base.seed, base.seed + (seeds or _SEEDS))
-    return grid(base, **axes, seed=numbers)
+    return grid(base, **axes, seed=seeds)
 
 
 if __name__ == "__main__":
