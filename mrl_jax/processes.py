@@ -37,6 +37,8 @@ def start_processes(address: str | None, count: int | None, index: int | None) -
         raise InputError("coordinator address, number of processes and process id need each other; give all three")
     if count is not None and index is not None and not 0 <= index < count:
         raise InputError(f"process id {index} of {count} processes: must be from 0 to {count - 1}")
+    # JAX's notifier would swallow SIGTERM, by which clusters end a job; ours ends, and goes on with --resume.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
             address,

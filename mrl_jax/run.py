@@ -5,7 +5,7 @@ config.json     every field of `Config`
 data.json       the data set: modalities, dimensions, classes, sizes, digest, attribution
 noise.json      noise spec, seed, wrong shares, digests, and the labels that training saw (--noise-file reads them)
 metrics.jsonl   one line per epoch
-checkpoints/    the last epochs and the best, for resuming
+checkpoints/    the last two that were written, each with the best model so far
 model.npz       the model of the best epoch; there once the run is complete, as is the next
 result.json     the test scores
 curves.png      learning curves
