@@ -36,6 +36,9 @@ __all__ = [
 ]
 
 SCHEDULES = ("cosine", "cosine-hold", "constant")
+# Padded rows of the last batch, and their share of all instances, from which that batch is worth compiling a step of
+# its own shape.
+_PADDED, _PADDED_SHARE = 64, 0.05
 
 
 def _static(default: Any) -> Any:
@@ -304,7 +307,7 @@ def train_epoch(
     axis_name: str | None = None,
     sharding: Any = None,
 ) -> tuple[TrainState, StepMetrics]:
-    """One pass over the data as a single `lax.scan`.
+    """One pass over the data as a single `lax.scan`; a last batch that is mostly padding is a step of its own shape.
 
     Args:
         state: the state before the epoch.
@@ -320,11 +323,16 @@ def train_epoch(
     """
     shares = 1 if axis_name is None else jax.lax.axis_size(axis_name)
     shares = shares if sharding is None else sharding.mesh.shape[sharding.spec[0]]
-    rows, mask = epoch_batches(jax.random.fold_in(key, epoch), data.labels.shape[1], recipe.batch_size, shares)
-    if axis_name is not None:
-        part = rows.shape[1] // shares
-        first = part * jax.lax.axis_index(axis_name)
-        rows, mask = (jax.lax.dynamic_slice_in_dim(x, first, part, axis=1) for x in (rows, mask))
+    count = data.labels.shape[1]
+    batches = epoch_batches(jax.random.fold_in(key, epoch), count, recipe.batch_size, shares)
+
+    def part(batches: tuple[Array, Array]) -> tuple[Array, Array]:
+        """Columns [S, B / shares] of this device."""
+        if axis_name is None:
+            return batches
+        width = batches[0].shape[1] // shares
+        first = width * jax.lax.axis_index(axis_name)
+        return tuple(jax.lax.dynamic_slice_in_dim(x, first, width, axis=1) for x in batches)  # type: ignore[return-value]
 
     def body(state: TrainState, batch: tuple[Array, Array]) -> tuple[TrainState, StepMetrics]:
         rows, mask = batch if sharding is None else jax.lax.with_sharding_constraint(batch, sharding)
@@ -334,4 +342,11 @@ def train_epoch(
             mask = data.mask[:, rows] & mask[None]
         return train_step(state, Batch(features, data.labels[:, rows], mask), recipe, epoch, axis_name)
 
-    return jax.lax.scan(body, state, (rows, mask))
+    padded = -count % recipe.batch_size
+    if padded < max(_PADDED, _PADDED_SHARE * count):
+        return jax.lax.scan(body, state, part(batches))
+    last = recipe.batch_size - padded
+    last += -last % shares
+    state, steps = jax.lax.scan(body, state, part((batches[0][:-1], batches[1][:-1])))
+    state, step = jax.lax.scan(body, state, part((batches[0][-1:, :last], batches[1][-1:, :last])))
+    return state, jax.tree.map(lambda *x: jnp.concatenate(x), steps, step)

@@ -26,12 +26,12 @@ def layout_of(way, count=8):
     return Layout(way, Mesh(np.array(jax.devices()[:count]), ("batch",)))
 
 
-def problem(m, masked, **options):
+def problem(m, masked, count=N, batch_size=B, **options):
     rng, dims = np.random.default_rng(m), (6, 4, 5, 3)[:m]
-    features = tuple(jnp.asarray(rng.normal(size=(N, d)), jnp.float32) for d in dims)
-    mask = jnp.asarray(rng.random((m, N)) > 0.1) if masked else None
-    data = TrainData(features, jnp.asarray(rng.integers(0, 3, (m, N)), jnp.int32), mask)
-    recipe = Recipe(hidden_dims=(16,), embed_dim=8, batch_size=B, epochs=2, learning_rate=1e-3, **options)
+    features = tuple(jnp.asarray(rng.normal(size=(count, d)), jnp.float32) for d in dims)
+    mask = jnp.asarray(rng.random((m, count)) > 0.1) if masked else None
+    data = TrainData(features, jnp.asarray(rng.integers(0, 3, (m, count)), jnp.int32), mask)
+    recipe = Recipe(hidden_dims=(16,), embed_dim=8, batch_size=batch_size, epochs=2, learning_rate=1e-3, **options)
     return data, recipe, jax.jit(init_state, static_argnums=(2, 3))(recipe, jax.random.key(0), dims, 3)
 
 
@@ -66,6 +66,19 @@ def test_twenty_steps_on_eight_devices_give_the_parameters_of_one(m, masked, opt
             text = program.lower(found, *arguments, 0, recipe).compile().as_text()
             assert "all-reduce" in text
             assert text.count("f32[2,16,8]") < text.count("f32[2,2,8]")  # batches are cut: two instances on each device
+
+
+def test_a_last_batch_of_its_own_shape_is_shared_too():
+    data, recipe, start = problem(2, False, count=90, batch_size=80)  # 10 instances are left, for 8 devices
+    key = jax.random.key(1)
+    state, expected = jax.jit(train_epoch)(start, data, key, 0, recipe)
+    for way in WAYS:
+        layout = layout_of(way)
+        found, metrics, _ = epoch_program(layout)(*layout.place((jax.device_get(start), data, key)), 0, recipe)
+        np.testing.assert_array_equal(metrics.instances, [80, 10], err_msg=way)
+        np.testing.assert_allclose(metrics.loss, expected.loss, rtol=1e-5, err_msg=way)
+        for a, b in zip(jax.tree.leaves(layout.own(found)), jax.tree.leaves(state), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5, err_msg=way)
 
 
 def test_the_shares_of_the_loss_and_of_its_gradient_sum_to_the_whole():

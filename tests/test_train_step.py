@@ -256,16 +256,19 @@ def test_instances_are_shuffled():
     assert (first != other).sum() > 80
 
 
-@pytest.mark.parametrize("n", [10, 3])
-def test_an_epoch_equals_a_loop_of_steps_over_true_short_batches(n):
+@pytest.mark.parametrize(
+    ("n", "batch_size"), [(10, 4), (3, 4), (90, 80), (30, 100)], ids=["padded", "one", "own shape", "own shape, one"]
+)
+def test_an_epoch_equals_a_loop_of_steps_over_true_short_batches(n, batch_size):
     data, state, key = make_data(n), new_state(), jax.random.key(7)
+    recipe = replace(SMALL, batch_size=batch_size)
     for epoch in (0, 2):
-        rows, mask = epoch_batches(jax.random.fold_in(key, epoch), n, 4)
+        rows, mask = epoch_batches(jax.random.fold_in(key, epoch), n, batch_size)
         looped, collected = state, []
         for r, valid in zip(np.asarray(rows), np.asarray(mask), strict=True):
-            looped, metrics = step(looped, take(data, r[valid]), SMALL, epoch)
+            looped, metrics = step(looped, take(data, r[valid]), recipe, epoch)
             collected.append(metrics)
-        found, metrics = run_epoch(state, data, key, epoch, SMALL)
+        found, metrics = run_epoch(state, data, key, epoch, recipe)
         assert_close(found, looped, **tolerances.EPOCH)
         assert_close(metrics, jax.tree.map(lambda *x: jnp.stack(x), *collected), **tolerances.LOSS)
         assert int(metrics.instances.sum()) == n

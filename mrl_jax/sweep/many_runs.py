@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from mrl_jax.checkpoint import Snapshot
 from mrl_jax.errors import NonFiniteLossError
 from mrl_jax.eval import score
-from mrl_jax.parallel import all_finite
+from mrl_jax.parallel import all_finite, compile_training
 from mrl_jax.run import embed_rows
 from mrl_jax.task import Task
 from mrl_jax.train_step import (
@@ -154,7 +154,7 @@ def _programs(mesh: Mesh) -> _Programs:
 
         return on_devices(own, (_OWN, _OWN))(recipes, keys)
 
-    @functools.partial(jax.jit, donate_argnums=0)
+    @compile_training
     def epoch(
         state: TrainState, data: TrainData, keys: Array, number: int, recipes: Recipe
     ) -> tuple[TrainState, StepMetrics, Array]:
