@@ -1,10 +1,11 @@
-"""MRL in PyTorch, two programs written from the equations: `Reference` and `Best`. Compared in training_timings.py.
+"""MRL in PyTorch, programs written from the equations. Compared in training_timings.py and gpu_check.py.
 
 - `Reference` trains in the style of the authors' loop: a DataLoader of shuffled batches, per-batch Python, plain Adam;
   losses read out at every step.
 - `Best` is the fastest that we know: resident tensors, one gather per batch, fused Adam, no synchronisation.
+- `Graphed` is `Best` with a step as one CUDA graph.
 
-Both take the parameters and batches of ours on request, and then give the losses of ours (tests/test_pytorch_mrl.py).
+They take the parameters and batches of ours on request, and then give the losses of ours (tests/test_pytorch_mrl.py).
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-__all__ = ["Best", "Reference", "mrl_loss"]
+__all__ = ["Best", "Graphed", "Model", "Reference", "mrl_loss"]
 
 
 class Model(torch.nn.Module):
@@ -94,7 +95,7 @@ def mrl_loss(
 
 
 class Program:
-    """What both programs have.
+    """What all programs have.
 
     Args:
         model: encoders and centres.
@@ -103,9 +104,11 @@ class Program:
         batch_size: B.
         learning_rate: Adam's.
         objective: beta, tau1, tau2.
+        device: where the model is, and data that are resident.
+        bfloat16: whether encoders compute in it.
     """
 
-    fused = False
+    fused, resident = False, False
 
     def __init__(
         self,
@@ -115,11 +118,28 @@ class Program:
         batch_size: int,
         learning_rate: float,
         objective: tuple[float, float, float],
+        device: str = "cpu",
+        bfloat16: bool = False,
     ) -> None:
         self.model, self.objective, self.batch_size = model, objective, batch_size
-        self.features = [torch.tensor(np.array(x)) for x in features]
-        self.labels = torch.tensor(labels.astype(np.int64))
-        self.optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, betas=(0.5, 0.999), fused=self.fused)
+        self.device, self.bfloat16 = device, bfloat16
+        place = device if self.resident else "cpu"
+        self.features = [torch.tensor(np.array(x), device=place) for x in features]
+        self.labels = torch.tensor(labels.astype(np.int64), device=place)
+        self.optimizer = torch.optim.Adam(
+            model.parameters(), lr=learning_rate, betas=(0.5, 0.999), fused=self.fused, capturable=device == "cuda"
+        )
+
+    def step(self, features: Sequence[torch.Tensor], labels: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Train on a batch: the loss before."""
+        self.model.center()
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.bfloat16):
+            z = self.model(features)
+        loss = mrl_loss([x.float() for x in z], self.model.centers, labels, *self.objective)
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()
 
 
 class Reference(Program):
@@ -136,32 +156,49 @@ class Reference(Program):
         """Train an epoch: the losses of its steps."""
         losses, m = [], len(self.model.encoders)
         for columns in self.batches(rows):
-            self.model.center()
-            self.optimizer.zero_grad()
-            loss = mrl_loss(self.model(columns[:m]), self.model.centers, columns[m:], *self.objective)
-            loss.backward()
-            self.optimizer.step()
-            losses.append(loss.item())
+            columns = [x.to(self.device) for x in columns]
+            losses.append(self.step(columns[:m], columns[m:]).item())
         return losses
 
 
 class Best(Program):
     """Resident tensors and fused Adam."""
 
-    fused = True
+    fused, resident = True, True
 
     def epoch(self, rows: Sequence[np.ndarray] | None = None) -> list[float]:
         """Train an epoch: the losses of its steps."""
-        batches = torch.randperm(self.labels.shape[1]).split(self.batch_size)
+        batches = torch.randperm(self.labels.shape[1], device=self.device).split(self.batch_size)
         if rows is not None:
-            batches = tuple(torch.tensor(np.array(r)) for r in rows)
-        losses = []
-        for batch in batches:
-            self.model.center()
-            self.optimizer.zero_grad(set_to_none=True)
-            z = self.model([x.index_select(0, batch) for x in self.features])
-            loss = mrl_loss(z, self.model.centers, self.labels.index_select(1, batch), *self.objective)  # type: ignore[arg-type]
-            loss.backward()
-            self.optimizer.step()
-            losses.append(loss.detach())
-        return torch.stack(losses).tolist()
+            batches = tuple(torch.tensor(np.array(r), device=self.device) for r in rows)
+        return torch.stack([self.on(batch) for batch in batches]).tolist()
+
+    def on(self, batch: torch.Tensor) -> torch.Tensor:
+        """Train on these rows: the loss before."""
+        return self.step([x.index_select(0, batch) for x in self.features], self.labels.index_select(1, batch))  # type: ignore[arg-type]
+
+
+class Graphed(Best):
+    """`Best` with a step on a full batch as one CUDA graph; the last, shorter batch goes step by step."""
+
+    graph: torch.cuda.CUDAGraph | None = None
+
+    def on(self, batch: torch.Tensor) -> torch.Tensor:
+        """Train on these rows: the loss before."""
+        if len(batch) != self.batch_size:
+            return super().on(batch)
+        if self.graph is None:
+            self.rows = batch.clone()
+            stream = torch.cuda.Stream()  # as PyTorch asks for: a few steps beside the default stream, then the capture
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                for _ in range(3):
+                    super().on(self.rows)
+            torch.cuda.current_stream().wait_stream(stream)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                self.loss = super().on(self.rows)
+            self.graph = graph
+        self.rows.copy_(batch)
+        self.graph.replay()
+        return self.loss.clone()

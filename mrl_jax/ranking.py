@@ -24,7 +24,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from threadpoolctl import threadpool_limits
 
 from mrl_jax import radix
 
@@ -317,6 +316,8 @@ class _OneBlasThread:
         with self._lock:
             self._inside += 1
             if self._inside == 1:
+                from threadpoolctl import threadpool_limits  # deferred: rankings on accelerators do without it
+
                 self._limits = threadpool_limits(1, "blas")
 
     def __exit__(self, *error: object) -> None:

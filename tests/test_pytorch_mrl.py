@@ -1,5 +1,7 @@
 """The PyTorch programs of the benchmarks: the losses of ours over fifty steps, from the same parameters and batches."""
 
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -44,3 +46,41 @@ def test_the_timings_run():
     done = subprocess.run([sys.executable, str(script), "--smoke"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "least time / ours" in done.stdout
+
+
+def gpu_check(*flags, **environment):
+    script = Path(__file__).parent.parent / "experiments" / "gpu_check.sh"
+    env = {**os.environ, "PYTHON": sys.executable, "JAX_PLATFORMS": "cpu", **environment}
+    return subprocess.run(["bash", str(script), *flags], env=env, capture_output=True, text=True, check=False)
+
+
+def test_the_gpu_check_runs_on_a_cpu_at_small_size():
+    done = gpu_check("--smoke")
+    assert done.returncode == 0, done.stderr
+    for found in (
+        "GB/s",
+        "embeddings",
+        "best PyTorch / ours",
+        "reference PyTorch / ours",
+        "together",
+        "300 x 300",
+        "MB",
+    ):
+        assert found in done.stdout
+    numbers = re.findall(r"parity \| tiny, float32 \| loss (\S+) relative, embeddings (\S+)", done.stdout)[0]
+    assert max(map(float, numbers)) == 0  # the device is the CPU
+    assert re.search(r"runs \| tiny, 3 epochs \| [\d.]+ s", done.stdout)
+
+
+def test_the_gpu_check_leaves_out_parts_whose_packages_are_missing_and_tells_what_failed(tmp_path):
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError('none', name='torch')")
+    (tmp_path / "optax.py").write_text("raise RuntimeError('broken')")
+    done = gpu_check("--smoke", "--parts", "pytorch", "contrastive", "parity", PYTHONPATH=str(tmp_path))
+    assert "| pytorch | - | needs torch, which is not installed |" in done.stdout
+    assert "600 instances" in done.stdout
+    assert "| parity | - | exit code 1 |" in done.stdout
+    assert done.returncode == 1
+    assert "failed: parity" in done.stderr
+    refused = gpu_check()
+    assert refused.returncode == 1
+    assert "no accelerator is visible to JAX" in refused.stderr

@@ -1,0 +1,477 @@
+"""MRL on one GPU: numbers against CPU, times against what the device can do, and against PyTorch.
+
+experiments/gpu_check.sh [--smoke] [--parts PART …] [--limit 460] [--markdown]
+
+Random data of the paper's shapes, layers 4096-4096-512. Every part is a process of its own, so that one that fails or
+lacks a package takes no other along; results are kept after each, in experiments/results/gpu_check.json.
+
+- floors: bytes a second of a pass over memory, operations a second of a large product, in every precision.
+- parity: steps from one state on this device and on its host's CPU (float32 there).
+- ours: seconds of an epoch, at every shape, at two of them in every precision. The least time of a step is the larger
+  of two: the 40 bytes per parameter that it must move (read for the forward pass, the backward pass and the update,
+  gradient written and read, Adam's two moments read and written, parameter written), and the operations of the
+  encoders' products.
+- pytorch: the same of the programs of pytorch_mrl.py: "best" (resident data, fused Adam, a step as one CUDA graph) and
+  "reference" (the style of the authors' loop, float32).
+- runs: `train`, 100 epochs with scores after each, at every shape.
+- sweep: 20 runs together and one after the other.
+- map: mAP of 23,661 queries and as many items, one direction.
+- contrastive: value and gradient of the contrastive loss at 65,536 instances.
+"""
+
+import argparse
+import importlib.util
+import itertools
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from machine import machine
+
+RESULTS = Path(__file__).parent / "results" / "gpu_check.json"
+PRECISIONS = ("float32", "tf32", "bfloat16")
+NEEDED = ("jax", "flax", "optax", "orbax.checkpoint")
+EMBED_DIM, BYTES_PER_PARAMETER = 512, 40
+
+
+class Shape(NamedTuple):
+    """A data set of the paper: sizes of its splits, features, classes, batch size and beta."""
+
+    train: int
+    valid: int
+    test: int
+    dims: tuple[int, int]
+    classes: int
+    batch_size: int
+    beta: float
+    hidden: tuple[int, ...] = (4096, 4096)
+
+    @property
+    def weights(self) -> list[list[int]]:
+        """Numbers of weights: modality -> layer."""
+        widths = [[d, *self.hidden, EMBED_DIM] for d in self.dims]
+        return [[a * b for a, b in itertools.pairwise(w)] for w in widths]
+
+    @property
+    def parameters(self) -> int:
+        """Of both encoders, with biases, and centres."""
+        biases = len(self.dims) * (sum(self.hidden) + EMBED_DIM)
+        return sum(map(sum, self.weights)) + biases + self.classes * EMBED_DIM
+
+    @property
+    def operations(self) -> int:
+        """Of the encoders' products in a step; features need no gradient."""
+        return 2 * self.batch_size * sum(3 * sum(w) - w[0] for w in self.weights)
+
+    @property
+    def steps(self) -> int:
+        """Of an epoch."""
+        return -(-self.train // self.batch_size)
+
+    def arrays(self, split: str = "train") -> tuple[list[np.ndarray], np.ndarray]:
+        """Random features, one [N, D] per modality, and labels [M, N]."""
+        rng, n = np.random.default_rng(0), getattr(self, split)
+        features = [rng.standard_normal((n, d), np.float32) for d in self.dims]
+        return features, np.tile(rng.integers(0, self.classes, n, np.int32), (len(self.dims), 1))
+
+
+SHAPES = {
+    "Wikipedia": Shape(2173, 231, 462, (4096, 300), 10, 50, 0.7),
+    "INRIA-Websearch": Shape(9000, 1332, 4366, (4096, 1000), 100, 200, 0.9),
+    "NUS-WIDE": Shape(42941, 5000, 23661, (4096, 300), 10, 500, 0.9),
+    "XMediaNet": Shape(32000, 4000, 4000, (4096, 300), 200, 500, 0.9),
+}
+SMOKE = {"tiny": Shape(90, 20, 20, (12, 6), 4, 20, 0.7, (16, 16))}
+
+
+def precisions(name: str) -> tuple[str, ...]:
+    """Those that a shape is timed in: compiling takes most of the time, and a shape of each kind shows what they do."""
+    return PRECISIONS[:1] if name in ("INRIA-Websearch", "XMediaNet") else PRECISIONS
+
+
+def repeated(f: Callable[[], Any], least: int = 5, seconds: float = 2.0) -> list[float]:
+    """Seconds of calls that wait for their result: at least so many, until so much time is gone; the first left out."""
+    import jax
+
+    jax.block_until_ready(f())
+    taken: list[float] = []
+    while len(taken) < least or (sum(taken) < seconds and len(taken) < 100):
+        started = time.perf_counter()
+        jax.block_until_ready(f())
+        taken.append(time.perf_counter() - started)
+    return taken
+
+
+def median_of(f: Callable[[], Any], smoke: bool) -> float:
+    """Seconds of a call."""
+    return statistics.median(repeated(f, 2, 0) if smoke else repeated(f))
+
+
+def tell(told: dict[str, Any], what: str) -> None:
+    """What a part has found so far: a line for the process that started it, which takes the last, and one to read."""
+    print(json.dumps(told), flush=True)
+    print(f"  {what}", file=sys.stderr, flush=True)
+
+
+# Parts
+
+
+def floors(smoke: bool) -> dict[str, Any]:
+    """What the device does at its best."""
+    import jax
+    import jax.numpy as jnp
+
+    size, width = (2**20, 256) if smoke else (2**28, 8192)
+    state = {"x": jnp.ones(size)}
+    scale = jax.jit(lambda x: x * 1.0001, donate_argnums=0)
+
+    def move() -> Any:
+        state["x"] = scale(state["x"])
+        return state["x"]
+
+    told: dict[str, Any] = {"bytes_per_second": 8 * size / median_of(move, smoke), "operations_per_second": {}}
+    a = jax.random.normal(jax.random.key(0), (width, width))
+    for name, how in {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": None}.items():
+        b = a.astype(jnp.bfloat16) if name == "bfloat16" else a
+        product = jax.jit(lambda x, how=how: jnp.dot(x, x, precision=how))
+        told["operations_per_second"][name] = 2 * width**3 / median_of(lambda p=product, b=b: p(b), smoke)
+    return told
+
+
+def start(shape: Shape, precision: str, device: Any = None) -> tuple[Any, Any, Any, Any]:
+    """Recipe, state, data and key, on a device."""
+    import jax
+    import jax.numpy as jnp
+
+    from mrl_jax.train_step import Recipe, TrainData, init_state
+
+    device = device or jax.devices()[0]
+    recipe = Recipe(beta=shape.beta, hidden_dims=shape.hidden, batch_size=shape.batch_size, precision=precision)
+    features, labels = shape.arrays()
+    # Drawn on the host, so that all devices start from the same bits.
+    with jax.default_device(jax.devices("cpu")[0]):
+        state = jax.jit(init_state, static_argnums=(2, 3))(recipe, jax.random.key(0), shape.dims, shape.classes)
+        data, key = TrainData(tuple(map(jnp.asarray, features)), jnp.asarray(labels)), jax.random.key(1)
+    return recipe, *jax.device_put((state, data, key), device)
+
+
+def parity(smoke: bool) -> dict[str, Any]:
+    """Largest differences after three steps: of losses and embeddings, from those of the CPU in float32."""
+    import jax
+
+    from mrl_jax.train_step import Batch, embed, epoch_batches, train_step
+
+    def steps(shape: Shape, precision: str, device: Any) -> tuple[np.ndarray, np.ndarray]:
+        recipe, state, data, key = start(shape, precision, device)
+        rows = np.asarray(epoch_batches(key, shape.train, shape.batch_size)[0][:3])
+        losses, step = [], jax.jit(train_step)
+        for r in rows:
+            batch = Batch(tuple(x[r] for x in data.features), data.labels[:, r], np.ones(len(r), bool))
+            state, metrics = step(state, jax.device_put(batch, device), recipe)
+            losses.append(float(metrics.loss))
+        first = tuple(x[: shape.batch_size] for x in data.features)
+        return np.array(losses), np.asarray(jax.jit(embed)(recipe, state.encoders, first), np.float64)
+
+    told: dict[str, Any] = {}
+    for name, shape in (SMOKE if smoke else {k: SHAPES[k] for k in ("Wikipedia", "INRIA-Websearch")}).items():
+        losses, z = steps(shape, "float32", jax.devices("cpu")[0])
+        told[name] = {}
+        for precision in PRECISIONS:
+            other, w = steps(shape, precision, jax.devices()[0])
+            told[name][precision] = {"loss": float(abs(other / losses - 1).max()), "embedding": float(abs(z - w).max())}
+    return told
+
+
+def ours(smoke: bool) -> dict[str, Any]:
+    """Seconds of an epoch and of compiling."""
+    from mrl_jax.parallel import epoch_program
+
+    told: dict[str, Any] = {}
+    for name, shape in (SMOKE if smoke else SHAPES).items():
+        told[name] = {}
+        for precision in precisions(name):
+            recipe, state, data, key = start(shape, precision)
+            kept = {"state": state}
+            del state
+            started = time.perf_counter()
+            program = epoch_program(None).lower(kept["state"], data, key, 0, recipe).compile()
+            compiling = time.perf_counter() - started
+
+            def epoch(program: Any = program, kept: Any = kept, rest: Any = (data, key, 1, recipe)) -> Any:
+                kept["state"], metrics, _ = program(kept["state"], *rest)
+                kept["loss"] = metrics.loss
+                return metrics
+
+            seconds = median_of(epoch, smoke)
+            loss = float(np.mean(kept["loss"]))
+            told[name][precision] = {"epoch_seconds": seconds, "compile_seconds": compiling, "loss": loss}
+            tell(told, f"{name}, {precision}: {seconds:.4g} s an epoch")
+    return told
+
+
+def pytorch(smoke: bool) -> dict[str, Any]:
+    """Seconds of an epoch of both programs."""
+    import torch
+    from pytorch_mrl import Best, Graphed, Model, Reference
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    best = Graphed if device == "cuda" else Best
+    told: dict[str, Any] = {"device": device, "best": best.__name__}
+    for name, shape in (SMOKE if smoke else SHAPES).items():
+        features, labels = shape.arrays()
+        told[name] = {}
+        for kind, precision in [*((best, p) for p in precisions(name)), (Reference, "float32")]:
+            torch.manual_seed(0)
+            torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+            model = Model(shape.dims, shape.hidden, EMBED_DIM, shape.classes).to(device)
+            program = kind(
+                model, features, labels, shape.batch_size, 1e-4, (shape.beta, 1.0, 1.0), device, precision == "bfloat16"
+            )
+            losses = program.epoch()
+            seconds = []
+            for _ in range(2 if smoke or kind is Reference else 5):
+                started = time.perf_counter()
+                losses = program.epoch()  # a list: it waits
+                seconds.append(time.perf_counter() - started)
+            label = "reference" if kind is Reference else precision
+            told[name][label] = {"epoch_seconds": statistics.median(seconds), "loss": float(np.mean(losses))}
+            tell(told, f"{name}, {label}: {told[name][label]['epoch_seconds']:.4g} s an epoch")
+            del program, model
+    return told
+
+
+def configured(shape: Shape, epochs: int, **options: Any) -> Any:
+    """The configuration of a run."""
+    from mrl_jax import Config
+
+    return Config(
+        epochs=epochs, batch_size=shape.batch_size, beta=shape.beta, hidden_dims=shape.hidden, noise_rate=0.4, **options
+    )
+
+
+def dataset(shape: Shape) -> dict[str, np.ndarray]:
+    """All splits as `train` takes them."""
+    arrays = {}
+    for split in ("train", "valid", "test"):
+        features, labels = shape.arrays(split)
+        arrays |= {f"{split}_image": features[0], f"{split}_text": features[1], f"{split}_labels": labels[0]}
+    return arrays
+
+
+def runs(smoke: bool) -> dict[str, Any]:
+    """Seconds of whole runs, from arrays on the host to scores."""
+    from mrl_jax import train
+
+    told, epochs = {}, 3 if smoke else 100
+    for name, shape in (SMOKE if smoke else SHAPES).items():
+        arrays = dataset(shape)
+        started = time.perf_counter()
+        result = train(configured(shape, epochs), data=arrays)
+        told[name] = {"seconds": time.perf_counter() - started, "epochs": len(result.metrics)}
+        tell(told, f"{name}: {told[name]['seconds']:.4g} s")
+    return told
+
+
+def sweep(smoke: bool) -> dict[str, Any]:
+    """Seconds of 20 runs of Wikipedia's shape, together and apart, compiling included."""
+    from mrl_jax import sweep as run_sweep
+
+    shape, count, epochs = (SMOKE["tiny"], 3, 2) if smoke else (SHAPES["Wikipedia"], 20, 10)
+    arrays = dataset(shape)
+    configs = [configured(shape, epochs, seed=seed) for seed in range(count)]
+    told: dict[str, Any] = {"runs": count, "epochs": epochs}
+    for way in ("together", "apart"):
+        started = time.perf_counter()
+        run_sweep(configs, data=arrays, way=way)
+        told[way] = time.perf_counter() - started
+        tell(told, f"{way}: {told[way]:.4g} s")
+    return told
+
+
+def mean_ap(smoke: bool) -> dict[str, Any]:
+    """Seconds of mAP over the full ranking of NUS-WIDE's test split."""
+    import jax
+    import jax.numpy as jnp
+
+    from mrl_jax.retrieval import mean_average_precision
+
+    n = 300 if smoke else SHAPES["NUS-WIDE"].test
+    z = jax.random.normal(jax.random.key(0), (2, n, EMBED_DIM))
+    labels = jnp.asarray(np.random.default_rng(0).integers(0, 10, n))
+    value = []
+    seconds = median_of(lambda: value.append(mean_average_precision(z[0], z[1], labels, labels)), smoke)
+    return {"queries": n, "seconds": seconds, "map": value[-1]}
+
+
+def contrastive(smoke: bool) -> dict[str, Any]:
+    """Seconds and memory of value and gradient."""
+    import jax
+
+    from mrl_jax.losses import contrastive_loss
+
+    n = 600 if smoke else 65_536
+    z = jax.random.normal(jax.random.key(0), (2, n, EMBED_DIM))
+    z /= (z**2).sum(axis=-1, keepdims=True) ** 0.5
+    program = jax.jit(jax.value_and_grad(lambda z: contrastive_loss(z, 1.0).mean())).lower(z).compile()
+    started = time.perf_counter()
+    value, _ = jax.block_until_ready(program(z))
+    seconds = time.perf_counter() - started
+    if seconds < 5:
+        seconds = median_of(lambda: program(z), smoke)
+    memory = program.memory_analysis().temp_size_in_bytes
+    return {"instances": n, "seconds": seconds, "temporary_bytes": memory, "value": float(value)}
+
+
+PARTS: dict[str, tuple[Callable[[bool], dict[str, Any]], int]] = {
+    "floors": (floors, 60),
+    "parity": (parity, 90),
+    "ours": (ours, 180),
+    "pytorch": (pytorch, 120),
+    "map": (mean_ap, 60),
+    "contrastive": (contrastive, 60),
+    "sweep": (sweep, 120),
+    "runs": (runs, 150),
+}
+"""Part -> what runs it, and its limit in seconds."""
+
+
+# What they found
+
+
+def rows_of(results: dict[str, Any]) -> list[list[str]]:
+    """Part, what, found."""
+    parts, rows = results["parts"], []
+
+    def found(part: str) -> dict[str, Any]:
+        told = dict(parts.get(part, {}))
+        if why := told.pop("skipped", None) or told.pop("failed", None):
+            rows.append([part, "-", why])
+        return told
+
+    floor = found("floors")
+    if floor:
+        rows.append(["floors", "memory", f"{floor['bytes_per_second'] / 1e9:.4g} GB/s"])
+        for name, speed in floor["operations_per_second"].items():
+            rows.append(["floors", f"product, {name}", f"{speed / 1e12:.4g} TFLOP/s"])
+    for name, told in found("parity").items():
+        for precision, x in told.items():
+            what = f"loss {x['loss']:.1e} relative, embeddings {x['embedding']:.1e}"
+            rows.append(["parity", f"{name}, {precision}", what])
+    theirs = found("pytorch")
+    for name, told in found("ours").items():
+        shape = {**SHAPES, **SMOKE}[name]
+        for precision, x in told.items():
+            step = x["epoch_seconds"] / shape.steps
+            what = f"{1e3 * step:.3g} ms a step"
+            if floor:
+                moved = shape.parameters * BYTES_PER_PARAMETER / floor["bytes_per_second"]
+                computed = shape.operations / floor["operations_per_second"][precision]
+                what += f"; memory {moved / step:.2f} of it, products {computed / step:.2f}"
+            for program, label in {"best": precision, "reference": "reference"}.items():
+                if name in theirs and (program == "best" or precision == "float32"):
+                    what += (
+                        f"; {program} PyTorch / ours {theirs[name][label]['epoch_seconds'] / x['epoch_seconds']:.2f}"
+                    )
+            rows.append(["step", f"{name}, {precision}", what])
+    for name, x in found("runs").items():
+        rows.append(["runs", f"{name}, {x['epochs']} epochs", f"{x['seconds']:.3g} s"])
+    if "apart" in (x := found("sweep")):
+        what = f"together {x['together']:.3g} s, apart {x['apart']:.3g} s"
+        rows.append(["sweep", f"{x['runs']} runs, {x['epochs']} epochs", what])
+    if x := found("map"):
+        rows.append(["map", f"{x['queries']:,} x {x['queries']:,}", f"{1e3 * x['seconds']:.3g} ms"])
+    if x := found("contrastive"):
+        what = f"{1e3 * x['seconds']:.3g} ms, {x['temporary_bytes'] / 1e6:.4g} MB"
+        rows.append(["contrastive", f"{x['instances']:,} instances", what])
+    return rows
+
+
+def table(results: dict[str, Any]) -> str:
+    """The results as Markdown."""
+    rows = [["part", "of", results["device"]], ["---"] * 3, *rows_of(results)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+# Driving
+
+
+def run_part(name: str, smoke: bool, limit: float) -> dict[str, Any]:
+    """Run a part in a process of its own."""
+    command = [sys.executable, __file__, "--part", name, *(["--smoke"] if smoke else [])]
+    failed = {}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            told, _ = process.communicate(timeout=limit)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            told, _ = process.communicate()
+            failed = {"failed": f"took longer than {limit:.0f} s"}
+    if process.returncode and not failed:
+        failed = {"failed": f"exit code {process.returncode}"}
+    lines = told.splitlines()
+    return (json.loads(lines[-1]) if lines else {}) | failed
+
+
+def child(name: str, smoke: bool) -> dict[str, Any]:
+    """A part, in this process."""
+    try:
+        return PARTS[name][0](smoke)
+    except ModuleNotFoundError as error:
+        return {"skipped": f"needs {error.name}, which is not installed"}
+
+
+def main() -> None:
+    """Run the parts, keep and print what they found."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--limit", type=float, default=460, help="seconds for all parts")
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes, nothing kept: does it run?")
+    parser.add_argument("--markdown", action="store_true", help="print the table of the kept results")
+    parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.part:
+        print(json.dumps(child(args.part, args.smoke)))
+        return
+    if args.markdown:
+        print(table(json.loads(RESULTS.read_text("utf-8"))))
+        return
+    if missing := [name for name in NEEDED if not has(name)]:
+        sys.exit(f"{sys.executable} has no {', '.join(missing)}: install the package first, or set PYTHON")
+    ask = "import jax; d = jax.devices()[0]; print(d.platform, d.device_kind, sep='|')"
+    platform, device = subprocess.check_output([sys.executable, "-c", ask], text=True).strip().split("|")
+    if platform == "cpu" and not args.smoke:
+        sys.exit("no accelerator is visible to JAX: `--smoke` runs tiny sizes on a CPU")
+    versions = machine([p for p in ("jax", "jaxlib", "flax", "optax", "torch") if has(p)])
+    results: dict[str, Any] = {"device": device, "machine": versions, "parts": {}}
+    started = time.monotonic()
+    for name in args.parts:
+        left = args.limit - (time.monotonic() - started)
+        if left < 5:
+            results["parts"][name] = {"failed": "no time was left"}
+        else:
+            results["parts"][name] = run_part(name, args.smoke, min(left, PARTS[name][1]))
+        print(f"{name}: done, {time.monotonic() - started:.0f} s in all", file=sys.stderr, flush=True)
+        if not args.smoke:
+            RESULTS.parent.mkdir(exist_ok=True)
+            RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    print(table(results))
+    if failed := [name for name, told in results["parts"].items() if "failed" in told]:
+        sys.exit(f"failed: {', '.join(failed)}")
+
+
+def has(name: str) -> bool:
+    """Whether a package can be imported."""
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+if __name__ == "__main__":
+    main()
