@@ -93,6 +93,8 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         try:
             yield
         except Exception as error:  # Orbax and TensorStore raise many types when a disk is full
+            if jax.process_count() > 1 and isinstance(error, jax.errors.JaxRuntimeError):
+                raise  # another process is lost: `lost_processes_told`
             raise CheckpointError(
                 f"{self.folder}: a checkpoint cannot be written ({first_line(error)}); make space, then --resume"
             ) from error

@@ -117,6 +117,15 @@ def run_command(command: Callable[[], object], interrupted: str = "run it again"
         return _report(f"the output cannot be written ({error.strerror})" if nameless else error, 1)
     except (NonFiniteLossError, ProcessLostError) as error:
         return _report(error, 1)
+    except RuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):  # as JAX says that memory is short
+            raise
+        why = str(error).splitlines()[0].removeprefix("RESOURCE_EXHAUSTED: ")
+        return _report(
+            f"memory of the device is short ({why[:200]}); smaller batches (--batch-size), narrower layers "
+            "(--hidden-dims), or features left on the host (--stream on) need less",
+            1,
+        )
     except KeyboardInterrupt:
         return _report(f"interrupted; {interrupted}", 130)
     return 0

@@ -27,11 +27,11 @@ from jax import Array
 
 __all__ = ["log_negatives"]
 
-_TILE = 1024  # rows: 4 MiB of similarities, which stay in the cache of a core
+TILE = 1024  # rows: 4 MiB of similarities, which stay in the cache of a core
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def log_negatives(v: Array, instance: Array, axis_name: str | None = None, tile: int = _TILE) -> tuple[Array, Array]:
+def log_negatives(v: Array, instance: Array, axis_name: str | None = None, tile: int = TILE) -> tuple[Array, Array]:
     """Logarithm of the sum of exponential similarities with all samples of other instances.
 
     Differentiable in v, once and in reverse.

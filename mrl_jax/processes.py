@@ -2,8 +2,10 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -39,6 +41,10 @@ def start_processes(address: str | None, count: int | None, index: int | None) -
         raise InputError(f"process id {index} of {count} processes: must be from 0 to {count - 1}")
     # JAX's notifier would swallow SIGTERM, by which clusters end a job; ours ends, and goes on with --resume.
     jax.config.update("jax_enable_preemption_service", False)
+    if address and count and index is not None:
+        _Witness.of_this_process = _Witness(index, count)
+        if index:
+            _await(address)
     try:
         jax.distributed.initialize(
             address,
@@ -52,7 +58,27 @@ def start_processes(address: str | None, count: int | None, index: int | None) -
         why = first_line(error)
         hint = "start all of them" if address else "give the coordinator's address, the number and this process's id"
         raise InputError(f"the processes of the run cannot be joined ({why}); {hint}") from error
-    _Witness.of_this_process = _Witness()
+    if _Witness.of_this_process is None:
+        _Witness.of_this_process = _Witness(jax.process_index(), jax.process_count())
+
+
+def _await(address: str) -> None:
+    """Wait until the first process listens; JAX would abort this process if it never does."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise InputError(f"coordinator address {address!r}: must be HOST:PORT of the first process")
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+            return
+        except (OSError, OverflowError) as error:
+            if time.monotonic() > until:
+                why = getattr(error, "strerror", None) or error
+                raise InputError(
+                    f"the first process cannot be reached at {address} in {_PATIENCE} s ({why}); start all of them"
+                ) from error
+        time.sleep(0.5)
 
 
 class _Witness:
@@ -65,9 +91,9 @@ class _Witness:
     of_this_process: "_Witness | None" = None
     _WATCH = "import sys; sys.stdin.read() or print(sys.argv[1], file=sys.stderr, flush=True)"
 
-    def __init__(self) -> None:
+    def __init__(self, index: int, count: int) -> None:
         told = (
-            f"error: process {jax.process_index()} of {jax.process_count()} was killed, or ended since another one was "
+            f"error: process {index} of {count} was killed, or ended since another one was "
             "lost; checkpoints stay: start all again with --resume"
         )
         self._process = subprocess.Popen(

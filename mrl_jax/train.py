@@ -116,11 +116,16 @@ def train(
                 raise InputError(
                     f"the first process has other flags: parallel and model_parallel are {main_ones} there"
                 )
+            if main_streams != task.streams:
+                raise InputError(
+                    "the first process has devices of other memory: the run streams its data either there or here; "
+                    "say --stream on or off"
+                )
             refuse_other_config(folder, task.config)
             folder.settle(task.data.described, task.noise)
 
         on_main(begin)
-        main_ones = on_main(lambda: [parallel, model_parallel])
+        main_ones, main_streams = on_main(lambda: [[parallel, model_parallel], task.streams])
         in_all(agree)
         task = dataclasses.replace(task, noise=folder.noise())
         if progress:

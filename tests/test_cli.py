@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 from toy import TOY_FLAGS, save_npz, toy_arrays
@@ -214,6 +215,19 @@ def test_a_non_finite_loss_is_exit_code_1(tmp_path, data, capsys):
     assert main(flags) == 1
     err = capsys.readouterr().err.splitlines()[-1]
     assert err.startswith("error: epoch 1: the loss is")
+
+
+def test_memory_that_is_short_is_told(tmp_path, data, capsys, monkeypatch):
+    def short(*_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\n[details]")
+
+    monkeypatch.setattr("mrl_jax.one_run.OneRun.run_epoch", short)
+    assert main([*TOY_FLAGS, "--data-path", str(data), "--workdir", str(tmp_path / "run")]) == 1
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith("error: memory of the device is short (Out of memory allocating 9 bytes.); smaller batches")
+    monkeypatch.setattr("mrl_jax.one_run.OneRun.run_epoch", lambda *_: int("no number"))
+    with pytest.raises(ValueError, match="no number"):
+        main([*TOY_FLAGS, "--data-path", str(data), "--workdir", str(tmp_path / "other")])
 
 
 def test_bad_input_as_a_process_has_no_traceback(tmp_path):

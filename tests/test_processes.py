@@ -16,6 +16,7 @@ from mrl_jax import evaluate, train
 
 pytestmark = pytest.mark.slow
 EPOCHS = 6
+MAIN = "from mrl_jax.train import main; sys.exit(main(sys.argv[1:]))"
 
 
 def start(count, devices, *flags, last=()):
@@ -118,6 +119,25 @@ def test_flags_that_do_not_fit_are_refused(flags, message, capsys):
 
     assert main(flags) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("localhost:1", "the first process cannot be reached at localhost:1 in 2 s"),
+        ("localhost", "must be HOST:PORT of the first process"),
+        ("nowhere.invalid:99", "the first process cannot be reached at nowhere.invalid:99"),
+    ],
+)
+def test_a_first_process_that_is_not_there_is_told_in_one_line(tmp_path, address, message):
+    flags = ["--coordinator-address", address, "--num-processes", "2", "--process-id", "1", "--workdir", tmp_path / "w"]
+    code = f"import sys; from mrl_jax import processes; processes._PATIENCE = 2; {MAIN}"
+    command = [sys.executable, "-c", code, *map(str, flags)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert message in done.stderr.splitlines()[-1]
+    assert "was killed" not in done.stderr
+    assert not (tmp_path / "w").exists()
 
 
 def test_without_a_cluster_there_is_nothing_to_detect(tmp_path):

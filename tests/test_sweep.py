@@ -17,6 +17,7 @@ from toy import TOY_FLAGS, save_npz, toy_arrays, toy_config
 from mrl_jax import InputError, evaluate, grid, load_run, loop, sweep, train
 from mrl_jax.loop import Member
 from mrl_jax.one_run import OneRun
+from mrl_jax.run import RunFolder
 from mrl_jax.sweep.folder import name_runs
 from mrl_jax.sweep.groups import groups
 from mrl_jax.sweep.many_runs import ManyRuns, bytes_of_a_run
@@ -221,6 +222,19 @@ def test_the_best_is_chosen_by_mean_validation_map_for_each_noise_and_over_all(t
     Sweep({"one": next(iter(runs.values()))}, None).plot(tmp_path / "c.png")
 
 
+def test_a_cell_with_a_failed_run_is_never_the_best():
+    runs = {f"{b} {s}": fake(0.2, b, s, v) for b, v in ((0.5, 0.9), (0.7, 0.6), (0.9, 0.5)) for s in (0, 1)}
+    runs["0.5 1"] = fake(0.2, 0.5, 1, 0.9, error="epoch 3: the loss is nan")
+    summary = Sweep(runs, None).summary()
+    assert [c["failed"] for c in summary["cells"]] == [["0.5 1"], [], []]
+    assert [(b["settings"], b["valid"]) for b in summary["best"]] == [({"beta": 0.7}, 0.6)]
+    for b in (0.7, 0.9):
+        runs[f"{b} 0"] = fake(0.2, b, 0, 0.9, error="epoch 3: the loss is nan")
+    found = Sweep(runs, None)
+    assert found.summary()["best"] == []
+    assert "Best" not in found.markdown()
+
+
 def test_runs_on_different_data_are_no_seeds_of_one_cell():
     one, other = (dataclasses.replace(fake(0.2, 0.5, 0, v)) for v in (0.2, 0.8))
     other = dataclasses.replace(other, config=dataclasses.replace(other.config, data_path="/b.npz"))
@@ -304,6 +318,48 @@ def test_a_run_that_fails_ends_alone_and_is_not_tried_again(tmp_path, way):
     assert again.failed == found.failed
     assert again.runs.keys() == found.runs.keys()
     assert again.csv() == found.csv()
+
+
+def test_runs_that_do_not_fit_the_memory_together_are_trained_in_smaller_groups(monkeypatch):
+    module, tried = sys.modules["mrl_jax.sweep"], []
+
+    class Small(ManyRuns):
+        def run_epoch(self, epoch):
+            tried.append(len(self._tasks))
+            if len(self._tasks) > 2:
+                raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 9 bytes.")
+            return super().run_epoch(epoch)
+
+    configs = grid(toy_config(epochs=2), seed=range(3))
+    expected = sweep(configs, data=toy_arrays(), way="together")
+    monkeypatch.setattr(module, "ManyRuns", Small)
+    found = sweep(configs, data=toy_arrays(), way="together")
+    assert tried == [3, 2, 2]
+    for name, run in found.runs.items():
+        assert run.metrics[0]["train"] == pytest.approx(expected.runs[name].metrics[0]["train"], rel=1e-5, abs=1e-5)
+        assert run.scores is not None
+
+    def never(self, epoch):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory.")
+
+    monkeypatch.setattr(module.OneRun, "run_epoch", never)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED"):
+        sweep(configs[:1], data=toy_arrays())
+
+
+def test_a_run_that_another_process_trains_is_told_before_anything_is_trained(tmp_path, monkeypatch):
+    configs = grid(toy_config(data_path=str(save_npz(tmp_path / "toy.npz")), epochs=1), seed=range(2))
+    with monkeypatch.context() as patch:
+        patch.setattr("mrl_jax.progress.SweepProgress.advance", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            sweep(configs, tmp_path / "s", way="apart")
+    first, last = sorted((tmp_path / "s" / "runs").iterdir())
+    logged = (first / "metrics.jsonl").read_bytes()
+    with RunFolder(last).lock(), pytest.raises(InputError, match=r"seed1.*another process is training here"):
+        sweep([], tmp_path / "s", resume=True)
+    assert (first / "metrics.jsonl").read_bytes() == logged
+    assert not (first / "result.json").exists()
+    assert len(sweep([], tmp_path / "s", resume=True).finished) == 2
 
 
 def test_when_all_fail_the_sweep_says_so():

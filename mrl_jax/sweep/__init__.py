@@ -102,12 +102,14 @@ def sweep(
     folder = None
     if workdir is not None:
         folder = SweepFolder.open(workdir) if resume else SweepFolder.refuse_occupied(workdir)
-    named = name_runs(configs, folder.configs() if folder is not None and resume else {})
-    members = _members(named, data, folder)
     with ExitStack() as stack:
+        if folder is not None and resume:
+            stack.enter_context(folder.lock())  # before it is read: another process may add runs
+        named = name_runs(configs, folder.configs() if folder is not None and resume else {})
+        members = _members(named, data, folder)
         if folder is not None:
-            stack.enter_context(folder.lock())
             if not resume:
+                stack.enter_context(folder.lock())
                 SweepFolder.refuse_occupied(folder.path)  # another process may have begun meanwhile
             folder.write(named)
             for name, member in members.items():
@@ -156,7 +158,8 @@ def _members(named: Mapping[str, Config], data: Any, folder: SweepFolder | None)
 
 def _settle(member: Member, folder: RunFolder) -> None:
     refuse_other_config(folder, member.task.config)
-    folder.settle(member.task.data.described, member.task.noise)
+    with folder.lock():  # one that is trained elsewhere is told before anything is trained here
+        folder.settle(member.task.data.described, member.task.noise)
     member.folder = folder
     member.task = replace(member.task, noise=folder.noise())
 
@@ -171,6 +174,19 @@ def _epochs_done(member: Member) -> int:
 
 
 def _train_group(group: Sequence[Member], shown: SweepProgress) -> None:
+    """Train runs together; where the estimate of their memory was too low, in two halves."""
+    done = [len(m.log) for m in group]
+    try:
+        return _train_together(group, shown)
+    except jax.errors.JaxRuntimeError as error:
+        if len(group) == 1 or "RESOURCE_EXHAUSTED" not in str(error) or done != [len(m.log) for m in group]:
+            raise
+    half = len(group) // 2  # outside of the handler, whose error holds the arrays
+    _train_group(group[:half], shown)
+    _train_group(group[half:], shown)
+
+
+def _train_together(group: Sequence[Member], shown: SweepProgress) -> None:
     started = time.perf_counter()
     task = group[0].task
     devices = jax.devices()[: len(group)]

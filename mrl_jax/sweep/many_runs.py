@@ -16,6 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from mrl_jax.checkpoint import Snapshot
 from mrl_jax.errors import NonFiniteLossError
 from mrl_jax.eval import score
+from mrl_jax.negatives import TILE
 from mrl_jax.parallel import all_finite, compile_training
 from mrl_jax.run import embed_rows
 from mrl_jax.task import Task
@@ -125,14 +126,16 @@ class ManyRuns:
 def bytes_of_a_run(task: Task) -> int:
     """Bytes of device memory that a run needs beside the features, rather more than less.
 
-    Parameters, two moments, gradient, update, best weights; layers of a batch, forward and backward; held-out rows.
+    Parameters, two moments, gradient, update, best weights; layers of a batch, forward and backward; tiles of the
+    contrastive loss; held-out rows.
     """
     config = task.config
     state = jax.eval_shape(lambda: init_state(task.recipe, jax.random.key(0), task.dims, task.data.dataset.num_classes))
     weights = sum(x.size for x in jax.tree.leaves(state.weights))
     widths = sum(task.dims) + len(task.dims) * (sum(config.hidden_dims) + config.embed_dim)
+    tile = min(len(task.dims) * config.batch_size, TILE) ** 2
     held_out = sum(len(x) for x in task.data.held_out["test"].values()) * config.embed_dim
-    return 4 * (6 * weights + 4 * config.batch_size * widths + 2 * held_out)
+    return 4 * (6 * weights + 4 * config.batch_size * widths + 4 * tile + 2 * held_out)
 
 
 class _Programs(NamedTuple):

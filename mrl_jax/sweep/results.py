@@ -101,15 +101,19 @@ class Sweep:
 
         Returns:
             `{"varied": fields, "cells": [{"settings", "seeds", "wrong_share", "valid": {"mean", "std"}, "test":
-            {"best": {direction or "average": {"mean", "std"}}, "last": {…}}, "runs", "best"}], "best": [{"settings",
-            "noise", "valid", "runs"}], "failed": {name: error}, "missing": [name]}`. `valid` is the average mAP at the
-            best epoch; a standard deviation of one seed is None. With several noises, the last of "best" has the
-            highest mean over them, and noise None.
+            {"best": {direction or "average": {"mean", "std"}}, "last": {…}}, "runs", "failed": [name], "best"}],
+            "best": [{"settings", "noise", "valid", "runs"}], "failed": {name: error}, "missing": [name]}`. `valid` is
+            the average mAP at the best epoch; a standard deviation of one seed is None. With several noises, the last
+            of "best" has the highest mean over them, and noise None. A cell with a failed run is never the best.
         """
         names = [name for name in varied([run.config for run in self.runs.values()]) if name != "seed"]
         groups: dict[tuple[Any, ...], list[str]] = {}
+
+        def at(config: Config) -> tuple[Any, ...]:
+            return tuple(getattr(config, name) for name in names)
+
         for name, run in self.finished.items():
-            groups.setdefault(tuple(getattr(run.config, f) for f in names), []).append(name)
+            groups.setdefault(at(run.config), []).append(name)
         cells: list[dict[str, Any]] = []
         for values, runs in groups.items():
             scores = [self.finished[name].scores or {} for name in runs]
@@ -122,6 +126,7 @@ class Sweep:
                     "valid": _spread([s["valid"]["best"]["average"] for s in scores]),
                     "test": {w: {d: _spread([m[d] for m in maps]) for d in maps[0]} for w, maps in test.items()},
                     "runs": runs,
+                    "failed": [name for name in self.failed if at(self.runs[name].config) == values],
                     "best": False,
                 }
             )
@@ -224,12 +229,15 @@ def _best(cells: list[dict[str, Any]], names: Sequence[str]) -> list[dict[str, A
         return []
     rest = [n for n in names if n not in noises]
     for noise, members in by_noise.items():
-        best = max(members, key=lambda c: c["valid"]["mean"])
+        whole_ones = [c for c in members if not c["failed"]]  # a mean of the seeds that survived says too much
+        if not whole_ones:
+            continue
+        best = max(whole_ones, key=lambda c: c["valid"]["mean"])
         best["best"] = True
         settings = {n: best["settings"][n] for n in rest}
         noise_told = dict(zip(noises, noise, strict=True))
         found.append({"settings": settings, "noise": noise_told, "valid": best["valid"]["mean"], "runs": best["runs"]})
-    whole = {k: v for k, v in by_rest.items() if len(v) == len(by_noise)}
+    whole = {k: v for k, v in by_rest.items() if len(v) == len(by_noise) and not any(c["failed"] for c in v)}
     if len(by_noise) > 1 and whole:
         mean = {k: statistics.mean(c["valid"]["mean"] for c in v) for k, v in whole.items()}
         key = max(mean, key=lambda k: mean[k])
