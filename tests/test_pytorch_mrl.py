@@ -41,11 +41,12 @@ def test_fifty_steps_have_the_losses_of_ours(name, monkeypatch):
     assert len(theirs.epoch()) == 11
 
 
-def test_the_timings_run():
-    script = Path(__file__).parent.parent / "experiments" / "training_timings.py"
+@pytest.mark.parametrize(("name", "told"), [("training", "least time / ours"), ("sweep", "together / alone")])
+def test_the_timings_run(name, told):
+    script = Path(__file__).parent.parent / "experiments" / f"{name}_timings.py"
     done = subprocess.run([sys.executable, str(script), "--smoke"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "least time / ours" in done.stdout
+    assert told in done.stdout
 
 
 def gpu_check(*flags, **environment):
