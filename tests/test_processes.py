@@ -86,6 +86,26 @@ def test_two_processes_train_one_is_killed_and_four_go_on_to_the_end_of_one(tmp_
     assert again == pytest.approx(found["test"]["last"]["map"], abs=1e-6)
 
 
+def test_divided_parameters_and_pmap_over_processes_and_the_first_one_killed(tmp_path):
+    flags = [*TOY_FLAGS, "--epochs", EPOCHS, "--batch-size", 13, "--noise-rate", 0.4]
+    flags += ["--data-path", save_npz(tmp_path / "toy.npz"), "--workdir", tmp_path / "run", "--model-parallel", 2]
+    processes = start(2, 2, *flags)
+    log = tmp_path / "run" / "metrics.jsonl"
+    while all(p.poll() is None for p in processes) and not (log.exists() and log.read_text().count("\n") >= 2):
+        time.sleep(0.002)
+    processes[0].kill()
+    codes, _, errors = ended(processes, 60)
+    assert codes[0] == -signal.SIGKILL
+    assert codes[1] not in (0, None), errors[1]
+    assert "start all again with --resume" in errors[1]
+
+    codes, _, errors = ended(start(2, 2, "--resume", "--workdir", tmp_path / "run", "--parallel", "pmap"), 240)
+    assert codes == [0, 0], errors
+    one = train(toy_config(epochs=EPOCHS, noise_rate=0.4, batch_size=13), data=toy_arrays())
+    for line, alone in zip(map(json.loads, log.read_text().splitlines()), one.metrics, strict=True):
+        assert line["train"] == pytest.approx(alone["train"], rel=5e-3, abs=5e-3)
+
+
 def test_what_one_process_cannot_read_ends_all(tmp_path):
     flags = [*TOY_FLAGS, "--data-path", save_npz(tmp_path / "toy.npz"), "--workdir", tmp_path / "run"]
     codes, _, errors = ended(start(2, 1, *flags, last=["--data-path", tmp_path / "gone.npz"]), 60)
