@@ -127,7 +127,11 @@ class Program:
         self.features = [torch.tensor(np.array(x), device=place) for x in features]
         self.labels = torch.tensor(labels.astype(np.int64), device=place)
         self.optimizer = torch.optim.Adam(
-            model.parameters(), lr=learning_rate, betas=(0.5, 0.999), fused=self.fused, capturable=device == "cuda"
+            model.parameters(),
+            lr=learning_rate,
+            betas=(0.5, 0.999),
+            fused=self.fused,
+            capturable=self.fused and device == "cuda",
         )
 
     def step(self, features: Sequence[torch.Tensor], labels: Sequence[torch.Tensor]) -> torch.Tensor:
