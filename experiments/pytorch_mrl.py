@@ -130,7 +130,7 @@ class Program:
             model.parameters(),
             lr=learning_rate,
             betas=(0.5, 0.999),
-            fused=self.fused,
+            fused=self.fused or None,  # else PyTorch's own choice
             capturable=self.fused and device == "cuda",
         )
 
@@ -192,13 +192,14 @@ class Graphed(Best):
         if len(batch) != self.batch_size:
             return super().on(batch)
         if self.graph is None:
-            self.rows = batch.clone()
+            self.rows, before = batch.clone(), self.kept()
             stream = torch.cuda.Stream()  # as PyTorch asks for: a few steps beside the default stream, then the capture
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
                 for _ in range(3):
                     super().on(self.rows)
             torch.cuda.current_stream().wait_stream(stream)
+            self.restore(before)
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
                 self.loss = super().on(self.rows)
@@ -206,3 +207,18 @@ class Graphed(Best):
         self.rows.copy_(batch)
         self.graph.replay()
         return self.loss.clone()
+
+    def kept(self) -> list[tuple[torch.Tensor, dict[str, torch.Tensor]]]:
+        """Copies of every parameter and of the optimiser's state of it."""
+        return [
+            (p.detach().clone(), {name: x.clone() for name, x in self.optimizer.state[p].items()})
+            for p in self.model.parameters()
+        ]
+
+    def restore(self, before: list[tuple[torch.Tensor, dict[str, torch.Tensor]]]) -> None:
+        """Take the steps since `kept` back, in place; what there was not yet starts from 0."""
+        with torch.no_grad():
+            for p, (values, state) in zip(self.model.parameters(), before, strict=True):
+                p.copy_(values)
+                for name, x in self.optimizer.state[p].items():
+                    x.copy_(state[name]) if name in state else x.zero_()

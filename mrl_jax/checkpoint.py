@@ -43,12 +43,16 @@ class Snapshot(NamedTuple):
     preprocess: Mapping[str, Mapping[str, Any]]
 
     def _nested(self) -> dict[str, Any]:
-        return self._asdict() | {"state": self.state._asdict(), "best": self.best._asdict()}
+        state = {name: x for name, x in self.state._asdict().items() if x is not None}
+        return self._asdict() | {"state": state, "best": self.best._asdict()}
 
 
-def template(config: Config, dims: Sequence[int], num_classes: int, modalities: Sequence[str]) -> Snapshot:
+def template(
+    config: Config, dims: Sequence[int], num_classes: int, modalities: Sequence[str], num_instances: int
+) -> Snapshot:
     """Shapes and dtypes of a run's checkpoints, without computing any."""
-    state = jax.eval_shape(lambda: init_state(recipe_of(config), jax.random.key(0), dims, num_classes))
+    recipe = recipe_of(config)
+    state = jax.eval_shape(lambda: init_state(recipe, jax.random.key(0), dims, num_classes, num_instances))
     preprocess = {
         m: {"mean": jax.ShapeDtypeStruct((d,), np.float32), "scale": jax.ShapeDtypeStruct((), np.float32)}
         for m, d in zip(modalities, dims, strict=True)

@@ -10,9 +10,27 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from mrl_jax.errors import InputError
 
-__all__ = ["FILE_FIELDS", "NOISE_FIELDS", "PRESETS", "Config", "preset", "shown"]
+__all__ = ["FILE_FIELDS", "LOSS_OPTIONS", "NOISE_FIELDS", "PRESETS", "TOLD_NOISE", "Config", "preset", "shown"]
 
-_LOSSES = ("rc", "ce")
+LOSS_OPTIONS: dict[str, dict[str, tuple[float, float]]] = {
+    "rc": {},
+    "ce": {},
+    "focal": {"gamma": (0.0, math.inf)},
+    "mae": {},
+    "gce": {"q": (1e-3, 1.0)},
+    "sce": {"a": (0.0, math.inf), "b": (0.0, math.inf)},
+    "nce-rce": {"a": (0.0, math.inf), "b": (0.0, math.inf)},
+    "nce-mae": {"a": (0.0, math.inf), "b": (0.0, math.inf)},
+    "label-smoothing": {"epsilon": (0.0, 1.0)},
+    "bootstrap-soft": {"trust": (0.0, 1.0)},
+    "bootstrap-hard": {"trust": (0.0, 1.0)},
+    "forward": {},
+    "elr": {"strength": (0.0, math.inf), "momentum": (0.0, 0.999)},
+    "lq": {"q": (1e-3, 1.0)},
+    "small-loss": {"ramp": (0.0, math.inf)},
+    "gmm": {"warmup": (0.0, math.inf), "threshold": (0.0, 1.0)},
+}
+"""Clustering loss -> its numbers that `loss_options` sets -> the range of each; defaults stand in `robust_losses`."""
 _SCALES = ("equation", "program")
 _INITS = ("uniform", "lecun_normal")
 _SCHEDULES = ("cosine", "cosine-hold", "constant")
@@ -32,6 +50,8 @@ _PROTOCOLS = {
     "per-pair": ("symmetric", "instance"),
     "wrong-only": ("symmetric-wrong", "instance"),
 }
+TOLD_NOISE = ("forward", "small-loss")
+"""Losses that are told how wrong the labels are."""
 _PREPROCESS = ("none", "standardize", "l2")
 _PRECISIONS = ("float32", "tf32", "bfloat16")
 _STREAMS = ("auto", "on", "off")
@@ -75,7 +95,14 @@ class Config:
         None, "noisy labels from a file: a run's noise.json, or another program's .json, .mat"
     )
     noisy_validation: bool = _opt(False, "choose the model by noisy validation labels; the paper's are clean")
-    loss: str = _opt("rc", "clustering loss: robust clustering or cross-entropy", choices=_LOSSES)
+    loss: str = _opt("rc", "clustering loss; rc: robust clustering, ce: cross-entropy", choices=tuple(LOSS_OPTIONS))
+    loss_options: tuple[str, ...] = _opt((), "numbers of the loss, such as q=0.5 for gce; default: of its source")
+    assumed_noise: float | None = _opt(
+        None,
+        "share of wrong labels that forward and small-loss count on; default: of the injected noise",
+        low=0,
+        high=1,
+    )
     beta: float = _opt(0.9, "weight of the clustering loss; 1 - beta weighs the contrastive loss", low=0.0, high=1.0)
     tau1: float = _opt(1.0, "temperature of the soft assignment", above=0.0, low=1e-30)
     tau2: float = _opt(1.0, "temperature of the contrastive loss", above=0.0, low=1e-30)
@@ -112,6 +139,34 @@ class Config:
             )
 
         self._settle_noise()
+        if self.assumed_noise is not None and self.loss not in TOLD_NOISE:
+            raise InputError(
+                f"assumed_noise {self.assumed_noise:g}: of the losses only {' and '.join(TOLD_NOISE)} use it, not "
+                f"{self.loss}; leave it out"
+            )
+        self.loss_numbers  # noqa: B018  refuses what is wrong
+
+    @property
+    def loss_numbers(self) -> dict[str, float]:
+        """`loss_options` as numbers."""
+        known, found = LOSS_OPTIONS[self.loss], {}
+        for option in self.loss_options:
+            name, equals, value = option.partition("=")
+            if name not in known or not equals:
+                have = ", ".join(f"{n}=NUMBER" for n in known) or "none"
+                raise InputError(f"loss_options {option!r}: options of the loss {self.loss} are: {have}")
+            low, high = known[name]
+            try:
+                number = float(value)
+            except ValueError:
+                number = math.nan
+            if not (low <= number <= high and math.isfinite(number)):
+                bounds = f"at least {low:g}" if high == math.inf else f"in [{low:g}, {high:g}]"
+                raise InputError(f"loss_options {option!r}: must be a number {bounds}")
+            if name in found:
+                raise InputError(f"loss_options: {name} is given twice")
+            found[name] = number
+        return found
 
     def _settle_noise(self) -> None:
         """Spell out the protocol; refuse what contradicts. A file of labels stands in place of a draw."""

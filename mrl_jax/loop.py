@@ -78,6 +78,7 @@ class Member:
     def begin(self, store: Checkpoints | None) -> Snapshot | None:
         """Read the last checkpoint, and drop what was logged after it."""
         if self.folder is None or store is None:
+            self.log = []
             return None
         epochs = store.epochs()
         folder, last = self.folder, epochs[-1] if epochs else 0

@@ -177,7 +177,7 @@ def contrastive_loss(
     # With P and R the logarithms of the sums over positives and negatives, a term is log(1 + exp(R - P)), where small
     # ones keep all their digits. Rows divided by the root of tau have inner products divided by tau.
     v = z / jnp.sqrt(tau)
-    same = jnp.einsum("ijd,ljd->ijl", v, v)
+    same = jnp.einsum("ijd,ljd->ijl", v, v, precision="highest")
     positive = valid.T[None] & valid[..., None]
     if not self_similarity:
         positive &= ~jnp.eye(m, dtype=bool)[:, None, :]
@@ -213,7 +213,7 @@ def mrl_loss(
     tau1: ArrayLike = 1.0,
     tau2: ArrayLike = 1.0,
     mask: Array | None = None,
-    loss: str = "rc",
+    loss: str | Callable[..., Array] = "rc",
     self_similarity: bool = False,
     contrastive_scale: str = "equation",
     axis_name: str | None = None,
@@ -231,7 +231,8 @@ def mrl_loss(
         tau1: temperature of the soft assignment.
         tau2: temperature of the contrastive loss.
         mask: True where a sample counts, [B] or [M, B]. A batch in which nothing counts has loss 0.
-        loss: clustering loss by name, a key of `CLUSTERING_LOSSES`.
+        loss: clustering loss: a key of `CLUSTERING_LOSSES`, or a function of z [M, B, L], centers, labels [M, B] and
+            tau_1 that gives terms [M, B], such as those of `robust_losses`.
         self_similarity: see `contrastive_loss`.
         contrastive_scale: "equation" (eq. 7) or "program".
         axis_name: of the devices that share the batch, under `shard_map` or `pmap`: each gives B instances, and the
@@ -250,7 +251,7 @@ def mrl_loss(
         >>> [round(float(v), 4) for v in (total, *terms)]
         [-0.7618, -2.6265, 1.1029]
     """
-    if loss not in CLUSTERING_LOSSES:
+    if isinstance(loss, str) and loss not in CLUSTERING_LOSSES:
         raise ValueError(f"unknown loss {loss!r}; known: {', '.join(CLUSTERING_LOSSES)}")
     if contrastive_scale not in CONTRASTIVE_SCALES:
         raise ValueError(f"unknown contrastive_scale {contrastive_scale!r}; known: {', '.join(CONTRASTIVE_SCALES)}")
@@ -264,7 +265,8 @@ def mrl_loss(
         return jnp.maximum(x.sum() if axis_name is None else jax.lax.psum(x.sum(), axis_name), 1)
 
     instances = counted(valid.any(axis=0))
-    clustering = jnp.where(valid, CLUSTERING_LOSSES[loss](z, centers, labels, tau1), 0.0).sum() / instances
+    terms_of = CLUSTERING_LOSSES[loss] if isinstance(loss, str) else loss
+    clustering = jnp.where(valid, terms_of(z, centers, labels, tau1), 0.0).sum() / instances
     contrastive = contrastive_loss(z, tau2, valid, self_similarity=self_similarity, axis_name=axis_name).sum()
     contrastive = contrastive / instances if contrastive_scale == "equation" else 2.0 * contrastive / counted(valid)
     total = jnp.asarray(beta * clustering + (1.0 - beta) * contrastive)
@@ -278,4 +280,4 @@ def _masked(z: Array, mask: Array | None) -> tuple[Array, Array]:
 
 
 def _logits(z: Array, centers: Array, tau: ArrayLike) -> Array:
-    return z @ centers.T / tau
+    return jnp.dot(z, centers.T, precision="highest") / tau  # float32 on every device

@@ -51,12 +51,12 @@ class OneRun:
         """Start from a snapshot, or anew."""
         task, layout, snapshot = self._task, self._layout, snapshots[0]
         if snapshot is None:
-            arguments = task.recipe, task.init_key, task.dims, task.data.dataset.num_classes
+            arguments = task.recipe, task.init_key, *task.sizes
             if layout is None:
                 self._state = _init(*arguments)
             else:  # where it is to lie from the start: it may not fit one device
                 shardings = layout.of_state(task.template.state)
-                self._state = jax.jit(init_state, static_argnums=(2, 3), out_shardings=shardings)(*arguments)
+                self._state = jax.jit(init_state, static_argnums=(2, 3, 4), out_shardings=shardings)(*arguments)
             self._best = self._state.weights  # until the first epoch, which is the best so far
         elif layout is None:
             # A copy on the device: the program that runs the epochs may overwrite its input, and must own it.
@@ -109,5 +109,5 @@ class OneRun:
         return tree if self._layout is None else self._layout.own(tree)
 
 
-_init = jax.jit(init_state, static_argnums=(2, 3))
+_init = jax.jit(init_state, static_argnums=(2, 3, 4))
 _finite = jax.jit(all_finite)

@@ -108,7 +108,7 @@ class Layout:
                 return np.stack(np.split(np.asarray(x), here, axis=axis))
 
             features = tuple(cut(x, 0) for x in local.features)
-            return Batch(features, cut(local.labels, 1), cut(local.mask, local.mask.ndim - 1))
+            return Batch(features, cut(local.labels, 1), cut(local.mask, local.mask.ndim - 1), cut(local.rows, 0))
         specs = _batch_specs(local.mask.ndim)
 
         def put(x: Any, spec: PartitionSpec) -> Array:
@@ -117,7 +117,8 @@ class Layout:
             return jax.make_array_from_process_local_data(NamedSharding(self.mesh, spec), np.asarray(x))
 
         features = tuple(put(x, specs.features) for x in local.features)
-        return Batch(features, put(local.labels, specs.labels), put(local.mask, specs.mask))
+        rows = put(local.rows, specs.rows)
+        return Batch(features, put(local.labels, specs.labels), put(local.mask, specs.mask), rows)
 
 
 def choose_layout(parallel: str, batch_size: int, model_parallel: int = 1, widths: Sequence[int] = ()) -> Layout | None:
@@ -245,7 +246,7 @@ def step_program(layout: Layout | None) -> Callable[..., tuple[TrainState, StepM
 
 def _batch_specs(mask_ndim: int) -> Any:
     first, second = PartitionSpec(_AXIS), PartitionSpec(None, _AXIS)
-    return Batch(first, second, first if mask_ndim == 1 else second)  # type: ignore[arg-type]
+    return Batch(first, second, first if mask_ndim == 1 else second, first, second)  # type: ignore[arg-type]
 
 
 def _settled(layout: Layout, program: Callable[..., Any]) -> Callable[..., Any]:

@@ -65,14 +65,16 @@ def start_processes(address: str | None, count: int | None, index: int | None) -
 def _await(address: str) -> None:
     """Wait until the first process listens; JAX would abort this process if it never does."""
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
-        raise InputError(f"coordinator address {address!r}: must be HOST:PORT of the first process")
+    if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
+        raise InputError(f"coordinator address {address!r}: must be HOST:PORT of the first process, PORT 1 to 65535")
     until = time.monotonic() + _PATIENCE
     while True:
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
             return
-        except (OSError, OverflowError) as error:
+        except UnicodeError as error:
+            raise InputError(f"coordinator address {address!r}: {host!r} is no name of a host") from error
+        except OSError as error:
             if time.monotonic() > until:
                 why = getattr(error, "strerror", None) or error
                 raise InputError(

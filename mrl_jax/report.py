@@ -47,11 +47,12 @@ def summary(
         "chance (class prior)": {"map": result["chance"]},
     }
     sizes = " / ".join(f"{n:,}" for n in data["instances"].values())
+    loss = " ".join((config.loss, *config.loss_options))
     labels = f"training labels: {describe_noise(noise)}"
     lines = [
         f"{data['name']}: {len(data['class_names'])} classes, {sizes} instances (train / valid / test)",
         labels,
-        f"loss: {config.loss}, beta {config.beta:g}, tau1 {config.tau1:g}, tau2 {config.tau2:g}, seed {config.seed}",
+        f"loss: {loss}, beta {config.beta:g}, tau1 {config.tau1:g}, tau2 {config.tau2:g}, seed {config.seed}",
         "",
         table({f"test, {k}" if k != "chance (class prior)" else k: v for k, v in columns.items()}),
         "",

@@ -51,7 +51,8 @@ _MODEL = "model.npz"
 def recipe_of(config: Config) -> Recipe:
     """The part of a configuration that `train_step` needs."""
     names = {f.name for f in dataclasses.fields(Recipe)}
-    return Recipe(**{k: v for k, v in dataclasses.asdict(config).items() if k in names})
+    values = {k: v for k, v in dataclasses.asdict(config).items() if k in names}
+    return Recipe(**values | {"loss_options": tuple(sorted(config.loss_numbers.items()))})
 
 
 def best_epoch(metrics: Sequence[Mapping[str, Any]]) -> int:
@@ -385,7 +386,8 @@ def _read_checkpoint(folder: RunFolder, config: Config, data: Mapping[str, Any],
         if not epochs:
             raise InputError(f"{folder.checkpoints}: no complete checkpoint yet; wait for the first epoch to end")
         dims = [data["dims"][m] for m in data["modalities"]]
-        expected = template(config, dims, len(data["class_names"]), data["modalities"])
+        sizes = len(data["class_names"]), data["modalities"], data["instances"]["train"]
+        expected = template(config, dims, *sizes)
         best = best_epoch(folder.metrics_until(epochs[-1]))
         epoch = best if which == "best" else epochs[-1] if which == "last" else int(which)
         if epoch == best and epoch not in epochs:

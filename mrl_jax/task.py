@@ -13,16 +13,16 @@ import numpy as np
 from jax import Array
 
 from mrl_jax.checkpoint import Snapshot, template
-from mrl_jax.config import Config
+from mrl_jax.config import TOLD_NOISE, Config
 from mrl_jax.data import Dataset, load_dataset
 from mrl_jax.data.catalog import CATALOG
 from mrl_jax.data.dataset import Split
 from mrl_jax.data.preprocess import apply_preprocess, fit_preprocess, kinds_for
 from mrl_jax.errors import InputError
-from mrl_jax.noise import NoiseSource, NoiseSpec, NoisyLabels, inject_noise
+from mrl_jax.noise import NoiseSource, NoiseSpec, NoisyLabels, inject_noise, transition_matrix
 from mrl_jax.noise_file import noise_record, read_noise_file, read_transition_matrix
 from mrl_jax.run import describe, recipe_of
-from mrl_jax.train_step import Recipe
+from mrl_jax.train_step import KnownNoise, Recipe
 
 __all__ = ["Task", "TaskData", "device_memory", "prepare_data", "prepare_task"]
 
@@ -64,6 +64,7 @@ class Task:
         mask: bool [M, N], False where a training sample is missing; None where none is.
         partners: int32 [M, N], which row of a modality stands at an instance; None for its own.
         held_out: valid and test: modality -> labels to score with.
+        known: what the loss is told of the noise; None where it asks for nothing.
     """
 
     config: Config
@@ -73,11 +74,12 @@ class Task:
     mask: np.ndarray | None
     partners: np.ndarray | None
     held_out: Mapping[str, Mapping[str, np.ndarray]]
+    known: KnownNoise | None = None
 
     @property
     def recipe(self) -> Recipe:
-        """What `train_step` needs of the configuration."""
-        return recipe_of(self.config)
+        """What `train_step` needs of the configuration, and of the noise."""
+        return dataclasses.replace(recipe_of(self.config), noise=self.known)
 
     @property
     def dims(self) -> tuple[int, ...]:
@@ -85,10 +87,15 @@ class Task:
         return tuple(self.data.dataset.dims.values())
 
     @property
+    def sizes(self) -> tuple[tuple[int, ...], int, int]:
+        """What `init_state` needs: features of each modality, classes, training instances."""
+        return self.dims, self.data.dataset.num_classes, self.labels.shape[1]
+
+    @property
     def template(self) -> Snapshot:
         """Shapes and dtypes of the run's checkpoints."""
         dataset = self.data.dataset
-        return template(self.config, self.dims, dataset.num_classes, dataset.modalities)
+        return template(self.config, self.dims, dataset.num_classes, dataset.modalities, len(dataset.splits["train"]))
 
     @property
     def streams(self) -> bool:
@@ -154,6 +161,11 @@ def prepare_task(config: Config, data: TaskData, recorded: Path | None = None) -
             f"batch_size {config.batch_size} is larger than the training split ({len(split)} instances); "
             "choose a smaller one"
         )
+    if config.loss == "gmm" and data.features is None:
+        raise InputError(
+            "loss gmm goes through all training samples before every epoch, which are not streamed; --stream off keeps "
+            "them on the device"
+        )
     spec = _spec(config, dataset, recorded)
     noisy, noise = _training_labels(config, dataset, spec, recorded)
     labels = np.asarray(noisy.labels)
@@ -166,7 +178,8 @@ def prepare_task(config: Config, data: TaskData, recorded: Path | None = None) -
     held_out = {name: {m: dataset.splits[name].samples(m)[1] for m in modalities} for name in ("valid", "test")}
     if config.noisy_validation:
         held_out["valid"], noise["validation"] = _validation_labels(config, dataset, spec)
-    return Task(config, data, noise, labels, mask, partners if moved else None, held_out)
+    known = _known_noise(config, dataset, spec, noisy) if config.loss in TOLD_NOISE else None
+    return Task(config, data, noise, labels, mask, partners if moved else None, held_out, known)
 
 
 def _source(config: Config) -> str:
@@ -212,6 +225,29 @@ def _spec(config: Config, dataset: Dataset, recorded: Path | None) -> NoiseSpec:
     elif config.noise_matrix is not None:
         matrix = read_transition_matrix(config.noise_matrix, dataset.num_classes)
     return NoiseSpec(config.noise_rate, config.noise_kind, config.noise_scope, matrix)
+
+
+def _known_noise(config: Config, dataset: Dataset, spec: NoiseSpec, noisy: NoisyLabels) -> KnownNoise:
+    """What a loss is told: what was assumed, or the truth, as in the experiments of those who proposed such losses."""
+    split, modalities, k = dataset.splits["train"], dataset.modalities, dataset.num_classes
+    m, r = len(modalities), config.assumed_noise
+    if r is not None:
+        others = (1.0 - np.eye(k)) / max(k - 1, 1)
+        transition, share = (1.0 - r) * np.eye(k) + r * others, np.full(m, r)
+    else:
+        mask, clean, given = _mask(split, modalities), np.asarray(noisy.clean), np.asarray(noisy.labels)
+        share = np.asarray(noisy.wrong_share)
+        if config.noise_file is not None or spec.kind == "instance-dependent":  # counted, as no draw tells
+            counts = np.zeros((m, k, k))
+            for i in range(m):
+                np.add.at(counts[i], (clean[i, mask[i]], given[i, mask[i]]), 1.0)
+            size = counts.sum(axis=-1, keepdims=True)
+            transition = np.where(size > 0, counts / np.maximum(size, 1.0), np.eye(k))
+        else:
+            features = [split.features[name] for name in modalities]
+            key = _stream_key(config, _NOISE)
+            transition = transition_matrix(spec, k, key, labels=clean, features=features, mask=mask)
+    return KnownNoise(np.array(np.broadcast_to(transition, (m, k, k)), np.float32), np.array(share, np.float32))
 
 
 def _validation_labels(

@@ -4,8 +4,9 @@ Shape letters: M modalities, N training instances, B batch, S steps of an epoch,
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -14,7 +15,15 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from mrl_jax.encoders import Encoder, init_centers, unit_rows
-from mrl_jax.losses import mrl_loss
+from mrl_jax.losses import cross_entropy_loss, mrl_loss
+from mrl_jax.robust_losses import (
+    ROBUST_LOSSES,
+    clean_posterior,
+    early_learning_loss,
+    forward_correction_loss,
+    moving_targets,
+    small_loss_weights,
+)
 
 if TYPE_CHECKING:
     import optax
@@ -22,11 +31,13 @@ if TYPE_CHECKING:
 __all__ = [
     "SCHEDULES",
     "Batch",
+    "KnownNoise",
     "Recipe",
     "StepMetrics",
     "TrainData",
     "TrainState",
     "Weights",
+    "clean_samples",
     "embed",
     "epoch_batches",
     "init_state",
@@ -39,10 +50,24 @@ SCHEDULES = ("cosine", "cosine-hold", "constant")
 # Padded rows of the last batch, and their share of all instances, from which that batch is worth compiling a step of
 # its own shape.
 _PADDED, _PADDED_SHARE = 64, 0.05
+_ROWS = 4096  # embedded at once where all training samples are
+_RAMP, _WARMUP, _THRESHOLD = 10.0, 5.0, 0.5  # of small-loss, in epochs; of gmm, in epochs, and its posterior
 
 
 def _static(default: Any) -> Any:
     return field(default=default, metadata={"static": True})
+
+
+class KnownNoise(NamedTuple):
+    """What a loss may be told of the noise in the training labels.
+
+    Attributes:
+        transition: probability that a sample of class k is labelled y, float32 [M, K, K].
+        wrong_share: share of wrong labels, float32 [M].
+    """
+
+    transition: Any
+    wrong_share: Any
 
 
 @jax.tree_util.register_dataclass
@@ -59,7 +84,11 @@ class Recipe:
         tau2: temperature of the contrastive loss (eq. 6).
         learning_rate: Adam's rate before the schedule.
         weight_decay: decoupled decay of the weight matrices (not biases, not centres), as in AdamW.
-        loss: clustering loss by name, a key of `mrl_jax.losses.CLUSTERING_LOSSES`.
+        noise: for the losses "forward" and "small-loss".
+        loss: clustering loss by name, a key of `mrl_jax.robust_losses.ROBUST_LOSSES`.
+        loss_options: numbers of that loss, pairs of name and value: keyword arguments of its function; for "elr" those
+            of `moving_targets`, too; "ramp" of "small-loss": epochs until it drops the whole share of wrong labels, 10;
+            "warmup" and "threshold" of "gmm": epochs with all samples, 5, and posterior above which one is kept, 0.5.
         self_similarity: count a sample's similarity with itself in eq. 6.
         contrastive_scale: "equation" (eq. 7) or "program" (mean over all samples, twice).
         hidden_dims: widths of the encoders' hidden layers.
@@ -79,7 +108,9 @@ class Recipe:
     tau2: ArrayLike = 1.0
     learning_rate: ArrayLike = 1e-4
     weight_decay: ArrayLike = 0.0
+    noise: KnownNoise | None = None
     loss: str = _static("rc")
+    loss_options: tuple[tuple[str, float], ...] = _static(())
     self_similarity: bool = _static(False)
     contrastive_scale: str = _static("equation")
     hidden_dims: tuple[int, ...] = _static((4096, 4096))
@@ -126,12 +157,14 @@ class TrainState(NamedTuple):
         centers: class centres C [K, L]; unit rows at the start of every step.
         optimizer: Adam's moments and count.
         step: number of steps done, int32 scalar.
+        targets: of every training sample for the loss "elr", [M, N, K]; else None.
     """
 
     encoders: tuple[Any, ...]
     centers: Array
     optimizer: Any
     step: Array
+    targets: Array | None = None
 
     @property
     def weights(self) -> Weights:
@@ -157,11 +190,21 @@ class TrainData(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """One batch: features, one [B, D] per modality, labels [M, B], and mask, False in padded rows [B] or [M, B]."""
+    """One batch.
+
+    Attributes:
+        features: one [B, D] per modality.
+        labels: given labels [M, B].
+        mask: False in padded rows and for missing samples, [B] or [M, B].
+        rows: which training instances, int32 [B]; the loss "elr" needs it.
+        clean: True where the loss "gmm" trusts a label, [M, B]; None for everywhere.
+    """
 
     features: tuple[Array, ...]
     labels: Array
     mask: Array
+    rows: Array | None = None
+    clean: Array | None = None
 
 
 class StepMetrics(NamedTuple):
@@ -173,7 +216,7 @@ class StepMetrics(NamedTuple):
     instances: Array
 
 
-def init_state(recipe: Recipe, key: Array, dims: Sequence[int], num_classes: int) -> TrainState:
+def init_state(recipe: Recipe, key: Array, dims: Sequence[int], num_classes: int, num_instances: int = 0) -> TrainState:
     """Draw encoders and centres.
 
     Args:
@@ -181,13 +224,22 @@ def init_state(recipe: Recipe, key: Array, dims: Sequence[int], num_classes: int
         key: a `jax.random.key`.
         dims: number of features D of each modality.
         num_classes: K.
+        num_instances: N; only the loss "elr" needs it.
+
+    Raises:
+        ValueError: the loss "elr" without a number of instances.
     """
+    targets = None
+    if recipe.loss == "elr":
+        if num_instances < 1:
+            raise ValueError("init_state: the loss elr keeps targets of every training sample; give num_instances")
+        targets = jnp.zeros((len(dims), num_instances, num_classes), jnp.float32)
     keys = jax.random.split(key, len(dims) + 1)
     encoders = tuple(
         recipe.encoder.init(k, jnp.zeros((1, d), jnp.float32)) for k, d in zip(keys[:-1], dims, strict=True)
     )
     centers = init_centers(keys[-1], num_classes, recipe.embed_dim)
-    return TrainState(encoders, centers, recipe.optimizer.init((encoders, centers)), jnp.zeros((), jnp.int32))
+    return TrainState(encoders, centers, recipe.optimizer.init((encoders, centers)), jnp.zeros((), jnp.int32), targets)
 
 
 def embed(recipe: Recipe, encoders: Sequence[Any], features: Sequence[Array]) -> tuple[Array, ...]:
@@ -243,10 +295,13 @@ def train_step(
     # Its own on every device, so that each finds the gradient of its share; what is shared would be summed twice.
     own = params if axis_name is None else jax.lax.pcast(params, axis_name, to="varying")
 
+    valid = jnp.broadcast_to(batch.mask, batch.labels.shape)
+
     def objective(params: tuple[tuple[Any, ...], Array]) -> tuple[Array, Any]:
         encoders, centers = params
         z = jnp.stack(embed(recipe, encoders, batch.features))  # [M, B, L]
-        return mrl_loss(
+        targets = None if state.targets is None else _targets(recipe, state.targets, batch, z, centers)
+        total, terms = mrl_loss(
             z,
             centers,
             batch.labels,
@@ -254,14 +309,14 @@ def train_step(
             tau1=recipe.tau1,
             tau2=recipe.tau2,
             mask=batch.mask,
-            loss=recipe.loss,
+            loss=_clustering_loss(recipe, batch, valid, targets, epoch, axis_name),
             self_similarity=recipe.self_similarity,
             contrastive_scale=recipe.contrastive_scale,
             axis_name=axis_name,
         )
+        return total, (terms, targets)
 
-    with jax.default_matmul_precision("float32"):  # of the losses; encoders have their own
-        (loss, terms), gradient = jax.value_and_grad(objective, has_aux=True)(own)
+    (loss, (terms, targets)), gradient = jax.value_and_grad(objective, has_aux=True)(own)
     instances = batch.mask.sum() if batch.mask.ndim == 1 else batch.mask.any(axis=0).sum()
     if axis_name is not None:
         loss, terms, gradient, instances = jax.lax.psum((loss, terms, gradient, instances), axis_name)
@@ -274,7 +329,101 @@ def train_step(
 
     encoders, centers = jax.tree_util.tree_map_with_path(move, params, direction)
     metrics = StepMetrics(loss, terms.clustering, terms.contrastive, instances)
-    return TrainState(encoders, centers, optimizer, state.step + 1), metrics
+    if targets is not None:
+        targets = _stored(state.targets, targets, batch.rows, valid, axis_name)  # type: ignore[arg-type]
+    return TrainState(encoders, centers, optimizer, state.step + 1, targets), metrics
+
+
+def _clustering_loss(
+    recipe: Recipe, batch: Batch, valid: Array, targets: Array | None, epoch: ArrayLike, axis_name: str | None
+) -> Callable[..., Array]:
+    """The loss that the recipe names, with all that it needs beside embeddings, centres, labels and temperature."""
+    options = dict(recipe.loss_options)
+    if recipe.loss == "forward":
+        return partial(forward_correction_loss, transition=_known(recipe).transition)
+    if recipe.loss == "elr":
+        assert targets is not None  # `init_state` made room
+        options.pop("momentum", None)
+        return partial(early_learning_loss, targets=targets, **options)  # type: ignore[arg-type]
+    if recipe.loss == "small-loss":
+        dropped = jnp.asarray(_known(recipe).wrong_share)
+        if ramp := options.get("ramp", _RAMP):
+            dropped = dropped * jnp.minimum(jnp.asarray(epoch) / ramp, 1.0)
+
+        def smallest(z: Array, centers: Array, labels: Array, tau: ArrayLike) -> Array:
+            terms = cross_entropy_loss(z, centers, labels, tau)
+            return terms * small_loss_weights(terms, 1.0 - dropped, valid, axis_name)
+
+        return smallest
+    if recipe.loss == "gmm":
+        if batch.clean is None:
+            return cross_entropy_loss
+        kept = batch.clean & valid
+        sizes = jnp.stack([valid.sum(axis=1), kept.sum(axis=1)])
+        count, chosen = sizes if axis_name is None else jax.lax.psum(sizes, axis_name)
+        weights = kept * (count / jnp.maximum(chosen, 1))[:, None]  # the mean over those kept
+        return lambda *inputs: weights * cross_entropy_loss(*inputs)
+    if recipe.loss not in ROBUST_LOSSES:
+        raise ValueError(f"unknown loss {recipe.loss!r}; known: {', '.join(ROBUST_LOSSES)}")
+    return partial(ROBUST_LOSSES[recipe.loss], **options)
+
+
+def _known(recipe: Recipe) -> KnownNoise:
+    if recipe.noise is None:
+        raise ValueError(f"the loss {recipe.loss} must be told of the noise: Recipe(noise=KnownNoise(…))")
+    return recipe.noise
+
+
+def _targets(recipe: Recipe, targets: Array, batch: Batch, z: Array, centers: Array) -> Array:
+    """Early-learning targets of the batch [M, B, K], updated."""
+    if batch.rows is None:
+        raise ValueError("the loss elr keeps targets of every training sample; give Batch(rows=…)")
+    momentum = {k: v for k, v in recipe.loss_options if k == "momentum"}
+    return moving_targets(targets[:, batch.rows], z, centers, recipe.tau1, **momentum)
+
+
+def _stored(targets: Array, new: Array, rows: Array, valid: Array, axis_name: str | None) -> Array:
+    """Targets [M, N, K] with those of a batch replaced, where a sample counts."""
+    new = jnp.where(valid[..., None], new, targets[:, rows])
+    rows = jnp.where(valid.any(axis=0), rows, targets.shape[1])  # padding lies outside, where nothing is stored
+    if axis_name is not None:
+        rows, new = _of_all(rows, 0, axis_name), _of_all(new, 1, axis_name)
+    return targets.at[:, rows].set(new, mode="drop")
+
+
+def _of_all(x: Array, axis: int, axis_name: str) -> Array:
+    """The parts of all devices along an axis; as a sum, which is known to be the same everywhere."""
+    shares, size = jax.lax.axis_size(axis_name), x.shape[axis]
+    room = jnp.zeros((*x.shape[:axis], shares * size, *x.shape[axis + 1 :]), x.dtype)
+    own = jax.lax.dynamic_update_slice_in_dim(room, x, size * jax.lax.axis_index(axis_name), axis)
+    return jax.lax.psum(own, axis_name)
+
+
+def clean_samples(state: TrainState, data: TrainData, recipe: Recipe) -> Array:
+    """Which training samples have labels that look right, by their losses: `robust_losses.clean_posterior`.
+
+    Args:
+        state: the model.
+        data: the training split.
+        recipe: of the loss "gmm".
+
+    Returns:
+        bool [M, N].
+    """
+    centers, threshold = unit_rows(state.centers), dict(recipe.loss_options).get("threshold", _THRESHOLD)
+    valid = jnp.ones(data.labels.shape, bool) if data.mask is None else data.mask
+    kept = []
+    for i, (encoder, x) in enumerate(zip(state.encoders, data.features, strict=True)):
+        own = jnp.arange(len(x)) if data.partners is None else data.partners[i]
+
+        def term(row: Array, encoder: Any = encoder, x: Array = x, labels: Array = data.labels[i]) -> Array:
+            (z,) = embed(recipe, [encoder], [x[row[0]]])
+            return cross_entropy_loss(z, centers, labels[row[1]], recipe.tau1)
+
+        pairs = jnp.stack([own, jnp.arange(len(x))], axis=1)
+        terms = jax.lax.map(term, pairs, batch_size=min(_ROWS, len(x)))
+        kept.append(clean_posterior(terms, valid[i]) > threshold)
+    return jnp.stack(kept)
 
 
 def epoch_batches(key: Array, num_instances: int, batch_size: int, shares: int = 1) -> tuple[Array, Array]:
@@ -323,7 +472,11 @@ def train_epoch(
     """
     shares = 1 if axis_name is None else jax.lax.axis_size(axis_name)
     shares = shares if sharding is None else sharding.mesh.shape[sharding.spec[0]]
-    count = data.labels.shape[1]
+    count, clean = data.labels.shape[1], None
+    if recipe.loss == "gmm":
+        warm = jnp.asarray(epoch) < dict(recipe.loss_options).get("warmup", _WARMUP)
+        everyone = jnp.ones(data.labels.shape, bool)
+        clean = jax.lax.cond(warm, lambda: everyone, lambda: clean_samples(state, data, recipe))
     batches = epoch_batches(jax.random.fold_in(key, epoch), count, recipe.batch_size, shares)
 
     def part(batches: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -340,7 +493,8 @@ def train_epoch(
         features = tuple(x[i] for x, i in zip(data.features, own, strict=True))
         if data.mask is not None:
             mask = data.mask[:, rows] & mask[None]
-        return train_step(state, Batch(features, data.labels[:, rows], mask), recipe, epoch, axis_name)
+        trusted = None if clean is None else clean[:, rows]
+        return train_step(state, Batch(features, data.labels[:, rows], mask, rows, trusted), recipe, epoch, axis_name)
 
     padded = -count % recipe.batch_size
     if padded < max(_PADDED, _PADDED_SHARE * count):

@@ -9,6 +9,7 @@ import pytest
 from mrl_jax import Config, InputError, preset
 from mrl_jax import config as config_module
 from mrl_jax.config import PRESETS
+from mrl_jax.run import recipe_of
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -42,10 +43,10 @@ def test_only_benchmarks_get_noise_by_default():
 
 
 def test_choices_are_those_of_the_code_that_uses_them():
-    from mrl_jax import encoders, losses, noise
+    from mrl_jax import encoders, losses, noise, robust_losses
     from mrl_jax.data import preprocess
 
-    assert tuple(losses.CLUSTERING_LOSSES) == config_module._LOSSES
+    assert tuple(robust_losses.ROBUST_LOSSES) == tuple(config_module.LOSS_OPTIONS)
     assert losses.CONTRASTIVE_SCALES == config_module._SCALES
     assert encoders.INITIALIZERS == config_module._INITS
     assert noise.NOISE_KINDS == config_module._KINDS
@@ -138,3 +139,28 @@ def test_noise_that_would_do_nothing_is_refused():
     assert preset("emoji", noise_scope="instance").noise_rate == 0.6
     with pytest.raises(InputError, match="noise_scope 'modality': noise_protocol per-pair means instance"):
         preset("emoji", noise_protocol="per-pair", noise_scope="modality")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"loss": "gce", "loss_options": ("q=2",)}, r"loss_options 'q=2': must be a number in \[0.001, 1\]"),
+        ({"loss": "gce", "loss_options": ("q=nan",)}, "must be a number"),
+        ({"loss": "gce", "loss_options": ("q",)}, "options of the loss gce are: q=NUMBER"),
+        ({"loss": "sce", "loss_options": ("c=1",)}, "options of the loss sce are: a=NUMBER, b=NUMBER"),
+        ({"loss": "sce", "loss_options": ("a=1", "a=2")}, "a is given twice"),
+        ({"loss": "sce", "loss_options": ("a=inf",)}, "must be a number at least 0"),
+        ({"loss": "rc", "loss_options": ("q=0.5",)}, "options of the loss rc are: none"),
+        ({"assumed_noise": 0.3}, "only forward and small-loss use it, not rc"),
+        ({"loss": "forward", "assumed_noise": 1.5}, r"must be in \[0, 1\]"),
+    ],
+)
+def test_options_of_losses_are_checked(values, message):
+    with pytest.raises(InputError, match=message):
+        Config(**values)
+
+
+def test_options_of_losses_reach_the_recipe_in_any_order():
+    a, b = (recipe_of(Config(loss="sce", loss_options=o)) for o in (("a=2", "b=0.5"), ("b=.5", "a=2e0")))
+    assert a == b
+    assert a.loss_options == (("a", 2.0), ("b", 0.5))

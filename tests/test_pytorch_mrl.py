@@ -18,8 +18,7 @@ DIMS, CLASSES, N, B = (9, 7), 4, 102, 10
 
 
 @pytest.mark.parametrize("name", ["Reference", "Best"])
-def test_fifty_steps_have_the_losses_of_ours(name, monkeypatch):
-    monkeypatch.setattr(sys, "path", [str(Path(__file__).parent.parent / "experiments"), *sys.path])
+def test_fifty_steps_have_the_losses_of_ours(name):
     import pytorch_mrl
 
     rng = np.random.default_rng(0)
@@ -70,6 +69,8 @@ def test_the_gpu_check_runs_on_a_cpu_at_small_size():
         assert found in done.stdout
     numbers = re.findall(r"parity \| tiny, float32 \| loss (\S+) relative, embeddings (\S+)", done.stdout)[0]
     assert max(map(float, numbers)) == 0  # the device is the CPU
+    assert "| pytorch | best | Best on cpu |" in done.stdout
+    assert re.search(r"ms a step; least time [\d.e-]+ of it \(memory", done.stdout)
     assert re.search(r"runs \| tiny, 3 epochs \| [\d.]+ s", done.stdout)
 
 
@@ -85,3 +86,40 @@ def test_the_gpu_check_leaves_out_parts_whose_packages_are_missing_and_tells_wha
     refused = gpu_check()
     assert refused.returncode == 1
     assert "no accelerator is visible to JAX" in refused.stderr
+
+
+def test_what_the_gpu_check_found_in_part_is_shown_and_far_numbers_fail(monkeypatch):
+    import gpu_check as check
+
+    parts = {
+        "ours": {"tiny": {"float32": {"epoch_seconds": 0.5}, "tf32": {"epoch_seconds": 0.25}}},
+        "pytorch": {"device": "cuda", "best": "Graphed", "tiny": {"float32": {"epoch_seconds": 1.0}}, "failed": "slow"},
+        "runs": {"tiny": {"seconds": 2.0, "epochs": 3}},
+    }
+    rows = check.rows_of({"parts": parts})
+    assert ["pytorch", "-", "slow"] in rows
+    assert ["step", "tiny, float32", "100 ms a step; best PyTorch / ours 2.00"] in rows
+    assert ["step", "tiny, tf32", "50 ms a step"] in rows
+    assert ["runs", "tiny, 3 epochs", "2 s; training alone by the best PyTorch / ours 1.50"] in rows
+    monkeypatch.setattr(check, "PARITY", dict.fromkeys(check.PRECISIONS, (-1.0, -1.0)))
+    assert check.parity(smoke=True)["failed"].startswith("too far from the CPU: tiny, float32")
+    assert check.child("pytorch", smoke=False) == {"skipped": "this PyTorch sees no GPU"}
+
+
+def test_steps_before_a_graph_is_recorded_are_taken_back():
+    import pytorch_mrl
+    import torch
+
+    rng = np.random.default_rng(0)
+    features, labels = [rng.normal(size=(20, d)).astype(np.float32) for d in DIMS], np.zeros((2, 20), int)
+    model = pytorch_mrl.Model(DIMS, (8,), 4, CLASSES)
+    program = pytorch_mrl.Graphed(model, features, labels, 8, 1e-2, (0.7, 1.0, 1.0))
+    rows = [torch.arange(8), torch.arange(8, 16)]
+    for steps in range(2):
+        before = program.kept()
+        losses = []
+        for _ in range(2):
+            losses.append([float(pytorch_mrl.Best.on(program, r)) for r in rows])
+            program.restore(before)
+        assert losses[0] == losses[1], steps
+        pytorch_mrl.Best.on(program, rows[0])

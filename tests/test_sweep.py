@@ -320,8 +320,9 @@ def test_a_run_that_fails_ends_alone_and_is_not_tried_again(tmp_path, way):
     assert again.csv() == found.csv()
 
 
-def test_runs_that_do_not_fit_the_memory_together_are_trained_in_smaller_groups(monkeypatch):
-    module, tried = sys.modules["mrl_jax.sweep"], []
+def test_runs_that_do_not_fit_the_memory_together_are_trained_in_smaller_groups(tmp_path, monkeypatch):
+    module, tried, add = sys.modules["mrl_jax.sweep"], [], Member.add
+    config = toy_config(epochs=2, data_path=str(save_npz(tmp_path / "toy.npz")))
 
     class Small(ManyRuns):
         def run_epoch(self, epoch):
@@ -338,6 +339,16 @@ def test_runs_that_do_not_fit_the_memory_together_are_trained_in_smaller_groups(
     for name, run in found.runs.items():
         assert run.metrics[0]["train"] == pytest.approx(expected.runs[name].metrics[0]["train"], rel=1e-5, abs=1e-5)
         assert run.scores is not None
+
+    stopped, tried[:] = tmp_path / "s", []
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "ManyRuns", ManyRuns)
+        patch.setattr(Member, "add", lambda self, epoch, *rest: add(self, epoch, *rest) if epoch == 0 else 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            sweep(grid(config, seed=range(3)), stopped, way="together")
+    found = sweep([], stopped, resume=True, way="together")
+    assert tried == [3, 2]  # what is left is an epoch of each
+    assert len(found.finished) == 3
 
     def never(self, epoch):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory.")

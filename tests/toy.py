@@ -61,7 +61,8 @@ def assert_same_checkpoints(a, b):
         folder = RunFolder.open(path)
         config, data = folder.config(), folder.data()
         names = data["modalities"]
-        expected = template(config, [data["dims"][m] for m in names], len(data["class_names"]), names)
+        sizes = len(data["class_names"]), names, data["instances"]["train"]
+        expected = template(config, [data["dims"][m] for m in names], *sizes)
         with Checkpoints(folder.checkpoints, read_only=True) as checkpoints:
             last = checkpoints.epochs()[-1]
             kept.append((last, checkpoints.restore(last, expected), folder.model(config, data)))  # and model.npz

@@ -55,7 +55,7 @@ class HostData:
             own = rows if self.partners is None else self.partners[i, rows]
             parts.append(apply_preprocess(self.kinds[i], self.stats[i], np.take(x, own, axis=0)))
         mask = valid if self.mask is None else self.mask[:, rows] & valid
-        return Batch(tuple(parts), np.take(self.labels, rows, axis=1), mask)  # type: ignore[arg-type]
+        return Batch(tuple(parts), np.take(self.labels, rows, axis=1), mask, rows)  # type: ignore[arg-type]
 
 
 class StreamClock:

@@ -175,11 +175,12 @@ def _epochs_done(member: Member) -> int:
 
 def _train_group(group: Sequence[Member], shown: SweepProgress) -> None:
     """Train runs together; where the estimate of their memory was too low, in two halves."""
-    done = [len(m.log) for m in group]
+    done = [_epochs_done(m) for m in group]
     try:
         return _train_together(group, shown)
     except jax.errors.JaxRuntimeError as error:
-        if len(group) == 1 or "RESOURCE_EXHAUSTED" not in str(error) or done != [len(m.log) for m in group]:
+        # Whatever was trained beyond a checkpoint is trained again by the halves.
+        if len(group) == 1 or "RESOURCE_EXHAUSTED" not in str(error) or done != [_epochs_done(m) for m in group]:
             raise
     half = len(group) // 2  # outside of the handler, whose error holds the arrays
     _train_group(group[:half], shown)

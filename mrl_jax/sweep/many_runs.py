@@ -79,8 +79,7 @@ class ManyRuns:
         """Start all runs from snapshots of the same epoch, or anew."""
         if snapshots[0] is None:
             keys = jax.device_put(jnp.stack([t.init_key for t in self._padded]), self._own)
-            dims, classes = self._tasks[0].dims, self._data.dataset.num_classes
-            self._state = self._programs.init(self._recipes, keys, dims, classes)
+            self._state = self._programs.init(self._recipes, keys, *self._tasks[0].sizes)
             self._best = jax.tree.map(jnp.array, self._state.weights)
         else:
             padded = [*snapshots, *list(snapshots)[-1:] * (len(self._padded) - len(snapshots))]
@@ -130,12 +129,13 @@ def bytes_of_a_run(task: Task) -> int:
     contrastive loss; held-out rows.
     """
     config = task.config
-    state = jax.eval_shape(lambda: init_state(task.recipe, jax.random.key(0), task.dims, task.data.dataset.num_classes))
+    state = jax.eval_shape(lambda: init_state(task.recipe, jax.random.key(0), *task.sizes))
     weights = sum(x.size for x in jax.tree.leaves(state.weights))
+    targets = 0 if state.targets is None else 2 * state.targets.size
     widths = sum(task.dims) + len(task.dims) * (sum(config.hidden_dims) + config.embed_dim)
     tile = min(len(task.dims) * config.batch_size, TILE) ** 2
     held_out = sum(len(x) for x in task.data.held_out["test"].values()) * config.embed_dim
-    return 4 * (6 * weights + 4 * config.batch_size * widths + 4 * tile + 2 * held_out)
+    return 4 * (6 * weights + targets + 4 * config.batch_size * widths + 4 * tile + 2 * held_out)
 
 
 class _Programs(NamedTuple):
@@ -150,10 +150,10 @@ def _programs(mesh: Mesh) -> _Programs:
         # Each device works on its runs alone, so there is nothing whose replication had to be tracked.
         return jax.shard_map(f, mesh=mesh, in_specs=specs, out_specs=_OWN, check_vma=False)
 
-    @functools.partial(jax.jit, static_argnums=(2, 3))
-    def init(recipes: Recipe, keys: Array, dims: tuple[int, ...], num_classes: int) -> TrainState:
+    @functools.partial(jax.jit, static_argnums=(2, 3, 4))
+    def init(recipes: Recipe, keys: Array, *sizes: Any) -> TrainState:
         def own(recipes: Recipe, keys: Array) -> TrainState:  # one by one: the bits of a run alone
-            return jax.lax.map(lambda one: init_state(one[0], one[1], dims, num_classes), (recipes, keys))
+            return jax.lax.map(lambda one: init_state(one[0], one[1], *sizes), (recipes, keys))
 
         return on_devices(own, (_OWN, _OWN))(recipes, keys)
 
