@@ -274,8 +274,8 @@ def forward_correction_loss(
         Labels that tell nothing cost the same whatever is predicted, here log 2:
 
         >>> loss = forward_correction_loss(jnp.eye(2), jnp.eye(2), jnp.array([0, 1]), transition=jnp.full((2, 2), 0.5))
-        >>> loss.round(4).tolist()
-        [0.6931000232696533, 0.6931000232696533]
+        >>> [round(float(x), 3) for x in loss]
+        [0.693, 0.693]
     """
     if transition.ndim == 3:
         own = lambda z, y, t: forward_correction_loss(z, centers, y, tau, transition=t)  # noqa: E731

@@ -64,7 +64,21 @@ def test_every_flag_reaches_the_configuration(tmp_path, data):
         "--noise-scope",
         "instance",
     ]
-    flags += ["--loss", "ce", "--beta", "0.75", "--tau1", "0.5", "--tau2", "0.25", "--self-similarity", "--seed", "7"]
+    flags += [
+        "--loss",
+        "forward",
+        "--assumed-noise",
+        "0.125",
+        "--beta",
+        "0.75",
+        "--tau1",
+        "0.5",
+        "--tau2",
+        "0.25",
+        "--self-similarity",
+        "--seed",
+        "7",
+    ]
     flags += [
         "--contrastive-scale",
         "program",
@@ -84,7 +98,8 @@ def test_every_flag_reaches_the_configuration(tmp_path, data):
     assert config == {
         "preset": "custom", "data_path": str(data), "modalities": ["touch", "sound"], "preprocess": ["l2", "none"],
         "noise_rate": 0.25, "noise_kind": "matrix", "noise_scope": "instance", "noise_protocol": None,
-        "noise_matrix": str(matrix), "noise_file": None, "noisy_validation": True, "stream": "on", "loss": "ce",
+        "noise_matrix": str(matrix), "noise_file": None, "noisy_validation": True, "stream": "on",
+        "loss": "forward", "loss_options": [], "assumed_noise": 0.125,
         "beta": 0.75, "tau1": 0.5, "tau2": 0.25,
         "self_similarity": True, "contrastive_scale": "program", "epochs": 3, "batch_size": 16,
         "learning_rate": 0.01, "schedule": "cosine-hold", "weight_decay": 0.1, "clip_norm": 2.0, "hidden_dims": [16],
