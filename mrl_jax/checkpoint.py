@@ -27,6 +27,10 @@ __all__ = ["Checkpoints", "Snapshot", "template"]
 
 # Orbax narrates every save in absl's log, failures with traceback; `Checkpoints` raises these as errors of its own.
 logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
+# Of several writes that fail at once one is raised, and asyncio tells of the others, with traceback.
+logging.getLogger("asyncio").addFilter(
+    lambda record: not ("never retrieved" in (told := record.getMessage()) and "orbax" in told)
+)
 
 
 class Snapshot(NamedTuple):

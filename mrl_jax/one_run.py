@@ -83,11 +83,13 @@ class OneRun:
             self._best = jax.tree.map(jnp.array, self._state.weights)
 
     def score(self, split: str, best: bool = False) -> list[dict[str, Any] | NonFiniteLossError]:
-        """mAP of every direction on valid (noisy labels if the run asks for them) or test, or why there is none."""
+        """Scores on valid (noisy labels if the run asks for them) or test, or why there are none."""
         data, recipe = self._task.data, self._task.recipe
-        layout, encoders, z = self._layout, (self._best if best else self._state).encoders, {}
-        if layout is not None and not layout.divides:
-            encoders = layout.own(encoders)
+        layout, model, z = self._layout, self._best if best else self._state.weights, {}
+        encoders, centers = model
+        if layout is not None:
+            centers = layout.own(centers)
+            encoders = encoders if layout.divides else layout.own(encoders)
         for encoder, (m, x) in zip(encoders, self._held_out[split].items(), strict=True):
             if self.stream is not None:
                 z[m] = embed_from_host(recipe, encoder, data.kinds[m], data.stats[m], x)
@@ -96,7 +98,7 @@ class OneRun:
             if layout is not None and layout.divides:
                 z[m] = layout.own(jax.device_put(z[m], layout.everywhere))
         try:
-            return [score(z, self._task.held_out[split])]
+            return [score(z, self._task.held_out[split], centers)]
         except NonFiniteLossError as error:
             return [error]
 

@@ -9,12 +9,15 @@ import sys
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from toy import CLASSES, TOY_FLAGS, assert_same_checkpoints, save_npz, toy_arrays, toy_config
 
 from mrl_jax import InputError, NonFiniteLossError, evaluate, inject_noise, load_run, loop, train
 from mrl_jax.checkpoint import Checkpoints
+from mrl_jax.encoders import unit_rows
+from mrl_jax.losses import soft_assignment
 
 pytestmark = pytest.mark.slow
 
@@ -42,13 +45,25 @@ def test_result_json_keeps_the_contract(finished):
     for split in ("test", "valid"):
         for which in ("best", "last"):
             entry = result[split][which]
-            assert set(entry) == {"epoch", "map", "average"}
+            assert set(entry) == {"epoch", "map", "average", "accuracy"}
             assert list(entry["map"]) == DIRECTIONS
             assert entry["average"] == pytest.approx(np.mean(list(entry["map"].values())))
             assert all(0 < v <= 1 for v in entry["map"].values())
     assert result["test"]["last"]["epoch"] == 3
     assert result["seconds"] > 0
     assert result["versions"]["jax"] == jax.__version__
+
+
+def test_accuracy_is_the_share_nearest_to_the_centre_of_their_class(finished):
+    for checkpoint in ("best", "last"):
+        run = load_run(finished.workdir, checkpoint)
+        for split in ("valid", "test"):
+            x = {m: toy_arrays()[f"{split}_{m}"] for m in ("sound", "touch")}
+            labels = toy_arrays()[f"{split}_labels"]
+            for m, z in run.embed(x).items():
+                p = soft_assignment(jnp.asarray(z), unit_rows(jnp.asarray(run.model.centers)))
+                expected = (np.argmax(p, axis=1) == labels).mean()
+                assert finished.scores[split][checkpoint]["accuracy"][m] == pytest.approx(expected)
 
 
 def test_metrics_jsonl_has_a_line_per_epoch(finished):

@@ -198,8 +198,8 @@ def load_records(
         texts: text modalities whose strings are wanted.
 
     Returns:
-        For each row `id` (code points), `character`, `png` (bytes of a PNG file), and `text` (all strings) or what
-        else `texts` names.
+        For each row `id` (code points), `character`, `subgroup` (the Unicode one, finer than the class), `png` (bytes
+        of a PNG file), and `text` (all strings) or what else `texts` names.
 
     Raises:
         InputError: unknown split or text modality; otherwise as in `load`.
@@ -209,7 +209,7 @@ def load_records(
     texts = tuple(texts)
     if not set(texts) <= set(MODALITIES[1:]):
         raise InputError(f"texts {' '.join(texts)}: choose among {' '.join(MODALITIES[1:])}")
-    strings = {"id": "id", "character": "character", **{m: f"{m}/string" for m in texts}}
+    strings = {name: name for name in ("id", "character", "subgroup")} | {m: f"{m}/string" for m in texts}
     columns = _read(_prepared(data_dir), split, [*strings.values(), "png"])
     return [
         {**{key: columns[name][i].decode() for key, name in strings.items()}, "png": png}

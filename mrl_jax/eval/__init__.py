@@ -22,22 +22,27 @@ __all__ = ["PERMUTATIONS", "Options", "compare", "embed_split", "evaluate", "eva
 PERMUTATIONS = 10_000  # of the test, unless told otherwise
 
 
-def score(z: Mapping[str, Any], labels: Mapping[str, Any]) -> dict[str, Any]:
-    """mAP of every direction.
+def score(z: Mapping[str, Any], labels: Mapping[str, Any], centers: Any) -> dict[str, Any]:
+    """mAP of every direction, and how many samples lie nearest to the centre of their class.
 
     Args:
         z: modality -> embeddings [N, L].
         labels: modality -> integers [N].
+        centers: class centres [K, L], of any length.
 
     Returns:
-        `{"map": {"a->b": mAP, …}, "average": mean over the directions}`.
+        `{"map": {"a->b": mAP, …}, "average": mean over the directions, "accuracy": {modality: share, …}}`.
 
     Raises:
         NonFiniteLossError: an embedding is inf or NaN.
     """
     _check_finite(z)
     by_direction = cross_modal_map(z, labels)
-    return {"map": by_direction, "average": sum(by_direction.values()) / len(by_direction)}
+    c = np.asarray(centers, np.float64)
+    c = c / np.linalg.norm(c, axis=1, keepdims=True)
+    nearest = {m: (np.asarray(rows) @ c.T).argmax(axis=1) for m, rows in z.items()}
+    accuracy = {m: float((nearest[m] == np.asarray(labels[m])).mean()) for m in z}
+    return {"map": by_direction, "average": sum(by_direction.values()) / len(by_direction), "accuracy": accuracy}
 
 
 def evaluate(

@@ -99,19 +99,19 @@ class ManyRuns:
             self._best = _choose(self._best, self._state.weights, jax.device_put(chosen, self._own))
 
     def score(self, split: str, best: bool = False) -> list[dict[str, Any] | NonFiniteLossError]:
-        """mAP of every direction on valid (noisy labels if a run asks for them) or test, or why there is none."""
-        encoders = (self._best if best else self._state).encoders
+        """Scores of every run on valid (noisy labels if it asks for them) or test, or why there are none."""
+        encoders, centers = self._best if best else self._state.weights
         block = max(1, _ROWS * len(self._own.device_set) // len(self._padded))
         z = [
             _by_run(self._programs.embed(self._recipes, encoder, x, block))
             for encoder, x in zip(encoders, self._held_out[split].values(), strict=True)
         ]
         found: list[dict[str, Any] | NonFiniteLossError] = []
+        own = _by_run(centers)
         for i, task in enumerate(self._tasks):
+            rows_of = {m: rows[i] for m, rows in zip(self._data.kinds, z, strict=True)}
             try:
-                found.append(
-                    score({m: rows[i] for m, rows in zip(self._data.kinds, z, strict=True)}, task.held_out[split])
-                )
+                found.append(score(rows_of, task.held_out[split], own[i]))
             except NonFiniteLossError as error:
                 found.append(error)
         return found
@@ -183,7 +183,7 @@ def _choose(old: Weights, new: Weights, which: Array) -> Weights:
 
 
 def _by_run(z: Array) -> list[Any]:
-    """The rows of every run [N, L]; on CPU views of one host array, else on the first device."""
+    """What every run has, such as rows [N, L]; on CPU views of one host array, else on the first device."""
     if next(iter(z.devices())).platform == "cpu":
         return list(np.asarray(z))
     shards = sorted(z.addressable_shards, key=lambda shard: shard.index[0].start or 0)
