@@ -1,22 +1,28 @@
-"""MRL in PyTorch, programs written from the equations. Compared in training_timings.py and gpu_check.py.
+"""MRL in PyTorch, programs written from the equations and the protocol, to compare ours with.
 
 - `Reference` trains in the style of the authors' loop: a DataLoader of shuffled batches, per-batch Python, plain Adam;
-  losses read out at every step.
-- `Best` is the fastest that we know: resident tensors, one gather per batch, fused Adam, no synchronisation.
+  losses read out at every step; mAP from SciPy's distances by a Python loop over the ranks of every query.
+- `Best` is the fastest that we know: resident tensors, one gather per batch, fused Adam, no synchronisation; mAP of all
+  queries at once.
 - `Graphed` is `Best` with a step as one CUDA graph.
 
+What they share with the authors' program: no similarity of a sample with itself, centres brought back to unit length
+before a step, Adam's betas, the last batch. What they do not: its defects; and evaluation of the training split.
 They take the parameters and batches of ours on request, and then give the losses of ours (tests/test_pytorch_mrl.py).
 """
 
-from collections.abc import Iterator, Sequence
+import copy
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
+from scipy.spatial.distance import cdist
 from torch.nn import functional
 
-__all__ = ["Best", "Graphed", "Model", "Reference", "mrl_loss"]
+__all__ = ["Best", "Graphed", "Model", "Reference", "mean_ap", "mean_ap_in_loops", "mrl_loss"]
 
 
 class Model(torch.nn.Module):
@@ -54,7 +60,7 @@ class Model(torch.nn.Module):
 
     def forward(self, features: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Unit rows [B, L] of every modality."""
-        return [functional.normalize(f(x), dim=1) for f, x in zip(self.encoders, features, strict=True)]
+        return [_unit(f(x)) for f, x in zip(self.encoders, features, strict=True)]
 
     def center(self) -> None:
         """Bring the centres back to unit length, outside the gradient."""
@@ -92,6 +98,42 @@ def mrl_loss(
     positive = similar.view(m, n, m, n).diagonal(dim1=1, dim2=3).reshape(m, m, n).logsumexp(1)
     contrastive = (similar.logsumexp(1) - positive.reshape(-1)).sum()
     return (beta * clustering + (1 - beta) * contrastive) / n
+
+
+def mean_ap(
+    queries: torch.Tensor, gallery: torch.Tensor, query_labels: torch.Tensor, gallery_labels: torch.Tensor
+) -> float:
+    """mAP over the full ranking by inner product, all queries at once.
+
+    Args:
+        queries: unit rows [Q, L].
+        gallery: unit rows [G, L].
+        query_labels: [Q].
+        gallery_labels: [G].
+    """
+    order = (queries @ gallery.T).argsort(dim=1, descending=True, stable=True)
+    hits = gallery_labels[order] == query_labels[:, None]
+    found = hits.cumsum(1)
+    ranks = torch.arange(1, hits.shape[1] + 1, device=hits.device)
+    precisions = torch.where(hits, found / ranks, 0.0).sum(1)
+    return float((precisions / found[:, -1].clamp(min=1)).mean())
+
+
+def mean_ap_in_loops(
+    queries: np.ndarray, gallery: np.ndarray, query_labels: np.ndarray, gallery_labels: np.ndarray
+) -> float:
+    """The same, query by query and rank by rank; arguments as in `mean_ap`."""
+    distances = cdist(queries, gallery, "cosine")
+    total = 0.0
+    for i in range(len(queries)):
+        order = distances[i].argsort(kind="stable")
+        hits, precisions = 0, 0.0
+        for rank, item in enumerate(order):
+            if gallery_labels[item] == query_labels[i]:
+                hits += 1
+                precisions += hits / (rank + 1)
+        total += precisions / hits if hits else 0.0
+    return total / len(queries)
 
 
 class Program:
@@ -145,6 +187,47 @@ class Program:
         self.optimizer.step()
         return loss.detach()
 
+    def epoch(self, rows: Sequence[np.ndarray] | None = None) -> list[float]:
+        """Train an epoch, on the given batches or shuffled ones: the losses of its steps."""
+        raise NotImplementedError
+
+    def scores(self, features: Sequence[np.ndarray], labels: np.ndarray) -> list[float]:
+        """mAP of every direction: from the first modality to the others, from the second, and so on.
+
+        Args:
+            features: one [N, D] per modality.
+            labels: [N].
+        """
+        raise NotImplementedError
+
+    def run(
+        self,
+        held_out: Mapping[str, tuple[Sequence[np.ndarray], np.ndarray]],
+        epochs: int,
+        rate_at: Callable[[int], float],
+        rows_of: Callable[[int], Sequence[np.ndarray]] | None = None,
+    ) -> dict[str, Any]:
+        """The whole protocol: validation after every epoch, test scores of the best epoch and the last.
+
+        Args:
+            held_out: "valid" and "test": features and labels.
+            epochs: how many.
+            rate_at: learning rate of an epoch, counted from 0.
+            rows_of: batches of an epoch; None for shuffled ones.
+        """
+        valid: list[float] = []
+        best: Any = None
+        for epoch in range(epochs):
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate_at(epoch)
+            self.epoch(None if rows_of is None else rows_of(epoch))
+            valid.append(statistics.mean(self.scores(*held_out["valid"])))
+            if valid[-1] == max(valid):
+                best = copy.deepcopy(self.model.state_dict())
+        last = self.scores(*held_out["test"])
+        self.model.load_state_dict(best)
+        return {"valid": valid, "test": {"best": self.scores(*held_out["test"]), "last": last}}
+
 
 class Reference(Program):
     """The style of the authors' loop."""
@@ -164,6 +247,15 @@ class Reference(Program):
             losses.append(self.step(columns[:m], columns[m:]).item())
         return losses
 
+    def scores(self, features: Sequence[np.ndarray], labels: np.ndarray) -> list[float]:
+        """mAP of every direction."""
+        z: list[np.ndarray] = []
+        with torch.no_grad():
+            for encoder, x in zip(self.model.encoders, features, strict=True):
+                parts = torch.utils.data.DataLoader(torch.tensor(x), self.batch_size)
+                z.append(np.concatenate([_unit(encoder(part.to(self.device))).cpu().numpy() for part in parts]))
+        return [mean_ap_in_loops(a, b, labels, labels) for a in z for b in z if a is not b]
+
 
 class Best(Program):
     """Resident tensors and fused Adam."""
@@ -176,6 +268,13 @@ class Best(Program):
         if rows is not None:
             batches = tuple(torch.tensor(np.array(r), device=self.device) for r in rows)
         return torch.stack([self.on(batch) for batch in batches]).tolist()
+
+    def scores(self, features: Sequence[np.ndarray], labels: np.ndarray) -> list[float]:
+        """mAP of every direction."""
+        with torch.no_grad():
+            rows = [torch.as_tensor(x, device=self.device) for x in features]
+            z, y = self.model(rows), torch.as_tensor(labels, device=self.device)
+            return [mean_ap(a, b, y, y) for a in z for b in z if a is not b]
 
     def on(self, batch: torch.Tensor) -> torch.Tensor:
         """Train on these rows: the loss before."""
@@ -222,3 +321,7 @@ class Graphed(Best):
                 p.copy_(values)
                 for name, x in self.optimizer.state[p].items():
                     x.copy_(state[name]) if name in state else x.zero_()
+
+
+def _unit(z: torch.Tensor) -> torch.Tensor:
+    return functional.normalize(z, dim=1)

@@ -10,8 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from toy import toy_arrays, toy_config
 
-from mrl_jax.train_step import Recipe, TrainData, epoch_batches, init_state, train_epoch
+from mrl_jax import train
+from mrl_jax.task import prepare_data, prepare_task
+from mrl_jax.train_step import Recipe, TrainData, epoch_batches, init_state, learning_rate_at, train_epoch
 
 pytestmark = pytest.mark.bench
 DIMS, CLASSES, N, B = (9, 7), 4, 102, 10
@@ -123,3 +126,46 @@ def test_steps_before_a_graph_is_recorded_are_taken_back():
             program.restore(before)
         assert losses[0] == losses[1], steps
         pytorch_mrl.Best.on(program, rows[0])
+
+
+def test_map_of_both_programs_is_ours():
+    import pytorch_mrl
+    import torch
+
+    from mrl_jax import mean_average_precision
+
+    rng = np.random.default_rng(0)
+    queries, gallery = (rng.normal(size=(n, 5)).astype(np.float32) for n in (30, 40))
+    queries, gallery = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (queries, gallery))
+    labels = rng.integers(0, 4, 30), rng.integers(0, 3, 40)  # of one class there is none in the gallery
+    expected = mean_average_precision(queries, gallery, *labels)
+    assert pytorch_mrl.mean_ap_in_loops(queries, gallery, *labels) == pytest.approx(expected, abs=1e-6)
+    found = pytorch_mrl.mean_ap(*map(torch.tensor, (queries, gallery, *labels)))
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["Reference", "Best"])
+def test_a_whole_run_ends_as_ours(name):
+    import pytorch_mrl
+
+    arrays = toy_arrays()
+    task = prepare_task(config := toy_config(noise_rate=0.4, epochs=6), prepare_data(config, arrays))
+    ours = train(config, data=arrays)
+    model = pytorch_mrl.Model(task.dims, (16,), 8, 3)
+    start = jax.jit(init_state, static_argnums=(2, 3, 4))(task.recipe, task.init_key, *task.sizes)
+    model.load(start.encoders, start.centers)
+    objective = config.beta, config.tau1, config.tau2
+    program = getattr(pytorch_mrl, name)(model, task.data.features, task.labels, 16, config.learning_rate, objective)
+    held_out = {
+        split: ([np.array(x) for x in task.data.held_out[split].values()], arrays[f"{split}_labels"])
+        for split in ("valid", "test")
+    }
+
+    def rows_of(epoch):
+        rows, mask = epoch_batches(jax.random.fold_in(task.batch_key, epoch), 60, 16)
+        return [np.asarray(r)[np.asarray(m)] for r, m in zip(rows, mask, strict=True)]
+
+    found = program.run(held_out, 6, lambda epoch: float(learning_rate_at(task.recipe, epoch)), rows_of)
+    assert found["valid"] == pytest.approx([line["valid"]["average"] for line in ours.metrics], abs=2e-3)
+    for which in ("best", "last"):
+        assert found["test"][which] == pytest.approx(list(ours.scores["test"][which]["map"].values()), abs=2e-3)

@@ -1,0 +1,256 @@
+"""Ours beside two PyTorch programs: an epoch, an epoch with its evaluation, whole runs, start-up, peak memory.
+
+python experiments/benchmark_pytorch.py [--shapes wikipedia reduced] [--rounds 5] [--smoke]
+python experiments/benchmark_pytorch.py --markdown           # the table from the kept results
+
+Random data of Wikipedia's sizes (2,173 / 231 / 462 pairs, 10 classes) at two shapes: "wikipedia", the paper's 4,096 and
+300 features, layers 4096-4096-512, batch 50; "reduced", 128 and 100 features, layers 1024-1024-512, batch 100. "best"
+and "reference" are those of pytorch_mrl.py. Every program is a process of its own, and they take turns that change
+direction; medians. On a GPU, where PyTorch and JAX both see one, all of it runs there.
+
+- epoch: training alone. scored: with mAP of both directions on the validation split.
+- run: 30 epochs of the protocol, each scored, and test scores of the best epoch and the last; ours is `mrl_jax.train`
+  in memory, with all that it does. At the large shape 3 epochs, twice.
+- start: seconds from the command to the end of the first epoch; ours finds its compiled programs in their cache, as
+  from the second start on; "first" compiles them.
+- memory: the most that the process had, in GB.
+
+"best" runs with glibc told to keep freed memory, without which each step faults its gradients in again. Needs
+the extra `bench`; takes about 25 minutes on 2 CPU cores.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from machine import machine
+from paper import markdown
+
+RESULTS = Path(__file__).parent / "results" / "benchmark_pytorch.json"
+KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40), "MALLOC_TOP_PAD_": str(1 << 28)}
+PROGRAMS = ("ours", "best", "reference")
+OBJECTIVE = (0.7, 1.0, 1.0)
+RATE, CLASSES, EMBED_DIM = 1e-4, 10, 512
+
+
+class Shape(NamedTuple):
+    """Sizes of the splits, features, layers, batch, epochs of a run, how often it is repeated."""
+
+    sizes: tuple[int, int, int]
+    dims: tuple[int, int]
+    hidden: tuple[int, ...]
+    batch_size: int
+    epochs: int
+    repeats: int
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All splits, as `train` takes them."""
+        rng, found = np.random.default_rng(0), {}
+        for split, n in zip(("train", "valid", "test"), self.sizes, strict=True):
+            for name, d in zip(("image", "text"), self.dims, strict=True):
+                found[f"{split}_{name}"] = rng.standard_normal((n, d), np.float32)
+            found[f"{split}_labels"] = rng.integers(0, CLASSES, n)
+        return found
+
+
+SHAPES = {
+    "wikipedia": Shape((2173, 231, 462), (4096, 300), (4096, 4096), 50, 3, 2),
+    "reduced": Shape((2173, 231, 462), (128, 100), (1024, 1024), 100, 30, 5),
+    "smoke": Shape((60, 20, 20), (8, 6), (16,), 20, 2, 1),
+}
+
+
+# A program in its process
+
+
+def ours(shape: Shape) -> dict[str, Callable[[], object]]:
+    """What our program does on command."""
+    from mrl_jax import Config, train
+    from mrl_jax.one_run import OneRun
+    from mrl_jax.task import prepare_data, prepare_task
+
+    arrays, count = shape.arrays(), iter(range(1 << 30))
+    config = Config(
+        beta=OBJECTIVE[0],
+        hidden_dims=shape.hidden,
+        embed_dim=EMBED_DIM,
+        batch_size=shape.batch_size,
+        learning_rate=RATE,
+        epochs=shape.epochs,
+        preprocess="none",
+        stream="off",
+    )
+    run = OneRun(prepare_task(config, prepare_data(config, arrays)))
+    run.begin([None])
+
+    def epoch() -> None:
+        run.run_epoch(min(next(count), shape.epochs - 1))
+
+    return {"epoch": epoch, "score": lambda: run.score("valid"), "run": lambda: train(config, data=arrays)}
+
+
+def theirs(kind: str, shape: Shape) -> dict[str, Callable[[], object]]:
+    """What a PyTorch program does on command."""
+    import pytorch_mrl
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    arrays = shape.arrays()
+    features, labels = [arrays["train_image"], arrays["train_text"]], np.stack([arrays["train_labels"]] * 2)
+    held_out = {s: ([arrays[f"{s}_image"], arrays[f"{s}_text"]], arrays[f"{s}_labels"]) for s in ("valid", "test")}
+    name = {"best": "Graphed" if device == "cuda" else "Best", "reference": "Reference"}[kind]
+
+    def new() -> pytorch_mrl.Program:
+        model = pytorch_mrl.Model(shape.dims, shape.hidden, EMBED_DIM, CLASSES).to(device)
+        return getattr(pytorch_mrl, name)(model, features, labels, shape.batch_size, RATE, OBJECTIVE, device)
+
+    program = new()
+
+    def rate_at(epoch: int) -> float:
+        return 0.5 * RATE * (1 + np.cos(np.pi * epoch / shape.epochs))
+
+    return {
+        "epoch": program.epoch,
+        "score": lambda: program.scores(*held_out["valid"]),
+        "run": lambda: new().run(held_out, shape.epochs, rate_at),
+    }
+
+
+def serve(kind: str, shape: Shape) -> None:
+    """Do what comes on standard input, tell the seconds of each; an epoch comes first, unasked."""
+    if kind == "ours":
+        from mrl_jax.compile_cache import keep_compiled
+
+        keep_compiled(True)
+    does = ours(shape) if kind == "ours" else theirs(kind, shape)
+    does["epoch"]()
+    print("ready", flush=True)
+    for line in sys.stdin:
+        started = time.perf_counter()
+        for part in line.split():
+            does[part]()
+        print(time.perf_counter() - started, flush=True)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+# Who starts them and asks
+
+
+class Server:
+    """A program in a process of its own; `started` tells the seconds to the end of its first epoch."""
+
+    def __init__(self, kind: str, shape: str, **environment: str) -> None:
+        env = os.environ | (KEEP_MEMORY if kind == "best" else {}) | environment
+        command = [sys.executable, __file__, "--serve", kind, "--shapes", shape]
+        began = time.perf_counter()
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env, bufsize=1
+        )
+        self._told("ready")
+        self.started = time.perf_counter() - began
+
+    def _told(self, wanted: str = "") -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline().strip()
+        if not line or (wanted and line != wanted):
+            raise SystemExit(f"a program ended: {' '.join(self._process.args[-3:])}")  # type: ignore[arg-type]
+        return line
+
+    def do(self, what: str) -> float:
+        """Seconds of it."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(what + "\n")
+        return float(self._told())
+
+    def end(self) -> float:
+        """The most memory it had, bytes."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        most = float(self._told())
+        self._process.wait()
+        return most
+
+
+def compare(name: str, rounds: int) -> dict[str, Any]:
+    """Seconds of everything, all rounds; program -> what -> list."""
+    shape = SHAPES[name]
+    found: dict[str, dict[str, list[float]]] = {kind: {} for kind in PROGRAMS}
+    with tempfile.TemporaryDirectory() as cache:
+        for r in range(rounds):
+            for kind in PROGRAMS if r % 2 else PROGRAMS[::-1]:
+                own = {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+                if kind == "ours" and r == 0:
+                    first = Server(kind, name, **own)
+                    found[kind]["first start"] = [first.started]
+                    first.end()
+                server = Server(kind, name, **own)
+                found[kind].setdefault("start", []).append(server.started)
+                found[kind].setdefault("memory", []).append(server.end())
+        servers = {kind: Server(kind, name, **own) for kind in PROGRAMS}
+        for what, commands, repeats in (
+            ("epoch", "epoch", rounds),
+            ("scored", "epoch score", rounds),
+            ("run", "run", shape.repeats),
+        ):
+            for r in range(repeats + (what != "run")):  # the first compiles what is left to compile
+                for kind in PROGRAMS if r % 2 else PROGRAMS[::-1]:
+                    seconds = servers[kind].do(commands)
+                    if r or what == "run":
+                        found[kind].setdefault(what, []).append(seconds)
+                print(f"{name}: {what}, {r + 1}", file=sys.stderr, flush=True)
+        for server in servers.values():
+            server.end()
+    return {"shape": shape._asdict(), "seconds": found}
+
+
+def table(results: dict[str, Any]) -> str:
+    """The results as Markdown."""
+    rows = [["shape", "what", *PROGRAMS, "best / ours", "reference / ours"]]
+    for name, found in results["shapes"].items():
+        for what in ("epoch", "scored", "run", "start", "first start", "memory"):
+            median = {kind: statistics.median(x[what]) for kind, x in found["seconds"].items() if what in x}
+            scale, unit = (1e9, "GB") if what == "memory" else (1.0, "s")
+            cells = [f"{median[kind] / scale:.3g} {unit}" if kind in median else "" for kind in PROGRAMS]
+            ratios = [f"{median[kind] / median['ours']:.2f}" if kind in median else "" for kind in PROGRAMS[1:]]
+            told = f"run of {found['shape']['epochs']} epochs" if what == "run" else what
+            rows.append([name, told, *cells, *ratios])
+    return markdown(rows)
+
+
+def main() -> None:
+    """Measure, keep and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["wikipedia", "reduced"])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes, nothing kept: does it run?")
+    parser.add_argument("--markdown", action="store_true", help="print the table of the kept results")
+    parser.add_argument("--serve", choices=PROGRAMS, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.serve:
+        serve(args.serve, SHAPES[args.shapes[0]])
+        return
+    if args.markdown:
+        print(table(json.loads(RESULTS.read_text("utf-8"))))
+        return
+    names, rounds = (["smoke"], 1) if args.smoke else (args.shapes, args.rounds)
+    results = {
+        "machine": machine(["jax", "jaxlib", "torch", "numpy"]),
+        "shapes": {name: compare(name, rounds) for name in names},
+    }
+    if not args.smoke:
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""A table of methods at four noise rates beside the published cells: what table1.py, table2.py and table3.py print."""
+
+import csv
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from paper import RATES, Method, Store, markdown, parser, published, save_figure, stores, told
+
+__all__ = ["make"]
+
+
+def make(doc: str | None, number: int, methods: Sequence[Method], argv: Sequence[str] | None) -> None:
+    """Train what is missing, print the table, and write it with its plot.
+
+    Args:
+        doc: of the program.
+        number: of the paper's table.
+        methods: its rows.
+        argv: flags.
+    """
+    args = parser(doc).parse_args(argv)
+    found = [(store, {m: store.runs(m) for m in methods}) for store in stores(args)]
+    parts, lines = [], []
+    for store, runs in found:
+        rows, cells = _table(store, runs, number)
+        settings = "; ".join(f"{m.name}: {_setting(store, m)}" for m in methods)
+        title = f"### {store.dataset.title}, {_layers(store)}, {store.seeds} seeds"
+        parts.append(f"{title}\n\n{markdown(rows)}\n\nSettings, chosen on validation mAP: {settings}.")
+        lines += cells
+    text = "\n\n".join(parts)
+    print(text)
+    stem = args.out / f"table{number}"
+    stem.with_suffix(".md").write_text(text + "\n", encoding="utf-8")
+    with stem.with_suffix(".csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines)
+    _plot([(store.dataset.title, runs) for store, runs in found], stem)
+
+
+def _table(
+    store: Store, runs: dict[Method, list[dict[str, Any]]], number: int
+) -> tuple[list[list[str]], list[dict[str, Any]]]:
+    """Rows of Markdown, and a line per method, direction and rate for the CSV file."""
+    directions = list(next(iter(runs.values()))[0]["test"]["best"]["map"])
+    rows = [["direction", "method", *(f"noise {rate:g}" for rate in store.rates)]]
+    lines = []
+    for d, direction in enumerate(directions[:2]):
+        for method, of_method in runs.items():
+            row = [direction.replace("->", " → "), method.name]
+            for rate in store.rates:
+                values = [r["test"]["best"]["map"][direction] for r in of_method if r["noise_rate"] == rate]
+                mean, theirs = (
+                    statistics.mean(values),
+                    published(number, store.dataset.published, method.published, d, rate),
+                )
+                cell = told(values)
+                if theirs is not None:
+                    cell += f" (paper {theirs:.3f}, {mean - theirs:+.3f})"
+                row.append(cell)
+                lines.append(
+                    {
+                        "set": store.dataset.name,
+                        "method": method.name,
+                        "direction": direction,
+                        "noise_rate": rate,
+                        "seeds": len(values),
+                        "map": round(mean, 5),
+                        "std": round(statistics.stdev(values), 5) if len(values) > 1 else "",
+                        "published": "" if theirs is None else theirs,
+                        "difference": "" if theirs is None else round(mean - theirs, 5),
+                    }
+                )
+            rows.append(row)
+    return rows, lines
+
+
+def _setting(store: Store, method: Method) -> str:
+    chosen = store.kept["methods"][method.name]["chosen"]
+    return ", ".join(f"{name} {value:g}" for name, value in chosen.items())
+
+
+def _layers(store: Store) -> str:
+    config = store.kept["set"]["config"]
+    return "layers " + "-".join(map(str, (*config["hidden_dims"], config["embed_dim"])))
+
+
+def _plot(found: Sequence[tuple[str, dict[Method, list[dict[str, Any]]]]], stem: Path) -> None:
+    """Test mAP, the mean of both directions, against the noise rate: mean and standard deviation over seeds."""
+    figure = Figure(figsize=(4.2 * len(found), 3.4), layout="constrained")
+    for axes, (title, runs) in zip(figure.subplots(1, len(found), squeeze=False)[0], found, strict=True):
+        for method, of_method in runs.items():
+            at = [[r["test"]["best"]["average"] for r in of_method if r["noise_rate"] == rate] for rate in RATES]
+            spread = [statistics.stdev(v) if len(v) > 1 else 0.0 for v in at]
+            axes.errorbar(RATES, [statistics.mean(v) for v in at], spread, label=method.name, capsize=2, marker="o")
+        axes.set(title=title, xlabel="noise rate", ylabel="test mAP, mean of both directions", xticks=RATES)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    save_figure(figure, stem)

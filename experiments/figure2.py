@@ -1,0 +1,21 @@
+"""Figure 2 of the paper: validation accuracy per modality against the epoch, cross-entropy and MRL, noise 0.6.
+
+    python experiments/figure2.py [--sets inria-websearch] [--views wikipedia_4views.npz]
+    python experiments/figure2.py --from-results
+
+Accuracy: the share of samples whose embedding lies nearest to the centre of their class. Mean and range of the seeds.
+"""
+
+from collections.abc import Sequence
+
+from learning_curves import make
+from paper import main_of
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train what is missing and draw the figure."""
+    make(__doc__, "figure2", "accuracy", argv)
+
+
+if __name__ == "__main__":
+    main_of(main)

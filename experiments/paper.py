@@ -1,0 +1,349 @@
+"""What the programs of the paper's tables and figures share: data sets, methods, choice of settings, results.
+
+Every program trains what is missing, and keeps it in `results/runs_SET.json`, one file per data set, after every
+method: a program that was stopped goes on, and programs that need the same runs share them.
+
+Settings are chosen on validation mAP, with the same number of trials for every method: `BUDGET` values of its
+temperature for a method of one loss, as many combinations of beta and temperature (tau1 = tau2) for one of both. A
+trial is a run per noise rate with a seed that no result uses; the setting with the best mean over the rates is taken
+for all rates.
+"""
+
+import argparse
+import csv
+import json
+import os
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from machine import machine
+
+from mrl_jax import Config, InputError, grid, load_dataset, preset, sweep
+from mrl_jax.data.dataset import Dataset
+
+__all__ = [
+    "BUDGET",
+    "RATES",
+    "DataSet",
+    "Method",
+    "Store",
+    "find_sets",
+    "markdown",
+    "parser",
+    "published",
+    "save_figure",
+    "told",
+]
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+RATES = (0.2, 0.4, 0.6, 0.8)
+BUDGET = 12
+TRIAL_SEED = 1000
+TAUS = (0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4, 0.5, 0.63, 0.8, 1.0, 1.4)
+BOTH = {"beta": (0.5, 0.7, 0.9), "tau": (0.2, 0.35, 0.6, 1.0)}
+PUBLISHED_SETS = ("wikipedia", "inria-websearch", "nus-wide", "xmedianet")
+VIEWS = ("image_cnn", "text_vec")
+SMOKE: dict[str, Any] = {"hidden_dims": (16,), "embed_dim": 8, "epochs": 2, "batch_size": 400}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A loss to compare.
+
+    Attributes:
+        name: in tables.
+        loss: the clustering loss.
+        clustering: whether it has one.
+        contrastive: whether it has the contrastive loss.
+        published: name of its row in published.csv, if there is one.
+    """
+
+    name: str
+    loss: str = "rc"
+    clustering: bool = True
+    contrastive: bool = True
+    published: str | None = None
+
+    def trials(self) -> list[dict[str, float]]:
+        """`BUDGET` settings."""
+        if self.clustering and self.contrastive:
+            return [{"beta": b, "tau1": t, "tau2": t} for b in BOTH["beta"] for t in BOTH["tau"]]
+        if self.clustering:
+            return [{"beta": 1.0, "tau1": t} for t in TAUS]
+        return [{"beta": 0.0, "tau2": t} for t in TAUS]
+
+
+MRL = Method("MRL", published="MRL")
+CE = Method("CE", "ce", contrastive=False, published="deep-SM")
+ABLATION = (
+    replace(CE, published="CE"),
+    Method("MRL (Lr only)", contrastive=False, published="MRL (Lr only)"),
+    Method("MRL (Lc only)", clustering=False, published="MRL (Lc only)"),
+    MRL,
+)
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set and the configuration of its runs, but for method, noise and seed.
+
+    Attributes:
+        name: of its results.
+        title: in tables.
+        config: of all runs.
+        source: what `load_dataset` takes.
+    """
+
+    name: str
+    title: str
+    config: Config
+    source: str
+
+    @cached_property
+    def data(self) -> Dataset:
+        """The data, loaded once."""
+        return load_dataset(self.source, self.config.modalities)
+
+    @property
+    def published(self) -> str:
+        """Its name in published.csv."""
+        return self.name.removesuffix("-views").replace("-", "_")
+
+
+def find_sets(names: Sequence[str] | None, views: str | None, smoke: bool, on_disk: bool = True) -> list[DataSet]:
+    """The data sets to work on.
+
+    Args:
+        names: which; None: emoji, the views if given, and of the published sets those that are prepared.
+        views: file of the Wikipedia pairs with reduced features.
+        smoke: tiny networks, few epochs.
+        on_disk: whether they are needed.
+
+    Raises:
+        InputError: one that was named is unknown, or not on disk.
+    """
+    change: dict[str, Any] = SMOKE if smoke else {}
+    custom = {"modalities": VIEWS, **change}
+    found = []
+    for name in names or ("emoji", *(("wikipedia-views",) if views else ()), *PUBLISHED_SETS):
+        if name == "wikipedia-views":
+            if views is None and on_disk:
+                raise InputError("the set wikipedia-views needs --views FILE")
+            path = os.path.abspath(views or "")
+            found.append(DataSet(name, "Wikipedia, reduced features", preset("custom", **custom), path))
+            continue
+        if name not in ("emoji", *PUBLISHED_SETS):
+            raise InputError(f"unknown set {name!r}; choose from emoji, wikipedia-views, {', '.join(PUBLISHED_SETS)}")
+        try:
+            if on_disk:
+                load_dataset(name)
+        except InputError:
+            if names:
+                raise
+            continue
+        found.append(DataSet(name, name, preset(name, **change), name))
+    return found
+
+
+class Store:
+    """The runs of a data set: settings tried, settings chosen, and what every seed found.
+
+    Args:
+        dataset: the data set.
+        folder: where its file lies.
+        train: whether runs that are missing are trained; else they are an error.
+        seeds: how many.
+        rates: noise rates.
+        smoke: two trials are enough.
+    """
+
+    def __init__(
+        self,
+        dataset: DataSet,
+        folder: Path = RESULTS,
+        train: bool = True,
+        seeds: int = 5,
+        rates: Sequence[float] = RATES,
+        smoke: bool = False,
+    ) -> None:
+        self.dataset, self.seeds, self.rates, self.smoke = dataset, seeds, tuple(rates), smoke
+        self._train, self._path = train, folder / f"runs_{dataset.name}.json"
+        self.kept: dict[str, Any] = {"set": {}, "methods": {}}
+        if self._path.exists():
+            self.kept = json.loads(self._path.read_text("utf-8"))
+
+    def runs(self, method: Method) -> list[dict[str, Any]]:
+        """Runs of a method at its chosen settings, a seed and noise rate each."""
+        entry = self.kept["methods"].setdefault(method.name, {})
+        if "chosen" not in entry:
+            self._refuse_training(method.name)
+            entry["trials"] = self._trials(method)
+            entry["chosen"] = best_setting(entry["trials"])
+            self._write()
+        return self.fixed(method.name, [replace(c, **entry["chosen"]) for c in self._configs(method)])
+
+    def fixed(self, name: str, configs: Iterable[Config]) -> list[dict[str, Any]]:
+        """Runs of given configurations, kept under a name."""
+        entry = self.kept["methods"].setdefault(name, {})
+        known = {(r["noise_rate"], r["seed"], *map(str, r["settings"].values())): r for r in entry.get("runs", [])}
+        wanted = {(c.noise_rate, c.seed, *map(str, self._settings(c).values())): c for c in configs}
+        missing = [c for key, c in wanted.items() if key not in known]
+        if missing:
+            self._refuse_training(name)
+            found = self._sweep(f"{self.dataset.name}, {name}", missing)
+            entry["runs"] = [*entry.get("runs", []), *map(self._kept_run, found)]
+            self._write()
+            known |= {(r["noise_rate"], r["seed"], *map(str, r["settings"].values())): r for r in entry["runs"]}
+        return [known[key] for key in wanted]
+
+    def _configs(self, method: Method) -> list[Config]:
+        return grid(replace(self.dataset.config, loss=method.loss), noise_rate=self.rates, seed=list(range(self.seeds)))
+
+    def _trials(self, method: Method) -> list[dict[str, Any]]:
+        settings = method.trials()[:: 6 if self.smoke else 1]
+        base = replace(self.dataset.config, loss=method.loss, seed=TRIAL_SEED)
+        configs = [replace(base, noise_rate=rate, **s) for s in settings for rate in self.rates]
+        found = self._sweep(f"{self.dataset.name}, {method.name}, trials", configs)
+        valid = [round(r.scores["valid"]["best"]["average"], 5) for r in found]
+        n = len(self.rates)
+        return [{"settings": s, "valid": valid[i * n : (i + 1) * n]} for i, s in enumerate(settings)]
+
+    def _sweep(self, what: str, configs: Sequence[Config]) -> list[Any]:
+        print(f"{what}: {len(configs)} runs", file=sys.stderr, flush=True)
+        found = sweep(configs, data=self.dataset.data, progress=True)
+        if found.failed:
+            name, why = next(iter(found.failed.items()))
+            raise SystemExit(f"{name}: {why}")
+        return list(found.runs.values())
+
+    def _settings(self, config: Config) -> dict[str, Any]:
+        return {name: getattr(config, name) for name in ("loss", "beta", "tau1", "tau2")}
+
+    def _kept_run(self, run: Any) -> dict[str, Any]:
+        scores, config = run.scores, run.config
+        curves = {
+            kind: {
+                name: [round(line["valid"][kind][name], 5) for line in run.metrics]
+                for name in run.metrics[0]["valid"][kind]
+            }
+            for kind in ("map", "accuracy")
+        }
+        return {
+            "noise_rate": config.noise_rate,
+            "seed": config.seed,
+            "settings": self._settings(config),
+            "test": scores["test"],
+            "valid": scores["valid"],
+            "wrong_share": scores["wrong_share"],
+            "seconds": scores["seconds"],
+            "valid_curves": curves,
+        }
+
+    def _refuse_training(self, name: str) -> None:
+        if not self._train:
+            raise SystemExit(f"{self._path} lacks runs of {name}; run without --from-results to train them")
+
+    def _write(self) -> None:
+        data = self.dataset.data
+        config = {k: v for k, v in self.dataset.config.to_json().items() if k != "data_path"}
+        self.kept["set"] = {
+            "name": self.dataset.name,
+            "classes": data.num_classes,
+            "sizes": {name: len(split) for name, split in data.splits.items()},
+            "sha256": data.digest(),
+            "config": config,
+            "budget": BUDGET,
+            "trial_seed": TRIAL_SEED,
+            "machine": machine(["jax", "jaxlib", "flax", "optax", "numpy"]),
+        }
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        part = self._path.with_suffix(".part")
+        part.write_text(json.dumps(self.kept, indent=None, separators=(",", ":")) + "\n", encoding="utf-8")
+        part.replace(self._path)
+
+
+def best_setting(trials: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Of the settings tried the one with the highest mean validation mAP over the noise rates; the first of equals."""
+    return dict(max(trials, key=lambda t: statistics.mean(t["valid"]))["settings"])
+
+
+def published(table: int, dataset: str, method: str | None, direction: int, rate: float) -> float | None:
+    """A cell of the paper.
+
+    Args:
+        table: number of the table.
+        dataset: name in published.csv.
+        method: name of the row.
+        direction: 0 image to text, 1 text to image.
+        rate: noise rate.
+    """
+    names = ("image_to_text", "text_to_image")
+    with (HERE / "published.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            key = (int(row["table"]), row["dataset"], row["method"], row["direction"], float(row["noise_rate"]))
+            if key == (table, dataset, method, names[direction], rate):
+                return float(row["map"])
+    return None
+
+
+def told(values: Sequence[float]) -> str:
+    """Mean ± standard deviation."""
+    spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.3f}{spread}"
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A table; the first row is its head."""
+    lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
+    return "\n".join(f"| {' | '.join(row)} |" for row in lines)
+
+
+def save_figure(figure: Any, stem: Path) -> None:
+    """As PNG and SVG."""
+    figure.savefig(stem.with_suffix(".png"), dpi=120)
+    figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None})  # the same figure, the same file
+
+
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    """The flags that all programs have."""
+    flags = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags.add_argument("--sets", nargs="+", metavar="NAME", help="default: emoji, and all that are on disk")
+    flags.add_argument("--views", metavar="FILE", help="Wikipedia pairs with reduced features: wikipedia_4views.npz")
+    flags.add_argument("--seeds", type=int, default=5)
+    flags.add_argument("--from-results", action="store_true", help="rebuild from the kept runs; train nothing")
+    flags.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
+    flags.add_argument("--smoke", action="store_true", help="tiny networks, two seeds, results in a temporary folder")
+    return flags
+
+
+def settled(args: argparse.Namespace) -> argparse.Namespace:
+    """The flags, with the folder made, and with `--smoke` small and elsewhere."""
+    if args.smoke:
+        args.out, args.seeds = (Path(tempfile.mkdtemp()) if args.out == RESULTS else args.out), 2
+    args.out.mkdir(parents=True, exist_ok=True)
+    return args
+
+
+def stores(args: argparse.Namespace) -> list[Store]:
+    """The data sets that the flags ask for, each with its runs."""
+    settled(args)
+    named = args.sets
+    if args.from_results and not named:
+        named = [p.stem.removeprefix("runs_") for p in sorted(args.out.glob("runs_*.json"))]
+    sets = find_sets(named, args.views, args.smoke, not args.from_results)
+    return [Store(s, args.out, not args.from_results, args.seeds, RATES, args.smoke) for s in sets]
+
+
+def main_of(program: Callable[[Sequence[str] | None], None]) -> None:
+    """Run a program; bad input is one line."""
+    try:
+        program(None)
+    except InputError as error:
+        raise SystemExit(f"error: {error}") from None

@@ -1,0 +1,19 @@
+"""Table 3 of the paper, the ablation: cross-entropy, either loss of MRL alone, and both, at four noise rates.
+
+python experiments/table3.py [--sets wikipedia] [--views wikipedia_4views.npz]
+python experiments/table3.py --from-results
+"""
+
+from collections.abc import Sequence
+
+from comparison_table import make
+from paper import ABLATION, main_of
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train what is missing and print the table."""
+    make(__doc__, 3, ABLATION, argv)
+
+
+if __name__ == "__main__":
+    main_of(main)
