@@ -1,0 +1,146 @@
+"""The programs of the paper's tables and figures, at tiny sizes: what they train, keep, choose and rebuild."""
+
+import csv
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toy import toy_arrays
+
+pytestmark = pytest.mark.slow
+HERE = Path(__file__).parent.parent / "experiments"
+PROGRAMS = ("table1", "table2", "table3", "figure2", "figure3", "figure4", "figure5")
+FILES = {"table1", "table2", "table3", "figure2", "figure3", "figure4", "figure5"}
+
+
+def run(name, *flags):
+    module = importlib.import_module(name)
+    module.main([str(flag) for flag in flags])
+
+
+@pytest.fixture(scope="module")
+def views(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "views.npz"
+    arrays = {k.replace("sound", "image_cnn").replace("touch", "text_vec"): x for k, x in toy_arrays().items()}
+    np.savez(path, **arrays)
+    return path
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory, views):
+    """All programs, one after the other."""
+    out = tmp_path_factory.mktemp("results")
+    flags = ("--smoke", "--sets", "wikipedia-views", "--views", views, "--out", out)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(importlib.import_module("paper").SMOKE, "batch_size", 20)
+        for name in PROGRAMS:
+            run(name, *flags)
+    return out
+
+
+def lines_of(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def kept(results):
+    return json.loads((results / "runs_wikipedia-views.json").read_text())
+
+
+def test_every_program_writes_its_table_its_numbers_and_its_plot(results):
+    for name in FILES:
+        for suffix in (".md", ".csv", ".png", ".svg"):
+            path = results / f"{name}{suffix}"
+            assert path.stat().st_size > 100, path
+    assert not list(results.glob("*.part"))
+
+
+def test_methods_share_their_runs_and_each_has_the_same_number_of_trials(results):
+    methods = kept(results)["methods"]
+    assert list(methods) == ["CE", "MRL", "MRL (Lr only)", "MRL (Lc only)", "MRL against beta"]
+    for name in list(methods)[:4]:
+        assert len(methods[name]["trials"]) == 2
+        assert [(r["noise_rate"], r["seed"]) for r in methods[name]["runs"]] == [
+            (rate, seed) for rate in (0.2, 0.4, 0.6, 0.8) for seed in (0, 1)
+        ]
+    assert {r["settings"]["loss"] for r in methods["CE"]["runs"]} == {"ce"}
+    assert {r["settings"]["beta"] for r in methods["MRL (Lc only)"]["runs"]} == {0.0}
+    full = importlib.import_module("paper")
+    assert {len(m.trials()) for m in full.ABLATION} == {full.BUDGET}
+
+
+def test_the_setting_with_the_best_validation_map_is_chosen(results):
+    for name, entry in kept(results)["methods"].items():
+        if "trials" not in entry:
+            continue
+        best = max(entry["trials"], key=lambda t: sum(t["valid"]))
+        assert entry["chosen"] == best["settings"], name
+        for settings in (r["settings"] for r in entry["runs"]):
+            assert settings | entry["chosen"] == settings
+
+
+def test_tables_hold_the_mean_over_seeds_and_the_difference_to_the_paper(results):
+    rows = lines_of(results / "table3.csv")
+    assert len(rows) == 4 * 2 * 4
+    row = next(
+        r for r in rows if (r["method"], r["noise_rate"], r["direction"]) == ("CE", "0.6", "image_cnn->text_vec")
+    )
+    runs = [r for r in kept(results)["methods"]["CE"]["runs"] if r["noise_rate"] == 0.6]
+    maps = [r["test"]["best"]["map"]["image_cnn->text_vec"] for r in runs]
+    assert float(row["map"]) == pytest.approx(np.mean(maps), abs=1e-5)
+    assert float(row["std"]) == pytest.approx(np.std(maps, ddof=1), abs=1e-5)
+    named = {"table": "3", "dataset": "wikipedia", "method": "CE", "direction": "image_to_text", "noise_rate": "0.6"}
+    cell = next(r for r in lines_of(HERE / "published.csv") if r | named == r)
+    assert float(row["published"]) == float(cell["map"])
+    assert float(row["difference"]) == pytest.approx(float(row["map"]) - float(cell["map"]), abs=1e-5)
+    assert f"(paper {cell['map']}" in (results / "table3.md").read_text()
+
+
+def test_figure_three_holds_the_losses(results):
+    rows = lines_of(results / "figure3.csv")
+    p = np.array([float(r["p"]) for r in rows])
+    expected = {"CE(p) = -log p": (-np.log(p), -1 / p), "RC(p) = log(1 - p)": (np.log(1 - p), -1 / (1 - p))}
+    for name, both in expected.items():
+        for what, values in zip(("value", "slope"), both, strict=True):
+            np.testing.assert_allclose([float(r[f"{name}, {what}"]) for r in rows], values, rtol=2e-4)
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_results_rebuild_table_and_plot_without_training_or_data(results, tmp_path, name, monkeypatch):
+    monkeypatch.setattr(importlib.import_module("paper"), "sweep", lambda *_, **__: 1 / 0)
+    (tmp_path / "runs_wikipedia-views.json").write_text((results / "runs_wikipedia-views.json").read_text())
+    run(name, "--from-results", "--out", tmp_path, "--seeds", 2, *(["--smoke"] if name == "figure4" else []))
+    for suffix in (".md", ".csv", ".svg"):
+        assert (tmp_path / f"{name}{suffix}").read_bytes() == (results / f"{name}{suffix}").read_bytes(), suffix
+
+
+def test_what_is_missing_is_trained_alone(results, tmp_path, views, monkeypatch):
+    paper, counted = importlib.import_module("paper"), []
+    whole = paper.sweep
+    monkeypatch.setattr(paper, "sweep", lambda configs, **rest: counted.append(len(configs)) or whole(configs, **rest))
+    monkeypatch.setitem(paper.SMOKE, "batch_size", 20)
+    path = tmp_path / "runs_wikipedia-views.json"
+    found = kept(results)
+    del found["methods"]["CE"]["runs"][3:]
+    path.write_text(json.dumps(found))
+    run("table1", "--smoke", "--sets", "wikipedia-views", "--views", views, "--out", tmp_path)
+    assert counted == [5]
+    assert (tmp_path / "table1.md").read_bytes() == (results / "table1.md").read_bytes()
+
+
+def test_missing_results_and_sets_are_told_in_one_line(tmp_path):
+    for flags, message in (
+        (["--from-results", "--sets", "emoji", "--out", tmp_path], "lacks runs of CE; run without --from-results"),
+        (["--sets", "wikipedia-views"], "error: the set wikipedia-views needs --views FILE"),
+        (["--sets", "imagenet"], "error: unknown set 'imagenet'; choose from emoji"),
+        (["--from-results", "--out", tmp_path], "no results"),
+    ):
+        command = [sys.executable, str(HERE / "table1.py"), *map(str, flags)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 1, flags
+        assert message in done.stderr.splitlines()[-1]
+        assert "Traceback" not in done.stderr
