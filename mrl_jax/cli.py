@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 from mrl_jax.compile_cache import keep_compiled, kept_in
-from mrl_jax.config import PRESETS, Config, shown
+from mrl_jax.config import PRESETS, RECIPES, Config, shown
 from mrl_jax.errors import DatasetWarning, InputError, NonFiniteLossError, ProcessLostError
 
 __all__ = ["Parser", "add_config_flags", "run_command"]
@@ -49,10 +49,34 @@ class Parser(argparse.ArgumentParser):
         raise InputError(f"{message}; see {self.prog} --help")
 
 
+class _Tau(argparse.Action):
+    """`--tau`: both temperatures at once."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+        try:
+            value = None if values == "auto" else float(values)
+        except ValueError:
+            raise InputError(f"--tau {values}: give a number, or auto") from None
+        namespace.tau1 = namespace.tau2 = value
+
+
 def add_config_flags(parser: argparse.ArgumentParser) -> None:
     """The preset and one flag per field of `Config`; those not given stay absent, so that presets fill them."""
     parser.add_argument("preset", nargs="?", metavar="PRESET", default=argparse.SUPPRESS, help=", ".join(PRESETS))
     hints = get_type_hints(Config)
+    parser.add_argument(
+        "--recipe",
+        metavar="{" + ",".join(RECIPES) + "}",
+        default=argparse.SUPPRESS,
+        help="beta, temperatures and schedule: ours, or the paper's; default: default",
+    )
+    parser.add_argument(
+        "--tau",
+        action=_Tau,
+        metavar="{auto,FLOAT}",
+        default=argparse.SUPPRESS,
+        help="both temperatures; auto: from the number of classes; default: auto",
+    )
     for f in dataclasses.fields(Config):
         if f.name == "preset":
             continue

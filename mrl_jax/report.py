@@ -52,7 +52,7 @@ def summary(
     lines = [
         f"{data['name']}: {len(data['class_names'])} classes, {sizes} instances (train / valid / test)",
         labels,
-        f"loss: {loss}, beta {config.beta:g}, tau1 {config.tau1:g}, tau2 {config.tau2:g}, seed {config.seed}",
+        f"loss: {loss}, beta {config.beta:g}, tau1 {config.tau1:.3g}, tau2 {config.tau2:.3g}, seed {config.seed}",
         "",
         table({f"test, {k}" if k != "chance (class prior)" else k: v for k, v in columns.items()}),
         "",

@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 
 from mrl_jax.checkpoint import Snapshot, template
-from mrl_jax.config import TOLD_NOISE, Config
+from mrl_jax.config import TOLD_NOISE, Config, auto_temperature
 from mrl_jax.data import Dataset, load_dataset
 from mrl_jax.data.catalog import CATALOG
 from mrl_jax.data.dataset import Split
@@ -57,7 +57,7 @@ class Task:
     """One run's configuration, data and labels.
 
     Attributes:
-        config: its configuration, modalities filled in.
+        config: its configuration, modalities and temperatures filled in.
         data: its data.
         noise: content of `noise.json`.
         labels: training labels as given, int32 [M, N].
@@ -155,7 +155,13 @@ def prepare_task(config: Config, data: TaskData, recorded: Path | None = None) -
     """
     dataset = data.dataset
     modalities, split = dataset.modalities, dataset.splits["train"]
-    config = dataclasses.replace(config, modalities=modalities)
+    tau = auto_temperature(dataset.num_classes)
+    config = dataclasses.replace(
+        config,
+        modalities=modalities,
+        tau1=tau if config.tau1 is None else config.tau1,
+        tau2=tau if config.tau2 is None else config.tau2,
+    )
     if config.batch_size > len(split):
         raise InputError(
             f"batch_size {config.batch_size} is larger than the training split ({len(split)} instances); "

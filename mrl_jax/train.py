@@ -221,8 +221,11 @@ def _main(argv: Sequence[str] | None) -> None:
     if resume:
         if workdir is None:
             raise InputError("--resume needs the folder of the run: --workdir DIR")
+        if "recipe" in given:
+            raise InputError("--recipe is for new runs; a run resumes with its own configuration: leave the flag out")
         folder = RunFolder.open(workdir)
-        config = dataclasses.replace(folder.config(), **given)
+        own = {name: value for name, value in given.items() if value is not None}  # --tau auto is filled in there
+        config = dataclasses.replace(folder.config(), **own)
         refuse_other_config(folder, config)
     else:
         name = given.pop("preset", "custom" if "data_path" in given else "emoji")

@@ -321,3 +321,25 @@ def test_standard_output_on_a_full_disk_is_told(tmp_path):
     done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True)
     assert done.returncode == 1
     assert done.stderr.startswith("error: the output cannot be written (No space left on device)\n")
+
+
+def test_one_flag_sets_both_temperatures_and_a_recipe_the_rest(tmp_path, data, capsys):
+    def config_of(*flags):
+        folder = tmp_path / "-".join(flags).replace("--", "")
+        assert main([*TOY_FLAGS, "--data-path", str(data), *flags, "--workdir", str(folder)]) == 0
+        return json.loads((folder / "config.json").read_text())
+
+    assert (config_of("--tau", "0.5")["tau1"], config_of("--tau", "0.25")["tau2"]) == (0.5, 0.25)
+    found = config_of("--recipe", "paper", "--tau", "auto")
+    assert (found["beta"], found["tau1"], found["tau2"], found["schedule"]) == (0.7, 1.0, 1.0, "cosine-hold")
+    capsys.readouterr()
+    for flags, message in (
+        (["--tau", "warm"], "--tau warm: give a number, or auto"),
+        (["--tau", "0"], "must be greater than 0"),
+        (["--recipe", "best"], "recipe 'best': choose from default, paper"),
+        (["--resume", "--workdir", str(tmp_path / "tau-0.5"), "--recipe", "paper"], "--recipe is for new runs"),
+        (["--resume", "--workdir", str(tmp_path / "tau-0.5"), "--tau", "0.7"], "tau1 0.7 was given, but the run in"),
+    ):
+        assert main(flags) == 2
+        assert message in capsys.readouterr().err
+    assert main(["--resume", "--workdir", str(tmp_path / "tau-0.5"), "--tau", "auto"]) == 0

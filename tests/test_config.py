@@ -1,5 +1,6 @@
 """Configuration: presets, checks, JSON."""
 
+import itertools
 import json
 import math
 
@@ -8,7 +9,7 @@ import pytest
 
 from mrl_jax import Config, InputError, preset
 from mrl_jax import config as config_module
-from mrl_jax.config import PRESETS
+from mrl_jax.config import PRESETS, auto_temperature
 from mrl_jax.run import recipe_of
 
 
@@ -23,11 +24,11 @@ def test_presets_survive_a_json_round_trip(name):
 def test_presets_of_the_paper_hold_its_protocol():
     sizes = {"wikipedia": 50, "inria-websearch": 200, "nus-wide": 500, "xmedianet": 500}
     for name, batch in sizes.items():
-        config = preset(name)
+        config = preset(name, recipe="paper")
         assert (config.batch_size, config.epochs, config.learning_rate) == (batch, 100, 1e-4)
         assert (config.hidden_dims, config.embed_dim, config.tau1, config.tau2) == ((4096, 4096), 512, 1.0, 1.0)
-    assert 0.5 <= preset("wikipedia").beta <= 0.8
-    assert 0.85 <= preset("inria-websearch").beta <= 0.95
+    assert 0.5 <= preset("wikipedia", recipe="paper").beta <= 0.8
+    assert 0.85 <= preset("inria-websearch", recipe="paper").beta <= 0.95
 
 
 def test_every_published_set_has_a_preset():
@@ -164,3 +165,28 @@ def test_options_of_losses_reach_the_recipe_in_any_order():
     a, b = (recipe_of(Config(loss="sce", loss_options=o)) for o in (("a=2", "b=0.5"), ("b=.5", "a=2e0")))
     assert a == b
     assert a.loss_options == (("a", 2.0), ("b", 0.5))
+
+
+@pytest.mark.parametrize("k", [5, 9, 10, 31, 100, 200, 1000])
+def test_the_temperature_of_k_classes_gives_a_sample_on_its_centre_one_half(k):
+    centers = np.eye(k) - 1.0 / k  # evenly spread: a simplex
+    centers /= np.linalg.norm(centers, axis=1, keepdims=True)
+    logits = centers @ centers[0] / auto_temperature(k)
+    p = np.exp(logits) / np.exp(logits).sum()
+    np.testing.assert_allclose(p[0], 0.5, rtol=1e-9)
+
+
+def test_few_classes_have_temperature_one():
+    assert [auto_temperature(k) for k in (1, 2, 3, 4)] == [1.0] * 4
+    assert all(a >= b for a, b in itertools.pairwise(map(auto_temperature, range(1, 50))))
+
+
+def test_the_recipe_of_the_paper():
+    for name, beta in (("wikipedia", 0.7), ("inria-websearch", 0.9), ("emoji", 0.7)):
+        paper, ours = preset(name, recipe="paper"), preset(name)
+        assert (paper.beta, paper.tau1, paper.tau2, paper.schedule) == (beta, 1.0, 1.0, "cosine-hold")
+        assert (ours.beta, ours.tau1, ours.tau2, ours.schedule) == (0.9, None, None, "cosine")
+    assert preset("wikipedia", recipe="paper", beta=0.5, tau1=None).beta == 0.5
+    assert preset("wikipedia", recipe="paper", tau1=None).tau1 is None
+    with pytest.raises(InputError, match="recipe 'best': choose from default, paper"):
+        preset("wikipedia", recipe="best")

@@ -154,7 +154,7 @@ def test_a_whole_run_ends_as_ours(name):
     model = pytorch_mrl.Model(task.dims, (16,), 8, 3)
     start = jax.jit(init_state, static_argnums=(2, 3, 4))(task.recipe, task.init_key, *task.sizes)
     model.load(start.encoders, start.centers)
-    objective = config.beta, config.tau1, config.tau2
+    objective = config.beta, task.config.tau1, task.config.tau2
     program = getattr(pytorch_mrl, name)(model, task.data.features, task.labels, 16, config.learning_rate, objective)
     held_out = {
         split: ([np.array(x) for x in task.data.held_out[split].values()], arrays[f"{split}_labels"])

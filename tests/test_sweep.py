@@ -151,7 +151,7 @@ def test_the_folder_of_a_sweep_holds_usable_runs_and_tables(complete):
     folders = sorted((found.workdir / "runs").iterdir())
     assert sorted(found.runs) == [p.name for p in folders]
     name, run = next(iter(found.runs.items()))
-    assert name == "rc-noise0.2-beta0.7-tau1-1-lr0.01-seed0"
+    assert name == "rc-noise0.2-beta0.7-tauauto-lr0.01-seed0"
     assert run.workdir == found.workdir / "runs" / name
     assert evaluate(run.workdir)["map"] == pytest.approx(run.scores["test"]["best"]["map"], abs=1e-6)
     assert load_run(run.workdir, run.scores["test"]["best"]["epoch"]).config == run.config
@@ -278,7 +278,7 @@ def test_an_interrupted_sweep_goes_on_and_ends_as_if_it_had_not_been(complete, t
     before = {p: p.read_bytes() for p in (tmp_path / "s" / "runs").glob("*/result.json")}
     other = dataclasses.replace(configs[0], seed=2)
     more = sweep([*configs, other], tmp_path / "s", resume=True, way=way)
-    assert list(more.runs) == [*found.runs, "rc-noise0.2-beta0.7-tau1-1-lr0.01-seed2"]
+    assert list(more.runs) == [*found.runs, "rc-noise0.2-beta0.7-tauauto-lr0.01-seed2"]
     assert all(p.read_bytes() == content for p, content in before.items())
     assert more.runs[list(more.runs)[-1]].scores is not None
 
@@ -383,12 +383,12 @@ def test_names_tell_every_axis_and_what_else_differs():
     base = toy_config(noise_rate=0.6)
     configs = [base, dataclasses.replace(base, hidden_dims=(8, 4)), dataclasses.replace(base, data_path="/x")]
     named = name_runs(configs, {})
-    stem = "rc-noise0.6-beta0.9-tau1-1-lr0.01-seed0"
+    stem = "rc-noise0.6-beta0.9-tauauto-lr0.01-seed0"
     assert list(named) == [stem, f"{stem}-hidden_dims_8_4", f"{stem}+2"]
     moved = dataclasses.replace(base, data_path="/elsewhere")
     assert name_runs([moved, toy_config(seed=3)], {"first": base}) == {
         "first": moved,
-        "rc-noise0-beta0.9-tau1-1-lr0.01-seed3": toy_config(seed=3),
+        "rc-noise0-beta0.9-tauauto-lr0.01-seed3": toy_config(seed=3),
     }
     close = [dataclasses.replace(base, beta=b) for b in (0.1234567, 0.1234568)]
     assert list(name_runs(close, {})) == [stem.replace("0.9", "0.123457"), stem.replace("0.9", "0.123457") + "+2"]

@@ -9,6 +9,7 @@ import scipy.io
 from toy import CLASSES, save_npz, toy_arrays, toy_config
 
 from mrl_jax import InputError, evaluate, load_run, train
+from mrl_jax.config import auto_temperature
 from mrl_jax.task import prepare_data, prepare_task
 
 pytestmark = pytest.mark.slow
@@ -205,3 +206,12 @@ def test_noisy_validation_confuses_the_classes_as_training_does():
     valid = set(zip(toy_arrays()["valid_labels"].tolist(), noise["validation"]["labels"]["sound"], strict=True))
     assert train == valid
     assert any(a != b for a, b in train)
+
+
+def test_temperatures_come_from_the_number_of_classes_unless_given():
+    arrays = toy_arrays()
+    arrays = {k: np.arange(len(x)) % 12 if k.endswith("labels") else x for k, x in arrays.items()}
+    config = toy_config(tau2=0.3)
+    task = prepare_task(config, prepare_data(config, arrays))
+    assert task.config.tau1 == task.recipe.tau1 == auto_temperature(12) < 0.5
+    assert task.recipe.tau2 == 0.3

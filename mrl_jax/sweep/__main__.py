@@ -66,6 +66,8 @@ def _main(argv: Sequence[str] | None) -> None:
 
     workdir = workdir or time.strftime("runs/sweep-%Y%m%d-%H%M%S")
     if resume:
+        if "recipe" in given:
+            raise InputError("--recipe is for new sweeps; a sweep goes on with its own settings: leave the flag out")
         configs = _more(list(SweepFolder.open(workdir).configs().values()), given, axes, seeds)
     else:
         name = given.pop("preset", "custom" if "data_path" in given else "emoji")

@@ -58,9 +58,7 @@ def name_runs(configs: Sequence[Config], known: Mapping[str, Config]) -> dict[st
             named[same[0]] = c
             found.add(same[0])
             continue
-        base = (
-            f"{c.loss}-noise{c.noise_rate:g}-beta{c.beta:g}-tau{c.tau1:g}-{c.tau2:g}-lr{c.learning_rate:g}-seed{c.seed}"
-        )
+        base = f"{c.loss}-noise{c.noise_rate:g}-beta{c.beta:g}-tau{_taus(c)}-lr{c.learning_rate:g}-seed{c.seed}"
         first = next(iter(named.values()), c)
         for f in fields(Config):
             value = getattr(c, f.name)
@@ -73,6 +71,12 @@ def name_runs(configs: Sequence[Config], known: Mapping[str, Config]) -> dict[st
     if not named:
         raise InputError("a sweep needs at least one configuration")
     return named
+
+
+def _taus(c: Config) -> str:
+    if c.tau1 is c.tau2 is None:
+        return "auto"
+    return "-".join("auto" if tau is None else f"{tau:g}" for tau in (c.tau1, c.tau2))
 
 
 def _placeless(config: Config) -> Config:
