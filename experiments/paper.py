@@ -77,8 +77,8 @@ class Method:
         if self.clustering and self.contrastive:
             return [{"beta": b, "tau1": t, "tau2": t} for b in BOTH["beta"] for t in BOTH["tau"]]
         if self.clustering:
-            return [{"beta": 1.0, "tau1": t} for t in TAUS]
-        return [{"beta": 0.0, "tau2": t} for t in TAUS]
+            return [{"beta": 1.0, "tau1": t, "tau2": 1.0} for t in TAUS]  # tau2 has no effect
+        return [{"beta": 0.0, "tau1": 1.0, "tau2": t} for t in TAUS]
 
 
 MRL = Method("MRL", published="MRL")
@@ -191,7 +191,7 @@ class Store:
         return self.fixed(method.name, [replace(c, **entry["chosen"]) for c in self._configs(method)])
 
     def fixed(self, name: str, configs: Iterable[Config]) -> list[dict[str, Any]]:
-        """Runs of given configurations, kept under a name."""
+        """Runs of given configurations, with temperatures, kept under a name."""
         entry = self.kept["methods"].setdefault(name, {})
         known = {(r["noise_rate"], r["seed"], *map(str, r["settings"].values())): r for r in entry.get("runs", [])}
         wanted = {(c.noise_rate, c.seed, *map(str, self._settings(c).values())): c for c in configs}

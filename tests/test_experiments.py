@@ -69,6 +69,7 @@ def test_methods_share_their_runs_and_each_has_the_same_number_of_trials(results
         ]
     assert {r["settings"]["loss"] for r in methods["CE"]["runs"]} == {"ce"}
     assert {r["settings"]["beta"] for r in methods["MRL (Lc only)"]["runs"]} == {0.0}
+    assert {r["settings"]["beta"] for r in methods["MRL (Lr only)"]["runs"]} == {1.0}
     full = importlib.import_module("paper")
     assert {len(m.trials()) for m in full.ABLATION} == {full.BUDGET}
 
@@ -144,3 +145,34 @@ def test_missing_results_and_sets_are_told_in_one_line(tmp_path):
         assert done.returncode == 1, flags
         assert message in done.stderr.splitlines()[-1]
         assert "Traceback" not in done.stderr
+
+
+def test_losses_and_temperatures_are_compared(tmp_path, views, monkeypatch):
+    monkeypatch.setitem(importlib.import_module("paper").SMOKE, "batch_size", 20)
+    flags = ("--smoke", "--sets", "wikipedia-views", "--views", views, "--out", tmp_path)
+    run("noisy_label_losses", *flags, "--losses", "gce", "small-loss")
+    rows = lines_of(tmp_path / "noisy_label_losses.csv")
+    assert len(rows) == 2 * 2 * 4 * 2
+    text = (tmp_path / "noisy_label_losses.md").read_text()
+    assert [line.split(" | ")[0] for line in text.splitlines()[4:]] == [
+        "| gce", "| small-loss", "| gce + contrastive", "| small-loss + contrastive"
+    ]  # fmt: skip
+    run("temperatures", "--smoke", "--sets", "generated-5", "--out", tmp_path)
+    kept = json.loads((tmp_path / "temperatures.json").read_text())["sets"]["generated-5"]
+    assert (kept["classes"], kept["auto"]) == (5, 0.9017)
+    assert len(kept["cells"]) == 3 * 2 * 2
+    before = (tmp_path / "temperatures.md").read_bytes()
+    run("temperatures", "--from-results", "--out", tmp_path)
+    assert before == (tmp_path / "temperatures.md").read_bytes() != b""
+
+
+def test_sets_of_the_temperature_study():
+    module = importlib.import_module("temperatures")
+    data = module.subgroups()
+    assert data.num_classes == 31
+    whole = module.load("emoji", None)
+    picture = data.splits["test"].features["image"][0]
+    assert (whole.splits["test"].features["image"] == picture).all(axis=1).any()
+    made = module.load("generated-30", None)
+    assert (made.num_classes, len(made.splits["train"])) == (30, 2000)
+    assert made.digest() == module.generated(30).digest()

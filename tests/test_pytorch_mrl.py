@@ -51,6 +51,14 @@ def test_the_timings_run(name, told):
     assert told in done.stdout
 
 
+def test_the_benchmark_beside_pytorch_runs():
+    script = Path(__file__).parent.parent / "experiments" / "benchmark_pytorch.py"
+    done = subprocess.run([sys.executable, str(script), "--smoke"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for what in ("epoch", "scored", "run of 2 epochs", "start", "first start", "memory"):
+        assert f"| smoke | {what} | " in done.stdout
+
+
 def gpu_check(*flags, **environment):
     script = Path(__file__).parent.parent / "experiments" / "gpu_check.sh"
     env = {**os.environ, "PYTHON": sys.executable, "JAX_PLATFORMS": "cpu", **environment}
