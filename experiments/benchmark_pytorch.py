@@ -33,11 +33,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from machine import machine
+from machine import KEEP_MEMORY, machine
 from paper import markdown
 
 RESULTS = Path(__file__).parent / "results" / "benchmark_pytorch.json"
-KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40), "MALLOC_TOP_PAD_": str(1 << 28)}
 PROGRAMS = ("ours", "best", "reference")
 OBJECTIVE = (0.7, 1.0, 1.0)
 RATE, CLASSES, EMBED_DIM = 1e-4, 10, 512

@@ -6,8 +6,9 @@ python experiments/training_timings.py --markdown             # the table of doc
 Random data of Wikipedia's shape: 2,173 pairs of 4,096 and 300 features, layers 4096-4096-512, 10 classes, float32.
 "best" and "reference" are those of pytorch_mrl.py. Programs take turns that change direction; medians, after one round
 to compile. The least time: the operations of the encoders' products over the machine's fastest product of two
-2048 x 2048 matrices, measured beside each round, of JAX or PyTorch. About 8 minutes on 2 idle CPU cores; needs the
-extra `bench`. Results go to experiments/results/training_timings.json.
+2048 x 2048 matrices, measured beside each round, of JAX or PyTorch. The process is told to keep freed memory
+(`machine.KEEP_MEMORY`), without which PyTorch faults its gradients in again at every step, a fourth of its time. About
+8 minutes on 2 idle CPU cores; needs the extra `bench`. Results go to experiments/results/training_timings.json.
 """
 
 import argparse
@@ -22,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-from machine import machine
+from machine import keep_memory, machine
 from pytorch_mrl import Best, Model, Reference
 
 from mrl_jax.parallel import epoch_program
@@ -97,6 +98,7 @@ def table(results: dict) -> str:
 
 def main() -> None:
     """Measure, keep and print."""
+    keep_memory()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[50, 100, 500])
     parser.add_argument("--rounds", type=int, default=5)
