@@ -50,6 +50,7 @@ TRIAL_SEED = 1000
 TAUS = (0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4, 0.5, 0.63, 0.8, 1.0, 1.4)
 BOTH = {"beta": (0.5, 0.7, 0.9), "tau": (0.2, 0.35, 0.6, 1.0)}
 PUBLISHED_SETS = ("wikipedia", "inria-websearch", "nus-wide", "xmedianet")
+KNOWN = ("emoji", "wikipedia-views", *PUBLISHED_SETS)
 VIEWS = ("image_cnn", "text_vec")
 SMOKE: dict[str, Any] = {"hidden_dims": (16,), "embed_dim": 8, "epochs": 2, "batch_size": 400}
 
@@ -141,7 +142,7 @@ def find_sets(names: Sequence[str] | None, views: str | None, smoke: bool, on_di
             found.append(DataSet(name, "Wikipedia, reduced features", preset("custom", **custom), path))
             continue
         if name not in ("emoji", *PUBLISHED_SETS):
-            raise InputError(f"unknown set {name!r}; choose from emoji, wikipedia-views, {', '.join(PUBLISHED_SETS)}")
+            raise InputError(f"unknown set {name!r}; choose from {', '.join(KNOWN)}")
         try:
             if on_disk:
                 load_dataset(name)
@@ -179,6 +180,14 @@ class Store:
         self.kept: dict[str, Any] = {"set": {}, "methods": {}}
         if self._path.exists():
             self.kept = json.loads(self._path.read_text("utf-8"))
+            if train:
+                self._refuse_other()
+
+    def _refuse_other(self) -> None:
+        """Runs of another configuration or of other data are not mixed with new ones."""
+        now, then = self._described(), self.kept["set"]
+        if odd := [name for name in ("sha256", "config", "budget", "trial_seed") if now[name] != then[name]]:
+            raise InputError(f"{self._path} holds runs with another {odd[0]}; move it away, or name another --out")
 
     def runs(self, method: Method) -> list[dict[str, Any]]:
         """Runs of a method at its chosen settings, a seed and noise rate each."""
@@ -251,10 +260,10 @@ class Store:
         if not self._train:
             raise SystemExit(f"{self._path} lacks runs of {name}; run without --from-results to train them")
 
-    def _write(self) -> None:
+    def _described(self) -> dict[str, Any]:
         data = self.dataset.data
         config = {k: v for k, v in self.dataset.config.to_json().items() if k != "data_path"}
-        self.kept["set"] = {
+        return {
             "name": self.dataset.name,
             "classes": data.num_classes,
             "sizes": {name: len(split) for name, split in data.splits.items()},
@@ -264,6 +273,9 @@ class Store:
             "trial_seed": TRIAL_SEED,
             "machine": machine(["jax", "jaxlib", "flax", "optax", "numpy"]),
         }
+
+    def _write(self) -> None:
+        self.kept["set"] = self._described()
         self._path.parent.mkdir(parents=True, exist_ok=True)
         part = self._path.with_suffix(".part")
         part.write_text(json.dumps(self.kept, indent=None, separators=(",", ":")) + "\n", encoding="utf-8")
@@ -339,6 +351,7 @@ def stores(args: argparse.Namespace) -> list[Store]:
     named = args.sets
     if args.from_results and not named:
         named = [p.stem.removeprefix("runs_") for p in sorted(args.out.glob("runs_*.json"))]
+        named = [name for name in named if name in KNOWN]  # not those of noisy_label_losses.py
         if not named:
             raise InputError(f"no results in {args.out}; run without --from-results to make them")
     sets = find_sets(named, args.views, args.smoke, not args.from_results)

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from toy import toy_arrays
 
+from mrl_jax import InputError
+
 pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent.parent / "experiments"
 PROGRAMS = ("table1", "table2", "table3", "figure2", "figure3", "figure4", "figure5")
@@ -131,6 +133,14 @@ def test_what_is_missing_is_trained_alone(results, tmp_path, views, monkeypatch)
     run("table1", "--smoke", "--sets", "wikipedia-views", "--views", views, "--out", tmp_path)
     assert counted == [5]
     assert (tmp_path / "table1.md").read_bytes() == (results / "table1.md").read_bytes()
+
+
+def test_runs_of_another_configuration_are_not_mixed(results, tmp_path, views, monkeypatch):
+    paper = importlib.import_module("paper")
+    (tmp_path / "runs_wikipedia-views.json").write_text((results / "runs_wikipedia-views.json").read_text())
+    monkeypatch.setitem(paper.SMOKE, "batch_size", 30)
+    with pytest.raises(InputError, match="holds runs with another config; move it away"):
+        run("table1", "--smoke", "--sets", "wikipedia-views", "--views", views, "--out", tmp_path)
 
 
 def test_missing_results_and_sets_are_told_in_one_line(tmp_path):

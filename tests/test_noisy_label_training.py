@@ -10,7 +10,6 @@ from test_parallel import layout_of
 from toy import assert_same_checkpoints, toy_arrays, toy_config
 
 from mrl_jax import InputError, load_run, loop, sweep, train
-from mrl_jax.config import LOSS_OPTIONS
 from mrl_jax.losses import cross_entropy_loss, soft_assignment
 from mrl_jax.parallel import epoch_program
 from mrl_jax.robust_losses import clean_posterior
@@ -64,8 +63,8 @@ def terms_of(state, data, rows, tau=0.5):
     return jnp.stack(ce), jnp.stack([soft_assignment(x, centers, tau) for x in z])
 
 
-@pytest.mark.parametrize("loss", LOSS_OPTIONS)
-def test_every_loss_trains_and_lowers_itself(loss):
+@pytest.mark.parametrize("loss", ["gce", "forward", "elr", "small-loss", "gmm"])
+def test_a_loss_of_every_kind_trains_and_lowers_itself(loss):
     data, recipe, state = problem(loss, beta=1.0, loss_options=(("warmup", 2.0),) if loss == "gmm" else ())
     losses = []
     for epoch in range(12):
