@@ -1,4 +1,4 @@
-"""Output files: checked before the work, written whole or not at all; JSON that people can read."""
+"""Output files: checked before the work, written whole or not at all; locks; JSON that people can read."""
 
 import contextlib
 import json
@@ -10,7 +10,12 @@ from typing import Any
 
 from mrl_jax.errors import InputError
 
-__all__ = ["check_outputs", "pretty_json", "write_whole", "written_whole"]
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["check_outputs", "lock", "locked", "pretty_json", "write_whole", "written_whole"]
 
 _OF_A_RUN = ("config.json", "data.json", "noise.json", "metrics.jsonl", "model.npz", "result.json")
 
@@ -90,6 +95,42 @@ def write_whole(path: Path, content: str | bytes) -> None:
     """
     with written_whole(path) as part:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def lock(handle: int, told: str) -> None:
+    """Keep other processes out until the handle is closed, however that comes about.
+
+    On Windows, and on file systems without locks, nobody is kept out.
+
+    Args:
+        handle: of a file or a folder.
+        told: the error, if another process is in.
+
+    Raises:
+        InputError: another process is in.
+    """
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError(told) from None
+    except OSError:  # no locks here
+        return
+
+
+@contextlib.contextmanager
+def locked(folder: Path, told: str) -> Iterator[None]:
+    """`lock` on a folder that is there."""
+    if fcntl is None:  # Windows, which cannot open folders either
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        lock(handle, told)
+        yield
+    finally:
+        os.close(handle)
 
 
 def pretty_json(value: Any, margin: str = "") -> str:

@@ -17,8 +17,8 @@ import dataclasses
 import json
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,14 +33,9 @@ from mrl_jax.data.catalog import CATALOG
 from mrl_jax.data.dataset import Dataset
 from mrl_jax.data.preprocess import apply_preprocess, kinds_for
 from mrl_jax.errors import DatasetWarning, InputError
-from mrl_jax.files import pretty_json
+from mrl_jax.files import locked, pretty_json
 from mrl_jax.model_file import Model, read_model, write_model
 from mrl_jax.train_step import Recipe, embed
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["Run", "RunFolder", "best_epoch", "load_run", "recipe_of", "run_data"]
 
@@ -123,29 +118,13 @@ class RunFolder:
             raise InputError(f"workdir {str(path)!r} already holds {what}; name a new folder to start another")
         return folder
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> AbstractContextManager[None]:
         """Keep other processes from training in this folder; the lock ends with the process, however that ends.
 
         Raises:
             InputError: another process is training here.
         """
-        if fcntl is None:  # Windows
-            yield
-            return
-        handle = os.open(self.path, os.O_RDONLY)
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise InputError(
-                    f"workdir {str(self.path)!r}: another process is training here; wait for its end"
-                ) from None
-            except OSError:
-                pass  # a file system without locks
-            yield
-        finally:
-            os.close(handle)
+        return locked(self.path, f"workdir {str(self.path)!r}: another process is training here; wait for its end")
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> "RunFolder":

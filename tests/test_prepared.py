@@ -16,7 +16,7 @@ import pytest
 import tensorflow_datasets as tfds
 from layout_files import SIZES, inria_short, small_set
 
-from mrl_jax import InputError, load_dataset
+from mrl_jax import InputError, files, load_dataset
 from mrl_jax.data import prepared
 from mrl_jax.data.tfds_builders import BUILDERS
 from mrl_jax.errors import DatasetWarning
@@ -379,7 +379,7 @@ def test_without_file_locks_folders_are_not_opened(source, monkeypatch):
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
         return opened(path, *args, **kwargs)
 
-    monkeypatch.setattr(prepared, "fcntl", None)
+    monkeypatch.setattr(files, "fcntl", None)
     monkeypatch.setattr(shutil, "rmtree", lambda path, **options: subprocess.run(["rm", "-rf", path], check=True))
     monkeypatch.setattr(os, "open", as_on_windows)
     prepared.prepare(NAME, source)

@@ -24,6 +24,7 @@ from mrl_jax.data.dataset import SPLITS
 from mrl_jax.data.pretrained import Encode, check_model, load_encoder, model_key, package_versions, torch_device
 from mrl_jax.data.raw_table import Row, Table, check_table, digest_inputs, find_pictures, first_line, read_table
 from mrl_jax.errors import InputError
+from mrl_jax.files import locked
 
 __all__ = ["add_arguments", "featurize", "run"]
 
@@ -210,24 +211,8 @@ def _work_state(folder: Path) -> dict[str, Any]:
     raise InputError(f"work folder {folder} holds other files or is damaged; delete it, or choose another output")
 
 
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"work folder {folder}: another process is at work there; wait for its end") from None
-        except OSError:
-            pass  # a file system without locks
-        yield
-    finally:
-        os.close(handle)
+def _locked(folder: Path) -> contextlib.AbstractContextManager[None]:
+    return locked(folder, f"work folder {folder}: another process is at work there; wait for its end")
 
 
 def _remove_leftover(output: Path, digest: str) -> None:

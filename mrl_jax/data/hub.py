@@ -24,6 +24,7 @@ from typing import Any, BinaryIO
 from tqdm import tqdm
 
 from mrl_jax.errors import InputError
+from mrl_jax.files import lock
 
 __all__ = ["download", "unpack_zip"]
 
@@ -71,7 +72,7 @@ def download(
         digest = source.digest()
         part = folder.parent / f".{folder.name}.{digest[:16]}.part"  # another digest never continues this file
         with part.open("a+b") as file:
-            _lock(file, folder)
+            lock(file.fileno(), f"folder {str(folder)!r}: another process is downloading it; wait for its end")
             keep = False  # what lies in `part`
             try:
                 if not _complete(folder, origin):  # else another process was faster
@@ -211,18 +212,6 @@ def _make_room(folder: Path) -> None:
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"folder {str(folder)!r} already holds other files; name a new folder, or empty this one")
     folder.parent.mkdir(parents=True, exist_ok=True)
-
-
-def _lock(file: BinaryIO, folder: Path) -> None:
-    """Keep other processes out until the file is closed, however that comes about."""
-    try:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise InputError(f"folder {str(folder)!r}: another process is downloading it; wait for its end") from None
-    except (ImportError, OSError):
-        pass  # Windows, or a file system without locks
 
 
 def _unpack(archive: Path, folder: Path, temporary: Path, marker: Mapping[str, str] | None) -> None:

@@ -27,11 +27,7 @@ from mrl_jax.data.cache import cache_folder
 from mrl_jax.data.catalog import CATALOG
 from mrl_jax.data.dataset import SPLITS, Dataset, Split, array_sha256
 from mrl_jax.errors import DatasetWarning, InputError
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from mrl_jax.files import locked
 
 __all__ = ["VERSION", "copies", "load", "prepare", "verify"]
 
@@ -214,21 +210,9 @@ def _staging(root: Path, name: str) -> Iterator[Path]:
             home.rmdir()  # if nothing is in it
 
 
-@contextlib.contextmanager
-def _locked(home: Path, name: str) -> Iterator[None]:
-    """Be the only process that writes in a set's folder; the lock ends with the process, however that ends."""
-    if fcntl is None:  # Windows, which cannot open folders either
-        yield
-        return
-    handle = os.open(home, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{name}: another process is preparing it in {home}; wait for its end") from None
-        yield
-    finally:
-        os.close(handle)
+def _locked(home: Path, name: str) -> contextlib.AbstractContextManager[None]:
+    """Be the only process that writes in a set's folder."""
+    return locked(home, f"{name}: another process is preparing it in {home}; wait for its end")
 
 
 def _switch(made: Path, folder: Path) -> None:
