@@ -21,8 +21,8 @@ from mrl_jax.data.preprocess import apply_preprocess, fit_preprocess, kinds_for
 from mrl_jax.errors import InputError
 from mrl_jax.noise import NoiseSource, NoiseSpec, NoisyLabels, inject_noise, transition_matrix
 from mrl_jax.noise_file import noise_record, read_noise_file, read_transition_matrix
+from mrl_jax.recipe import KnownNoise, Recipe
 from mrl_jax.run import describe, recipe_of
-from mrl_jax.train_step import KnownNoise, Recipe
 
 __all__ = ["Task", "TaskData", "device_memory", "prepare_data", "prepare_task"]
 
