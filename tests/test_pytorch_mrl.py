@@ -101,6 +101,7 @@ def test_the_gpu_check_leaves_out_parts_whose_packages_are_missing_and_tells_wha
 
 def test_what_the_gpu_check_found_in_part_is_shown_and_far_numbers_fail(monkeypatch):
     import gpu_check as check
+    import gpu_parts
 
     parts = {
         "ours": {"tiny": {"float32": {"epoch_seconds": 0.5}, "tf32": {"epoch_seconds": 0.25}}},
@@ -112,8 +113,8 @@ def test_what_the_gpu_check_found_in_part_is_shown_and_far_numbers_fail(monkeypa
     assert ["step", "tiny, float32", "100 ms a step; best PyTorch / ours 2.00"] in rows
     assert ["step", "tiny, tf32", "50 ms a step"] in rows
     assert ["runs", "tiny, 3 epochs", "2 s; training alone by the best PyTorch / ours 1.50"] in rows
-    monkeypatch.setattr(check, "PARITY", dict.fromkeys(check.PRECISIONS, (-1.0, -1.0)))
-    assert check.parity(smoke=True)["failed"].startswith("too far from the CPU: tiny, float32")
+    monkeypatch.setattr(gpu_parts, "PARITY", dict.fromkeys(gpu_parts.PRECISIONS, (-1.0, -1.0)))
+    assert gpu_parts.parity(smoke=True)["failed"].startswith("too far from the CPU: tiny, float32")
     assert check.child("pytorch", smoke=False) == {"skipped": "this PyTorch sees no GPU"}
 
 
