@@ -34,7 +34,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from machine import KEEP_MEMORY, machine
-from paper import markdown
+from outputs import markdown
 
 RESULTS = Path(__file__).parent / "results" / "benchmark_pytorch.json"
 PROGRAMS = ("ours", "best", "reference")

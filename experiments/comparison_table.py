@@ -1,13 +1,12 @@
 """A table of methods at four noise rates beside the published cells: what table1.py, table2.py and table3.py print."""
 
-import csv
 import statistics
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from paper import RATES, Method, Store, markdown, parser, published, save_figure, stores, told
+from outputs import against, average_map, markdown, save, told
+from paper import Method, Store, parser, published, stores
 
 __all__ = ["make"]
 
@@ -26,19 +25,19 @@ def make(doc: str | None, number: int, methods: Sequence[Method], argv: Sequence
     parts, lines = [], []
     for store, runs in found:
         rows, cells = _table(store, runs, number)
-        settings = "; ".join(f"{m.name}: {_setting(store, m)}" for m in methods)
-        title = f"### {store.dataset.title}, {_layers(store)}, {store.seeds} seeds"
+        settings = "; ".join(f"{m.name}: {store.setting(m)}" for m in methods)
+        title = f"### {store.dataset.title}, {store.layers}, {store.seeds} seeds"
         parts.append(f"{title}\n\n{markdown(rows)}\n\nSettings, chosen on validation mAP: {settings}.")
         lines += cells
-    text = "\n\n".join(parts)
-    print(text)
-    stem = args.out / f"table{number}"
-    stem.with_suffix(".md").write_text(text + "\n", encoding="utf-8")
-    with stem.with_suffix(".csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(lines)
-    _plot([(store.dataset.title, runs) for store, runs in found], stem)
+    figure = Figure(figsize=(4.2 * len(found), 3.4), layout="constrained")
+    for axes, (store, runs) in zip(figure.subplots(1, len(found), squeeze=False)[0], found, strict=True):
+        for method, of_method in runs.items():
+            against(axes, store.rates, average_map(of_method, store.rates), method.name)
+        axes.set(title=store.dataset.title, xlabel="noise rate", ylabel="test mAP, mean of both directions")
+        axes.set_xticks(store.rates)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    save(args.out / f"table{number}", "\n\n".join(parts), list(lines[0]), [list(x.values()) for x in lines], figure)
 
 
 def _table(
@@ -76,27 +75,3 @@ def _table(
                 )
             rows.append(row)
     return rows, lines
-
-
-def _setting(store: Store, method: Method) -> str:
-    chosen = store.kept["methods"][method.name]["chosen"]
-    return ", ".join(f"{name} {value:g}" for name, value in chosen.items())
-
-
-def _layers(store: Store) -> str:
-    config = store.kept["set"]["config"]
-    return "layers " + "-".join(map(str, (*config["hidden_dims"], config["embed_dim"])))
-
-
-def _plot(found: Sequence[tuple[str, dict[Method, list[dict[str, Any]]]]], stem: Path) -> None:
-    """Test mAP, the mean of both directions, against the noise rate: mean and standard deviation over seeds."""
-    figure = Figure(figsize=(4.2 * len(found), 3.4), layout="constrained")
-    for axes, (title, runs) in zip(figure.subplots(1, len(found), squeeze=False)[0], found, strict=True):
-        for method, of_method in runs.items():
-            at = [[r["test"]["best"]["average"] for r in of_method if r["noise_rate"] == rate] for rate in RATES]
-            spread = [statistics.stdev(v) if len(v) > 1 else 0.0 for v in at]
-            axes.errorbar(RATES, [statistics.mean(v) for v in at], spread, label=method.name, capsize=2, marker="o")
-        axes.set(title=title, xlabel="noise rate", ylabel="test mAP, mean of both directions", xticks=RATES)
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
-    save_figure(figure, stem)

@@ -6,14 +6,14 @@ Drawn with the losses themselves, K = 10 classes, and with the largest p that th
 tau1 = 1 marked. Takes seconds; writes figure3.csv, .md, .png and .svg.
 """
 
-import csv
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
-from paper import main_of, markdown, parser, save_figure, settled
+from outputs import markdown, save
+from paper import main_of, parser, settled
 
 from mrl_jax.losses import cross_entropy_loss, robust_clustering_loss
 
@@ -55,17 +55,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         axes.set(xlabel="p(y | x)", title=title)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
-    save_figure(figure, out / "figure3")
     names = [f"{name}, {what}" for name in found for what in ("value", "slope")]
     table = np.concatenate([values for values in found.values()])
-    with (out / "figure3.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows(
-            [["p", *names], *([f"{x:.6g}" for x in (q, *column)] for q, column in zip(p, table.T, strict=True))]
-        )
-    shown = [9, 49, 89]
-    rows = [["p", *names], *([f"{p[i]:.2f}", *(f"{x:.3f}" for x in table[:, i])] for i in shown)]
-    (out / "figure3.md").write_text(markdown(rows) + "\n", encoding="utf-8")
-    print(markdown(rows))
+    lines = [[f"{x:.6g}" for x in (q, *column)] for q, column in zip(p, table.T, strict=True)]
+    rows = [["p", *names], *([f"{p[i]:.2f}", *(f"{x:.3f}" for x in table[:, i])] for i in (9, 49, 89))]
+    save(out / "figure3", markdown(rows), ["p", *names], lines, figure)
 
 
 if __name__ == "__main__":

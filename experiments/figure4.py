@@ -7,16 +7,15 @@ Temperatures are those of MRL in the tables. beta = 0 is the contrastive loss al
 alone. Test mAP at the best validation epoch, mean and standard deviation over seeds.
 """
 
-import csv
-import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 
 from matplotlib.figure import Figure
-from paper import MRL, main_of, markdown, parser, save_figure, stores, told
+from outputs import against, markdown, save, told
+from paper import MRL, main_of, parser, stores
 
 RATE = 0.6
-BETAS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
+BETAS = (0.0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -37,9 +36,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             at = [
                 [r["test"]["best"]["map"][direction] for r in runs if r["settings"]["beta"] == beta] for beta in betas
             ]
-            spread = [statistics.stdev(v) if len(v) > 1 else 0.0 for v in at]
             name = direction.replace("->", " → ")
-            axes.errorbar(betas, [statistics.mean(v) for v in at], spread, label=name, capsize=2, marker="o")
+            against(axes, betas, at, name)
             rows.append([store.dataset.title, name, *map(told, at)])
             lines += [
                 [store.dataset.name, direction, r["settings"]["beta"], r["seed"], r["test"]["best"]["map"][direction]]
@@ -48,11 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         axes.set(title=f"{store.dataset.title}, noise {RATE:g}", xlabel="β", ylabel="test mAP")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
-    save_figure(figure, args.out / "figure4")
-    with (args.out / "figure4.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows([["set", "direction", "beta", "seed", "map"], *lines])
-    (args.out / "figure4.md").write_text(markdown(rows) + "\n", encoding="utf-8")
-    print(markdown(rows))
+    save(args.out / "figure4", markdown(rows), ["set", "direction", "beta", "seed", "map"], lines, figure)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 """Validation against the epoch for cross-entropy and MRL at noise 0.6: what figure2.py and figure5.py draw."""
 
-import csv
 from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
-from paper import CE, MRL, markdown, parser, save_figure, stores
+from outputs import markdown, save
+from paper import CE, MRL, parser, stores
 
 __all__ = ["make"]
 
@@ -46,9 +46,4 @@ def make(doc: str | None, stem: str, kind: str, argv: Sequence[str] | None) -> N
             axes.grid(alpha=0.3)
             axes.legend(fontsize=8)
         pair[0].set_ylabel(TITLES[kind])
-    save_figure(figure, args.out / stem)
-    with (args.out / f"{stem}.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows([["set", "method", "of", "seed", "epoch", kind], *lines])
-    text = markdown(rows)
-    (args.out / f"{stem}.md").write_text(text + "\n", encoding="utf-8")
-    print(text)
+    save(args.out / stem, markdown(rows), ["set", "method", "of", "seed", "epoch", kind], lines, figure)

@@ -22,7 +22,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 from machine import machine
 
 from mrl_jax import Config, InputError, grid, load_dataset, preset, sweep
@@ -35,20 +34,21 @@ __all__ = [
     "Method",
     "Store",
     "find_sets",
-    "markdown",
+    "main_of",
     "parser",
     "published",
-    "save_figure",
-    "told",
+    "read_results",
+    "settled",
+    "stores",
 ]
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 RATES = (0.2, 0.4, 0.6, 0.8)
-BUDGET = 12
+BUDGET = 9
 TRIAL_SEED = 1000
-TAUS = (0.07, 0.1, 0.14, 0.2, 0.3, 0.45, 0.63, 0.8, 1.0, 1.4, 2.0, 2.8)
-BOTH = {"beta": (0.5, 0.7, 0.9), "tau": (0.2, 0.35, 0.6, 1.0)}
+TAUS = (0.07, 0.11, 0.18, 0.28, 0.45, 0.7, 1.1, 1.8, 2.8)
+BOTH = {"beta": (0.5, 0.8, 0.95), "tau": (0.25, 0.5, 1.0)}
 PUBLISHED_SETS = ("wikipedia", "inria-websearch", "nus-wide", "xmedianet")
 KNOWN = ("emoji", "wikipedia-views", *PUBLISHED_SETS)
 VIEWS = ("image_cnn", "text_vec")
@@ -179,7 +179,7 @@ class Store:
         self._train, self._path = train, folder / f"runs_{dataset.name}.json"
         self.kept: dict[str, Any] = {"set": {}, "methods": {}}
         if self._path.exists():
-            self.kept = json.loads(self._path.read_text("utf-8"))
+            self.kept = read_results(self._path)
             if train:
                 self._refuse_other()
 
@@ -188,6 +188,22 @@ class Store:
         now, then = self._described(), self.kept["set"]
         if odd := [name for name in ("sha256", "config", "budget", "trial_seed") if now[name] != then[name]]:
             raise InputError(f"{self._path} holds runs with another {odd[0]}; move it away, or name another --out")
+
+    @property
+    def classes(self) -> int:
+        """K, without the data where they were described before."""
+        return int(self.kept["set"].get("classes") or self.dataset.data.num_classes)
+
+    @property
+    def layers(self) -> str:
+        """Widths of its networks, in words, once there are runs."""
+        config = self.kept["set"]["config"]
+        return "layers " + "-".join(map(str, (*config["hidden_dims"], config["embed_dim"])))
+
+    def setting(self, method: Method) -> str:
+        """What was chosen for a method, in words."""
+        chosen = self.kept["methods"][method.name]["chosen"]
+        return ", ".join(f"{name} {value:g}" for name, value in chosen.items())
 
     def runs(self, method: Method) -> list[dict[str, Any]]:
         """Runs of a method at its chosen settings, a seed and noise rate each."""
@@ -282,6 +298,21 @@ class Store:
         part.replace(self._path)
 
 
+def read_results(path: Path) -> dict[str, Any]:
+    """What a program kept.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    try:
+        kept = json.loads(path.read_text("utf-8"))
+        if isinstance(kept, dict):
+            return kept
+    except (OSError, ValueError):
+        pass
+    raise InputError(f"{path} is damaged; restore it, or move it away to train anew")
+
+
 def best_setting(trials: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Of the settings tried the one with the highest mean validation mAP over the noise rates; the first of equals."""
     return dict(max(trials, key=lambda t: statistics.mean(t["valid"]))["settings"])
@@ -306,25 +337,6 @@ def published(table: int, dataset: str, method: str | None, direction: int, rate
     return None
 
 
-def told(values: Sequence[float]) -> str:
-    """Mean ± standard deviation."""
-    spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.3f}{spread}"
-
-
-def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """A table; the first row is its head."""
-    lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
-    return "\n".join(f"| {' | '.join(row)} |" for row in lines)
-
-
-def save_figure(figure: Any, stem: Path) -> None:
-    """As PNG and SVG; of the same numbers the same files."""
-    with matplotlib.rc_context({"svg.hashsalt": "mrl_jax"}):
-        figure.savefig(stem.with_suffix(".png"), dpi=120)
-        figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None})
-
-
 def parser(doc: str | None) -> argparse.ArgumentParser:
     """The flags that all programs have."""
     flags = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -341,7 +353,12 @@ def settled(args: argparse.Namespace) -> argparse.Namespace:
     """The flags, with the folder made, and with `--smoke` small and elsewhere."""
     if args.smoke:
         args.out, args.seeds = (Path(tempfile.mkdtemp()) if args.out == RESULTS else args.out), 2
-    args.out.mkdir(parents=True, exist_ok=True)
+    if args.seeds < 1:
+        raise InputError(f"--seeds {args.seeds}: must be at least 1")
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {args.out} cannot be made ({error.strerror}); name another folder") from error
     return args
 
 

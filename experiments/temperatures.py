@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from machine import machine
 from matplotlib.figure import Figure
-from paper import VIEWS, main_of, markdown, parser, save_figure, settled
+from outputs import markdown, save
+from paper import VIEWS, main_of, parser, read_results, settled
 
 from mrl_jax import Config, InputError, grid, load_dataset, sweep
 from mrl_jax.config import auto_temperature
@@ -111,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Train what is missing, print and draw."""
     args = settled(parser(__doc__).parse_args(argv))
     path = args.out / "temperatures.json"
-    kept: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {"sets": {}}
+    kept: dict[str, Any] = read_results(path) if path.exists() else {"sets": {}}
     names = args.sets or ["emoji", "emoji-31", *(["wikipedia-views"] if args.views else [])]
     if not args.sets:
         names += [f"generated-{k}" for k in (GENERATED[:1] if args.smoke else GENERATED)]
@@ -137,9 +138,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     axes.set(xscale="log", xlabel="τ1 = τ2 (star: from the number of classes)", ylabel="validation mAP")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7)
-    save_figure(figure, args.out / "temperatures")
-    (args.out / "temperatures.md").write_text(markdown(rows) + "\n", encoding="utf-8")
-    print(markdown(rows))
+    lines = [
+        [name, found["classes"], *(c[k] for k in ("tau", "beta", "noise_rate", "valid", "test"))]
+        for name, found in kept["sets"].items()
+        for c in found["cells"]
+    ]
+    head = ["set", "classes", "tau", "beta", "noise_rate", "valid", "test"]
+    save(args.out / "temperatures", markdown(rows), head, lines, figure)
 
 
 if __name__ == "__main__":

@@ -144,11 +144,18 @@ def test_runs_of_another_configuration_are_not_mixed(results, tmp_path, views, m
 
 
 def test_missing_results_and_sets_are_told_in_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "runs_emoji.json").write_text("{")
     for flags, message in (
         (["--from-results", "--sets", "emoji", "--out", tmp_path], "lacks runs of CE; run without --from-results"),
         (["--sets", "wikipedia-views"], "error: the set wikipedia-views needs --views FILE"),
         (["--sets", "imagenet"], "error: unknown set 'imagenet'; choose from emoji"),
         (["--from-results", "--out", tmp_path], "no results"),
+        (["--seeds", 0], "error: --seeds 0: must be at least 1"),
+        (["--out", tmp_path / "file" / "x"], "cannot be made (Not a directory)"),
+        (["--sets", "wikipedia-views", "--views", tmp_path / "none.npz", "--smoke"], "none.npz"),
+        (["--from-results", "--sets", "emoji", "--out", tmp_path / "damaged"], "is damaged; restore it"),
     ):
         command = [sys.executable, str(HERE / "table1.py"), *map(str, flags)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -162,10 +169,10 @@ def test_losses_and_temperatures_are_compared(tmp_path, views, monkeypatch):
     flags = ("--smoke", "--sets", "wikipedia-views", "--views", views, "--out", tmp_path)
     run("noisy_label_losses", *flags, "--losses", "gce", "small-loss")
     rows = lines_of(tmp_path / "noisy_label_losses.csv")
-    assert len(rows) == 2 * 2 * 4 * 2
+    assert len(rows) == (1 + 2 * 2) * 4 * 2
     text = (tmp_path / "noisy_label_losses.md").read_text()
     assert [line.split(" | ")[0] for line in text.splitlines()[4:]] == [
-        "| gce", "| small-loss", "| gce + contrastive", "| small-loss + contrastive"
+        "| defaults", "| gce", "| small-loss", "| gce + contrastive", "| small-loss + contrastive"
     ]  # fmt: skip
     run("temperatures", "--smoke", "--sets", "generated-5", "--out", tmp_path)
     kept = json.loads((tmp_path / "temperatures.json").read_text())["sets"]["generated-5"]
@@ -174,6 +181,43 @@ def test_losses_and_temperatures_are_compared(tmp_path, views, monkeypatch):
     before = (tmp_path / "temperatures.md").read_bytes()
     run("temperatures", "--from-results", "--out", tmp_path)
     assert before == (tmp_path / "temperatures.md").read_bytes() != b""
+
+
+def test_defaults_stand_beside_the_papers_recipe_at_its_best_beta(tmp_path, views, monkeypatch):
+    monkeypatch.setitem(importlib.import_module("paper").SMOKE, "batch_size", 20)
+    run("defaults", "--smoke", "--sets", "wikipedia-views", "--views", views, "--out", tmp_path)
+    rows = lines_of(tmp_path / "defaults.csv")
+    betas = importlib.import_module("defaults").BETAS
+    assert len(rows) == (1 + len(betas)) * 4 * 2
+    methods = kept(tmp_path)["methods"]
+    assert {(r["settings"]["beta"], r["settings"]["tau1"]) for r in methods["defaults"]["runs"]} == {
+        (0.9, 1.0)
+    }  # K = 3
+    assert {r["settings"]["beta"] for r in methods["paper's recipe"]["runs"]} == set(betas)
+    at = {}
+    for r in rows:
+        if r["noise_rate"] == "0.2":
+            at.setdefault(r["row"], []).append(float(r["map"]))
+    means = {name: np.mean(values) for name, values in at.items()}
+    ahead = means.pop("defaults") - max(means.values())
+    last = (tmp_path / "defaults.md").read_text().splitlines()[-1]
+    assert float(last.split("|")[2]) == pytest.approx(ahead, abs=6e-4)
+
+
+def test_the_study_of_the_defaults_ranks_every_setting(tmp_path):
+    run("choose_defaults", "--smoke", "--sets", "generated-5", "generated-6", "--out", tmp_path)
+    module = importlib.import_module("choose_defaults")
+    assert len(module.settings_of(False)) == 81
+    assert module.DEFAULTS in module.settings_of(False)
+    rows = lines_of(tmp_path / "choose_defaults.csv")
+    assert len(rows) == 3 + 1  # every 40th of 81, and the defaults
+    mean = {tuple(r.values())[:4]: np.mean([float(x) for x in list(r.values())[4:]]) for r in rows}
+    text = (tmp_path / "choose_defaults.md").read_text()
+    order = [tuple(line.strip("| ").split(" | ")[1:5]) for line in text.split("\n\n")[0].splitlines()[2:]]
+    assert order == sorted(mean, key=lambda s: -mean[s])
+    assert "of 4 (defaults) | 0.9 | 1.0 | 1.0 | cosine |" in text
+    run("choose_defaults", "--from-results", "--out", tmp_path)
+    assert (tmp_path / "choose_defaults.md").read_text() == text
 
 
 def test_sets_of_the_temperature_study():
