@@ -118,7 +118,7 @@ class ManyRuns:
 
     def snapshot(self, run: int = 0) -> Snapshot:
         """What a checkpoint of a run holds."""
-        state, best = jax.tree.map(lambda x: x[run], (self._state, self._best))
+        state, best = jax.tree.map(lambda x: _entry(x, run), (self._state, self._best))
         return Snapshot(state, best, self._data.stats)
 
 
@@ -180,6 +180,17 @@ def _programs(mesh: Mesh) -> _Programs:
 @functools.partial(jax.jit, donate_argnums=0)
 def _choose(old: Weights, new: Weights, which: Array) -> Weights:
     return jax.tree.map(lambda o, n: jnp.where(which.reshape(-1, *[1] * (o.ndim - 1)), n, o), old, new)
+
+
+def _entry(x: Array, run: int) -> Array:
+    """What a run has, from the device that holds it: without communication, which `x[run]` would need."""
+    for shard in x.addressable_shards:
+        first = shard.index[0].start or 0
+        if first <= run < first + len(shard.data):
+            own = shard.data
+            on_cpu = next(iter(own.devices())).platform == "cpu"
+            return jax.device_put(np.array(np.asarray(own)[run - first])) if on_cpu else own[run - first]
+    raise IndexError(f"run {run} of {len(x)}")
 
 
 def _by_run(z: Array) -> list[Any]:
