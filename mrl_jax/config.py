@@ -272,7 +272,7 @@ def auto_temperature(num_classes: int) -> float:
     """
     if num_classes < 5:
         return 1.0
-    return min(1.0, num_classes / (num_classes - 1) / math.log(num_classes - 1))
+    return num_classes / (num_classes - 1) / math.log(num_classes - 1)
 
 
 def preset(name: str, *, recipe: str = "default", **overrides: Any) -> Config:

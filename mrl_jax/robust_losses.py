@@ -43,7 +43,7 @@ __all__ = [
 ]  # fmt: skip
 
 _LOG_ZERO = -4.0  # stands for log 0 of the reverse cross-entropy (Wang et al., section 4.1)
-_MANY_CLASSES = 50  # between the 10 and the 100 for which Wang et al. give weights
+_MANY_CLASSES = 50  # between the 10 and the 100 for which Wang et al. and Ma et al. give weights
 _LEAST_VARIANCE = 5e-4  # of a Gaussian, for losses in [0, 1], as in the program of Li et al.
 _EDGE = 1e-4  # probabilities of early-learning targets keep this distance from 0 and 1, as in the program of Liu et al.
 
@@ -131,15 +131,19 @@ def symmetric_cross_entropy_loss(
     Returns:
         Terms [...], each >= 0.
     """
-    many = len(centers) > _MANY_CLASSES
-    a = (6.0 if many else 0.1) if a is None else a
-    b = (0.1 if many else 1.0) if b is None else b
+    a, b = _weights(centers, a, b, few=(0.1, 1.0), many=(6.0, 0.1))
     ce = cross_entropy_loss(z, centers, labels, tau)
     return a * ce - b * _LOG_ZERO * _one_minus_p(z, centers, labels, tau)
 
 
 def nce_rce_loss(
-    z: Array, centers: Array, labels: Array, tau: ArrayLike = 1.0, *, a: float = 1.0, b: float = 1.0
+    z: Array,
+    centers: Array,
+    labels: Array,
+    tau: ArrayLike = 1.0,
+    *,
+    a: float | None = None,
+    b: float | None = None,
 ) -> Array:
     r"""Normalised and reverse cross-entropy, one term per sample (Ma et al., ICML 2020, eq. 3 and 10).
 
@@ -150,8 +154,9 @@ def nce_rce_loss(
         centers: cluster centres, unit rows [K, L], at least 2.
         labels: integers 0..K-1, shape [...].
         tau: temperature tau_1 > 0.
-        a: weight of the active part, the normalised cross-entropy.
-        b: weight of the passive part.
+        a: weight of the active part, the normalised cross-entropy; by default the authors': 1 for 10 classes (here: up
+            to 50), 10 for 100.
+        b: weight of the passive part; likewise 1, and 0.1.
 
     Returns:
         Terms [...], each >= 0.
@@ -159,12 +164,19 @@ def nce_rce_loss(
     Raises:
         ValueError: for K = 1, where the active part is 0 / 0.
     """
+    a, b = _weights(centers, a, b, few=(1.0, 1.0), many=(10.0, 0.1))
     nce = _normalized_cross_entropy(z, centers, labels, tau)
     return a * nce - b * _LOG_ZERO * _one_minus_p(z, centers, labels, tau)
 
 
 def nce_mae_loss(
-    z: Array, centers: Array, labels: Array, tau: ArrayLike = 1.0, *, a: float = 1.0, b: float = 1.0
+    z: Array,
+    centers: Array,
+    labels: Array,
+    tau: ArrayLike = 1.0,
+    *,
+    a: float | None = None,
+    b: float | None = None,
 ) -> Array:
     """Normalised cross-entropy and mean absolute error, one term per sample; see `nce_rce_loss`.
 
@@ -173,8 +185,8 @@ def nce_mae_loss(
         centers: cluster centres, unit rows [K, L], at least 2.
         labels: integers 0..K-1, shape [...].
         tau: temperature tau_1 > 0.
-        a: weight of the active part.
-        b: weight of the passive part.
+        a: weight of the active part, by default that of `nce_rce_loss`.
+        b: weight of the passive part, likewise.
 
     Returns:
         Terms [...], each >= 0.
@@ -182,6 +194,7 @@ def nce_mae_loss(
     Raises:
         ValueError: for K = 1.
     """
+    a, b = _weights(centers, a, b, few=(1.0, 1.0), many=(10.0, 0.1))
     nce = _normalized_cross_entropy(z, centers, labels, tau)
     return a * nce + b * mean_absolute_error_loss(z, centers, labels, tau)
 
@@ -264,8 +277,8 @@ def forward_correction_loss(
         centers: cluster centres, unit rows [K, L].
         labels: integers 0..K-1, shape [...].
         tau: temperature tau_1 > 0.
-        transition: T [K, K], probability that a sample of class k is labelled y, or [M, K, K] for labels [M, ...]; no
-            column that is all 0 may be the label of a sample.
+        transition: T [K, K], probability that a sample of class k is labelled y, or [M, K, K] for labels [M, ...]. A
+            label that no class gets (a column of 0) tells nothing: its term is 0.
 
     Returns:
         Terms [...], each >= 0.
@@ -281,7 +294,9 @@ def forward_correction_loss(
         own = lambda z, y, t: forward_correction_loss(z, centers, y, tau, transition=t)  # noqa: E731
         return jax.vmap(own)(z, labels, transition)
     log_p = log_soft_assignment(z, centers, tau)
-    return -logsumexp(log_p + jnp.log(transition).T[labels], axis=-1)
+    log_t = jnp.log(transition).T[labels]
+    log_t = jnp.where(jnp.isneginf(log_t).all(axis=-1, keepdims=True), 0.0, log_t)  # else the gradient is 0 / 0
+    return -logsumexp(log_p + log_t, axis=-1)
 
 
 def early_learning_loss(
@@ -427,6 +442,14 @@ def _given(log_p: Array, labels: Array) -> Array:
 
 def _one_minus_p(z: Array, centers: Array, labels: Array, tau: ArrayLike) -> Array:
     return -jnp.expm1(-cross_entropy_loss(z, centers, labels, tau))
+
+
+def _weights(
+    centers: Array, a: float | None, b: float | None, few: tuple[float, float], many: tuple[float, float]
+) -> tuple[float, float]:
+    """The weights that are given, the others by the number of classes."""
+    of_a, of_b = many if len(centers) > _MANY_CLASSES else few
+    return of_a if a is None else a, of_b if b is None else b
 
 
 def _normalized_cross_entropy(z: Array, centers: Array, labels: Array, tau: ArrayLike) -> Array:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from mrl_jax.data import Dataset, load_dataset
 from mrl_jax.data.catalog import CATALOG
 from mrl_jax.data.dataset import Split
 from mrl_jax.data.preprocess import apply_preprocess, fit_preprocess, kinds_for
-from mrl_jax.errors import InputError
+from mrl_jax.errors import DatasetWarning, InputError
 from mrl_jax.noise import NoiseSource, NoiseSpec, NoisyLabels, inject_noise, transition_matrix
 from mrl_jax.noise_file import noise_record, read_noise_file, read_transition_matrix
 from mrl_jax.recipe import KnownNoise, Recipe
@@ -185,6 +186,13 @@ def prepare_task(config: Config, data: TaskData, recorded: Path | None = None) -
     if config.noisy_validation:
         held_out["valid"], noise["validation"] = _validation_labels(config, dataset, spec)
     known = _known_noise(config, dataset, spec, noisy) if config.loss in TOLD_NOISE else None
+    if known is not None and config.assumed_noise is None and not known.wrong_share.any():
+        warnings.warn(
+            f"loss {config.loss} is plain cross-entropy here: no noise is injected and none is assumed; for labels "
+            "that are noisy of their own give their share of wrong ones, --assumed-noise R",
+            DatasetWarning,
+            stacklevel=2,
+        )
     return Task(config, data, noise, labels, mask, partners if moved else None, held_out, known)
 
 

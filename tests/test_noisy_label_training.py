@@ -10,6 +10,7 @@ from test_parallel import layout_of
 from toy import assert_same_checkpoints, toy_arrays, toy_config
 
 from mrl_jax import InputError, load_run, loop, sweep, train
+from mrl_jax.errors import DatasetWarning
 from mrl_jax.losses import cross_entropy_loss, soft_assignment
 from mrl_jax.parallel import epoch_program
 from mrl_jax.recipe import KnownNoise
@@ -154,6 +155,20 @@ def test_what_a_loss_lacks_is_named():
         train_step(targets, batch._replace(rows=None), elr)
     with pytest.raises(ValueError, match="unknown loss 'no'"):
         train_step(state, batch, dataclasses.replace(recipe, loss="no"))
+
+
+def test_losses_that_are_told_of_no_noise_say_so():
+    with pytest.warns(DatasetWarning, match="forward is plain cross-entropy here: no noise .* --assumed-noise"):
+        prepare_task(config := toy_config(loss="forward"), prepare_data(config, toy_arrays()))
+    prepare_task(config := toy_config(loss="forward", assumed_noise=0.2), prepare_data(config, toy_arrays()))
+
+
+def test_noise_that_leaves_a_class_without_labels_trains():
+    # Seed 3 maps all of class 0, the label that masked rows have, onto another: a column of zeros.
+    config = toy_config(loss="forward", noise_kind="asymmetric", noise_rate=1.0, seed=3)
+    task = prepare_task(config, prepare_data(config, toy_arrays()))
+    assert (task.recipe.noise.transition[:, :, 0] == 0).all(axis=1).any()
+    assert np.isfinite([line["train"]["loss"] for line in train(config, data=toy_arrays()).metrics]).all()
 
 
 # Several devices

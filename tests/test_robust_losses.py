@@ -2,6 +2,7 @@
 
 import inspect
 import warnings
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import reference
 import tolerances
 
 from mrl_jax.config import LOSS_OPTIONS
-from mrl_jax.losses import cross_entropy_loss
+from mrl_jax.losses import cross_entropy_loss, mrl_loss
 from mrl_jax.robust_losses import (
     ROBUST_LOSSES,
     clean_posterior,
@@ -77,8 +78,8 @@ def term(name, p, y, transition=None, target=None):
         "mae": lambda: mae,
         "gce": lambda: (1 - p[y] ** 0.7) / 0.7,
         "sce": lambda: (6 if k > 50 else 0.1) * ce + (0.1 if k > 50 else 1) * rce,
-        "nce-rce": lambda: nce + rce,
-        "nce-mae": lambda: nce + mae,
+        "nce-rce": lambda: (10 if k > 50 else 1) * nce + (0.1 if k > 50 else 1) * rce,
+        "nce-mae": lambda: (10 if k > 50 else 1) * nce + (0.1 if k > 50 else 1) * mae,
         "label-smoothing": lambda: -(smooth * np.log(p)).sum(),
         "bootstrap-soft": lambda: -(soft * np.log(p)).sum(),
         "bootstrap-hard": lambda: -(hard * np.log(p)).sum(),
@@ -186,6 +187,26 @@ def test_a_transition_for_each_modality_is_its_own():
     for i in range(M):
         expected = forward_correction_loss(z[i], centers, labels[i], transition=both[i])
         np.testing.assert_allclose(found[i], expected, **tolerances.REORDERED)
+
+
+def test_a_label_that_no_class_gets_tells_nothing_and_masked_rows_may_have_it():
+    z, centers, labels = draw(k=3)
+    transition, labels = jnp.array([[0.0, 1, 0], [0, 1, 0], [0, 0, 1]]), jnp.maximum(labels, 1)
+    mask = jnp.ones((M, B), bool).at[:, -1].set(False)  # `mrl_loss` gives such rows the label 0
+
+    def total(z, centers):
+        loss = partial(forward_correction_loss, transition=transition)
+        return mrl_loss(z, centers, labels, beta=0.5, mask=mask, loss=loss)[0]
+
+    value, slopes = jax.value_and_grad(total, (0, 1))(z, centers)
+    assert np.isfinite(value)
+    assert all(np.isfinite(x).all() for x in slopes)
+    zero = jnp.zeros((M, B), int)
+    terms = forward_correction_loss(z, centers, zero, transition=transition)
+    np.testing.assert_allclose(terms, 0, atol=1e-6)
+    expected = -np.log(np.asarray(1 - np.exp(-cross_entropy_loss(z, centers, zero + 2))))  # p of the classes 0 and 1
+    found = forward_correction_loss(z, centers, zero + 1, transition=transition)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
 def test_losses_that_need_two_classes_say_so():
