@@ -4,19 +4,19 @@ python experiments/benchmark_pytorch.py [--shapes wikipedia reduced] [--rounds 5
 python experiments/benchmark_pytorch.py --markdown           # the table from the kept results
 
 Random data of Wikipedia's sizes (2,173 / 231 / 462 pairs, 10 classes) at two shapes: "wikipedia", the paper's 4,096 and
-300 features, layers 4096-4096-512, batch 50; "reduced", 128 and 100 features, layers 1024-1024-512, batch 100. "best"
-and "reference" are those of pytorch_mrl.py. Every program is a process of its own, and they take turns that change
-direction; medians. On a GPU, where PyTorch and JAX both see one, all of it runs there.
+300 features, layers 4096-4096-512, batch 50; "reduced", 128 and 100 features, layers 1024-1024-512, batch 100. "best",
+"compiled" and "reference" are those of pytorch_mrl.py. Every program is a process of its own, and they take turns that
+change direction; medians. On a GPU, where PyTorch and JAX both see one, all of it runs there.
 
 - epoch: training alone. scored: with mAP of both directions on the validation split.
-- run: 30 epochs of the protocol, each scored, and test scores of the best epoch and the last; ours is `mrl_jax.train`
-  in memory, with all that it does. At the large shape 3 epochs, twice.
+- run: the paper's protocol, 100 epochs, each scored, and test scores of the best epoch and the last; ours is
+  `mrl_jax.train` in memory, with all that it does. At the large shape 2 epochs, as 100 would take all day.
 - start: seconds from the command to the end of the first epoch; ours finds its compiled programs in their cache, as
   from the second start on; "first" compiles them.
-- memory: the most that the process had, in GB.
+- memory: the most that the process had after all that, in GB (on a GPU: of the host).
 
-"best" runs with glibc told to keep freed memory, without which each step faults its gradients in again. Needs
-the extra `bench`; takes about 25 minutes on 2 CPU cores.
+"best", "compiled" and "reference kept" run with glibc told to keep freed memory, without which each step faults its
+gradients in again; "reference" runs as it is started. "compiled" needs a C++ compiler. Needs the extra `bench`.
 """
 
 import argparse
@@ -28,17 +28,22 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from machine import KEEP_MEMORY, machine
 from outputs import markdown
+from paper import main_of, read_results
+
+from mrl_jax import InputError
 
 RESULTS = Path(__file__).parent / "results" / "benchmark_pytorch.json"
-PROGRAMS = ("ours", "best", "reference")
+PROGRAMS = ("ours", "best", "compiled", "reference", "reference kept")
+CLASSES_OF = {"best": "Best", "compiled": "Compiled", "reference": "Reference", "reference kept": "Reference"}
 OBJECTIVE = (0.7, 1.0, 1.0)
+DEVICE = "BENCHMARK_DEVICE"  # tells the programs where to run
 RATE, CLASSES, EMBED_DIM = 1e-4, 10, 512
 
 
@@ -63,8 +68,8 @@ class Shape(NamedTuple):
 
 
 SHAPES = {
-    "wikipedia": Shape((2173, 231, 462), (4096, 300), (4096, 4096), 50, 3, 2),
-    "reduced": Shape((2173, 231, 462), (128, 100), (1024, 1024), 100, 30, 5),
+    "wikipedia": Shape((2173, 231, 462), (4096, 300), (4096, 4096), 50, 2, 5),
+    "reduced": Shape((2173, 231, 462), (128, 100), (1024, 1024), 100, 100, 5),
     "smoke": Shape((60, 20, 20), (8, 6), (16,), 20, 2, 1),
 }
 
@@ -79,8 +84,11 @@ def ours(shape: Shape) -> dict[str, Callable[[], object]]:
     from mrl_jax.task import prepare_data, prepare_task
 
     arrays, count = shape.arrays(), iter(range(1 << 30))
+    beta, tau1, tau2 = OBJECTIVE
     config = Config(
-        beta=OBJECTIVE[0],
+        beta=beta,
+        tau1=tau1,
+        tau2=tau2,
         hidden_dims=shape.hidden,
         embed_dim=EMBED_DIM,
         batch_size=shape.batch_size,
@@ -103,26 +111,26 @@ def theirs(kind: str, shape: Shape) -> dict[str, Callable[[], object]]:
     import pytorch_mrl
     import torch
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    arrays = shape.arrays()
+    device, arrays = os.environ[DEVICE], shape.arrays()
     features, labels = [arrays["train_image"], arrays["train_text"]], np.stack([arrays["train_labels"]] * 2)
     held_out = {s: ([arrays[f"{s}_image"], arrays[f"{s}_text"]], arrays[f"{s}_labels"]) for s in ("valid", "test")}
-    name = {"best": "Graphed" if device == "cuda" else "Best", "reference": "Reference"}[kind]
+    name = "Graphed" if (kind, device) == ("best", "cuda") else CLASSES_OF[kind]
 
-    def new() -> pytorch_mrl.Program:
-        model = pytorch_mrl.Model(shape.dims, shape.hidden, EMBED_DIM, CLASSES).to(device)
-        return getattr(pytorch_mrl, name)(model, features, labels, shape.batch_size, RATE, OBJECTIVE, device)
+    def model() -> pytorch_mrl.Model:
+        return pytorch_mrl.Model(shape.dims, shape.hidden, EMBED_DIM, CLASSES).to(device)
 
-    program = new()
+    program = getattr(pytorch_mrl, name)(model(), features, labels, shape.batch_size, RATE, OBJECTIVE, device)
+    if program.resident:
+        held_out = {s: ([torch.tensor(x, device=device) for x in f], y) for s, (f, y) in held_out.items()}
 
     def rate_at(epoch: int) -> float:
         return 0.5 * RATE * (1 + np.cos(np.pi * epoch / shape.epochs))
 
-    return {
-        "epoch": program.epoch,
-        "score": lambda: program.scores(*held_out["valid"]),
-        "run": lambda: new().run(held_out, shape.epochs, rate_at),
-    }
+    def run() -> None:
+        program.restore([(p.detach(), {}) for p in model().parameters()])  # from the start, with what is compiled
+        program.run(held_out, shape.epochs, rate_at)
+
+    return {"epoch": program.epoch, "score": lambda: program.scores(*held_out["valid"]), "run": run}
 
 
 def serve(kind: str, shape: Shape) -> None:
@@ -142,6 +150,13 @@ def serve(kind: str, shape: Shape) -> None:
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 
+def common_device() -> str:
+    """What PyTorch calls the device that both see: cuda, or cpu."""
+    sees = "import jax, torch; print(torch.cuda.is_available() and jax.default_backend() == 'gpu')"
+    done = subprocess.run([sys.executable, "-c", sees], capture_output=True, text=True, check=True)
+    return "cuda" if done.stdout.split()[-1] == "True" else "cpu"
+
+
 # Who starts them and asks
 
 
@@ -149,7 +164,8 @@ class Server:
     """A program in a process of its own; `started` tells the seconds to the end of its first epoch."""
 
     def __init__(self, kind: str, shape: str, **environment: str) -> None:
-        env = os.environ | (KEEP_MEMORY if kind == "best" else {}) | environment
+        kept = kind in ("best", "compiled", "reference kept")
+        env = os.environ | (KEEP_MEMORY if kept else {}) | environment
         command = [sys.executable, __file__, "--serve", kind, "--shapes", shape]
         began = time.perf_counter()
         self._process = subprocess.Popen(
@@ -180,53 +196,56 @@ class Server:
         return most
 
 
-def compare(name: str, rounds: int) -> dict[str, Any]:
+def compare(name: str, rounds: int, programs: Sequence[str] = PROGRAMS) -> dict[str, Any]:
     """Seconds of everything, all rounds; program -> what -> list."""
     shape = SHAPES[name]
-    found: dict[str, dict[str, list[float]]] = {kind: {} for kind in PROGRAMS}
+    found: dict[str, dict[str, list[float]]] = {kind: {} for kind in programs}
     with tempfile.TemporaryDirectory() as cache:
+        own = {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+        Server("ours", name, **own).end()  # fills the cache
         for r in range(rounds):
-            for kind in PROGRAMS if r % 2 else PROGRAMS[::-1]:
-                own = {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-                if kind == "ours" and r == 0:
-                    first = Server(kind, name, **own)
-                    found[kind]["first start"] = [first.started]
-                    first.end()
+            for kind in programs if r % 2 else programs[::-1]:
+                if kind == "ours":
+                    with tempfile.TemporaryDirectory() as empty:
+                        first = Server(kind, name, **own | {"JAX_COMPILATION_CACHE_DIR": empty})
+                        found[kind].setdefault("first start", []).append(first.started)
+                        first.end()
                 server = Server(kind, name, **own)
                 found[kind].setdefault("start", []).append(server.started)
-                found[kind].setdefault("memory", []).append(server.end())
-        servers = {kind: Server(kind, name, **own) for kind in PROGRAMS}
+                server.end()
+        servers = {kind: Server(kind, name, **own) for kind in programs}
         for what, commands, repeats in (
             ("epoch", "epoch", rounds),
             ("scored", "epoch score", rounds),
             ("run", "run", shape.repeats),
         ):
-            for r in range(repeats + (what != "run")):  # the first compiles what is left to compile
-                for kind in PROGRAMS if r % 2 else PROGRAMS[::-1]:
+            for r in range(repeats + 1):  # the first compiles what is left to compile
+                for kind in programs if r % 2 else programs[::-1]:
                     seconds = servers[kind].do(commands)
-                    if r or what == "run":
+                    if r:
                         found[kind].setdefault(what, []).append(seconds)
                 print(f"{name}: {what}, {r + 1}", file=sys.stderr, flush=True)
-        for server in servers.values():
-            server.end()
+        for kind, server in servers.items():
+            found[kind]["memory"] = [server.end()]
     return {"shape": shape._asdict(), "seconds": found}
 
 
 def table(results: dict[str, Any]) -> str:
     """The results as Markdown."""
-    rows = [["shape", "what", *PROGRAMS, "best / ours", "reference / ours"]]
+    programs = list(next(iter(results["shapes"].values()))["seconds"])
+    rows = [["shape", "what", *programs, *(f"{kind} / ours" for kind in programs[1:])]]
     for name, found in results["shapes"].items():
         for what in ("epoch", "scored", "run", "start", "first start", "memory"):
             median = {kind: statistics.median(x[what]) for kind, x in found["seconds"].items() if what in x}
             scale, unit = (1e9, "GB") if what == "memory" else (1.0, "s")
-            cells = [f"{median[kind] / scale:.3g} {unit}" if kind in median else "" for kind in PROGRAMS]
-            ratios = [f"{median[kind] / median['ours']:.2f}" if kind in median else "" for kind in PROGRAMS[1:]]
+            cells = [f"{median[kind] / scale:.3g} {unit}" if kind in median else "" for kind in programs]
+            ratios = [f"{median[kind] / median['ours']:.2f}" if kind in median else "" for kind in programs[1:]]
             told = f"run of {found['shape']['epochs']} epochs" if what == "run" else what
             rows.append([name, told, *cells, *ratios])
     return markdown(rows)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measure, keep and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["wikipedia", "reduced"])
@@ -234,17 +253,25 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, nothing kept: does it run?")
     parser.add_argument("--markdown", action="store_true", help="print the table of the kept results")
     parser.add_argument("--serve", choices=PROGRAMS, help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
+    if args.rounds < 1:
+        raise InputError(f"--rounds {args.rounds}: must be at least 1")
     if args.serve:
         serve(args.serve, SHAPES[args.shapes[0]])
         return
     if args.markdown:
-        print(table(json.loads(RESULTS.read_text("utf-8"))))
+        if not RESULTS.exists():
+            raise InputError(f"no results in {RESULTS}; run without --markdown to make them")
+        print(table(read_results(RESULTS)))
         return
+    os.environ[DEVICE] = common_device()
     names, rounds = (["smoke"], 1) if args.smoke else (args.shapes, args.rounds)
+    programs = [
+        p for p in PROGRAMS if not (args.smoke and p in ("compiled", "reference kept"))
+    ]  # compiling takes longer than all the rest
     results = {
-        "machine": machine(["jax", "jaxlib", "torch", "numpy"]),
-        "shapes": {name: compare(name, rounds) for name in names},
+        "machine": {**machine(["jax", "jaxlib", "torch", "numpy"]), "device": os.environ[DEVICE]},
+        "shapes": {name: compare(name, rounds, programs) for name in names},
     }
     if not args.smoke:
         RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
@@ -252,4 +279,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main_of(main)

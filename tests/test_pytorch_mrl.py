@@ -20,7 +20,8 @@ pytestmark = pytest.mark.bench
 DIMS, CLASSES, N, B = (9, 7), 4, 102, 10
 
 
-@pytest.mark.parametrize("name", ["Reference", "Best"])
+@pytest.mark.filterwarnings("ignore:::torch")  # of its compiler's own code
+@pytest.mark.parametrize("name", ["Reference", "Best", "Compiled"])
 def test_fifty_steps_have_the_losses_of_ours(name):
     import pytorch_mrl
 
@@ -135,6 +136,24 @@ def test_steps_before_a_graph_is_recorded_are_taken_back():
             program.restore(before)
         assert losses[0] == losses[1], steps
         pytorch_mrl.Best.on(program, rows[0])
+
+
+def test_a_recorded_graph_leaves_the_last_batch_to_the_steps_before_it():
+    import pytorch_mrl
+    import torch
+
+    class Recorded:  # what is left of a capture, where there is no GPU
+        def replay(self):
+            program.replayed = torch.tensor(7.0)
+
+    rng = np.random.default_rng(0)
+    features, labels = [rng.normal(size=(20, d)).astype(np.float32) for d in DIMS], np.zeros((2, 20), int)
+    program = pytorch_mrl.Graphed(pytorch_mrl.Model(DIMS, (8,), 4, CLASSES), features, labels, 8, 1e-2, (0.7, 1.0, 1.0))
+    program.graph, program.rows = Recorded(), torch.arange(8)
+    losses = program.epoch([np.arange(8), np.arange(8, 16), np.arange(16, 20)])
+    assert losses[:2] == [7.0, 7.0]
+    assert np.isfinite(losses[2])
+    np.testing.assert_array_equal(program.rows, np.arange(8, 16))
 
 
 def test_map_of_both_programs_is_ours():
