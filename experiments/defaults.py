@@ -18,21 +18,22 @@ from matplotlib.figure import Figure
 from outputs import against, average_map, markdown, save, told
 from paper import Store, main_of, parser, stores
 
-from mrl_jax import grid
+from mrl_jax import grid, preset
 from mrl_jax.config import auto_temperature
 
 OURS = "defaults"
 BETAS = (0.5, 0.7, 0.9, 0.95)
-PAPER = {"tau1": 1.0, "tau2": 1.0, "schedule": "cosine-hold"}
 
 
 def runs_of(store: Store) -> dict[str, list[dict[str, Any]]]:
     """Runs of every row, a seed and noise rate each."""
     cells: dict[str, Any] = {"noise_rate": store.rates, "seed": list(range(store.seeds))}
     base, tau = store.dataset.config, auto_temperature(store.classes)
+    paper = preset(base.preset, recipe="paper")
+    recipe = {name: getattr(paper, name) for name in ("tau1", "tau2", "schedule")}
     rows = {OURS: store.fixed(OURS, grid(replace(base, tau1=tau, tau2=tau), **cells))}
     for beta in BETAS:
-        configs = grid(replace(base, beta=beta, **PAPER), **cells)
+        configs = grid(replace(base, beta=beta, **recipe), **cells)
         rows[f"paper's recipe, β {beta:g}"] = store.fixed("paper's recipe", configs)
     return rows
 

@@ -1,7 +1,8 @@
 """What the programs of the paper's tables and figures share: data sets, methods, choice of settings, results.
 
 Every program trains what is missing, and keeps it in `results/runs_SET.json`, one file per data set, after every
-method: a program that was stopped goes on, and programs that need the same runs share them.
+method: a program that was stopped goes on, and programs that need the same runs share them. Every run tells its
+settings and machine.
 
 Settings are chosen on validation mAP, with the same number of trials for every method: `BUDGET` values of its
 temperature for a method of one loss, as many combinations of beta and temperature (tau1 = tau2) for one of both. A
@@ -10,13 +11,14 @@ mean is taken for all rates.
 """
 
 import argparse
+import contextlib
 import csv
 import json
 import os
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +28,8 @@ from machine import machine
 
 from mrl_jax import Config, InputError, grid, load_dataset, preset, sweep
 from mrl_jax.data.dataset import Dataset
+from mrl_jax.data.prepared import copies
+from mrl_jax.files import lock, write_whole
 
 __all__ = [
     "BUDGET",
@@ -52,6 +56,9 @@ BOTH = {"beta": (0.5, 0.8, 0.95), "tau": (0.25, 0.5, 1.0)}
 PUBLISHED_SETS = ("wikipedia", "inria-websearch", "nus-wide", "xmedianet")
 KNOWN = ("emoji", "wikipedia-views", *PUBLISHED_SETS)
 VIEWS = ("image_cnn", "text_vec")
+SMALL: dict[str, Any] = {"hidden_dims": (256, 256), "embed_dim": 128, "learning_rate": 2e-4}
+"""Layers of the studies of many settings."""
+SETTINGS = ("loss", "beta", "tau1", "tau2", "schedule")
 SMOKE: dict[str, Any] = {"hidden_dims": (16,), "embed_dim": 8, "epochs": 2, "batch_size": 400}
 
 
@@ -129,7 +136,7 @@ def find_sets(names: Sequence[str] | None, views: str | None, smoke: bool, on_di
         on_disk: whether they are needed.
 
     Raises:
-        InputError: one that was named is unknown, or not on disk.
+        InputError: one that was named is unknown, or not on disk; one that is there is damaged.
     """
     change: dict[str, Any] = SMOKE if smoke else {}
     custom = {"modalities": VIEWS, **change}
@@ -143,13 +150,10 @@ def find_sets(names: Sequence[str] | None, views: str | None, smoke: bool, on_di
             continue
         if name not in ("emoji", *PUBLISHED_SETS):
             raise InputError(f"unknown set {name!r}; choose from {', '.join(KNOWN)}")
-        try:
-            if on_disk:
-                load_dataset(name)
-        except InputError:
-            if names:
-                raise
+        if on_disk and not names and name in PUBLISHED_SETS and not copies(name):
             continue
+        if on_disk:
+            load_dataset(name)
         found.append(DataSet(name, name, preset(name, **change), name))
     return found
 
@@ -177,7 +181,7 @@ class Store:
     ) -> None:
         self.dataset, self.seeds, self.rates, self.smoke = dataset, seeds, tuple(rates), smoke
         self._train, self._path = train, folder / f"runs_{dataset.name}.json"
-        self.kept: dict[str, Any] = {"set": {}, "methods": {}}
+        self.kept: dict[str, Any] = {"set": {}, "machines": [], "methods": {}}
         if self._path.exists():
             self.kept = read_results(self._path)
             if train:
@@ -186,7 +190,7 @@ class Store:
     def _refuse_other(self) -> None:
         """Runs of another configuration or of other data are not mixed with new ones."""
         now, then = self._described(), self.kept["set"]
-        if odd := [name for name in ("sha256", "config", "budget", "trial_seed") if now[name] != then[name]]:
+        if odd := [name for name in now if now[name] != then.get(name)]:
             raise InputError(f"{self._path} holds runs with another {odd[0]}; move it away, or name another --out")
 
     @property
@@ -207,39 +211,64 @@ class Store:
 
     def runs(self, method: Method) -> list[dict[str, Any]]:
         """Runs of a method at its chosen settings, a seed and noise rate each."""
-        entry = self.kept["methods"].setdefault(method.name, {})
-        if "chosen" not in entry:
-            self._refuse_training(method.name)
-            entry["trials"] = self._trials(method)
-            entry["chosen"] = best_setting(entry["trials"])
-            self._write()
+        if "chosen" not in self._entry(method.name):
+            with self._alone(method.name):
+                entry = self._entry(method.name)
+                if "chosen" not in entry:
+                    entry["trials"] = self._trials(method)
+                    entry["chosen"] = best_setting(entry["trials"])
+                    self._write()
+        entry = self._entry(method.name)
+        if self._train and [t["settings"] for t in entry["trials"]] != self._tried(method):
+            raise InputError(
+                f"{self._path} holds {method.name} chosen from other trials; move it away, or name another --out"
+            )
         return self.fixed(method.name, [replace(c, **entry["chosen"]) for c in self._configs(method)])
 
     def fixed(self, name: str, configs: Iterable[Config]) -> list[dict[str, Any]]:
         """Runs of given configurations, with temperatures, kept under a name."""
-        entry = self.kept["methods"].setdefault(name, {})
-        known = {(r["noise_rate"], r["seed"], *map(str, r["settings"].values())): r for r in entry.get("runs", [])}
-        wanted = {(c.noise_rate, c.seed, *map(str, self._settings(c).values())): c for c in configs}
-        missing = [c for key, c in wanted.items() if key not in known]
-        if missing:
-            self._refuse_training(name)
-            found = self._sweep(f"{self.dataset.name}, {name}", missing)
-            entry["runs"] = [*entry.get("runs", []), *map(self._kept_run, found)]
-            self._write()
-            known |= {(r["noise_rate"], r["seed"], *map(str, r["settings"].values())): r for r in entry["runs"]}
+        wanted = {_key(c.noise_rate, c.seed, _settings(c)): c for c in configs}
+        if not wanted.keys() <= self._known(name).keys():
+            with self._alone(name):
+                missing = [c for key, c in wanted.items() if key not in self._known(name)]
+                if missing:
+                    found = self._sweep(f"{self.dataset.name}, {name}", missing)
+                    self._entry(name).setdefault("runs", []).extend(map(self._kept_run, found))
+                    self._write()
+        known = self._known(name)
         return [known[key] for key in wanted]
+
+    def _entry(self, name: str) -> dict[str, Any]:
+        return self.kept["methods"].setdefault(name, {})
+
+    def _known(self, name: str) -> dict[str, dict[str, Any]]:
+        return {_key(r["noise_rate"], r["seed"], r["settings"]): r for r in self._entry(name).get("runs", [])}
+
+    @contextlib.contextmanager
+    def _alone(self, name: str) -> Iterator[None]:
+        """While runs are trained and written no other program does, and what others wrote before is known."""
+        if not self._train:
+            raise SystemExit(f"{self._path} lacks runs of {name}; run without --from-results to train them")
+        with self._path.with_name(f".{self._path.name}.lock").open("w") as handle:
+            lock(handle.fileno(), f"another program trains for {self._path}; wait until it is done")
+            if self._path.exists():
+                self.kept = read_results(self._path)
+            yield
 
     def _configs(self, method: Method) -> list[Config]:
         return grid(replace(self.dataset.config, loss=method.loss), noise_rate=self.rates, seed=list(range(self.seeds)))
 
     def _trials(self, method: Method) -> list[dict[str, Any]]:
-        settings = method.trials()[:: 6 if self.smoke else 1]
+        settings = self._tried(method)
         base = replace(self.dataset.config, loss=method.loss, seed=TRIAL_SEED)
         rates = self.rates[0], self.rates[-1]
         configs = [replace(base, noise_rate=rate, **s) for s in settings for rate in rates]
         found = self._sweep(f"{self.dataset.name}, {method.name}, trials", configs)
         valid = [round(r.scores["valid"]["best"]["average"], 5) for r in found]
         return [{"settings": s, "valid": valid[2 * i : 2 * i + 2]} for i, s in enumerate(settings)]
+
+    def _tried(self, method: Method) -> list[dict[str, float]]:
+        return method.trials()[:: 6 if self.smoke else 1]
 
     def _sweep(self, what: str, configs: Sequence[Config]) -> list[Any]:
         print(f"{what}: {len(configs)} runs", file=sys.stderr, flush=True)
@@ -248,9 +277,6 @@ class Store:
             name, why = next(iter(found.failed.items()))
             raise SystemExit(f"{name}: {why}")
         return list(found.runs.values())
-
-    def _settings(self, config: Config) -> dict[str, Any]:
-        return {name: getattr(config, name) for name in ("loss", "beta", "tau1", "tau2")}
 
     def _kept_run(self, run: Any) -> dict[str, Any]:
         scores, config = run.scores, run.config
@@ -264,7 +290,8 @@ class Store:
         return {
             "noise_rate": config.noise_rate,
             "seed": config.seed,
-            "settings": self._settings(config),
+            "settings": _settings(config),
+            "machine": self._machine(scores["device"]),
             "test": scores["test"],
             "valid": scores["valid"],
             "wrong_share": scores["wrong_share"],
@@ -272,9 +299,12 @@ class Store:
             "valid_curves": curves,
         }
 
-    def _refuse_training(self, name: str) -> None:
-        if not self._train:
-            raise SystemExit(f"{self._path} lacks runs of {name}; run without --from-results to train them")
+    def _machine(self, device: str) -> int:
+        """Place of this machine among those of the runs."""
+        this = {**machine(["jax", "jaxlib", "flax", "optax", "numpy"]), "device": device}
+        if this not in self.kept["machines"]:
+            self.kept["machines"].append(this)
+        return self.kept["machines"].index(this)
 
     def _described(self) -> dict[str, Any]:
         data = self.dataset.data
@@ -287,15 +317,12 @@ class Store:
             "config": config,
             "budget": BUDGET,
             "trial_seed": TRIAL_SEED,
-            "machine": machine(["jax", "jaxlib", "flax", "optax", "numpy"]),
+            "trial_rates": [self.rates[0], self.rates[-1]],
         }
 
     def _write(self) -> None:
         self.kept["set"] = self._described()
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        part = self._path.with_suffix(".part")
-        part.write_text(json.dumps(self.kept, indent=None, separators=(",", ":")) + "\n", encoding="utf-8")
-        part.replace(self._path)
+        write_results(self._path, self.kept)
 
 
 def read_results(path: Path) -> dict[str, Any]:
@@ -313,13 +340,26 @@ def read_results(path: Path) -> dict[str, Any]:
     raise InputError(f"{path} is damaged; restore it, or move it away to train anew")
 
 
+def write_results(path: Path, kept: Mapping[str, Any]) -> None:
+    """Keep it, whole or not at all."""
+    write_whole(path, json.dumps(kept, separators=(",", ":")) + "\n")
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    return {name: getattr(config, name) for name in SETTINGS}
+
+
+def _key(rate: float, seed: int, settings: Mapping[str, Any]) -> str:
+    return json.dumps([rate, seed, settings], sort_keys=True)
+
+
 def best_setting(trials: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Of the settings tried the one with the highest mean validation mAP over the noise rates; the first of equals."""
     return dict(max(trials, key=lambda t: statistics.mean(t["valid"]))["settings"])
 
 
 def published(table: int, dataset: str, method: str | None, direction: int, rate: float) -> float | None:
-    """A cell of the paper.
+    """A cell of the paper; the full method of its ablation, Table 3, stands in Table 1.
 
     Args:
         table: number of the table.
@@ -330,19 +370,25 @@ def published(table: int, dataset: str, method: str | None, direction: int, rate
     """
     names = ("image_to_text", "text_to_image")
     with (HERE / "published.csv").open(newline="") as file:
-        for row in csv.DictReader(file):
-            key = (int(row["table"]), row["dataset"], row["method"], row["direction"], float(row["noise_rate"]))
-            if key == (table, dataset, method, names[direction], rate):
-                return float(row["map"])
-    return None
+        cells = {
+            (int(r["table"]), r["dataset"], r["method"], r["direction"], float(r["noise_rate"])): float(r["map"])
+            for r in csv.DictReader(file)
+        }
+    where = dataset, str(method), names[direction], rate
+    return cells.get((table, *where), cells.get((1, *where)) if table == 3 else None)
 
 
-def parser(doc: str | None) -> argparse.ArgumentParser:
-    """The flags that all programs have."""
+def parser(doc: str | None, sets: bool = True, seeds: bool = True) -> argparse.ArgumentParser:
+    """The flags that all programs have, but for those of sets and seeds where it has none to choose."""
     flags = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    flags.add_argument("--sets", nargs="+", metavar="NAME", help="default: emoji, and all that are on disk")
-    flags.add_argument("--views", metavar="FILE", help="Wikipedia pairs with reduced features: wikipedia_4views.npz")
-    flags.add_argument("--seeds", type=int, default=5)
+    flags.set_defaults(seeds=5)
+    if sets:
+        flags.add_argument("--sets", nargs="+", metavar="NAME", help="default: emoji, and all that are on disk")
+        flags.add_argument(
+            "--views", metavar="FILE", help="Wikipedia pairs with reduced features: wikipedia_4views.npz"
+        )
+    if seeds:
+        flags.add_argument("--seeds", type=int, help="default: 5")
     flags.add_argument("--from-results", action="store_true", help="rebuild from the kept runs; train nothing")
     flags.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     flags.add_argument("--smoke", action="store_true", help="tiny networks, two seeds, results in a temporary folder")
@@ -351,8 +397,13 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
 
 def settled(args: argparse.Namespace) -> argparse.Namespace:
     """The flags, with the folder made, and with `--smoke` small and elsewhere."""
+    if args.smoke and args.out == RESULTS:
+        if args.from_results:
+            raise InputError("--smoke keeps its results in a temporary folder; name it with --out FOLDER")
+        args.out = Path(tempfile.mkdtemp())
+        print(f"results in {args.out}", file=sys.stderr)
     if args.smoke:
-        args.out, args.seeds = (Path(tempfile.mkdtemp()) if args.out == RESULTS else args.out), 2
+        args.seeds = 2
     if args.seeds < 1:
         raise InputError(f"--seeds {args.seeds}: must be at least 1")
     try:

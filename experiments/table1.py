@@ -3,7 +3,7 @@
     python experiments/table1.py [--sets wikipedia inria-websearch] [--views wikipedia_4views.npz]
     python experiments/table1.py --from-results
 
-The published cells of all 16 methods are in published.csv; those of the sets at hand stand beside ours. With reduced
+The published cells of all 15 methods are in published.csv; those of the sets at hand stand beside ours. With reduced
 features, and on emoji, they are context and no target.
 """
 

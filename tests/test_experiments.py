@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from toy import toy_arrays
 
-from mrl_jax import InputError
+from mrl_jax import Config, InputError, load_dataset, train
+from mrl_jax.files import lock
 
 pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent.parent / "experiments"
@@ -36,11 +37,11 @@ def views(tmp_path_factory):
 def results(tmp_path_factory, views):
     """All programs, one after the other."""
     out = tmp_path_factory.mktemp("results")
-    flags = ("--smoke", "--sets", "wikipedia-views", "--views", views, "--out", out)
+    data = ("--sets", "wikipedia-views", "--views", views)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(importlib.import_module("paper").SMOKE, "batch_size", 20)
         for name in PROGRAMS:
-            run(name, *flags)
+            run(name, "--smoke", "--out", out, *(() if name == "figure3" else data))
     return out
 
 
@@ -76,6 +77,16 @@ def test_methods_share_their_runs_and_each_has_the_same_number_of_trials(results
     assert {len(m.trials()) for m in full.ABLATION} == {full.BUDGET}
 
 
+def test_trials_are_scored_at_their_own_settings(results, views, monkeypatch):
+    paper = importlib.import_module("paper")
+    trial = kept(results)["methods"]["MRL"]["trials"][1]
+    config = {k: v for k, v in kept(results)["set"]["config"].items() if k != "data_path"}
+    for rate, valid in zip((0.2, 0.8), trial["valid"], strict=True):
+        alone = Config(**config | trial["settings"] | {"noise_rate": rate, "seed": paper.TRIAL_SEED})
+        found = train(alone, data=load_dataset(views, paper.VIEWS)).scores["valid"]["best"]["average"]
+        assert found == pytest.approx(valid, abs=2e-3)
+
+
 def test_the_setting_with_the_best_validation_map_is_chosen(results):
     for name, entry in kept(results)["methods"].items():
         if "trials" not in entry:
@@ -100,7 +111,10 @@ def test_tables_hold_the_mean_over_seeds_and_the_difference_to_the_paper(results
     cell = next(r for r in lines_of(HERE / "published.csv") if r | named == r)
     assert float(row["published"]) == float(cell["map"])
     assert float(row["difference"]) == pytest.approx(float(row["map"]) - float(cell["map"]), abs=1e-5)
-    assert f"(paper {cell['map']}" in (results / "table3.md").read_text()
+    text = (results / "table3.md").read_text()
+    assert f"(paper {cell['map']}" in text
+    full = importlib.import_module("paper").published(1, "wikipedia", "MRL", 0, 0.6)
+    assert f"(paper {full:.3f}" in next(line for line in text.splitlines() if "| MRL |" in line)
 
 
 def test_figure_three_holds_the_losses(results):
@@ -116,7 +130,8 @@ def test_figure_three_holds_the_losses(results):
 def test_results_rebuild_table_and_plot_without_training_or_data(results, tmp_path, name, monkeypatch):
     monkeypatch.setattr(importlib.import_module("paper"), "sweep", lambda *_, **__: 1 / 0)
     (tmp_path / "runs_wikipedia-views.json").write_text((results / "runs_wikipedia-views.json").read_text())
-    run(name, "--from-results", "--out", tmp_path, "--seeds", 2, *(["--smoke"] if name == "figure4" else []))
+    more = {"figure3": [], "figure4": ["--seeds", 2, "--smoke"]}.get(name, ["--seeds", 2])
+    run(name, "--from-results", "--out", tmp_path, *more)
     for suffix in (".md", ".csv", ".svg"):
         assert (tmp_path / f"{name}{suffix}").read_bytes() == (results / f"{name}{suffix}").read_bytes(), suffix
 
@@ -143,6 +158,29 @@ def test_runs_of_another_configuration_are_not_mixed(results, tmp_path, views, m
         run("table1", "--smoke", "--sets", "wikipedia-views", "--views", views, "--out", tmp_path)
 
 
+def test_trials_of_another_grid_and_programs_at_the_same_time_are_refused(results, tmp_path, views, monkeypatch):
+    paper = importlib.import_module("paper")
+    (tmp_path / "runs_wikipedia-views.json").write_text((results / "runs_wikipedia-views.json").read_text())
+    monkeypatch.setitem(paper.SMOKE, "batch_size", 20)
+    flags = ("--smoke", "--sets", "wikipedia-views", "--views", views, "--out", tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(paper, "TAUS", (0.3, *paper.TAUS[1:]))
+        with pytest.raises(InputError, match="holds CE chosen from other trials; move it away"):
+            run("table1", *flags)
+    with (tmp_path / ".runs_wikipedia-views.json.lock").open("w") as handle:
+        lock(handle.fileno(), "never told")
+        with pytest.raises(InputError, match=r"another program trains for .*runs_wikipedia-views\.json; wait"):
+            run("defaults", *flags)
+
+
+def test_every_run_tells_its_settings_and_its_machine(results):
+    found = kept(results)
+    for entry in found["methods"].values():
+        for r in entry["runs"]:
+            assert set(r["settings"]) == {"loss", "beta", "tau1", "tau2", "schedule"}
+            assert set(found["machines"][r["machine"]]) == {"cores", "cpu", "versions", "date", "device"}
+
+
 def test_missing_results_and_sets_are_told_in_one_line(tmp_path):
     (tmp_path / "file").touch()
     (tmp_path / "damaged").mkdir()
@@ -152,6 +190,7 @@ def test_missing_results_and_sets_are_told_in_one_line(tmp_path):
         (["--sets", "wikipedia-views"], "error: the set wikipedia-views needs --views FILE"),
         (["--sets", "imagenet"], "error: unknown set 'imagenet'; choose from emoji"),
         (["--from-results", "--out", tmp_path], "no results"),
+        (["--from-results", "--smoke"], "--smoke keeps its results in a temporary folder; name it with --out"),
         (["--seeds", 0], "error: --seeds 0: must be at least 1"),
         (["--out", tmp_path / "file" / "x"], "cannot be made (Not a directory)"),
         (["--sets", "wikipedia-views", "--views", tmp_path / "none.npz", "--smoke"], "none.npz"),
@@ -164,36 +203,54 @@ def test_missing_results_and_sets_are_told_in_one_line(tmp_path):
         assert "Traceback" not in done.stderr
 
 
-def test_losses_and_temperatures_are_compared(tmp_path, views, monkeypatch):
+def rebuilt(name, out, *flags):
+    """The files of a program are the same from its results."""
+    before = {p.name: p.read_bytes() for p in out.glob(f"{name}.*")}
+    assert {".md", ".csv", ".png", ".svg"} <= {Path(p).suffix for p in before}
+    run(name, "--from-results", "--out", out, *flags)
+    assert {p.name: p.read_bytes() for p in out.glob(f"{name}.*")} == before
+
+
+def test_losses_are_compared(tmp_path, views, monkeypatch):
     monkeypatch.setitem(importlib.import_module("paper").SMOKE, "batch_size", 20)
-    flags = ("--smoke", "--sets", "wikipedia-views", "--views", views, "--out", tmp_path)
-    run("noisy_label_losses", *flags, "--losses", "gce", "small-loss")
+    chosen = ("--losses", "gce", "small-loss")
+    run("noisy_label_losses", "--smoke", "--sets", "wikipedia-views", "--views", views, "--out", tmp_path, *chosen)
     rows = lines_of(tmp_path / "noisy_label_losses.csv")
     assert len(rows) == (1 + 2 * 2) * 4 * 2
     text = (tmp_path / "noisy_label_losses.md").read_text()
     assert [line.split(" | ")[0] for line in text.splitlines()[4:]] == [
         "| defaults", "| gce", "| small-loss", "| gce + contrastive", "| small-loss + contrastive"
     ]  # fmt: skip
-    run("temperatures", "--smoke", "--sets", "generated-5", "--out", tmp_path)
-    kept = json.loads((tmp_path / "temperatures.json").read_text())["sets"]["generated-5"]
-    assert (kept["classes"], kept["auto"]) == (5, 0.9017)
-    assert len(kept["cells"]) == 3 * 2 * 2
-    before = (tmp_path / "temperatures.md").read_bytes()
-    run("temperatures", "--from-results", "--out", tmp_path)
-    assert before == (tmp_path / "temperatures.md").read_bytes() != b""
+    rebuilt("noisy_label_losses", tmp_path, *chosen, "--seeds", 2)
 
 
-def test_defaults_stand_beside_the_papers_recipe_at_its_best_beta(tmp_path, views, monkeypatch):
+@pytest.fixture(scope="module")
+def five_classes(tmp_path_factory):
+    """Views of five classes, for which the temperature from the number of classes is not 1."""
+    arrays, rng = {}, np.random.default_rng(0)
+    for split, n in {"train": 60, "valid": 25, "test": 25}.items():
+        labels = np.arange(n) % 5
+        arrays[f"{split}_labels"] = labels
+        for name in ("image_cnn", "text_vec"):
+            arrays[f"{split}_{name}"] = (3 * np.eye(5)[labels] + rng.normal(size=(n, 5))).astype(np.float32)
+    path = tmp_path_factory.mktemp("five") / "views.npz"
+    np.savez(path, **arrays)
+    return path
+
+
+def test_defaults_stand_beside_the_papers_recipe_at_its_best_beta(tmp_path, five_classes, monkeypatch):
     monkeypatch.setitem(importlib.import_module("paper").SMOKE, "batch_size", 20)
-    run("defaults", "--smoke", "--sets", "wikipedia-views", "--views", views, "--out", tmp_path)
+    run("defaults", "--smoke", "--sets", "wikipedia-views", "--views", five_classes, "--out", tmp_path)
     rows = lines_of(tmp_path / "defaults.csv")
     betas = importlib.import_module("defaults").BETAS
     assert len(rows) == (1 + len(betas)) * 4 * 2
     methods = kept(tmp_path)["methods"]
-    assert {(r["settings"]["beta"], r["settings"]["tau1"]) for r in methods["defaults"]["runs"]} == {
-        (0.9, 1.0)
-    }  # K = 3
-    assert {r["settings"]["beta"] for r in methods["paper's recipe"]["runs"]} == set(betas)
+    ours, theirs = (
+        {tuple(r["settings"].values()) for r in methods[name]["runs"]} for name in ("defaults", "paper's recipe")
+    )
+    (only,) = ours
+    assert only == ("rc", 0.9, pytest.approx(1.25 / np.log(4)), pytest.approx(1.25 / np.log(4)), "cosine")
+    assert theirs == {("rc", beta, 1.0, 1.0, "cosine-hold") for beta in betas}
     at = {}
     for r in rows:
         if r["noise_rate"] == "0.2":
@@ -202,13 +259,41 @@ def test_defaults_stand_beside_the_papers_recipe_at_its_best_beta(tmp_path, view
     ahead = means.pop("defaults") - max(means.values())
     last = (tmp_path / "defaults.md").read_text().splitlines()[-1]
     assert float(last.split("|")[2]) == pytest.approx(ahead, abs=6e-4)
+    rebuilt("defaults", tmp_path, "--seeds", 2)
+
+
+def test_temperatures_are_compared(tmp_path, monkeypatch):
+    flags = ("--smoke", "--sets", "generated-5", "generated-6", "--out", tmp_path)
+    run("temperatures", *flags)
+    found = json.loads((tmp_path / "temperatures.json").read_text())["sets"]["generated-5"]
+    assert (found["classes"], [s["tau1"] for s in found["settings"][2:4]]) == (5, [0.9017, 4.1642])
+    assert np.shape(found["valid"]) == (2 * 4, 2, 1)
+    config = Config(**found["config"] | found["settings"][5] | {"noise_rate": 0.6, "seed": found["seeds"][0]})
+    data = importlib.import_module("studies")._load("generated-5", None)
+    alone = train(config, data=data).scores["valid"]["best"]["average"]
+    assert alone == pytest.approx(found["valid"][5][1][0], abs=2e-3)
+    rebuilt("temperatures", tmp_path)
+    monkeypatch.setattr(importlib.import_module("temperatures"), "BETA", 0.5)
+    with pytest.raises(InputError, match="holds generated-5 with other settings; move it away"):
+        run("temperatures", *flags)
+
+
+def test_temperatures_reach_the_probability_that_they_are_named_after():
+    module = importlib.import_module("temperatures")
+    assert module.temperature_of(10, module.OF_TEN) == pytest.approx(1.0)
+    assert [round(module.temperature_of(k, module.OF_TEN), 2) for k in (100, 200)] == [0.29, 0.24]
+    assert module.temperature_of(31, 0.5) == pytest.approx(module.auto_temperature(31))
+    for classes, tau in ((100, module.temperature_of(100, 0.4)), (10, module.auto_temperature(10))):
+        cosines = np.full(classes, -1 / (classes - 1))
+        cosines[0] = 1.0
+        p = np.exp(cosines / tau) / np.exp(cosines / tau).sum()
+        assert p[0] == pytest.approx(0.4 if classes == 100 else 0.5)
 
 
 def test_the_study_of_the_defaults_ranks_every_setting(tmp_path):
     run("choose_defaults", "--smoke", "--sets", "generated-5", "generated-6", "--out", tmp_path)
     module = importlib.import_module("choose_defaults")
-    assert len(module.settings_of(False)) == 81
-    assert module.DEFAULTS in module.settings_of(False)
+    assert len(module.combinations()) == 81
     rows = lines_of(tmp_path / "choose_defaults.csv")
     assert len(rows) == 3 + 1  # every 40th of 81, and the defaults
     mean = {tuple(r.values())[:4]: np.mean([float(x) for x in list(r.values())[4:]]) for r in rows}
@@ -216,17 +301,16 @@ def test_the_study_of_the_defaults_ranks_every_setting(tmp_path):
     order = [tuple(line.strip("| ").split(" | ")[1:5]) for line in text.split("\n\n")[0].splitlines()[2:]]
     assert order == sorted(mean, key=lambda s: -mean[s])
     assert "of 4 (defaults) | 0.9 | 1.0 | 1.0 | cosine |" in text
-    run("choose_defaults", "--from-results", "--out", tmp_path)
-    assert (tmp_path / "choose_defaults.md").read_text() == text
+    rebuilt("choose_defaults", tmp_path, "--smoke")
 
 
-def test_sets_of_the_temperature_study():
-    module = importlib.import_module("temperatures")
-    data = module.subgroups()
+def test_sets_of_the_studies():
+    module = importlib.import_module("studies")
+    data = module._subgroups()
     assert data.num_classes == 31
-    whole = module.load("emoji", None)
+    whole = module._load("emoji", None)
     picture = data.splits["test"].features["image"][0]
     assert (whole.splits["test"].features["image"] == picture).all(axis=1).any()
-    made = module.load("generated-30", None)
+    made = module._load("generated-30", None)
     assert (made.num_classes, len(made.splits["train"])) == (30, 2000)
-    assert made.digest() == module.generated(30).digest()
+    assert made.digest() == module._generated(30).digest()
