@@ -42,8 +42,10 @@ def make(doc: str | None, stem: str, kind: str, argv: Sequence[str] | None) -> N
                     for r in runs
                     for epoch in epochs.tolist()
                 ]
-            axes.set(title=f"{store.dataset.title}: {method.name}", xlabel="epoch", ylim=(0, None))
+            axes.set(title=f"{store.dataset.title}: {method.name}", xlabel="epoch")
             axes.grid(alpha=0.3)
             axes.legend(fontsize=8)
+            axes.xaxis.get_major_locator().set_params(integer=True)
         pair[0].set_ylabel(TITLES[kind])
+        pair[0].set_ylim(bottom=0)  # once both panels, which share it, are drawn
     save(args.out / stem, markdown(rows), ["set", "method", "of", "seed", "epoch", kind], lines, figure)

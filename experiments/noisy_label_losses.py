@@ -6,7 +6,7 @@
 Settings are chosen as for the paper's tables (`paper.py`), with the same number of trials for every row. The first
 row, our defaults, is the same for all sets; they were chosen from more settings on validation data of these sets
 among others (choose_defaults.py), so at an equal number of trials it is "rc + contrastive" that stands for MRL. Layers
-256-256-128, 3 seeds. forward and small-loss are told of the noise, as those who
+256-256-128, 5 seeds. forward and small-loss are told of the noise, as those who
 proposed them do. Test mAP at the best validation epoch, the mean of both directions, mean ± standard deviation over
 seeds.
 """
@@ -28,7 +28,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Train what is missing, print the table and draw it."""
     flags = parser(__doc__)
     flags.add_argument("--losses", nargs="+", choices=LOSS_OPTIONS, default=list(LOSS_OPTIONS))
-    flags.set_defaults(seeds=3)
     args = settled(flags.parse_args(argv))
     known = [s for s in ("emoji", "wikipedia-views") if (args.out / f"runs_{s}-small.json").exists()]
     names = args.sets or (known if args.from_results else ["emoji", *(["wikipedia-views"] if args.views else [])])

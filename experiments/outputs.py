@@ -38,7 +38,7 @@ def against(axes: Any, x: Sequence[float], values: Sequence[Sequence[float]], la
 
 
 def save(stem: Path, text: str, head: Sequence[str], lines: Sequence[Sequence[Any]], figure: Any) -> None:
-    """Print the text; write it, the lines and the figure beside each other; of the same numbers the same files.
+    """Write the text, the lines and the figure beside each other, of the same numbers the same files; print the text.
 
     Args:
         stem: of the files: .md, .csv, .png and .svg.
@@ -47,10 +47,10 @@ def save(stem: Path, text: str, head: Sequence[str], lines: Sequence[Sequence[An
         lines: of the CSV file.
         figure: of Matplotlib.
     """
-    print(text)
     stem.with_suffix(".md").write_text(text + "\n", encoding="utf-8")
     with stem.with_suffix(".csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([head, *lines])
     with matplotlib.rc_context({"svg.hashsalt": "mrl_jax"}):
         figure.savefig(stem.with_suffix(".png"), dpi=120)
         figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None})
+    print(text)
