@@ -248,7 +248,7 @@ class Store:
     def _alone(self, name: str) -> Iterator[None]:
         """While runs are trained and written no other program does, and what others wrote before is known."""
         if not self._train:
-            raise SystemExit(f"{self._path} lacks runs of {name}; run without --from-results to train them")
+            raise InputError(f"{self._path} lacks runs of {name}; run without --from-results to train them")
         with self._path.with_name(f".{self._path.name}.lock").open("w") as handle:
             lock(handle.fileno(), f"another program trains for {self._path}; wait until it is done")
             if self._path.exists():
