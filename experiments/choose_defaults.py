@@ -7,6 +7,7 @@ Temperatures are multiples of the one from the number of classes, tau(K). Layers
 seed that no result uses; 108 settings at noise 0.2 and 0.8 on emoji (9 classes), its subgroups of at least 20 (31
 classes) and the Wikipedia pairs with reduced features (10). Prints the best settings by the mean over sets and rates,
 with the defaults among them wherever they stand, and the mean of every value of every factor.
+648 runs: 21 minutes on one core (AMD EPYC, 2026-11-28).
 """
 
 import itertools

@@ -7,7 +7,8 @@ Defaults: beta 0.9, both temperatures from the number of classes. The paper's re
 1, and the schedule of its program; it gives beta for two sets alone, so several are run, and ours is held against the
 best of them at each noise rate. Cross-entropy stands alone, with the temperature that validation mAP chose for the
 paper's tables. Same network, splits, noise and seeds. Test mAP at the best validation epoch, the mean
-of both directions, mean ± standard deviation over seeds.
+of both directions, mean ± standard deviation over seeds. 100 runs a set beside cross-entropy's: emoji 20 minutes, the
+views 36, on one core (AMD EPYC, 2026-11-28).
 """
 
 import statistics

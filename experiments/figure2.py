@@ -4,6 +4,7 @@
     python experiments/figure2.py --from-results
 
 Accuracy: the share of samples whose embedding lies nearest to the centre of their class. Mean and range of the seeds.
+The runs are those of table1.py, which tells their time.
 """
 
 from collections.abc import Sequence

@@ -3,7 +3,7 @@
     python experiments/figure5.py [--sets inria-websearch] [--views wikipedia_4views.npz]
     python experiments/figure5.py --from-results
 
-A line per direction: mean and range of the seeds.
+A line per direction: mean and range of the seeds. The runs are those of table1.py, which tells their time.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,9 @@
 """Table 2 of the paper: MRL and deep-SM (cross-entropy alone) on NUS-WIDE and XMediaNet at four noise rates.
 
-python experiments/table2.py [--sets nus-wide xmedianet]
-python experiments/table2.py --from-results
+    python experiments/table2.py [--sets nus-wide xmedianet]
+    python experiments/table2.py --from-results
+
+76 runs a set, layers 4096-4096-512, 100 epochs: it asks for a GPU, and is not timed yet.
 """
 
 from collections.abc import Sequence

@@ -1,0 +1,44 @@
+"""Put the tables of `results/` into README.md and docs/results.md, between their marks.
+
+    python experiments/insert_results.py
+
+A mark `<!-- NAME -->` alone on a line begins the content of `results/NAME.md`; `<!-- end -->` ends it.
+"""
+
+import re
+from pathlib import Path
+
+from paper import RESULTS, main_of
+
+from mrl_jax import InputError
+
+ROOT = Path(__file__).parent.parent
+PAGES = ("README.md", "docs/results.md")
+_MARKED = re.compile(r"<!-- (\w+) -->\n.*?<!-- end -->", re.DOTALL)
+
+
+def filled(text: str) -> str:
+    """A page with the present tables.
+
+    Raises:
+        InputError: a table is not there.
+    """
+
+    def content(match: re.Match[str]) -> str:
+        path = RESULTS / f"{match[1]}.md"
+        if not path.exists():
+            raise InputError(f"{path} is not there; run experiments/{match[1]}.py")
+        return f"<!-- {match[1]} -->\n\n{path.read_text('utf-8').strip()}\n\n<!-- end -->"
+
+    return _MARKED.sub(content, text)
+
+
+def main(_: object = None) -> None:
+    """Fill all pages."""
+    for name in PAGES:
+        path = ROOT / name
+        path.write_text(filled(path.read_text("utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main_of(main)
