@@ -430,5 +430,8 @@ def main_of(program: Callable[[Sequence[str] | None], None]) -> None:
     """Run a program; bad input is one line."""
     try:
         program(None)
+        sys.stdout.flush()
     except InputError as error:
         raise SystemExit(f"error: {error}") from None
+    except BrokenPipeError:  # the reader of the table, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
