@@ -35,7 +35,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from machine import KEEP_MEMORY, machine
 from outputs import markdown
-from paper import main_of, read_results
+from program import main_of
+from store import read_results
 
 from mrl_jax import InputError
 
@@ -262,7 +263,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.markdown:
         if not RESULTS.exists():
             raise InputError(f"no results in {RESULTS}; run without --markdown to make them")
-        print(table(read_results(RESULTS)))
+        print(table(read_results(RESULTS, machine=dict, shapes=dict)))
         return
     os.environ[DEVICE] = common_device()
     names, rounds = (["smoke"], 1) if args.smoke else (args.shapes, args.rounds)

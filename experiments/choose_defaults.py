@@ -17,8 +17,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 from outputs import markdown, save
-from paper import TRIAL_SEED, main_of, parser, settled
-from studies import mean_of, studied
+from paper import TRIAL_SEED
+from program import main_of, parser, settled
+from studies import SETS, mean_of, studied
 
 from mrl_jax import Config
 from mrl_jax.config import auto_temperature
@@ -85,7 +86,7 @@ def draw(sets: Mapping[str, Any], tried: Sequence[tuple[Any, ...]]) -> Figure:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Train what is missing, print and draw."""
-    args = settled(parser(__doc__, seeds=False).parse_args(argv))
+    args = settled(parser(__doc__, SETS, seeds=False, smoke="tiny networks, few settings").parse_args(argv))
     sets = ["emoji", "emoji-31", *(["wikipedia-views"] if args.views else [])]
     found = studied(args, "choose_defaults", sets, lambda k: settings_of(k, args.smoke), RATES, (TRIAL_SEED,))
     tried = combinations(args.smoke)

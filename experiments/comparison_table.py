@@ -6,7 +6,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 from outputs import against, average_map, markdown, save, told
-from paper import Method, Store, parser, published, stores
+from paper import Method, published
+from program import parser
+from store import Store, stores
 
 __all__ = ["make"]
 

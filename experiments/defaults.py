@@ -18,7 +18,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 from outputs import against, average_map, markdown, save, told
-from paper import CE, Store, main_of, parser, stores
+from paper import CE
+from program import main_of, parser
+from store import Store, stores
 
 from mrl_jax import grid, preset
 from mrl_jax.config import auto_temperature

@@ -10,7 +10,7 @@ The runs are those of table1.py, which tells their time.
 from collections.abc import Sequence
 
 from learning_curves import make
-from paper import main_of
+from program import main_of
 
 
 def main(argv: Sequence[str] | None = None) -> None:

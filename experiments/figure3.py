@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 from outputs import markdown, save
-from paper import main_of, parser, settled
+from program import main_of, parser, settled
 
 from mrl_jax.losses import cross_entropy_loss, robust_clustering_loss
 
@@ -43,7 +43,7 @@ def curves(p: np.ndarray) -> dict[str, np.ndarray]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Draw the figure and write its numbers."""
-    out = settled(parser(__doc__, sets=False, seeds=False).parse_args(argv)).out
+    out = settled(parser(__doc__, sets=None, seeds=False).parse_args(argv)).out
     p = np.linspace(0.01, 0.99, 99)
     found = curves(p)
     reach = np.e / (np.e + (CLASSES - 1) * np.exp(-1 / (CLASSES - 1)))

@@ -13,7 +13,9 @@ from dataclasses import replace
 
 from matplotlib.figure import Figure
 from outputs import against, markdown, save, told
-from paper import MRL, main_of, parser, stores
+from paper import MRL
+from program import main_of, parser
+from store import stores
 
 RATE = 0.6
 BETAS = (0.0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)

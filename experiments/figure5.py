@@ -9,7 +9,7 @@ A line per direction: mean and range of the seeds. The runs are those of table1.
 from collections.abc import Sequence
 
 from learning_curves import make
-from paper import main_of
+from program import main_of
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -5,10 +5,11 @@
 A mark `<!-- NAME -->` alone on a line begins the content of `results/NAME.md`; `<!-- end -->` ends it.
 """
 
+import argparse
 import re
 from pathlib import Path
 
-from paper import RESULTS, main_of
+from program import RESULTS, main_of
 
 from mrl_jax import InputError
 
@@ -35,9 +36,10 @@ def filled(text: str) -> str:
 
 def main(_: object = None) -> None:
     """Fill all pages."""
-    for name in PAGES:
-        path = ROOT / name
-        path.write_text(filled(path.read_text("utf-8")), encoding="utf-8")
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    pages = {ROOT / name: filled((ROOT / name).read_text("utf-8")) for name in PAGES}
+    for path, text in pages.items():
+        path.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 from outputs import markdown, save
-from paper import CE, MRL, parser, stores
+from paper import CE, MRL
+from program import parser
+from store import stores
 
 __all__ = ["make"]
 

@@ -6,9 +6,8 @@
 Settings are chosen as for the paper's tables (`paper.py`), with the same number of trials for every row. The first
 row, our defaults, is the same for all sets; they were chosen from more settings on validation data of these sets
 among others (choose_defaults.py), so at an equal number of trials it is "rc + contrastive" that stands for MRL. Layers
-256-256-128, 5 seeds. forward and small-loss are told of the noise, as those who
-proposed them do. Test mAP at the best validation epoch, the mean of both directions, mean ± standard deviation over
-seeds.
+256-256-128, 5 seeds. forward and small-loss are told of the noise, as those who proposed them do. Test mAP at the best
+validation epoch, the mean of both directions, mean ± standard deviation over seeds.
 """
 
 import statistics
@@ -18,7 +17,9 @@ from dataclasses import replace
 from defaults import OURS
 from matplotlib.figure import Figure
 from outputs import average_map, markdown, save, told
-from paper import SMALL, Method, Store, find_sets, main_of, parser, settled
+from paper import SMALL, SMOKE, Method
+from program import main_of, parser
+from store import stores
 
 from mrl_jax import grid
 from mrl_jax.config import LOSS_OPTIONS, auto_temperature
@@ -27,17 +28,9 @@ from mrl_jax.config import LOSS_OPTIONS, auto_temperature
 def main(argv: Sequence[str] | None = None) -> None:
     """Train what is missing, print the table and draw it."""
     flags = parser(__doc__)
-    flags.add_argument("--losses", nargs="+", choices=LOSS_OPTIONS, default=list(LOSS_OPTIONS))
-    args = settled(flags.parse_args(argv))
-    known = [s for s in ("emoji", "wikipedia-views") if (args.out / f"runs_{s}-small.json").exists()]
-    names = args.sets or (known if args.from_results else ["emoji", *(["wikipedia-views"] if args.views else [])])
-    sets = find_sets(names, args.views, args.smoke, not args.from_results)
-    if not args.smoke:
-        sets = [replace(s, config=replace(s.config, **SMALL)) for s in sets]
-    found = [
-        Store(replace(s, name=f"{s.name}-small"), args.out, not args.from_results, args.seeds, smoke=args.smoke)
-        for s in sets
-    ]
+    flags.add_argument("--losses", nargs="+", choices=LOSS_OPTIONS, default=list(LOSS_OPTIONS), help="default: all")
+    args = flags.parse_args(argv)
+    found = stores(args, "-small", **(SMOKE if args.smoke else SMALL))
     methods = [Method(loss, loss, contrastive=False) for loss in args.losses]
     methods += [Method(f"{loss} + contrastive", loss) for loss in args.losses]
     parts, lines = [], []

@@ -2,22 +2,27 @@
 
 import argparse
 import statistics
+import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from machine import machine
-from paper import SMALL, SMOKE, VIEWS, read_results, write_results
+from paper import SMALL, SMOKE, VIEWS
+from store import alone, read_results, write_results
 
 from mrl_jax import Config, InputError, load_dataset, sweep
 from mrl_jax.data.dataset import Dataset
 from mrl_jax.data.emoji import load_records
 
-__all__ = ["Setting", "mean_of", "studied"]
+__all__ = ["SETS", "Setting", "mean_of", "studied"]
 
+SETS = "emoji, emoji-31 (its subgroups), wikipedia-views where --views is given"
 LEAST = 20  # members of a subgroup of emoji
 EPOCHS = {"emoji": 20, "emoji-31": 20}  # others: the default
+_FEWEST = 5  # classes from which the temperature depends on their number
 Setting = Mapping[str, Any]
 
 
@@ -43,34 +48,44 @@ def studied(
         set -> classes, settings, and validation and test mAP [setting][rate][seed].
 
     Raises:
-        InputError: an unknown set; the file holds another grid, or nothing that was asked for.
+        InputError: an unknown set; the file holds another grid, or not what was asked for; another program trains.
     """
-    path = args.out / f"{stem}.json"
-    kept: dict[str, Any] = read_results(path) if path.exists() else {"sets": {}}
-    names = args.sets or sets
+    path, names = args.out / f"{stem}.json", args.sets or sets
     if args.from_results:
-        found = {name: kept["sets"][name] for name in args.sets or kept["sets"] if name in kept["sets"]}
-        if not found:
-            raise InputError(f"no results in {path}; run without --from-results to make them")
-        return found
-    for name in names:
-        data = _load(name, args.views)
-        config = Config(modalities=data.modalities, **SMALL, epochs=EPOCHS.get(name, Config().epochs))
-        wanted = {
-            "classes": data.num_classes,
-            "sha256": data.digest(),
-            "config": (Config(**config.to_json() | SMOKE) if args.smoke else config).to_json(),
-            "settings": list(settings_of(data.num_classes)),
-            "rates": list(rates),
-            "seeds": list(seeds),
-        }
-        there = kept["sets"].get(name)
-        if there is None:
-            kept["sets"][name] = {**wanted, **_trained(name, wanted, data)}
-            write_results(path, kept)
-        elif odd := [key for key, value in wanted.items() if there[key] != value]:
-            raise InputError(f"{path} holds {name} with other {odd[0]}; move it away, or name another --out")
+        return _read(path, args.sets, settings_of)
+    data = {name: _load(name, args.views) for name in names}  # what is wrong is told before anything is trained
+    with alone(path):
+        kept: dict[str, Any] = read_results(path, sets=dict) if path.exists() else {"sets": {}}
+        for name in names:
+            config = Config(modalities=data[name].modalities, **SMALL, epochs=EPOCHS.get(name, Config().epochs))
+            wanted = {
+                "classes": data[name].num_classes,
+                "sha256": data[name].digest(),
+                "config": (Config(**config.to_json() | SMOKE) if args.smoke else config).to_json(),
+                "settings": list(settings_of(data[name].num_classes)),
+                "rates": list(rates),
+                "seeds": list(seeds),
+            }
+            there = kept["sets"].get(name)
+            if there is None:
+                kept["sets"][name] = {**wanted, **_trained(name, wanted, data[name])}
+                write_results(path, kept)
+            elif odd := [key for key, value in wanted.items() if there.get(key) != value]:
+                raise InputError(f"{path} holds {name} with other {odd[0]}; move it away, or name another --out")
     return {name: kept["sets"][name] for name in names}
+
+
+def _read(path: Path, names: Sequence[str] | None, settings_of: Callable[[int], Sequence[Setting]]) -> dict[str, Any]:
+    """What was kept of some sets, or of all."""
+    found = read_results(path, sets=dict)["sets"] if path.exists() else {}
+    if lacking := [name for name in names or () if name not in found]:
+        raise InputError(f"{path} lacks {lacking[0]}; run without --from-results to train it")
+    if not found:
+        raise InputError(f"no results in {path}; run without --from-results to make them")
+    for name, of_set in found.items():
+        if of_set.get("settings") != list(settings_of(of_set.get("classes", 0))):
+            raise InputError(f"{path} holds {name} with other settings; give --smoke if they are of a smoke run")
+    return {name: found[name] for name in names or found}
 
 
 def mean_of(found: Mapping[str, Any], index: int, rate: int | None = None, split: str = "valid") -> float:
@@ -86,12 +101,14 @@ def _trained(name: str, wanted: Mapping[str, Any], data: Dataset) -> dict[str, A
         for rate in wanted["rates"]
         for seed in wanted["seeds"]
     ]
-    print(f"{name}: {len(configs)} runs", flush=True)
-    done = sweep(configs, data=data, progress=True)
+    different = list(dict.fromkeys(configs))  # rules may name one temperature twice
+    print(f"{name}: {len(different)} runs", file=sys.stderr, flush=True)
+    done = sweep(different, data=data, progress=True)
     if done.failed:
         run, why = next(iter(done.failed.items()))
         raise SystemExit(f"{run}: {why}")
-    scores = [run.scores for run in done.runs.values()]
+    of_config = dict(zip(different, (run.scores for run in done.runs.values()), strict=True))
+    scores = [of_config[config] for config in configs]
     shape = len(wanted["settings"]), len(wanted["rates"]), len(wanted["seeds"])
     maps = {
         split: np.round([s[split]["best"]["average"] for s in scores], 5).reshape(shape).tolist()  # type: ignore[index]
@@ -105,13 +122,15 @@ def _load(name: str, views: str | None) -> Dataset:
         return load_dataset("emoji", ("image", "text"))
     if name == "emoji-31":
         return _subgroups()
-    if name == "wikipedia-views" and views:
+    if name == "wikipedia-views":
+        if views is None:
+            raise InputError("the set wikipedia-views needs --views FILE")
         return load_dataset(views, VIEWS)
     kind, _, classes = name.partition("-")
-    if kind == "generated" and classes.isdigit() and int(classes) > 1:
+    if kind == "generated" and classes.isdigit() and int(classes) >= _FEWEST:
         return _generated(int(classes))
     raise InputError(
-        f"unknown set {name!r}; choose from emoji, emoji-31, generated-K, and wikipedia-views with --views"
+        f"unknown set {name!r}; choose from emoji, emoji-31, wikipedia-views and generated-K, K at least {_FEWEST}"
     )
 
 

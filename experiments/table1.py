@@ -11,7 +11,8 @@ EPYC, 2026-11-28); the published features, layers 4096-4096-512 and 100 epochs, 
 from collections.abc import Sequence
 
 from comparison_table import make
-from paper import CE, MRL, main_of
+from paper import CE, MRL
+from program import main_of
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -9,7 +9,8 @@
 from collections.abc import Sequence
 
 from comparison_table import make
-from paper import CE, MRL, main_of
+from paper import CE, MRL
+from program import main_of
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -9,7 +9,8 @@
 from collections.abc import Sequence
 
 from comparison_table import make
-from paper import ABLATION, main_of
+from paper import ABLATION
+from program import main_of
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -16,8 +16,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 from outputs import markdown, save
-from paper import TRIAL_SEED, main_of, parser, settled
-from studies import mean_of, studied
+from paper import TRIAL_SEED
+from program import main_of, parser, settled
+from studies import SETS, mean_of, studied
 
 from mrl_jax.config import auto_temperature
 
@@ -25,6 +26,7 @@ TAUS = (0.1, 0.2, 0.35, 0.5, 0.7, 1.0)
 LOSSES = {"rc": "MRL", "ce": "CE + contrastive"}
 BETA, RATES, SEEDS = 0.9, (0.2, 0.6), tuple(range(TRIAL_SEED, TRIAL_SEED + 3))
 GENERATED = (10, 100, 300, 1000)
+SMALLER = "tiny networks, few temperatures, one seed, two sets"
 OF_TEN = 1 / (1 + 9 * math.exp(-10 / 9))
 """The largest p of 10 evenly spread centres at tau = 1."""
 
@@ -36,7 +38,7 @@ def temperature_of(classes: int, p: float) -> float:
 
 def settings_of(classes: int, smoke: bool = False) -> list[dict[str, Any]]:
     """Losses and temperatures to try: fixed ones, then those from the number of classes."""
-    taus = *(TAUS[::5] if smoke else TAUS), auto_temperature(classes), temperature_of(classes, OF_TEN)
+    taus = *(TAUS[::5] if smoke else TAUS), auto_temperature(classes), temperature_of(classes, OF_TEN)  # may be equal
     return [
         {"loss": loss, "beta": BETA, "tau1": round(tau, 4), "tau2": round(tau, 4)} for loss in LOSSES for tau in taus
     ]
@@ -44,10 +46,12 @@ def settings_of(classes: int, smoke: bool = False) -> list[dict[str, Any]]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Train what is missing, print and draw."""
-    args = settled(parser(__doc__, seeds=False).parse_args(argv))
+    args = settled(
+        parser(__doc__, f"{SETS}, generated sets of 10 to 1,000 classes", seeds=False, smoke=SMALLER).parse_args(argv)
+    )
     sets = ["emoji", "emoji-31", *(["wikipedia-views"] if args.views else [])]
     sets += [f"generated-{k}" for k in GENERATED]
-    sets = sets[:1] if args.smoke else sets
+    sets = ["emoji", "generated-10"] if args.smoke else sets
     seeds = SEEDS[:1] if args.smoke else SEEDS
     found = studied(args, "temperatures", sets, lambda k: settings_of(k, args.smoke), RATES, seeds)
     count = len(next(iter(found.values()))["settings"]) // len(LOSSES)

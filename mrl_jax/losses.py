@@ -242,7 +242,7 @@ def mrl_loss(
         The total loss, a scalar, and its parts, an `MRLTerms`.
 
     Raises:
-        ValueError: unknown `loss` or `contrastive_scale`, or what the parts raise.
+        ValueError: unknown `loss` or `contrastive_scale`, a loss whose terms are not [M, B], or what the parts raise.
 
     Example:
         >>> import jax.numpy as jnp
@@ -252,7 +252,8 @@ def mrl_loss(
         [-0.7618, -2.6265, 1.1029]
     """
     if isinstance(loss, str) and loss not in CLUSTERING_LOSSES:
-        raise ValueError(f"unknown loss {loss!r}; known: {', '.join(CLUSTERING_LOSSES)}")
+        known = ", ".join(CLUSTERING_LOSSES)
+        raise ValueError(f"unknown loss {loss!r}; known: {known}; of others give the function, as in robust_losses")
     if contrastive_scale not in CONTRASTIVE_SCALES:
         raise ValueError(f"unknown contrastive_scale {contrastive_scale!r}; known: {', '.join(CONTRASTIVE_SCALES)}")
     if z.ndim != 3:
@@ -266,7 +267,12 @@ def mrl_loss(
 
     instances = counted(valid.any(axis=0))
     terms_of = CLUSTERING_LOSSES[loss] if isinstance(loss, str) else loss
-    clustering = jnp.where(valid, terms_of(z, centers, labels, tau1), 0.0).sum() / instances
+    clustering_terms = terms_of(z, centers, labels, tau1)
+    if jnp.shape(clustering_terms) != valid.shape:
+        raise ValueError(
+            f"mrl_loss: loss gives terms of shape {jnp.shape(clustering_terms)}; they must be {valid.shape}"
+        )
+    clustering = jnp.where(valid, clustering_terms, 0.0).sum() / instances
     contrastive = contrastive_loss(z, tau2, valid, self_similarity=self_similarity, axis_name=axis_name).sum()
     contrastive = contrastive / instances if contrastive_scale == "equation" else 2.0 * contrastive / counted(valid)
     total = jnp.asarray(beta * clustering + (1.0 - beta) * contrastive)

@@ -132,7 +132,7 @@ def test_figure_three_holds_the_losses(results):
 def test_curves_lie_within_their_panels(results, tmp_path, monkeypatch):
     module, drawn = importlib.import_module("learning_curves"), []
     monkeypatch.setattr(module, "save", lambda stem, text, head, lines, figure: drawn.append(figure))
-    monkeypatch.setattr(importlib.import_module("paper"), "sweep", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(importlib.import_module("store"), "sweep", lambda *_, **__: 1 / 0)
     found = kept(results)
     for r in found["methods"]["MRL"]["runs"]:  # well above those of CE
         r["valid_curves"]["map"] = {name: [0.9 for _ in x] for name, x in r["valid_curves"]["map"].items()}
@@ -146,7 +146,7 @@ def test_curves_lie_within_their_panels(results, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", sorted(FILES))
 def test_results_rebuild_table_and_plot_without_training_or_data(results, tmp_path, name, monkeypatch):
-    monkeypatch.setattr(importlib.import_module("paper"), "sweep", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(importlib.import_module("store"), "sweep", lambda *_, **__: 1 / 0)
     (tmp_path / "runs_wikipedia-views.json").write_text((results / "runs_wikipedia-views.json").read_text())
     more = {"figure3": [], "figure4": ["--seeds", 2, "--smoke"]}.get(name, ["--seeds", 2])
     run(name, "--from-results", "--out", tmp_path, *more)
@@ -155,10 +155,10 @@ def test_results_rebuild_table_and_plot_without_training_or_data(results, tmp_pa
 
 
 def test_what_is_missing_is_trained_alone(results, tmp_path, views, monkeypatch):
-    paper, counted = importlib.import_module("paper"), []
-    whole = paper.sweep
-    monkeypatch.setattr(paper, "sweep", lambda configs, **rest: counted.append(len(configs)) or whole(configs, **rest))
-    monkeypatch.setitem(paper.SMOKE, "batch_size", 20)
+    store, counted = importlib.import_module("store"), []
+    whole = store.sweep
+    monkeypatch.setattr(store, "sweep", lambda configs, **rest: counted.append(len(configs)) or whole(configs, **rest))
+    monkeypatch.setitem(importlib.import_module("paper").SMOKE, "batch_size", 20)
     path = tmp_path / "runs_wikipedia-views.json"
     found = kept(results)
     del found["methods"]["CE"]["runs"][3:]
@@ -202,7 +202,7 @@ def test_every_run_tells_its_settings_and_its_machine(results):
 def test_bad_input_is_one_line(tmp_path):
     command = [sys.executable, str(HERE / "table1.py"), "--sets", "imagenet"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.startswith("error: unknown set 'imagenet'; choose from emoji")
     assert len(done.stderr.splitlines()) == 1
 
@@ -211,18 +211,34 @@ def test_missing_results_and_sets_are_told(tmp_path):
     (tmp_path / "file").touch()
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "runs_emoji.json").write_text("{")
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "runs_wikipedia-views.json").write_text('{"set": 3, "machines": [], "methods": []}')
     for flags, message in (
         (["--from-results", "--sets", "emoji", "--out", tmp_path], "lacks runs of CE; run without --from-results"),
         (["--sets", "wikipedia-views"], "the set wikipedia-views needs --views FILE"),
         (["--from-results", "--out", tmp_path], "no results"),
         (["--from-results", "--smoke"], "--smoke keeps its results in a temporary folder; name it with --out"),
         (["--seeds", 0], "--seeds 0: must be at least 1"),
-        (["--out", tmp_path / "file" / "x"], "cannot be made (Not a directory)"),
+        (["--out", tmp_path / "file" / "x"], "cannot be written (Not a directory)"),
         (["--sets", "wikipedia-views", "--views", tmp_path / "none.npz", "--smoke"], "none.npz"),
         (["--from-results", "--sets", "emoji", "--out", tmp_path / "damaged"], "is damaged; restore it"),
+        (["--from-results", "--sets", "wikipedia-views", "--out", tmp_path / "odd"], "is damaged; restore it"),
+        (["--sets", "emoji", "emoji"], "--sets: emoji is named twice"),
     ):
         with pytest.raises(InputError, match=re.escape(message)):
             run("table1", *flags)
+
+
+def test_seeds_that_are_missing_are_named(results):
+    with pytest.raises(InputError, match="lacks runs of CE for seeds 2, 3; give a smaller --seeds, or run without"):
+        run("table1", "--from-results", "--out", results, "--seeds", 4)
+
+
+def test_ctrl_c_is_one_line(capsys):
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module("program").main_of(lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "interrupted; what is complete is kept: run it again to go on\n"
 
 
 def test_pages_hold_the_tables_of_the_results():
@@ -302,8 +318,11 @@ def test_defaults_stand_beside_the_papers_recipe_at_its_best_beta(tmp_path, five
 
 
 def test_temperatures_are_compared(tmp_path, monkeypatch):
-    flags = ("--smoke", "--sets", "generated-5", "generated-6", "--out", tmp_path)
+    flags = ("--smoke", "--sets", "generated-5", "generated-10", "--out", tmp_path)
     run("temperatures", *flags)
+    ten = json.loads((tmp_path / "temperatures.json").read_text())["sets"]["generated-10"]
+    assert [s["tau1"] for s in ten["settings"][:4]] == [0.1, 1.0, 0.5057, 1.0]  # one temperature by two names
+    assert ten["valid"][1] == ten["valid"][3]
     found = json.loads((tmp_path / "temperatures.json").read_text())["sets"]["generated-5"]
     assert (found["classes"], [s["tau1"] for s in found["settings"][2:4]]) == (5, [0.9017, 4.1642])
     assert np.shape(found["valid"]) == (2 * 4, 2, 1)
@@ -311,7 +330,17 @@ def test_temperatures_are_compared(tmp_path, monkeypatch):
     data = importlib.import_module("studies")._load("generated-5", None)
     alone = train(config, data=data).scores["valid"]["best"]["average"]
     assert alone == pytest.approx(found["valid"][5][1][0], abs=2e-3)
-    rebuilt("temperatures", tmp_path)
+    rebuilt("temperatures", tmp_path, "--smoke")
+    for flags_read, message in (
+        ([], "holds generated-5 with other settings; give --smoke"),
+        (["--smoke", "--sets", "generated-5", "generated-9"], "lacks generated-9; run without"),
+    ):
+        with pytest.raises(InputError, match=message):
+            run("temperatures", "--from-results", "--out", tmp_path, *flags_read)
+    with (tmp_path / ".temperatures.json.lock").open("w") as handle:
+        lock(handle.fileno(), "never told")
+        with pytest.raises(InputError, match=r"another program trains for .*temperatures\.json; wait"):
+            run("temperatures", *flags)
     monkeypatch.setattr(importlib.import_module("temperatures"), "BETA", 0.5)
     with pytest.raises(InputError, match="holds generated-5 with other settings; move it away"):
         run("temperatures", *flags)
@@ -345,6 +374,9 @@ def test_the_study_of_the_defaults_ranks_every_setting(tmp_path):
 
 def test_sets_of_the_studies():
     module = importlib.import_module("studies")
+    for name, message in (("wikipedia-views", "needs --views FILE"), ("generated-4", "K at least 5")):
+        with pytest.raises(InputError, match=message):
+            module._load(name, None)
     data = module._subgroups()
     assert data.num_classes == 31
     whole = module._load("emoji", None)
