@@ -75,7 +75,7 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
         action=_Tau,
         metavar="{auto,FLOAT}",
         default=argparse.SUPPRESS,
-        help="both temperatures; auto: from the number of classes; default: auto",
+        help="both temperatures, for --tau1 and --tau2; auto: from the number of classes; default: auto",
     )
     for f in dataclasses.fields(Config):
         if f.name == "preset":

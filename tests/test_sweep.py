@@ -416,6 +416,7 @@ def test_sweeps_that_cannot_be_are_refused_before_anything_is_written(tmp_path, 
     taken = complete[1].workdir
     for configs, workdir, way, message in (
         ([], None, "auto", "at least one configuration"),
+        (one[0], None, "auto", "takes a list of configurations"),
         (one * 2, None, "auto", "the same configuration"),
         (one, tmp_path / "new", "fastest", "way 'fastest': choose from auto, together, apart"),
         ([toy_config(batch_size=61)], tmp_path / "new", "auto", "batch_size 61"),

@@ -93,6 +93,8 @@ def sweep(
         InputError: anything wrong with configurations, data or folder, before anything is trained.
         CheckpointError: a checkpoint could not be written.
     """
+    if isinstance(configs, Config):
+        raise InputError("sweep takes a list of configurations: [config], or grid(config, …)")
     if way not in WAYS:
         raise InputError(f"way {way!r}: choose from {', '.join(WAYS)}")
     if resume and workdir is None:
