@@ -17,12 +17,11 @@ from mrl_jax.losses import cross_entropy_loss
 from mrl_jax.recipe import KnownNoise, Recipe
 from mrl_jax.robust_losses import (
     ROBUST_LOSSES,
-    clean_posterior,
     early_learning_loss,
     forward_correction_loss,
     moving_targets,
-    small_loss_weights,
 )
+from mrl_jax.sample_selection import clean_posterior, small_loss_weights
 
 if TYPE_CHECKING:
     from mrl_jax.train_step import TrainData, TrainState
@@ -122,7 +121,7 @@ def _of_all(x: Array, axis: int, axis_name: str) -> Array:
 
 
 def clean_samples(state: "TrainState", data: "TrainData", recipe: Recipe) -> Array:
-    """Which training samples have labels that look right, by their losses: `robust_losses.clean_posterior`.
+    """Which training samples have labels that look right, by their losses: `sample_selection.clean_posterior`.
 
     Args:
         state: the model.

@@ -15,7 +15,7 @@ from mrl_jax.losses import cross_entropy_loss, soft_assignment
 from mrl_jax.parallel import epoch_program
 from mrl_jax.recipe import KnownNoise
 from mrl_jax.recipe_loss import clean_samples
-from mrl_jax.robust_losses import clean_posterior
+from mrl_jax.sample_selection import clean_posterior
 from mrl_jax.sweep import grid
 from mrl_jax.task import prepare_data, prepare_task
 from mrl_jax.train_step import (

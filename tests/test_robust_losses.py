@@ -15,15 +15,14 @@ from mrl_jax.config import LOSS_OPTIONS
 from mrl_jax.losses import cross_entropy_loss, mrl_loss
 from mrl_jax.robust_losses import (
     ROBUST_LOSSES,
-    clean_posterior,
     early_learning_loss,
     forward_correction_loss,
     generalized_cross_entropy_loss,
     hard_bootstrapping_loss,
     moving_targets,
-    small_loss_weights,
     symmetric_cross_entropy_loss,
 )
+from mrl_jax.sample_selection import clean_posterior, small_loss_weights
 
 E, K, B, M = np.e, 5, 6, 2
 P = E / (E + 2)  # of the given label, for three orthogonal centres, one of which is met

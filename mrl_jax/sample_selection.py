@@ -1,0 +1,70 @@
+"""Which samples to learn from, by their losses: the smallest of a batch, or the lower of two Gaussians over all.
+
+Shape letters: M modalities, B instances of a batch, N training instances.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+__all__ = ["clean_posterior", "small_loss_weights"]
+
+_LEAST_VARIANCE = 5e-4  # of a Gaussian, for losses in [0, 1], as in the program of Li et al.
+
+
+def small_loss_weights(terms: Array, kept: Array, valid: Array, axis_name: str | None = None) -> Array:
+    """Weights that keep the samples of each modality with the smallest terms (Han et al., NeurIPS 2018).
+
+    Args:
+        terms: loss of each sample [M, B].
+        kept: share of the samples to keep, [M], in [0, 1]; at least one is.
+        valid: True where a sample counts, [M, B].
+        axis_name: of the devices that share the batch; the smallest are those of all.
+
+    Returns:
+        Weights [M, B], without gradient: 0, or the number that count over the number kept, so that the mean over all
+        that count is the mean over the kept.
+    """
+    terms = jax.lax.stop_gradient(jnp.where(valid, terms, jnp.inf))
+    everyone = terms if axis_name is None else jax.lax.all_gather(terms, axis_name, axis=1, tiled=True)
+    count = jnp.isfinite(everyone).sum(axis=1)
+    last = jnp.clip(jnp.round(kept * count).astype(int), 1) - 1
+    bound = jnp.take_along_axis(jnp.sort(everyone, axis=1), last[:, None], axis=1)  # equal ones are kept together
+    chosen = (everyone <= bound) & jnp.isfinite(everyone)
+    scale = count / jnp.maximum(chosen.sum(axis=1), 1)
+    return jnp.where((terms <= bound) & valid, scale[:, None], 0.0)
+
+
+def clean_posterior(terms: Array, valid: Array, *, steps: int = 50) -> Array:
+    """Probability that a sample belongs to the lower of two Gaussians fitted to the losses (Li et al., ICLR 2020).
+
+    Losses are brought to [0, 1], and expectation-maximisation starts at both ends.
+
+    Args:
+        terms: loss of every training sample of a modality [N].
+        valid: True where there is a sample, [N].
+        steps: of expectation-maximisation.
+
+    Returns:
+        Probabilities [N]; 0 where there is no sample, 1 where all losses are equal.
+    """
+    low, high = jnp.where(valid, terms, jnp.inf).min(), jnp.where(valid, terms, -jnp.inf).max()
+    spread = high > low
+    x = jnp.where(valid & spread, (terms - low) / jnp.where(spread, high - low, 1.0), 0.0)[None]  # [1, N]
+
+    def posterior(means: Array, variances: Array, shares: Array) -> Array:
+        """Of both components [2, N]; means, variances and shares are [2, 1]."""
+        return jax.nn.softmax(jnp.log(shares) - 0.5 * ((x - means) ** 2 / variances + jnp.log(variances)), axis=0)
+
+    def step(_: int, fit: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        r = posterior(*fit) * valid[None]
+        size = r.sum(axis=1, keepdims=True) + 1e-6
+        means = (r * x).sum(axis=1, keepdims=True) / size
+        variances = (r * (x - means) ** 2).sum(axis=1, keepdims=True) / size + _LEAST_VARIANCE
+        return means, variances, size / size.sum()
+
+    variance = jnp.var(x, where=valid[None]) + _LEAST_VARIANCE
+    ends = jnp.arange(2, dtype=x.dtype)[:, None]
+    fit = jax.lax.fori_loop(0, steps, step, (ends, jnp.full((2, 1), variance), jnp.full((2, 1), 0.5, x.dtype)))
+    lower = jnp.take(posterior(*fit), fit[0][:, 0].argmin(), axis=0)
+    return jnp.where(valid, jnp.where(spread, lower, 1.0), 0.0)
