@@ -19,7 +19,7 @@ from mrl_jax.files import lock
 pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent.parent / "experiments"
 PROGRAMS = ("table1", "table2", "table3", "figure2", "figure3", "figure4", "figure5")
-COMMITTED = ("table1", "table3", "figure2", "figure4", "figure5", "defaults", "choose_defaults")
+COMMITTED = ("table1", "table3", "figure2", "figure4", "figure5", "defaults", "choose_defaults", "temperatures")
 FILES = {"table1", "table2", "table3", "figure2", "figure3", "figure4", "figure5"}
 
 
