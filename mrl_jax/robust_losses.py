@@ -194,8 +194,8 @@ def nce_mae_loss(
         centers: cluster centres, unit rows [K, L], at least 2.
         labels: integers 0..K-1, shape [...].
         tau: temperature tau_1 > 0.
-        a: weight of the active part, by default that of `nce_rce_loss`.
-        b: weight of the passive part, likewise.
+        a: weight of the active part; by default the authors': 1 for 10 classes (here: up to 50), 10 for 100.
+        b: weight of the passive part, 1.
 
     Returns:
         Terms [...], each >= 0.
@@ -203,7 +203,7 @@ def nce_mae_loss(
     Raises:
         ValueError: for K = 1.
     """
-    a, b = _weights(centers, a, b, few=(1.0, 1.0), many=(10.0, 0.1))
+    a, b = _weights(centers, a, b, few=(1.0, 1.0), many=(10.0, 1.0))
     nce = _normalized_cross_entropy(z, centers, labels, tau)
     return a * nce + b * mean_absolute_error_loss(z, centers, labels, tau)
 

@@ -78,7 +78,7 @@ def term(name, p, y, transition=None, target=None):
         "gce": lambda: (1 - p[y] ** 0.7) / 0.7,
         "sce": lambda: (6 if k > 50 else 0.1) * ce + (0.1 if k > 50 else 1) * rce,
         "nce-rce": lambda: (10 if k > 50 else 1) * nce + (0.1 if k > 50 else 1) * rce,
-        "nce-mae": lambda: (10 if k > 50 else 1) * nce + (0.1 if k > 50 else 1) * mae,
+        "nce-mae": lambda: (10 if k > 50 else 1) * nce + mae,
         "label-smoothing": lambda: -(smooth * np.log(p)).sum(),
         "bootstrap-soft": lambda: -(soft * np.log(p)).sum(),
         "bootstrap-hard": lambda: -(hard * np.log(p)).sum(),
