@@ -1,15 +1,14 @@
 """Runs that are kept: trained once, shared by all programs, never mixed with others.
 
 Every program trains what is missing, and keeps it in `results/runs_SET.json`, one file per data set, after every
-method: a program that was stopped goes on, and programs that need the same runs share them. Every run tells its
-settings and machine.
+method; runs under way go on after their last checkpoints when a program that was killed is started again, and programs
+that need the same runs share them. Every run tells its settings and machine.
 """
 
 import argparse
 import contextlib
 import json
 import statistics
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +17,9 @@ from typing import Any
 from machine import machine
 from paper import BUDGET, KNOWN, RATES, TRIAL_SEED, DataSet, Method, find_sets
 from program import RESULTS, settled
+from trained import trained
 
-from mrl_jax import Config, InputError, grid, sweep
+from mrl_jax import Config, InputError, grid
 from mrl_jax.files import lock, write_whole
 
 __all__ = ["Store", "alone", "best_setting", "read_results", "stores", "write_results"]
@@ -88,9 +88,7 @@ class Store:
             with self._alone():
                 entry = self._entry(method.name)
                 if "chosen" not in entry:
-                    entry["trials"] = self._trials(method)
-                    entry["chosen"] = best_setting(entry["trials"])
-                    self._write()
+                    self._try(method, entry)
         entry = self._entry(method.name)
         if self._train and [t["settings"] for t in entry["trials"]] != self._tried(method):
             raise InputError(
@@ -105,9 +103,9 @@ class Store:
             self._refuse_training(name, missing)
             with self._alone():
                 if missing := [c for key, c in wanted.items() if key not in self._known(name)]:
-                    found = self._sweep(f"{self.dataset.name}, {name}", missing)
-                    self._entry(name).setdefault("runs", []).extend(map(self._kept_run, found))
-                    self._write()
+                    with self._trained(name, missing) as found:
+                        self._entry(name).setdefault("runs", []).extend(map(self._kept_run, found))
+                        self._write()
         known = self._known(name)
         return [known[key] for key in wanted]
 
@@ -137,25 +135,23 @@ class Store:
     def _configs(self, method: Method) -> list[Config]:
         return grid(replace(self.dataset.config, loss=method.loss), noise_rate=self.rates, seed=list(range(self.seeds)))
 
-    def _trials(self, method: Method) -> list[dict[str, Any]]:
+    def _try(self, method: Method, entry: dict[str, Any]) -> None:
+        """Try its settings, and choose."""
         settings = self._tried(method)
         base = replace(self.dataset.config, loss=method.loss, seed=TRIAL_SEED)
         rates = self.rates[0], self.rates[-1]
         configs = [replace(base, noise_rate=rate, **s) for s in settings for rate in rates]
-        found = self._sweep(f"{self.dataset.name}, {method.name}, trials", configs)
-        valid = [round(r.scores["valid"]["best"]["average"], 5) for r in found]
-        return [{"settings": s, "valid": valid[2 * i : 2 * i + 2]} for i, s in enumerate(settings)]
+        with self._trained(f"{method.name}, trials", configs) as found:
+            valid = [round(r.scores["valid"]["best"]["average"], 5) for r in found]
+            entry["trials"] = [{"settings": s, "valid": valid[2 * i : 2 * i + 2]} for i, s in enumerate(settings)]
+            entry["chosen"] = best_setting(entry["trials"])
+            self._write()
 
     def _tried(self, method: Method) -> list[dict[str, float]]:
         return method.trials()[:: 6 if self.smoke else 1]
 
-    def _sweep(self, what: str, configs: Sequence[Config]) -> list[Any]:
-        print(f"{what}: {len(configs)} runs", file=sys.stderr, flush=True)
-        found = sweep(configs, data=self.dataset.data, progress=True)
-        if found.failed:
-            name, why = next(iter(found.failed.items()))
-            raise SystemExit(f"{name}: {why}")
-        return list(found.runs.values())
+    def _trained(self, what: str, configs: Sequence[Config]) -> contextlib.AbstractContextManager[list[Any]]:
+        return trained(f"{self.dataset.name}, {what}", configs, self.dataset.data, self._path, not self.smoke)
 
     def _kept_run(self, run: Any) -> dict[str, Any]:
         scores, config = run.scores, run.config

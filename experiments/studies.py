@@ -2,7 +2,6 @@
 
 import argparse
 import statistics
-import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,8 +11,9 @@ import numpy as np
 from machine import machine
 from paper import SMALL, SMOKE, VIEWS
 from store import alone, read_results, write_results
+from trained import trained
 
-from mrl_jax import Config, InputError, load_dataset, sweep
+from mrl_jax import Config, InputError, load_dataset
 from mrl_jax.data.dataset import Dataset
 from mrl_jax.data.emoji import load_records
 
@@ -68,8 +68,12 @@ def studied(
             }
             there = kept["sets"].get(name)
             if there is None:
-                kept["sets"][name] = {**wanted, **_trained(name, wanted, data[name])}
-                write_results(path, kept)
+                configs = _configs(wanted)
+                different = list(dict.fromkeys(configs))  # rules may name one temperature twice
+                with trained(name, different, data[name], path, not args.smoke) as runs:
+                    of_config = dict(zip(different, (run.scores for run in runs), strict=True))
+                    kept["sets"][name] = {**wanted, **_found(wanted, [of_config[c] for c in configs])}
+                    write_results(path, kept)
             elif odd := [key for key, value in wanted.items() if there.get(key) != value]:
                 raise InputError(f"{path} holds {name} with other {odd[0]}; move it away, or name another --out")
     return {name: kept["sets"][name] for name in names}
@@ -94,27 +98,23 @@ def mean_of(found: Mapping[str, Any], index: int, rate: int | None = None, split
     return statistics.mean(value for seeds in (at if rate is None else [at[rate]]) for value in seeds)
 
 
-def _trained(name: str, wanted: Mapping[str, Any], data: Dataset) -> dict[str, Any]:
-    configs = [
+def _configs(wanted: Mapping[str, Any]) -> list[Config]:
+    return [
         Config(**wanted["config"] | setting | {"noise_rate": rate, "seed": seed})
         for setting in wanted["settings"]
         for rate in wanted["rates"]
         for seed in wanted["seeds"]
     ]
-    different = list(dict.fromkeys(configs))  # rules may name one temperature twice
-    print(f"{name}: {len(different)} runs", file=sys.stderr, flush=True)
-    done = sweep(different, data=data, progress=True)
-    if done.failed:
-        run, why = next(iter(done.failed.items()))
-        raise SystemExit(f"{run}: {why}")
-    of_config = dict(zip(different, (run.scores for run in done.runs.values()), strict=True))
-    scores = [of_config[config] for config in configs]
+
+
+def _found(wanted: Mapping[str, Any], scores: Sequence[Any]) -> dict[str, Any]:
+    """What is kept of the scores of all configurations."""
     shape = len(wanted["settings"]), len(wanted["rates"]), len(wanted["seeds"])
     maps = {
-        split: np.round([s[split]["best"]["average"] for s in scores], 5).reshape(shape).tolist()  # type: ignore[index]
+        split: np.round([s[split]["best"]["average"] for s in scores], 5).reshape(shape).tolist()
         for split in ("valid", "test")
     }
-    return {**maps, "machine": {**machine(["jax", "jaxlib", "numpy"]), "device": scores[0]["device"]}}  # type: ignore[index]
+    return {**maps, "machine": {**machine(["jax", "jaxlib", "numpy"]), "device": scores[0]["device"]}}
 
 
 def _load(name: str, views: str | None) -> Dataset:

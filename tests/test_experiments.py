@@ -7,13 +7,14 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from toy import toy_arrays
 
-from mrl_jax import Config, InputError, load_dataset, train
+from mrl_jax import Config, InputError, grid, load_dataset, train
 from mrl_jax.files import lock
 
 pytestmark = pytest.mark.slow
@@ -132,7 +133,7 @@ def test_figure_three_holds_the_losses(results):
 def test_curves_lie_within_their_panels(results, tmp_path, monkeypatch):
     module, drawn = importlib.import_module("learning_curves"), []
     monkeypatch.setattr(module, "save", lambda stem, text, head, lines, figure: drawn.append(figure))
-    monkeypatch.setattr(importlib.import_module("store"), "sweep", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(importlib.import_module("trained"), "sweep", lambda *_, **__: 1 / 0)
     found = kept(results)
     for r in found["methods"]["MRL"]["runs"]:  # well above those of CE
         r["valid_curves"]["map"] = {name: [0.9 for _ in x] for name, x in r["valid_curves"]["map"].items()}
@@ -146,7 +147,7 @@ def test_curves_lie_within_their_panels(results, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", sorted(FILES))
 def test_results_rebuild_table_and_plot_without_training_or_data(results, tmp_path, name, monkeypatch):
-    monkeypatch.setattr(importlib.import_module("store"), "sweep", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(importlib.import_module("trained"), "sweep", lambda *_, **__: 1 / 0)
     (tmp_path / "runs_wikipedia-views.json").write_text((results / "runs_wikipedia-views.json").read_text())
     more = {"figure3": [], "figure4": ["--seeds", 2, "--smoke"]}.get(name, ["--seeds", 2])
     run(name, "--from-results", "--out", tmp_path, *more)
@@ -155,9 +156,14 @@ def test_results_rebuild_table_and_plot_without_training_or_data(results, tmp_pa
 
 
 def test_what_is_missing_is_trained_alone(results, tmp_path, views, monkeypatch):
-    store, counted = importlib.import_module("store"), []
-    whole = store.sweep
-    monkeypatch.setattr(store, "sweep", lambda configs, **rest: counted.append(len(configs)) or whole(configs, **rest))
+    module, counted = importlib.import_module("trained"), []
+    whole = module.sweep
+
+    def counting(configs, *rest, **named):
+        counted.append(len(configs))
+        return whole(configs, *rest, **named)
+
+    monkeypatch.setattr(module, "sweep", counting)
     monkeypatch.setitem(importlib.import_module("paper").SMOKE, "batch_size", 20)
     path = tmp_path / "runs_wikipedia-views.json"
     found = kept(results)
@@ -166,6 +172,44 @@ def test_what_is_missing_is_trained_alone(results, tmp_path, views, monkeypatch)
     run("table1", "--smoke", "--sets", "wikipedia-views", "--views", views, "--out", tmp_path)
     assert counted == [5]
     assert (tmp_path / "table1.md").read_bytes() == (results / "table1.md").read_bytes()
+
+
+def test_a_killed_program_goes_on_with_the_runs_under_way(views, tmp_path, monkeypatch):
+    paper, module = importlib.import_module("paper"), importlib.import_module("store")
+    (dataset,) = paper.find_sets(["wikipedia-views"], str(views), smoke=True)
+    configs = grid(replace(dataset.config, tau1=1.0, tau2=1.0, batch_size=20), loss=("rc", "ce"), noise_rate=(0.2, 0.6))
+    expected = module.Store(dataset, tmp_path, smoke=True).fixed("MRL", configs)  # in memory
+    (tmp_path / "runs_wikipedia-views.json").unlink()
+    sweeping = importlib.import_module("mrl_jax.sweep")
+    counted, whole = [], sweeping._train_group  # a group for each loss
+
+    def killed_after(groups):
+        def train_group(group, shown):
+            if len(counted) == groups:
+                raise KeyboardInterrupt
+            counted.append(len(group))
+            whole(group, shown)
+
+        return train_group
+
+    for groups, hindered in ((0, None), (1, None), (4, module), (4, None)):
+        with monkeypatch.context() as patch:
+            patch.setattr(sweeping, "_train_group", killed_after(groups))
+            if hindered:
+                patch.setattr(hindered, "write_results", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            store = module.Store(dataset, tmp_path)
+            if groups < 4 or hindered:
+                with pytest.raises(KeyboardInterrupt):
+                    store.fixed("MRL", configs)
+                assert list((tmp_path / ".runs_wikipedia-views").iterdir())
+            else:
+                found = store.fixed("MRL", configs)
+    assert counted == [2, 2]
+    assert not (tmp_path / ".runs_wikipedia-views").exists()
+    for a, b in zip(found, expected, strict=True):
+        assert a["test"]["best"]["map"] == pytest.approx(b["test"]["best"]["map"], abs=1e-4)
+        assert a["valid_curves"]["map"].keys() == b["valid_curves"]["map"].keys()
+        assert (a["noise_rate"], a["seed"]) == (b["noise_rate"], b["seed"])
 
 
 def test_runs_of_another_configuration_are_not_mixed(results, tmp_path, views, monkeypatch):
