@@ -10,6 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from mrl_jax.ranking import usable_cores
+
 __all__ = ["KEEP_MEMORY", "keep_memory", "machine"]
 
 KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40), "MALLOC_TOP_PAD_": str(1 << 28)}
@@ -27,6 +29,5 @@ def machine(packages: Sequence[str]) -> dict[str, Any]:
     cpuinfo = Path("/proc/cpuinfo")
     model = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
     versions = {"python": platform.python_version(), **{name: version(name) for name in packages}}
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    told = {"cores": cores, "cpu": model[1] if model else platform.machine()}
+    told = {"cores": usable_cores(), "cpu": model[1] if model else platform.machine()}
     return {**told, "versions": versions, "date": date.today().isoformat()}

@@ -1,6 +1,5 @@
 """From the first epoch to the last, of one run or of several that are trained together: log, checkpoints, scores."""
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -16,6 +15,7 @@ from mrl_jax.checkpoint import Checkpoints, Snapshot
 from mrl_jax.errors import InputError, NonFiniteLossError
 from mrl_jax.model_file import Model
 from mrl_jax.processes import is_main, on_main
+from mrl_jax.ranking import usable_cores
 from mrl_jax.retrieval import cross_modal_chance
 from mrl_jax.run import RunFolder, best_epoch
 from mrl_jax.task import Task
@@ -249,4 +249,7 @@ def _non_finite(epoch: int, what: str) -> NonFiniteLossError:
 
 def _device() -> str:
     first = jax.devices()[0]
-    return f"cpu ({os.cpu_count()} cores)" if first.platform == "cpu" else f"{first.device_kind} ({first.platform})"
+    if first.platform == "cpu":
+        cores = usable_cores()
+        return f"cpu ({cores} core{'s' if cores > 1 else ''})"
+    return f"{first.device_kind} ({first.platform})"

@@ -27,7 +27,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from mrl_jax import radix
 
-__all__ = ["METHODS", "SIMILARITIES", "Ranking", "equal_rows", "map_rankings", "rank", "unit_rows"]
+__all__ = ["METHODS", "SIMILARITIES", "Ranking", "equal_rows", "map_rankings", "rank", "unit_rows", "usable_cores"]
 
 METHODS = ("auto", "numba", "numpy", "xla")
 SIMILARITIES = ("float32", "bfloat16")
@@ -295,7 +295,7 @@ def _shares(queries: int, items: int, dims: int) -> tuple[int, int]:
     if queries * items < _THREADS_PAY:
         return 1, queries
     block = max(_least_rows(dims), _CHUNK_SCORES // items)
-    workers = max(1, min(_cores(), _MOST_SCORES // (block * items)))
+    workers = max(1, min(usable_cores(), _MOST_SCORES // (block * items)))
     rounds = -(-queries // (workers * block))
     return workers, -(-queries // (workers * rounds))
 
@@ -388,7 +388,8 @@ def _rank_rows(bits: np.ndarray, gain: np.ndarray, ranks: np.ndarray, kept: np.n
     ranks[row, column], kept[row, column] = place + 1, sorted_gain[row, place]
 
 
-def _cores() -> int:
+def usable_cores() -> int:
+    """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -23,6 +23,7 @@ from mrl_jax.errors import DatasetWarning, InputError
 from mrl_jax.noise import NoiseSource, NoiseSpec, NoisyLabels, inject_noise, transition_matrix
 from mrl_jax.noise_file import noise_record, read_noise_file, read_transition_matrix
 from mrl_jax.recipe import KnownNoise, Recipe
+from mrl_jax.recipe_loss import WARMUP
 from mrl_jax.run import describe, recipe_of
 
 __all__ = ["Task", "TaskData", "device_memory", "prepare_data", "prepare_task"]
@@ -190,6 +191,13 @@ def prepare_task(config: Config, data: TaskData, recorded: Path | None = None) -
         warnings.warn(
             f"loss {config.loss} is plain cross-entropy here: no noise is injected and none is assumed; for labels "
             "that are noisy of their own give their share of wrong ones, --assumed-noise R",
+            DatasetWarning,
+            stacklevel=2,
+        )
+    if config.loss == "gmm" and (warmup := config.loss_numbers.get("warmup", WARMUP)) >= config.epochs:
+        warnings.warn(
+            f"loss gmm is plain cross-entropy here: its warmup of {warmup:g} epochs takes all {config.epochs}; give "
+            "fewer, --loss-options warmup=N, or more --epochs",
             DatasetWarning,
             stacklevel=2,
         )

@@ -163,6 +163,15 @@ def test_losses_that_are_told_of_no_noise_say_so():
     prepare_task(config := toy_config(loss="forward", assumed_noise=0.2), prepare_data(config, toy_arrays()))
 
 
+def test_a_warmup_as_long_as_the_run_is_told():
+    with pytest.warns(
+        DatasetWarning, match="gmm is plain cross-entropy here: its warmup of 5 epochs takes all 4; give"
+    ):
+        prepare_task(config := toy_config(loss="gmm", epochs=4), prepare_data(config, toy_arrays()))
+    config = toy_config(loss="gmm", epochs=4, loss_options=("warmup=3",))
+    prepare_task(config, prepare_data(config, toy_arrays()))  # warnings are errors
+
+
 def test_noise_that_leaves_a_class_without_labels_trains():
     # Seed 3 maps all of class 0, the label that masked rows have, onto another: a column of zeros.
     config = toy_config(loss="forward", noise_kind="asymmetric", noise_rate=1.0, seed=3)

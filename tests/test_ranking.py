@@ -68,7 +68,7 @@ def test_a_gallery_larger_than_a_block_is_ranked_too(method, monkeypatch):
 @pytest.mark.parametrize("method", ["numpy", pytest.param("numba", marks=pytest.mark.bench)])
 @pytest.mark.parametrize("cores", [1, 2, 5, 64])
 def test_threads_do_not_change_the_ranking(method, cores, monkeypatch):
-    for name, value in (("_LEAST_ROWS", 2), ("_CHUNK_SCORES", 1), ("_THREADS_PAY", 0), ("_cores", lambda: cores)):
+    for name, value in (("_LEAST_ROWS", 2), ("_CHUNK_SCORES", 1), ("_THREADS_PAY", 0), ("usable_cores", lambda: cores)):
         monkeypatch.setattr(mrl_jax.ranking, name, value)
     for multi in (False, True):
         found, expected = ranked(method, multi, q=61)
@@ -76,7 +76,7 @@ def test_threads_do_not_change_the_ranking(method, cores, monkeypatch):
 
 
 def test_threads_and_their_memory_are_bounded(monkeypatch):
-    monkeypatch.setattr(mrl_jax.ranking, "_cores", lambda: 64)
+    monkeypatch.setattr(mrl_jax.ranking, "usable_cores", lambda: 64)
     for queries, items in ((462, 462), (23_661, 23_661), (10_000, 100_000), (10**6, 10**6), (5, 10**8)):
         workers, block = mrl_jax.ranking._shares(queries, items, dims=512)
         assert 1 <= workers <= 64
@@ -105,7 +105,7 @@ def test_special_scores_rank_as_floats_do(method):
 
 
 def test_a_thread_that_fails_ends_the_others(monkeypatch):
-    for name, value in (("_LEAST_ROWS", 1), ("_CHUNK_SCORES", 1), ("_THREADS_PAY", 0), ("_cores", lambda: 2)):
+    for name, value in (("_LEAST_ROWS", 1), ("_CHUNK_SCORES", 1), ("_THREADS_PAY", 0), ("usable_cores", lambda: 2)):
         monkeypatch.setattr(mrl_jax.ranking, name, value)
     calls = []
 

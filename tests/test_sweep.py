@@ -476,6 +476,10 @@ def test_the_command_sweeps_and_goes_on(tmp_path, capsys):
         (["--seeds", 0], "--seeds 0: must be at least 1"),
         (["--resume"], "--resume needs the folder of the sweep"),
         (["--losses", "rc", "l2"], "loss 'l2': choose from rc, ce"),
+        (
+            ["--losses", "gce", "sce", "--loss-options", "q=0.5"],
+            "--loss-options belongs to one loss, and --losses names",
+        ),
         (["--noise-kind", "cyclic", "--data-path", "x.npz"], "without noise: add noise_rate"),
     ],
 )

@@ -55,6 +55,11 @@ def _main(argv: Sequence[str] | None) -> None:
     if twice := [name for name in axes if name in given]:
         flag = _AXES[twice[0]][0]
         raise InputError(f"--{twice[0].replace('_', '-')} and {flag} were both given; leave one of them out")
+    if given.get("loss_options") and len(losses := axes.get("loss", [])) > 1:
+        raise InputError(
+            f"--loss-options belongs to one loss, and --losses names {', '.join(losses)}; give it in a sweep of that "
+            "loss alone"
+        )
     if seeds is not None and seeds < 1:
         raise InputError(f"--seeds {seeds}: must be at least 1")
 
