@@ -7,7 +7,8 @@ Settings are chosen as for the paper's tables (`paper.py`), with the same number
 row, our defaults, is the same for all sets; they were chosen from more settings on validation data of these sets
 among others (choose_defaults.py), so at an equal number of trials it is "rc + contrastive" that stands for MRL. Layers
 256-256-128, 5 seeds. forward and small-loss are told of the noise, as those who proposed them do. Test mAP at the best
-validation epoch, the mean of both directions, mean ± standard deviation over seeds.
+validation epoch, the mean of both directions, mean ± standard deviation over seeds. 1,236 runs a set: emoji 42 minutes,
+the views 75, on one core (AMD EPYC, 2026-11-28).
 """
 
 import statistics

@@ -10,7 +10,7 @@ import csv
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,9 @@ class DataSet:
         return self.name.removesuffix("-views").replace("-", "_")
 
 
-def find_sets(names: Sequence[str] | None, views: str | None, smoke: bool, on_disk: bool = True) -> list[DataSet]:
+def find_sets(
+    names: Sequence[str] | None, views: str | None, smoke: bool, on_disk: bool = True, suffix: str = "", **change: Any
+) -> list[DataSet]:
     """The data sets to work on.
 
     Args:
@@ -105,11 +107,13 @@ def find_sets(names: Sequence[str] | None, views: str | None, smoke: bool, on_di
         views: file of the Wikipedia pairs with reduced features.
         smoke: tiny networks, few epochs.
         on_disk: whether they are needed.
+        suffix: of the names of their results.
+        change: to the configuration of all runs.
 
     Raises:
         InputError: one that was named is unknown, or not on disk; one that is there is damaged.
     """
-    change: dict[str, Any] = SMOKE if smoke else {}
+    change = (SMOKE if smoke else {}) | change
     found = []
     for name in names or ("emoji", *(("wikipedia-views",) if views else ()), *PUBLISHED_SETS):
         if on_disk and not names and name in PUBLISHED_SETS and not copies(name):
@@ -118,9 +122,9 @@ def find_sets(names: Sequence[str] | None, views: str | None, smoke: bool, on_di
             if views is None and on_disk:
                 raise InputError("the set wikipedia-views needs --views FILE")
             config = preset("custom", modalities=VIEWS, **change)
-            found.append(DataSet(name, "Wikipedia, reduced features", config, os.path.abspath(views or "")))
+            found.append(DataSet(name + suffix, "Wikipedia, reduced features", config, os.path.abspath(views or "")))
         elif name in KNOWN:
-            found.append(DataSet(name, name, preset(name, **change), name))
+            found.append(DataSet(name + suffix, name, preset(name, **change), name))
         else:
             raise InputError(f"unknown set {name!r}; choose from {', '.join(KNOWN)}")
         if on_disk:
@@ -138,11 +142,14 @@ def published(table: int, dataset: str, method: str | None, direction: int, rate
         direction: 0 image to text, 1 text to image.
         rate: noise rate.
     """
-    names = ("image_to_text", "text_to_image")
+    where = dataset, str(method), ("image_to_text", "text_to_image")[direction], rate
+    return _cells().get((table, *where), _cells().get((1, *where)) if table == 3 else None)
+
+
+@cache
+def _cells() -> dict[tuple[Any, ...], float]:
     with (Path(__file__).parent / "published.csv").open(newline="") as file:
-        cells = {
+        return {
             (int(r["table"]), r["dataset"], r["method"], r["direction"], float(r["noise_rate"])): float(r["map"])
             for r in csv.DictReader(file)
         }
-    where = dataset, str(method), names[direction], rate
-    return cells.get((table, *where), cells.get((1, *where)) if table == 3 else None)

@@ -217,8 +217,7 @@ def stores(args: argparse.Namespace, suffix: str = "", **change: Any) -> list[St
         named = [name for name in KNOWN if (args.out / f"runs_{name}{suffix}.json").exists()]
         if not named:
             raise InputError(f"no results in {args.out}; run without --from-results to make them")
-    sets = find_sets(named, args.views, args.smoke, not args.from_results)
-    sets = [replace(s, name=f"{s.name}{suffix}", config=replace(s.config, **change)) for s in sets]
+    sets = find_sets(named, args.views, args.smoke, not args.from_results, suffix, **change)
     return [Store(s, args.out, not args.from_results, args.seeds, RATES, args.smoke) for s in sets]
 
 

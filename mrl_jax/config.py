@@ -250,7 +250,7 @@ RECIPES = ("default", "paper")
 
 # The paper gives ranges of beta for two sets (Figure 4: Wikipedia 0.5-0.8, INRIA-Websearch 0.85-0.95), none for others;
 # 0.7 is that of its program's example.
-_PAPER_BETA = {"inria-websearch": 0.9, "nus-wide": 0.9, "xmedianet": 0.9}
+_PAPER_BETA = {"inria-websearch": 0.9}
 
 
 def auto_temperature(num_classes: int) -> float:
