@@ -7,7 +7,8 @@ MRL, and cross-entropy with the contrastive loss, with tau1 = tau2 at 0.1 to 1 a
 of classes: where the largest p(y|x) is 1/2 (`--tau auto`), and where it is what tau = 1 gives for 10 classes, 0.25.
 beta 0.9, noise 0.2 and 0.6, layers 256-256-128, 3 seeds that no result uses. Sets: emoji (9 classes), its subgroups of
 at least 20 (31 classes), Wikipedia pairs with reduced features (10), and generated ones of 10 to 1,000 classes. Prints
-validation mAP, the mean over noise rates and seeds.
+validation mAP, the mean over noise rates and seeds. 96 runs a set: 1,000 classes 38 minutes on one core (AMD EPYC,
+2026-11-28), 300 classes 9, the others less.
 """
 
 import math

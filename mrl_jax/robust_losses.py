@@ -158,6 +158,8 @@ def nce_rce_loss(
 
     $$a \log p \,/ \sum_k \log p_k + 4 b (1 - p)$$
 
+    The authors' program cuts log 0 at -9.2, not at -4 as Wang et al.: its proportions are those of 2.3 b here.
+
     Args:
         z: embeddings, unit rows [..., L].
         centers: cluster centres, unit rows [K, L], at least 2.
