@@ -16,7 +16,8 @@ change direction; medians. On a GPU, where PyTorch and JAX both see one, all of 
 - memory: the most that a process had that does not keep freed memory, in GB (on a GPU: of the host).
 
 "best", "compiled" and "reference kept" run with glibc told to keep freed memory, without which each step faults its
-gradients in again; "reference" runs as it is started. "compiled" needs a C++ compiler. Needs the extra `bench`.
+gradients in again; "reference" runs as it is started. "compiled" needs a C++ compiler. Needs the extra `bench`, and
+an hour of an idle machine (2 cores of an AMD EPYC, 2026-11-28).
 """
 
 import argparse
@@ -100,6 +101,7 @@ def compare(name: str, rounds: int, programs: Sequence[str] = PROGRAMS) -> dict[
         own["TORCHINDUCTOR_CACHE_DIR"] = f"{cache}/inductor"
         for kind in ("ours", "compiled"):
             if kind in programs:
+                print(f"{name}: first start of {kind}", file=sys.stderr, flush=True)
                 Server(kind, name, kind in KEPT, **own).end()  # fills the cache
         for r in range(rounds):
             for kind in programs if r % 2 else programs[::-1]:
@@ -111,6 +113,7 @@ def compare(name: str, rounds: int, programs: Sequence[str] = PROGRAMS) -> dict[
                 server = Server(kind, name, kind in KEPT, **own)
                 found[kind].setdefault("start", []).append(server.started)
                 server.end()
+            print(f"{name}: start, {r + 1}", file=sys.stderr, flush=True)
         servers = {kind: Server(kind, name, kind in KEPT, **own) for kind in programs}
         for what, commands, repeats in (
             ("epoch", "epoch", rounds),

@@ -1,4 +1,4 @@
-"""Put the tables of `results/` into README.md and docs/results.md, between their marks.
+"""Put the tables of `results/` into README.md and the pages of docs/, between their marks.
 
     python experiments/insert_results.py
 
@@ -14,7 +14,7 @@ from program import RESULTS, main_of
 from mrl_jax import InputError
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("README.md", "docs/results.md")
+PAGES = ("README.md", "docs/results.md", "docs/scale.md")
 _MARKED = re.compile(r"<!-- (\w+) -->\n.*?<!-- end -->", re.DOTALL)
 
 

@@ -319,6 +319,11 @@ def test_committed_tables_are_those_of_the_committed_runs(tmp_path, name):
         assert (tmp_path / path.name).read_text("utf-8") == path.read_text("utf-8"), path.name
 
 
+def test_the_committed_benchmark_table_is_that_of_its_numbers(capsys):
+    run("benchmark_pytorch", "--from-results")
+    assert capsys.readouterr().out == (HERE / "results" / "benchmark_pytorch.md").read_text("utf-8")
+
+
 def rebuilt(name, out, *flags):
     """The files of a program are the same from its results."""
     before = {p.name: p.read_bytes() for p in out.glob(f"{name}.*")}
@@ -430,6 +435,12 @@ def test_the_study_of_the_defaults_ranks_every_setting(tmp_path):
     order = [tuple(line.strip("| ").split(" | ")[1:5]) for line in text.split("\n\n")[0].splitlines()[2:]]
     assert order == sorted(mean, key=lambda s: -mean[s])
     assert "of 4 (defaults) | 0.9 | 1.0 | 1.0 | cosine |" in text
+    of_set = {tuple(r.values())[:4]: float(r["generated-6 0.2"]) + float(r["generated-6 0.8"]) for r in rows}
+    place = sorted(of_set, key=lambda s: -of_set[s]).index(("0.9", "1.0", "1.0", "cosine")) + 1
+    line = next(x for x in text.splitlines() if x.startswith("| generated-6 |"))
+    assert line.endswith(
+        f" | {max(of_set.values()) / 2:.3f} | {of_set['0.9', '1.0', '1.0', 'cosine'] / 2:.3f} | {place} of 4 |"
+    )
     rebuilt("choose_defaults", tmp_path, "--smoke")
 
 
