@@ -48,9 +48,16 @@ FULL = tuple(name for name in SHAPES if name != "smoke")
 
 
 def common_device() -> str:
-    """What PyTorch calls the device that both see: cuda, or cpu."""
+    """What PyTorch calls the device that both see: cuda, or cpu.
+
+    Raises:
+        InputError: one of them is not installed.
+    """
     sees = "import jax, torch; print(torch.cuda.is_available() and jax.default_backend() == 'gpu')"
-    done = subprocess.run([sys.executable, "-c", sees], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", sees], capture_output=True, text=True, check=False)
+    if done.returncode:
+        why = (done.stderr.strip().splitlines() or ["it ended"])[-1]
+        raise InputError(f"PyTorch and JAX cannot both be imported ({why}); pip install -e '.[bench]'")
     return "cuda" if done.stdout.split()[-1] == "True" else "cpu"
 
 

@@ -324,6 +324,13 @@ def test_the_committed_benchmark_table_is_that_of_its_numbers(capsys):
     assert capsys.readouterr().out == (HERE / "results" / "benchmark_pytorch.md").read_text("utf-8")
 
 
+def test_the_benchmark_without_pytorch_says_what_to_install(tmp_path, monkeypatch):
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\")")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(InputError, match=r"No module named 'torch'\); pip install -e '\.\[bench\]'"):
+        run("benchmark_pytorch", "--smoke")
+
+
 def rebuilt(name, out, *flags):
     """The files of a program are the same from its results."""
     before = {p.name: p.read_bytes() for p in out.glob(f"{name}.*")}
