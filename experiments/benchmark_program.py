@@ -51,8 +51,8 @@ SHAPES = {
 def ours(shape: Shape) -> dict[str, Callable[[], object]]:
     """What our program does on command."""
     from mrl_jax import Config, train
-    from mrl_jax.one_run import OneRun
-    from mrl_jax.task import prepare_data, prepare_task
+    from mrl_jax.training.run_spec import prepare_data, prepare_task
+    from mrl_jax.training.single_run import OneRun
 
     arrays, count = shape.arrays(), iter(range(1 << 30))
     beta, tau1, tau2 = OBJECTIVE

@@ -5,7 +5,7 @@ python experiments/contrastive_timings.py --markdown          # the tables of do
 
 - "program": the sums of exponentials as the authors' program writes them, over the whole matrix of similarities.
 - "dense": the same over masked logits less their maximum, which padded batches and small temperatures need.
-- "tiles": `mrl_jax.losses.contrastive_loss`.
+- "tiles": `mrl_jax.losses.mrl.contrastive_loss`.
 - on 8 devices: "ring", the same with embeddings that go round, and "gathered", each device's rows of the dense form
   against all embeddings.
 
@@ -33,7 +33,7 @@ import numpy as np
 from jax.sharding import AxisType, PartitionSpec
 from machine import machine
 
-from mrl_jax.losses import contrastive_loss
+from mrl_jax.losses.mrl import contrastive_loss
 
 RESULTS = Path(__file__).parent / "results" / "contrastive_timings.json"
 PARTS = ("forms", "devices", "large")

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from outputs import markdown, save
 from program import main_of, parser, settled
 
-from mrl_jax.losses import cross_entropy_loss, robust_clustering_loss
+from mrl_jax.losses.mrl import cross_entropy_loss, robust_clustering_loss
 
 CLASSES = 10
 LOSSES = {"CE(p) = -log p": cross_entropy_loss, "RC(p) = log(1 - p)": robust_clustering_loss}

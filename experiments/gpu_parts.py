@@ -136,7 +136,7 @@ def start(shape: Shape, precision: str, device: Any = None) -> tuple[Any, Any, A
     import jax
     import jax.numpy as jnp
 
-    from mrl_jax.train_step import Recipe, TrainData, init_state
+    from mrl_jax.training.train_step import Recipe, TrainData, init_state
 
     device = device or jax.devices()[0]
     recipe = Recipe(beta=shape.beta, hidden_dims=shape.hidden, batch_size=shape.batch_size, precision=precision)
@@ -152,7 +152,7 @@ def parity(smoke: bool) -> dict[str, Any]:
     """Largest differences after three steps: of losses and embeddings, from those of the CPU in float32."""
     import jax
 
-    from mrl_jax.train_step import Batch, embed, epoch_batches, train_step
+    from mrl_jax.training.train_step import Batch, embed, epoch_batches, train_step
 
     def steps(shape: Shape, precision: str, device: Any) -> tuple[np.ndarray, np.ndarray]:
         recipe, state, data, key = start(shape, precision, device)
@@ -181,7 +181,7 @@ def parity(smoke: bool) -> dict[str, Any]:
 
 def ours(smoke: bool) -> dict[str, Any]:
     """Seconds of an epoch and of compiling."""
-    from mrl_jax.parallel import epoch_program
+    from mrl_jax.training.placement import epoch_program
 
     told: dict[str, Any] = {}
     for name, shape in (SMOKE if smoke else SHAPES).items():
@@ -307,7 +307,7 @@ def mean_ap(smoke: bool) -> dict[str, Any]:
     import jax
     import jax.numpy as jnp
 
-    from mrl_jax.retrieval import mean_average_precision
+    from mrl_jax.retrieval.measure import mean_average_precision
 
     n = 300 if smoke else SHAPES["NUS-WIDE"].test
     z = jax.random.normal(jax.random.key(0), (2, n, EMBED_DIM))
@@ -321,7 +321,7 @@ def contrastive(smoke: bool) -> dict[str, Any]:
     """Seconds and memory of value and gradient."""
     import jax
 
-    from mrl_jax.losses import contrastive_loss
+    from mrl_jax.losses.mrl import contrastive_loss
 
     n = 600 if smoke else 65_536
     z = jax.random.normal(jax.random.key(0), (2, n, EMBED_DIM))

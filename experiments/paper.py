@@ -16,7 +16,7 @@ from typing import Any
 
 from mrl_jax import Config, InputError, load_dataset, preset
 from mrl_jax.data.dataset import Dataset
-from mrl_jax.data.prepared import copies
+from mrl_jax.data.published.prepared import copies
 
 __all__ = ["BUDGET", "RATES", "TRIAL_SEED", "DataSet", "Method", "find_sets", "published"]
 

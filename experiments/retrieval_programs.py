@@ -43,21 +43,21 @@ def embeddings(q: int, g: int, kind: str, seed: int = 0) -> Data:
 
 def ours(data: Data, method: str = "auto") -> Callable[[], float]:
     """Our mAP."""
-    from mrl_jax.retrieval import mean_average_precision
+    from mrl_jax.retrieval.measure import mean_average_precision
 
     return lambda: mean_average_precision(*data, method=method)
 
 
 def ours_all_metrics(data: Data) -> Callable[[], float]:
     """All metrics of all queries."""
-    from mrl_jax.retrieval import retrieval_metrics
+    from mrl_jax.retrieval.measure import retrieval_metrics
 
     return lambda: float(retrieval_metrics(*data)["ap"].mean())
 
 
 def block_rows(data: Data) -> int:
     """Queries of a block that fits 64 MiB, at least 128."""
-    from mrl_jax import ranking
+    from mrl_jax.retrieval import ranking
 
     return min(len(data.queries), max(ranking._LEAST_ROWS, ranking._BLOCK_SCORES // len(data.gallery)))
 

@@ -40,7 +40,7 @@ PACKAGES = ("jax", "numpy", "numba", "scipy", "scikit-learn", "torch", "torchmet
 
 def timings(data: Data, rounds: int, names: list[str]) -> dict[str, dict[str, Any]]:
     """Seconds of all programs in alternating order, and how far their mAP is from ours."""
-    from mrl_jax.retrieval import retrieval_metrics
+    from mrl_jax.retrieval.measure import retrieval_metrics
 
     ap = retrieval_metrics(*data)["ap"]
     calls, told = {}, {}
@@ -83,7 +83,7 @@ def memory(data: Data, name: str) -> dict[str, Any]:
 
 def bf16(data: Data) -> dict[str, Any]:
     """Similarities in bfloat16: seconds beside float32, and how far average precisions move."""
-    from mrl_jax.retrieval import retrieval_metrics
+    from mrl_jax.retrieval.measure import retrieval_metrics
 
     given, seconds, ap = data.first(2048), {}, {}
     for kind in ("float32", "bfloat16") * 2:  # the first of each compiles

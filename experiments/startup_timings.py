@@ -29,8 +29,8 @@ IMPORT = "import jax; jax.devices()"
 BARE = """
 import sys, jax, jax.numpy as jnp
 from mrl_jax.compile_cache import keep_compiled
-from mrl_jax.parallel import epoch_program
-from mrl_jax.train_step import Recipe, TrainData, init_state
+from mrl_jax.training.placement import epoch_program
+from mrl_jax.training.train_step import Recipe, TrainData, init_state
 keep_compiled(True)
 dims, n, classes, batch_size, hidden, epochs = map(eval, sys.argv[1:])
 recipe = Recipe(batch_size=batch_size, hidden_dims=hidden, epochs=epochs)
@@ -40,7 +40,7 @@ jax.block_until_ready(epoch_program(None)(state, data, jax.random.key(1), 0, rec
 """
 TRAIN = """
 import os, sys
-from mrl_jax.one_run import OneRun
+from mrl_jax.training.single_run import OneRun
 from mrl_jax.train import main
 train = OneRun.run_epoch
 def first(self, epoch):
@@ -51,7 +51,7 @@ sys.exit(main(["emoji", "--workdir", sys.argv[1]]))
 """
 SHAPES = """
 from mrl_jax import preset
-from mrl_jax.task import prepare_data
+from mrl_jax.training.run_spec import prepare_data
 config = preset("emoji")
 data = prepare_data(config, None)
 split = data.dataset.splits["train"]

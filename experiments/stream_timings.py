@@ -21,8 +21,8 @@ import numpy as np
 
 from mrl_jax.config import Config
 from mrl_jax.data.dataset import Dataset, Split
-from mrl_jax.one_run import OneRun
-from mrl_jax.task import prepare_data, prepare_task
+from mrl_jax.training.run_spec import prepare_data, prepare_task
+from mrl_jax.training.single_run import OneRun
 
 RESULTS = Path(__file__).parent / "results" / "stream_timings.json"
 DIMS, CLASSES = {"image": 4096, "text": 300}, 10

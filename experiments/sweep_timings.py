@@ -20,9 +20,9 @@ import numpy as np
 from machine import machine
 
 from mrl_jax import Config
-from mrl_jax.one_run import OneRun
-from mrl_jax.sweep.many_runs import ManyRuns
-from mrl_jax.task import prepare_data, prepare_task
+from mrl_jax.training.run_spec import prepare_data, prepare_task
+from mrl_jax.training.single_run import OneRun
+from mrl_jax.training.vmapped_runs import ManyRuns
 
 RESULTS = Path(__file__).parent / "results" / "sweep_timings.json"
 # features, hidden layers, embedding, instances, batch, runs

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mrl_jax import Config, sweep
 from mrl_jax.data.dataset import Dataset
-from mrl_jax.sweep import Outcome
+from mrl_jax.sweep.sweep import Outcome
 
 __all__ = ["trained"]
 

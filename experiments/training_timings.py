@@ -26,8 +26,8 @@ import torch
 from machine import keep_memory, machine
 from pytorch_mrl import Best, Model, Reference
 
-from mrl_jax.parallel import epoch_program
-from mrl_jax.train_step import Recipe, TrainData, init_state
+from mrl_jax.training.placement import epoch_program
+from mrl_jax.training.train_step import Recipe, TrainData, init_state
 
 RESULTS = Path(__file__).parent / "results" / "training_timings.json"
 OBJECTIVE = (0.7, 1.0, 1.0)

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mrl_jax.config import Config, preset
-    from mrl_jax.data import Dataset, load_dataset
-    from mrl_jax.encoders import Encoder
+    from mrl_jax.data.load import Dataset, load_dataset
     from mrl_jax.errors import InputError, NonFiniteLossError
-    from mrl_jax.eval import compare, evaluate, evaluate_embeddings
-    from mrl_jax.losses import contrastive_loss, mrl_loss, robust_clustering_loss, soft_assignment
-    from mrl_jax.noise import NoiseSpec, inject_noise
-    from mrl_jax.retrieval import mean_average_precision, retrieval_metrics
-    from mrl_jax.run import Run, load_run
+    from mrl_jax.eval.evaluate import compare, evaluate, evaluate_embeddings
+    from mrl_jax.losses.mrl import contrastive_loss, mrl_loss, robust_clustering_loss, soft_assignment
+    from mrl_jax.models.mlp import Encoder
+    from mrl_jax.noise.inject import NoiseSpec, inject_noise
+    from mrl_jax.retrieval.measure import mean_average_precision, retrieval_metrics
+    from mrl_jax.run.run import Run, load_run
     from mrl_jax.search.index import Index, top_k
     from mrl_jax.search.searcher import Searcher
-    from mrl_jax.sweep import Sweep, grid, sweep
+    from mrl_jax.sweep.sweep import Sweep, grid, sweep
     from mrl_jax.train import Result, train
-    from mrl_jax.train_step import Batch, Recipe, TrainState, init_state, train_epoch, train_step
+    from mrl_jax.training.train_step import Batch, Recipe, TrainState, init_state, train_epoch, train_step
 
 __version__ = "0.1.0"
 
@@ -65,19 +65,20 @@ __all__ = [
 
 _HOME = {
     "config": ("Config", "preset"),
-    "data": ("Dataset", "load_dataset"),
-    "encoders": ("Encoder",),
+    "data.dataset": ("Dataset",),
+    "data.load": ("load_dataset",),
     "errors": ("InputError", "NonFiniteLossError"),
-    "eval": ("compare", "evaluate", "evaluate_embeddings"),
-    "losses": ("contrastive_loss", "mrl_loss", "robust_clustering_loss", "soft_assignment"),
-    "noise": ("NoiseSpec", "inject_noise"),
-    "retrieval": ("mean_average_precision", "retrieval_metrics"),
-    "run": ("Run", "load_run"),
+    "eval.evaluate": ("compare", "evaluate", "evaluate_embeddings"),
+    "losses.mrl": ("contrastive_loss", "mrl_loss", "robust_clustering_loss", "soft_assignment"),
+    "models.mlp": ("Encoder",),
+    "noise.inject": ("NoiseSpec", "inject_noise"),
+    "retrieval.measure": ("mean_average_precision", "retrieval_metrics"),
+    "run.run": ("Run", "load_run"),
     "search.index": ("Index", "top_k"),
     "search.searcher": ("Searcher",),
-    "sweep": ("Sweep", "grid", "sweep"),
+    "sweep.sweep": ("Sweep", "grid", "sweep"),
     "train": ("Result", "train"),
-    "train_step": ("Batch", "Recipe", "TrainState", "init_state", "train_epoch", "train_step"),
+    "training.train_step": ("Batch", "Recipe", "TrainState", "init_state", "train_epoch", "train_step"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

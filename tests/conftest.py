@@ -31,7 +31,7 @@ os.environ["HF_HUB_CACHE"] = str(Path(tempfile.gettempdir()) / f"mrl-jax-tests-{
 import jax  # noqa: E402
 
 # Imports the libraries of the extra `bench`, which other tests do without.
-collect_ignore = [] if find_spec("pytrec_eval") and find_spec("ranx") else ["test_retrieval_peers.py"]
+collect_ignore = [] if find_spec("pytrec_eval") and find_spec("ranx") else ["retrieval/test_retrieval_peers.py"]
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")

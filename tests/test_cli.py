@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from toy import TOY_FLAGS, save_npz, toy_arrays
 
-from mrl_jax.data import prepared
+from mrl_jax.data.published import prepared
 from mrl_jax.eval.__main__ import main as evaluate_main
 from mrl_jax.train import main
 
@@ -44,7 +44,7 @@ def test_the_command_trains_and_ends_with_a_table(tmp_path, data):
         "curves.png",
     ):
         assert told in done.stdout
-    scored = run_command("mrl_jax.eval", "--workdir", tmp_path / "run", "--json")
+    scored = run_command("mrl_jax.eval.evaluate", "--workdir", tmp_path / "run", "--json")
     assert (
         json.loads(scored.stdout)["map"]
         == json.loads((tmp_path / "run/result.json").read_text())["test"]["best"]["map"]
@@ -236,11 +236,11 @@ def test_memory_that_is_short_is_told(tmp_path, data, capsys, monkeypatch):
     def short(*_):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\n[details]")
 
-    monkeypatch.setattr("mrl_jax.one_run.OneRun.run_epoch", short)
+    monkeypatch.setattr("mrl_jax.training.single_run.OneRun.run_epoch", short)
     assert main([*TOY_FLAGS, "--data-path", str(data), "--workdir", str(tmp_path / "run")]) == 1
     told = capsys.readouterr().err.splitlines()[-1]
     assert told.startswith("error: memory of the device is short (Out of memory allocating 9 bytes.); smaller batches")
-    monkeypatch.setattr("mrl_jax.one_run.OneRun.run_epoch", lambda *_: int("no number"))
+    monkeypatch.setattr("mrl_jax.training.single_run.OneRun.run_epoch", lambda *_: int("no number"))
     with pytest.raises(ValueError, match="no number"):
         main([*TOY_FLAGS, "--data-path", str(data), "--workdir", str(tmp_path / "other")])
 
@@ -265,7 +265,7 @@ def test_interrupting_says_how_to_go_on(tmp_path, data):
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("module", ["mrl_jax.train", "mrl_jax.eval"])
+@pytest.mark.parametrize("module", ["mrl_jax.train", "mrl_jax.eval.evaluate"])
 def test_help_lists_the_flags(module):
     done = run_command(module, "--help")
     assert done.returncode == 0
@@ -274,7 +274,7 @@ def test_help_lists_the_flags(module):
 
 
 def test_progress_on_a_terminal_is_a_bar(capsys, monkeypatch):
-    from mrl_jax.progress import epoch_progress
+    from mrl_jax.report.progress import epoch_progress
 
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     line = {"epoch": 1, "train": {"loss": 0.5}, "valid": {"average": 0.25}}

@@ -10,7 +10,7 @@ import pytest
 from mrl_jax import Config, InputError, preset
 from mrl_jax import config as config_module
 from mrl_jax.config import PRESETS, auto_temperature
-from mrl_jax.run import recipe_of
+from mrl_jax.run.run import recipe_of
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -32,7 +32,7 @@ def test_presets_of_the_paper_hold_its_protocol():
 
 
 def test_every_published_set_has_a_preset():
-    from mrl_jax.data.catalog import CATALOG
+    from mrl_jax.data.published.catalog import CATALOG
 
     assert set(PRESETS) == {"emoji", "custom", *CATALOG}
 
@@ -44,8 +44,11 @@ def test_only_benchmarks_get_noise_by_default():
 
 
 def test_choices_are_those_of_the_code_that_uses_them():
-    from mrl_jax import encoders, losses, noise, robust_losses
+    from mrl_jax import losses
     from mrl_jax.data import preprocess
+    from mrl_jax.losses import robust as robust_losses
+    from mrl_jax.models import mlp as encoders
+    from mrl_jax.noise import inject as noise
 
     assert tuple(robust_losses.ROBUST_LOSSES) == tuple(config_module.LOSS_OPTIONS)
     assert losses.CONTRASTIVE_SCALES == config_module._SCALES
@@ -56,7 +59,7 @@ def test_choices_are_those_of_the_code_that_uses_them():
     assert preprocess.PREPROCESS == config_module._PREPROCESS
     import importlib
 
-    assert importlib.import_module("mrl_jax.train_step").SCHEDULES == config_module._SCHEDULES
+    assert importlib.import_module("mrl_jax.training.train_step").SCHEDULES == config_module._SCHEDULES
 
 
 def test_numbers_and_single_values_take_the_field_type():
@@ -121,7 +124,7 @@ def test_unknown_presets_and_fields_are_refused():
 
 
 def test_precisions_are_those_of_the_encoder():
-    from mrl_jax.encoders import PRECISIONS
+    from mrl_jax.models.mlp import PRECISIONS
 
     assert config_module._PRECISIONS == PRECISIONS
 

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from toy import CLASSES, TOY_FLAGS, assert_same_checkpoints, save_npz, toy_arrays, toy_config
 
-from mrl_jax import InputError, NonFiniteLossError, evaluate, inject_noise, load_run, loop, train
-from mrl_jax.checkpoint import Checkpoints
-from mrl_jax.encoders import unit_rows
-from mrl_jax.losses import soft_assignment
+from mrl_jax import InputError, NonFiniteLossError, evaluate, inject_noise, load_run, train
+from mrl_jax.losses.mrl import soft_assignment
+from mrl_jax.models.mlp import unit_rows
+from mrl_jax.run.checkpoint import Checkpoints
+from mrl_jax.training import loop
 
 pytestmark = pytest.mark.slow
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mrl_jax import load_dataset
-from mrl_jax.data.catalog import CATALOG
+from mrl_jax.data.published.catalog import CATALOG
 
 pytestmark = [pytest.mark.wikipedia, pytest.mark.filterwarnings("ignore::mrl_jax.errors.DatasetWarning")]
 

@@ -5,10 +5,12 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from mrl_jax import Config
-from mrl_jax.checkpoint import Checkpoints, template
-from mrl_jax.run import RunFolder
+from mrl_jax.run.checkpoint import Checkpoints, template
+from mrl_jax.run.run import RunFolder
+from mrl_jax.training.placement import Layout
 
 SIZES = {"train": 60, "valid": 24, "test": 27}
 DIMS = {"sound": 6, "touch": 4, "smell": 5}
@@ -69,3 +71,8 @@ def assert_same_checkpoints(a, b):
     assert jax.tree.structure(kept[0]) == jax.tree.structure(kept[1])
     for x, y in zip(jax.tree.leaves(kept[0]), jax.tree.leaves(kept[1]), strict=True):
         np.testing.assert_array_equal(x, y)
+
+
+def layout_of(way, count=8):
+    """A run's layout over so many CPU devices."""
+    return Layout(way, Mesh(np.array(jax.devices()[:count]), ("batch",)))

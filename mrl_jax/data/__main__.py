@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 
 from mrl_jax.cli import Parser, run_command
-from mrl_jax.data import SPLITS, Dataset, load_dataset, prepared
 from mrl_jax.data.cache import cache_folder
-from mrl_jax.data.catalog import CATALOG, EMOJI, HUB_REPOSITORY, FeatureSet
+from mrl_jax.data.dataset import SPLITS, Dataset
+from mrl_jax.data.load import load_dataset
+from mrl_jax.data.published import prepared
+from mrl_jax.data.published.catalog import CATALOG, EMOJI, HUB_REPOSITORY, FeatureSet
 from mrl_jax.errors import DatasetWarning, InputError
 
 __all__ = ["main"]
@@ -57,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     prepare.add_argument("--overwrite", action="store_true", help="replace a copy that was made from other data")
     prepare.set_defaults(run=_prepare)
 
-    from mrl_jax.data import featurize
+    from mrl_jax.data.featurize import featurize
 
     features = commands.add_parser("featurize", help="pictures and texts to features, with Hugging Face models")
     featurize.add_arguments(features)
@@ -232,7 +234,7 @@ def _download(name: str) -> str | os.PathLike[str]:
     facts = CATALOG[name]
     if facts.hub_file is None:
         raise InputError(f"{name} is not on the hub ({facts.published}); give your file with --data-path")
-    from mrl_jax.data import hub
+    from mrl_jax.data.published import hub
 
     return hub.download(HUB_REPOSITORY, facts.hub_file, cache_folder() / "downloads" / name)
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from mrl_jax.data.dataset import SPLITS, Dataset, Split
-from mrl_jax.data.labels import RawLabels, normalize_labels
-from mrl_jax.data.readers import read_float32
+from mrl_jax.data.formats.readers import read_float32
+from mrl_jax.data.label_forms import RawLabels, normalize_labels
 from mrl_jax.errors import InputError, listed
 
 __all__ = ["LAYOUT", "Renamed", "dataset_from_arrays", "own_modalities"]

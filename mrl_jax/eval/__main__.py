@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from mrl_jax import retrieval
 from mrl_jax.cli import Parser, run_command
 from mrl_jax.errors import InputError
-from mrl_jax.eval import PERMUTATIONS, Options, compare, embed_split
 from mrl_jax.eval.embedded import Embedded
-from mrl_jax.eval.embeddings_file import read_embeddings
+from mrl_jax.eval.embeddings import read_embeddings
+from mrl_jax.eval.evaluate import PERMUTATIONS, Options, compare, embed_split
 from mrl_jax.eval.output import (
     comparison_csv,
     comparison_table,
@@ -29,6 +28,7 @@ from mrl_jax.eval.output import (
 )
 from mrl_jax.eval.scores import PROTOCOLS, directions, full_report
 from mrl_jax.files import check_outputs, pretty_json, write_whole
+from mrl_jax.retrieval import measure as retrieval
 
 __all__ = ["main"]
 

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mrl_jax import retrieval
 from mrl_jax.errors import InputError
 from mrl_jax.eval.embedded import Embedded
 from mrl_jax.eval.significance import LEVEL, bootstrap_means, bootstrap_medians, interval
+from mrl_jax.retrieval import measure as retrieval
 
 __all__ = ["PROTOCOLS", "Direction", "Options", "PerQuery", "counted", "directions", "full_report", "rank_queries"]
 

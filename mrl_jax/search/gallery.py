@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mrl_jax.data import SPLITS, Dataset
+from mrl_jax.data.dataset import SPLITS, Dataset
 from mrl_jax.errors import InputError
-from mrl_jax.run import Run, RunFolder, load_run, run_data
+from mrl_jax.run.run import Run, RunFolder, load_run, run_data
 
 __all__ = ["Gallery", "Part", "check_modality", "check_splits", "is_emoji", "open_run", "read_gallery"]
 
@@ -127,7 +127,7 @@ def read_gallery(
 
 
 def _emoji_rows(split: str, modality: str) -> list[dict[str, Any]]:
-    from mrl_jax.data import emoji  # deferred: brings the data packages
+    from mrl_jax.data.emoji import emoji  # deferred: brings the data packages
 
     named = modality if modality.startswith("text_") else "text_en"
     records = emoji.load_records(split, texts=dict.fromkeys((named, "text")))

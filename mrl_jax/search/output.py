@@ -7,7 +7,7 @@ from typing import Any
 
 from mrl_jax.errors import InputError
 from mrl_jax.files import written_whole
-from mrl_jax.run import Run, RunFolder
+from mrl_jax.run.run import Run, RunFolder
 from mrl_jax.search.gallery import is_emoji
 
 __all__ = ["Pictures", "answer_table", "write_grid"]
@@ -91,7 +91,7 @@ class Pictures:
             return None
         split = entry["split"]
         if split not in self._records:
-            from mrl_jax.data import emoji  # deferred: brings the data packages
+            from mrl_jax.data.emoji import emoji  # deferred: brings the data packages
 
             self._records[split] = emoji.load_records(split, texts=())
         return io.BytesIO(self._records[split][entry["row"]]["png"])

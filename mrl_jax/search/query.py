@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mrl_jax.errors import InputError
-from mrl_jax.run import Run, RunFolder
+from mrl_jax.run.run import Run, RunFolder
 from mrl_jax.search.gallery import check_modality, is_emoji
 
 __all__ = ["Inputs", "query_features", "query_inputs", "query_modality"]
@@ -38,8 +38,8 @@ def query_inputs(run: Run, folder: RunFolder | None, data: Any = None) -> Inputs
         folder: its folder, if there is one.
         data: as for `run_data`.
 
-    Runs on the embedded emoji take both; so do runs on an `.npz` that `mrl_jax.data.featurize` made, by the models
-    recorded there.
+    Runs on the embedded emoji take both; so do runs on an `.npz` that `mrl_jax.data.featurize` made, by the
+    models recorded there.
     """
     if is_emoji(run, folder, data):
         return _EmojiInputs(run.modalities)
@@ -104,11 +104,11 @@ class _EmojiInputs:
         }
 
     def features(self, kind: str, value: str) -> np.ndarray:
-        from mrl_jax.data.emoji_features import image_features, weigh_counts
+        from mrl_jax.data.emoji.features import image_features, weigh_counts
 
         if kind == "image":
             return image_features([value])
-        from mrl_jax.data.ngrams import hashed_counts
+        from mrl_jax.data.emoji.ngrams import hashed_counts
 
         return weigh_counts(hashed_counts([value]))
 
@@ -125,8 +125,8 @@ class _ModelInputs:
         return {kind: (kind,) if kind in self.names else () for kind in ("text", "image")}
 
     def features(self, kind: str, value: str) -> np.ndarray:
-        from mrl_jax.data.pretrained import torch_device
-        from mrl_jax.data.raw_table import Row
+        from mrl_jax.data.featurize.pretrained import torch_device
+        from mrl_jax.data.featurize.raw_table import Row
 
         picture = Path(value) if kind == "image" else None
         if picture is not None and not picture.is_file():
@@ -140,7 +140,7 @@ class _ModelInputs:
 
 @functools.lru_cache(maxsize=2)
 def _encoder(kind: str, name: str, key: tuple[tuple[str, str], ...], device: str) -> Any:
-    from mrl_jax.data.pretrained import check_model, load_encoder, model_key
+    from mrl_jax.data.featurize.pretrained import check_model, load_encoder, model_key
 
     check_model(kind, name)
     recorded = dict(key)

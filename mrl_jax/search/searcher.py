@@ -13,9 +13,9 @@ import numpy as np
 
 from mrl_jax.data.dataset import SPLITS, Dataset
 from mrl_jax.data.preprocess import kinds_for
-from mrl_jax.encoders import layer_shapes
 from mrl_jax.errors import InputError
-from mrl_jax.run import Run, RunFolder, embed_from_host, recipe_of, run_data
+from mrl_jax.models.mlp import layer_shapes
+from mrl_jax.run.run import Run, RunFolder, embed_from_host, recipe_of, run_data
 from mrl_jax.search.gallery import Gallery, check_modality, check_splits, open_run, read_gallery
 from mrl_jax.search.index import Index, top_k
 from mrl_jax.search.query import query_features, query_inputs, query_modality
@@ -56,7 +56,7 @@ def search(
 
     Args:
         run: the folder of a run, or a `Run`.
-        text: a text; runs on the emoji set, or on a file made by `mrl_jax.data.featurize`.
+        text: a text; runs on the emoji set, or on a file made by `mrl_jax.data.featurize.featurize`.
         image: the path of a picture, for the same runs.
         row: "MODALITY:SPLIT:INDEX", a row of the run's data. One of text, image and row is given.
         top: how many results; a smaller gallery gives fewer.

@@ -66,8 +66,8 @@ def _main(argv: Sequence[str] | None) -> None:
     if workdir == "":
         raise InputError("--workdir '' names no folder")
 
-    from mrl_jax.sweep import sweep  # deferred: brings JAX
     from mrl_jax.sweep.folder import SweepFolder
+    from mrl_jax.sweep.sweep import sweep  # deferred: brings JAX
 
     workdir = workdir or time.strftime("runs/sweep-%Y%m%d-%H%M%S")
     if resume:
@@ -101,7 +101,7 @@ def _more(known: list[Config], given: dict[str, Any], axes: dict[str, list[Any]]
 
 
 def _grid(base: Config, axes: dict[str, list[Any]], seeds: Iterable[int]) -> list[Config]:
-    from mrl_jax.sweep import grid
+    from mrl_jax.sweep.sweep import grid
 
     return grid(base, **axes, seed=seeds)
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from mrl_jax.config import FILE_FIELDS, Config
 from mrl_jax.errors import InputError
 from mrl_jax.files import pretty_json, write_whole
-from mrl_jax.run import RunFolder
+from mrl_jax.run.run import RunFolder
 
 if TYPE_CHECKING:
     from mrl_jax.sweep.results import Sweep

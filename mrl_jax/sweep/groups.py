@@ -6,9 +6,9 @@ from typing import Any
 
 import jax
 
-from mrl_jax.loop import Member
-from mrl_jax.sweep.many_runs import bytes_of_a_run
-from mrl_jax.task import device_memory
+from mrl_jax.training.loop import Member
+from mrl_jax.training.run_spec import device_memory
+from mrl_jax.training.vmapped_runs import bytes_of_a_run
 
 __all__ = ["WAYS", "groups"]
 

@@ -1,0 +1,1 @@
+"""The embedded data set: emoji pictures and their names."""

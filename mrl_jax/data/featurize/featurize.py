@@ -1,0 +1,357 @@
+"""From pictures and texts to features: any Hugging Face vision and text model, written in the project's `.npz` layout.
+
+Features are computed batch by batch into a work folder beside the output, so that memory stays small and a run that was
+killed goes on after its last complete batch.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mrl_jax.data.dataset import SPLITS
+from mrl_jax.data.featurize.pretrained import (
+    Encode,
+    check_model,
+    load_encoder,
+    model_key,
+    package_versions,
+    torch_device,
+)
+from mrl_jax.data.featurize.raw_table import (
+    Row,
+    Table,
+    check_table,
+    digest_inputs,
+    find_pictures,
+    first_line,
+    read_table,
+)
+from mrl_jax.errors import InputError
+from mrl_jax.files import locked
+
+__all__ = ["add_arguments", "featurize", "run"]
+
+_MADE_BY = "mrl_jax.data.featurize"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the command `featurize`."""
+    add = parser.add_argument
+    add("--images", required=True, metavar="FOLDER", help="folder with the pictures")
+    add("--texts", required=True, metavar="FILE", help="CSV: id, text, label, optionally split and image")
+    add("--image-model", required=True, metavar="NAME", help="vision or two-tower model: folder or name on the hub")
+    add("--text-model", required=True, metavar="NAME", help="text or two-tower model: folder or name on the hub")
+    add("--output", required=True, metavar="FILE", help=".npz to write; a run that was killed goes on from there")
+    add("--batch-size", type=int, default=32, metavar="B", help="pictures or texts at a time (default: 32)")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto (default): cuda where there is one")
+    add("--seed", type=int, default=0, help="of the 80/10/10 split, where the table has none (default: 0)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run the command `featurize` with the flags of `add_arguments`."""
+    models = {"image_model": args.image_model, "text_model": args.text_model}
+    options = {"batch_size": args.batch_size, "device": args.device, "seed": args.seed}
+    print(featurize(args.images, args.texts, args.output, **models, **options, progress=True))
+
+
+def featurize(
+    images: str | os.PathLike[str],
+    texts: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    image_model: str | os.PathLike[str],
+    text_model: str | os.PathLike[str],
+    batch_size: int = 32,
+    device: str = "auto",
+    seed: int = 0,
+    progress: bool = False,
+) -> Path:
+    """Turn pictures and texts into features and write them as an `.npz` for `load_dataset`.
+
+    Two-tower models (CLIP, SigLIP) give their projected features. Other vision models give `pooler_output`, or the
+    mean of the patches where that is absent or untrained; text models the mean of the last layer over the tokens.
+
+    Args:
+        images: folder with the pictures.
+        texts: CSV in UTF-8 with the columns `id`, `text` and `label`, optionally `split` (train, valid or test; without
+            it 80/10/10 by the SHA-256 of seed and id) and `image` (file name in `images`; without it the file whose
+            stem is the id). An empty text or a picture that is not there is missing: its features are zeros, and
+            `{split}_{modality}_mask` is False there.
+        output: the `.npz`. A file made from the same inputs by the same settings is left as it is.
+        image_model: folder or hub name of a vision or two-tower model.
+        text_model: folder or hub name of a text or two-tower model.
+        batch_size: pictures or texts at a time; changes features only by rounding.
+        device: "auto", "cpu" or "cuda".
+        seed: of the split.
+        progress: show a bar, or lines in a log, on standard error.
+
+    Returns:
+        The path of the output.
+
+    Raises:
+        InputError: anything wrong with the inputs, the models or the disk, in one line.
+    """
+    output = Path(output)
+    models = {"image": str(image_model), "text": str(text_model)}
+    _check_arguments(Path(images), output, models, batch_size, device)
+    table = read_table(Path(texts), seed)
+    find_pictures(table.rows, Path(images))
+    missing = check_table(table)
+    if progress and missing:
+        _say("\n".join(missing))
+    made = _digest_of(output)
+    inputs = digest_inputs(table.rows)
+    with torch_device(device) as device:
+        keys = {modality: model_key(name) for modality, name in models.items()}
+        how = {"batch_size": batch_size, "device": device, "versions": package_versions()}
+        settings = {"inputs": inputs, "models": keys, **how}
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        if made not in (None, digest):
+            raise InputError(
+                f"output {output} exists and was made from other inputs or by other settings; "
+                "delete it or choose another output"
+            )
+        with _disk_told(output):
+            if made == digest:
+                _remove_leftover(output, digest)
+                if progress:
+                    _say(f"{output}: made from these inputs by these settings already; nothing to do")
+                return output
+            with _work_folder(output, digest) as work:
+                encoders = {m: partial(load_encoder, m, name, keys[m], device) for m, name in models.items()}
+                _embed_all(work, table.rows, encoders, batch_size, progress)
+                sources = {m: {"model": name, **keys[m], **work.state[m]} for m, name in models.items()}
+                made_from = {"digest": digest, "texts": Path(texts).name, "split": table.split_by, **sources, **how}
+                _write(work, output, table, {"made_by": _MADE_BY, **made_from})
+    return output
+
+
+def _check_arguments(images: Path, output: Path, models: Mapping[str, str], batch_size: int, device: str) -> None:
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise InputError(f"batch size {batch_size!r}: it must be an integer of 1 or more; 32 suits most machines")
+    if device not in ("auto", "cpu", "cuda"):
+        raise InputError(f"device {device!r} is unknown; choose auto, cpu or cuda")
+    if output.suffix != ".npz":
+        raise InputError(f"output {output}: features are written as .npz; give a name that ends so")
+    if not images.is_dir():
+        raise InputError(f"images {images}: no such folder; give the folder that holds the pictures")
+    for modality, name in models.items():
+        check_model(modality, name)
+
+
+class _Work:
+    """The work folder: `progress.json` and a memory-mapped array for each modality, rows as in the output."""
+
+    def __init__(self, folder: Path, state: dict[str, Any]) -> None:
+        self.folder, self.state = folder, state
+
+    def array(self, modality: str, shape: tuple[int, int] | None = None) -> np.ndarray:
+        """Open the array of a modality, or make one of zeros where a shape is given."""
+        path = self.folder / f"{modality}.npy"
+        if shape is None:
+            try:
+                return np.load(path, mmap_mode="r+")
+            except (OSError, ValueError) as error:
+                raise InputError(
+                    f"work folder {self.folder} is damaged ({first_line(error)}); delete it and run again"
+                ) from error
+        array = np.lib.format.open_memmap(path, "w+", np.float32, shape)
+        if hasattr(os, "posix_fallocate"):  # a disk that fills up under a map kills the process
+            with path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        return array
+
+    def commit(self, modality: str, done: int, pooling: str) -> None:
+        self.state[modality] = {"done": done, "pooling": pooling}
+        self.save()
+
+    def save(self) -> None:
+        part = self.folder / "progress.json.part"
+        with part.open("w", encoding="utf-8") as file:
+            json.dump(self.state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, self.folder / "progress.json")
+
+
+def _work_path(output: Path) -> Path:
+    return output.with_name(output.name + ".partial")
+
+
+@contextlib.contextmanager
+def _work_folder(output: Path, digest: str) -> Iterator[_Work]:
+    """Open the work folder of these settings, or make it; removed when all is done, or when nothing is kept in it."""
+    folder = _work_path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        state = _work_state(folder)
+        if len(state) > 1 and state["digest"] != digest:
+            raise InputError(
+                f"work folder {folder} holds features of other inputs or settings; delete it, or choose another output"
+            )
+        work = _Work(folder, state if state.get("digest") == digest else {"digest": digest})
+        work.save()
+        try:
+            yield work
+        except BaseException:
+            if len(work.state) == 1:  # the digest alone
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+        shutil.rmtree(folder)
+
+
+def _work_state(folder: Path) -> dict[str, Any]:
+    """What `progress.json` says; {} for a folder in which nothing has begun."""
+    try:
+        state = json.loads((folder / "progress.json").read_text("utf-8"))
+        if isinstance(state, dict) and "digest" in state:
+            return state
+    except FileNotFoundError:
+        if {path.name for path in folder.iterdir()} <= {"progress.json.part"}:
+            return {}
+    except ValueError:
+        pass
+    raise InputError(f"work folder {folder} holds other files or is damaged; delete it, or choose another output")
+
+
+def _locked(folder: Path) -> contextlib.AbstractContextManager[None]:
+    return locked(folder, f"work folder {folder}: another process is at work there; wait for its end")
+
+
+def _remove_leftover(output: Path, digest: str) -> None:
+    """Remove the work folder of a run that was killed between writing the output and cleaning up."""
+    folder = _work_path(output)
+    if folder.is_dir() and _work_state(folder).get("digest") == digest:
+        shutil.rmtree(folder)
+
+
+def _embed_all(
+    work: _Work, rows: Sequence[Row], load: Mapping[str, Callable[[], Encode]], batch_size: int, progress: bool
+) -> None:
+    if not load.keys() & work.state.keys():  # a wrong text model is told before hours of pictures
+        load["text"]()([next(row for row in rows if row.has("text"))])
+    for modality in load:
+        _embed(work, modality, rows, load[modality], batch_size, progress)
+
+
+def _embed(
+    work: _Work, modality: str, rows: Sequence[Row], load: Callable[[], Encode], batch_size: int, progress: bool
+) -> None:
+    """Compute what is left of a modality's features; every batch is on disk before it counts as done."""
+    present = [j for j, row in enumerate(rows) if row.has(modality)]
+    done = int(work.state.get(modality, {"done": 0})["done"])
+    if done == len(present):
+        return
+    encode = load()
+    array = work.array(modality) if done else None
+    with _progress(modality, len(present), done, progress) as advance:
+        for start in range(done, len(present), batch_size):
+            chosen = present[start : start + batch_size]
+            features, pooling = encode([rows[j] for j in chosen])
+            if array is None:
+                array = work.array(modality, (len(rows), features.shape[1]))
+            if features.shape[1] != array.shape[1]:
+                raise InputError(
+                    f"{modality} model gives {features.shape[1]} features for id {rows[chosen[0]].id!r} and "
+                    f"{array.shape[1]} before; choose a model with features of one size"
+                )
+            array[chosen] = features
+            array.flush()  # type: ignore[attr-defined]
+            work.commit(modality, start + len(chosen), pooling)
+            advance(len(chosen))
+
+
+def _write(work: _Work, output: Path, table: Table, source: Mapping[str, Any]) -> None:
+    """Write the `.npz` and move it into place. Files in it carry no time, so that equal features are equal bytes."""
+    part = work.folder / "output.npz"
+    features = {modality: work.array(modality) for modality in ("image", "text")}
+    number = {name: k for k, name in enumerate(table.class_names)}
+    with zipfile.ZipFile(part, "w") as archive:
+
+        def add(key: str, array: np.ndarray) -> None:
+            with archive.open(zipfile.ZipInfo(f"{key}.npy"), "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)
+
+        stop = 0
+        for split in SPLITS:  # rows are in this order
+            rows = [row for row in table.rows if row.split == split]
+            start, stop = stop, stop + len(rows)
+            for modality, array in features.items():
+                add(f"{split}_{modality}", array[start:stop])
+                mask = np.array([row.has(modality) for row in rows])
+                if not mask.all():
+                    add(f"{split}_{modality}_mask", mask)
+            add(f"{split}_labels", np.array([number[row.label] for row in rows], np.int32))
+            add(f"{split}_ids", np.array([row.id for row in rows]))
+        add("class_names", np.array(table.class_names))
+        add("source", np.array(json.dumps(source, sort_keys=True)))
+    with part.open("r+b") as file:
+        os.fsync(file.fileno())
+    os.replace(part, output)
+
+
+def _digest_of(output: Path) -> str | None:
+    """Settings that an existing output was made by; None where there is none.
+
+    Raises:
+        InputError: it is something else, which must not be overwritten.
+    """
+    if not os.path.lexists(output):
+        return None
+    with contextlib.suppress(Exception):  # a foreign file raises nearly anything
+        with output.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            source = json.loads(str(file["source"]))
+        if source["made_by"] == _MADE_BY:
+            return str(source["digest"])
+    raise InputError(f"output {output} exists and was not made by featurize; move it away or choose another output")
+
+
+@contextlib.contextmanager
+def _progress(modality: str, total: int, done: int, shown: bool) -> Iterator[Callable[[int], None]]:
+    """Yields a function that counts further rows, shown as a bar on a terminal and as lines in a log."""
+    if not shown:
+        yield lambda count: None
+    elif sys.stderr.isatty():
+        from tqdm import tqdm
+
+        with tqdm(total=total, initial=done, desc=modality, unit=" rows", dynamic_ncols=True) as bar:
+            yield bar.update
+    else:
+        state = {"rows": done, "told": done, "time": time.monotonic()}
+
+        def count(rows: int) -> None:
+            state["rows"] += rows
+            waited = time.monotonic() - state["time"]
+            due = state["rows"] - state["told"] >= total / 10 or waited >= 30
+            if state["rows"] == total or (due and waited >= 3):
+                _say(f"{modality}: {state['rows']:,} of {total:,} rows")
+                state.update(told=state["rows"], time=time.monotonic())
+
+        yield count
+
+
+@contextlib.contextmanager
+def _disk_told(output: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"output {output} cannot be written ({error.strerror or error}); make room or choose another output; "
+            "the same command goes on after its last batch"
+        ) from error
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,351 @@
+"""MATLAB files of version 5, up to `-v7`; used through `readers`.
+
+scipy decodes the numbers, but believes the sizes and type codes that it meets. So the tags are walked here first, and
+scipy gets one checked array at a time; that also reads one cell of a cell array without the others.
+"""
+
+import io
+import math
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import BinaryIO
+
+import numpy as np
+
+from mrl_jax.data.formats.readers import MAX_RATIO, DamagedError, Read, RefusedError, check_memory, refuse, text_array
+
+__all__ = ["NO_ARRAY", "NO_LIST", "dense_array", "one_text", "open_mat5", "text_rows"]
+
+_MATRIX, _PACKED = 14, 15  # the two kinds of top-level elements of version 5
+_SIZES = {1: 1, 2: 1, 3: 2, 4: 2, 5: 4, 6: 4, 7: 4, 9: 8, 12: 8, 13: 8}  # bytes of one number, by type code
+_TEXTS = {1: "latin-1", 2: "latin-1", 4: "utf-16-", 16: "utf-8", 17: "utf-16-", 18: "utf-32-"}  # + byte order
+_CELL, _CHAR, _SPARSE, _NUMBERS, _OPAQUE = 1, 4, 5, range(6, 16), 17  # classes of version 5
+_PIECE = 1 << 20
+NO_ARRAY = "is a struct, object or function of MATLAB, which is not read; save arrays or cell arrays of numbers"
+NO_LIST = "is a cell array of several rows and columns; save one of shape 1xV"
+
+
+class _Stream:
+    """The bytes of one top-level element of version 5, unpacked on the way, forward only."""
+
+    def __init__(self, file: BinaryIO, start: int, size: int, packed: bool) -> None:
+        self._file, self._at, self._end = file, start, start + size
+        self._unpack = zlib.decompressobj() if packed else None
+        self.pos = 0
+
+    def pieces(self, size: int) -> Iterator[bytes]:
+        """The next `size` bytes in pieces, so that a claimed size takes no memory before the bytes are there."""
+        while size:
+            piece = self._some(min(size, _PIECE))
+            size -= len(piece)
+            self.pos += len(piece)
+            yield piece
+
+    def read(self, size: int) -> bytes:
+        return b"".join(self.pieces(size))
+
+    def skip(self, size: int) -> None:
+        if self._unpack:
+            for _ in self.pieces(size):
+                pass
+        else:
+            self._at += size
+            self.pos += size
+
+    def check_end(self) -> None:
+        """A packed element must end here, with the right checksum."""
+        if self._unpack and not self._unpack.eof and (self._some(1, end=True) or not self._unpack.eof):
+            raise DamagedError("its packed bytes do not end where they should")
+
+    def _some(self, size: int, end: bool = False) -> bytes:
+        while True:
+            fed = self._unpack.unconsumed_tail if self._unpack else b""
+            if not fed:
+                self._file.seek(self._at)
+                fed = self._file.read(max(0, min(size if not self._unpack else _PIECE, self._end - self._at)))
+                self._at += len(fed)
+            piece = self._unpack.decompress(fed, size) if self._unpack else fed
+            if piece or (end and not fed):
+                return piece
+            if not fed:
+                raise DamagedError("it is cut off")
+
+
+@dataclass(frozen=True)
+class _Element:
+    """Where a top-level element lies: its bytes without the tag, packed or not; `order` is struct's byte order."""
+
+    file: BinaryIO
+    start: int
+    size: int
+    packed: bool
+    order: str
+
+
+@dataclass(frozen=True)
+class _Matrix:
+    """Header of a matrix; `rest` is the number of bytes behind it. `cls` 0 stands for a cell never filled."""
+
+    cls: int
+    flags: bytes
+    dims: tuple[int, ...]
+    name: str
+    rest: int
+
+    @property
+    def count(self) -> int:
+        return math.prod(self.dims)
+
+
+def open_mat5(file: BinaryIO, size: int) -> dict[str, Read]:
+    """List a MATLAB 5 file.
+
+    Args:
+        file: open at any place; stays open while arrays are read.
+        size: its bytes.
+
+    Raises:
+        DamagedError: the tags do not fit the file.
+    """
+    file.seek(0)
+    preamble = file.read(128)
+    order = "<" if preamble[126:128] == b"IM" else ">"
+    reads: dict[str, Read] = {}
+    at = 128
+    while at < size:
+        file.seek(at)
+        tag = file.read(8)
+        kind, length = struct.unpack(order + "II", tag) if len(tag) == 8 else (0, 0)
+        if kind not in (_MATRIX, _PACKED) or not 0 < length <= size - at - 8:
+            raise DamagedError(f"no array fits at byte {at}: it is cut off or changed")
+        for key, read in _listed(_Element(file, at + 8, length, kind == _PACKED, order)).items():
+            if key in reads:
+                raise DamagedError(f"two arrays are named {key!r}")
+            reads[key] = read
+        at += 8 + length
+    return reads
+
+
+def _listed(element: _Element) -> dict[str, Read]:
+    """Keys of one variable: its name, or one per cell."""
+    stream, matrix = _begun(element)
+    name = matrix.name
+    if not name:  # MATLAB's own workspace behind objects and functions
+        return {}
+    if matrix.cls == _CELL:
+        if matrix.count and matrix.count != max(matrix.dims):
+            return {name: refuse(NO_LIST)}
+        if not matrix.count or _matrix(stream, element.order, matrix.rest).cls == _CHAR:
+            return {name: partial(_read_strings, element)}
+        return {f"{name}[{i}]": partial(_read_matrix, element, i) for i in range(matrix.count)}
+    if matrix.cls in (_CHAR, _SPARSE, *_NUMBERS):
+        return {name: partial(_read_matrix, element, None)}
+    return {name: refuse(NO_ARRAY)}
+
+
+def _begun(element: _Element) -> tuple[_Stream, _Matrix]:
+    """The element's stream behind its header, and the header."""
+    stream = _Stream(element.file, element.start, element.size, element.packed)
+    if element.packed:
+        return stream, _matrix(stream, element.order, MAX_RATIO * element.size + 4096)
+    return stream, _header(stream, element.order, element.size)
+
+
+def _matrix(stream: _Stream, order: str, room: int) -> _Matrix:
+    """Read tag and header of a matrix that must fit into `room` bytes."""
+    kind, size, _ = _tag(stream, order)
+    if kind != _MATRIX or size > room:
+        raise DamagedError(f"a matrix of {size} bytes (kind {kind}) where {room} can be")
+    return _header(stream, order, size) if size else _Matrix(0, b"", (0, 0), "", 0)
+
+
+def _header(stream: _Stream, order: str, size: int) -> _Matrix:
+    start = stream.pos
+    kind, flags = _part(stream, order, 8)
+    if kind != 6 or len(flags) != 8:
+        raise DamagedError("a matrix without flags")
+    cls = struct.unpack(order + "I", flags[:4])[0] & 0xFF
+    dims: tuple[int, ...] = ()
+    if cls != _OPAQUE:
+        kind, raw = _part(stream, order, 256)
+        dims = struct.unpack(f"{order}{len(raw) // 4}i", raw[: len(raw) // 4 * 4])
+        if kind != 5 or len(dims) < 2 or len(raw) % 4 or min(dims) < 0:
+            raise DamagedError(f"a matrix of shape {dims}")
+    _, name = _part(stream, order, 4096)
+    rest = size - (stream.pos - start)
+    matrix = _Matrix(cls, flags, dims, name.decode("latin-1"), rest)
+    least = {_CELL: 8, _SPARSE: 0, _OPAQUE: 0}.get(cls, 1)  # bytes of one entry
+    if rest < 0 or (cls in (_CELL, _CHAR, *_NUMBERS) and matrix.count * least > rest):
+        raise DamagedError(f"shape {list(dims)} is claimed for {max(rest, 0)} bytes")
+    return matrix
+
+
+def _tag(stream: _Stream, order: str) -> tuple[int, int, bytes | None]:
+    """Type code, size, and the data themselves where they are so few that they lie in the tag."""
+    raw = stream.read(8)
+    kind, size = struct.unpack(order + "II", raw)
+    if kind >> 16:
+        kind, size = kind & 0xFFFF, kind >> 16
+        if size > 4:
+            raise DamagedError(f"a short part of {size} bytes")
+        return kind, size, raw[4 : 4 + size]
+    return kind, size, None
+
+
+def _part(stream: _Stream, order: str, most: int) -> tuple[int, bytes]:
+    """Type code and data of a part of at most `most` bytes."""
+    kind, size, data = _tag(stream, order)
+    if data is None:
+        if size > most:
+            raise DamagedError(f"a part of {size} bytes where {most} can be")
+        data = stream.read(size)
+        stream.read(min(-size % 8, most - size))  # parts are padded to 8 bytes, but for the last
+    return kind, data
+
+
+def _read_matrix(element: _Element, index: int | None) -> np.ndarray:
+    """Read a variable, or one of its cells."""
+    stream, matrix = _begun(element)
+    if index is None:
+        array = _value(stream, element, matrix)
+        stream.check_end()
+        return array
+    room = matrix.rest
+    for _ in range(index):
+        start = stream.pos
+        kind, size, _ = _tag(stream, element.order)
+        if kind != _MATRIX or size > room:
+            raise DamagedError("the cells before it do not fit")
+        stream.skip(size)
+        room -= stream.pos - start
+    return _value(stream, element, _matrix(stream, element.order, room))
+
+
+def _read_strings(element: _Element) -> np.ndarray:
+    """Read a cell array of strings as one array of str."""
+    stream, matrix = _begun(element)
+    room, texts = matrix.rest, []
+    for index in range(matrix.count):
+        start = stream.pos
+        cell = _matrix(stream, element.order, room)
+        texts.append(one_text(_value(stream, element, cell) if cell.count else np.array([], "<U1"), index))
+        stream.skip(cell.rest if not cell.count else 0)
+        room -= stream.pos - start
+    stream.check_end()
+    return text_array(texts, element.size)
+
+
+def one_text(array: np.ndarray, index: int) -> str:
+    """The only str of `array`, the cell number `index`; "" if it is empty.
+
+    Raises:
+        RefusedError: numbers, or several rows of text.
+    """
+    if array.size == 0:
+        return ""
+    if array.dtype.kind != "U" or array.size > 1:
+        raise RefusedError(f"holds text and, in cell {index}, something else; save cells of one kind")
+    return str(array.ravel()[0])
+
+
+def _value(stream: _Stream, element: _Element, matrix: _Matrix) -> np.ndarray:
+    """Read the array behind the header `matrix`, to its end."""
+    end = stream.pos + matrix.rest
+    if matrix.cls == 0:
+        array = np.zeros((0, 0))
+    elif matrix.cls == _CHAR:
+        kind, raw = _part(stream, element.order, matrix.rest - 8)
+        array = text_rows(_codes(kind, raw, matrix, element.order), matrix.rest)
+    elif matrix.cls in _NUMBERS or matrix.cls == _SPARSE:
+        array = _numbers(stream, element, matrix)
+    else:
+        raise RefusedError(NO_ARRAY)
+    if stream.pos != end:
+        raise DamagedError(f"its parts end {abs(end - stream.pos)} bytes from where they should")
+    return array
+
+
+def _codes(kind: int, raw: bytes, matrix: _Matrix, order: str) -> np.ndarray:
+    """Codes of a text in MATLAB's shape, from UTF-16 or, where the shape counts so, UTF-32."""
+    if kind not in _TEXTS:
+        raise DamagedError(f"text of kind {kind}")
+    encoding = _TEXTS[kind]
+    if encoding.endswith("-"):
+        encoding += "le" if order == "<" else "be"
+    text = raw.decode(encoding, "surrogatepass")
+    for coding, size in (("utf-16-le", 2), ("utf-32-le", 4)):
+        packed = text.encode(coding, "surrogatepass")
+        if len(packed) == size * matrix.count:
+            return np.frombuffer(packed, f"<u{size}").reshape(matrix.dims, order="F")
+    raise DamagedError(f"{len(text)} characters for the shape {list(matrix.dims)}")
+
+
+def text_rows(codes: np.ndarray, stored: int) -> np.ndarray:
+    """One str per row of a matrix of codes [rows, characters].
+
+    Several rows lose the spaces that made them equally long.
+
+    Raises:
+        RefusedError: more than two dimensions, or absurdly larger than the `stored` bytes.
+    """
+    if codes.ndim != 2:
+        raise RefusedError("is text of more than two dimensions; save a cell array of strings")
+    coding = f"utf-{8 * codes.dtype.itemsize}-le"
+    rows = [row.tobytes().decode(coding) for row in codes] if codes.size else []
+    return text_array(rows if len(rows) < 2 else [row.rstrip(" ") for row in rows], stored)
+
+
+def _numbers(stream: _Stream, element: _Element, matrix: _Matrix) -> np.ndarray:
+    """Let scipy decode one array, as a file of its own, after its parts are found to fit."""
+    import scipy.io
+
+    sparse = matrix.cls == _SPARSE
+    if sparse:
+        check_memory(8 * matrix.count, matrix.rest, f"a sparse matrix of shape {list(matrix.dims)}")
+    order, end = element.order, stream.pos + matrix.rest
+    body = io.BytesIO()
+    body.write(b"MATLAB 5.0 MAT-file".ljust(124) + (b"\x00\x01IM" if order == "<" else b"\x01\x00MI") + bytes(8))
+    body.write(struct.pack(order + "II", 6, 8) + matrix.flags)
+    dims = struct.pack(f"{order}{len(matrix.dims)}i", *matrix.dims)
+    body.write(struct.pack(order + "II", 5, len(dims)) + dims + bytes(-len(dims) % 8))
+    body.write(struct.pack(order + "II", 1, 1) + b"x" + bytes(7))
+    is_complex = struct.unpack(order + "I", matrix.flags[:4])[0] & 0x800
+    for i in range((3 if sparse else 1) + bool(is_complex)):
+        kind, size, data = _tag(stream, order)
+        if kind not in _SIZES or size > end - stream.pos + 4 * (data is not None) or size % _SIZES[kind]:
+            raise DamagedError(f"{size} bytes of numbers (kind {kind}) where {end - stream.pos} can be")
+        if (not sparse and size != matrix.count * _SIZES[kind]) or (sparse and i < 2 and kind not in (5, 6)):
+            raise DamagedError(f"{size} bytes of numbers (kind {kind}) for the shape {list(matrix.dims)}")
+        body.write(struct.pack(order + "II", kind, size))
+        for piece in stream.pieces(size) if data is None else [data]:
+            body.write(piece)
+        if data is None:
+            stream.read(min(-size % 8, end - stream.pos))
+        body.write(bytes(-size % 8))
+    tag = struct.pack(order + "II", _MATRIX, body.tell() - 136)
+    body.seek(128)
+    body.write(tag)
+    body.seek(0)
+    # mat_dtype: MATLAB's own types, not the smaller ones that it packs whole numbers into; it loses imaginary parts.
+    array = scipy.io.loadmat(body, mat_dtype=not is_complex)["x"]
+    if sparse:
+        return dense_array(array.data, array.indices, array.indptr, matrix.dims)
+    if array.shape != matrix.dims:
+        raise DamagedError(f"shape {array.shape} instead of {matrix.dims}")
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def dense_array(data: np.ndarray, rows: np.ndarray, starts: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """A dense array [rows, columns] from compressed columns; scipy would write through wrong indices unseen.
+
+    Raises:
+        ValueError: indices outside of `shape`.
+    """
+    import scipy.sparse
+
+    matrix = scipy.sparse.csc_array((data, rows, starts), shape=tuple(shape))
+    matrix.check_format(full_check=True)
+    return matrix.toarray()

@@ -1,0 +1,188 @@
+"""Evaluate a run, or embeddings from elsewhere: the full set of retrieval metrics, and tests between two systems."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from mrl_jax.data.dataset import SPLITS, Split
+from mrl_jax.errors import InputError, NonFiniteLossError
+from mrl_jax.eval.comparison import compare_embedded
+from mrl_jax.eval.embedded import Embedded, check_embedded
+from mrl_jax.eval.embeddings import read_embeddings
+from mrl_jax.eval.scores import Options, full_report
+from mrl_jax.retrieval.measure import cross_modal_map
+from mrl_jax.run.run import Run, RunFolder, load_run, run_data
+
+__all__ = ["PERMUTATIONS", "Options", "compare", "embed_split", "evaluate", "evaluate_embeddings", "score"]
+
+PERMUTATIONS = 10_000  # of the test, unless told otherwise
+
+
+def score(z: Mapping[str, Any], labels: Mapping[str, Any], centers: Any) -> dict[str, Any]:
+    """mAP of every direction, and how many samples lie nearest to the centre of their class.
+
+    Args:
+        z: modality -> embeddings [N, L].
+        labels: modality -> integers [N].
+        centers: class centres [K, L], of any length.
+
+    Returns:
+        `{"map": {"a->b": mAP, …}, "average": mean over the directions, "accuracy": {modality: share, …}}`.
+
+    Raises:
+        NonFiniteLossError: an embedding is inf or NaN.
+    """
+    _check_finite(z)
+    by_direction = cross_modal_map(z, labels)
+    c = np.asarray(centers, np.float64)
+    c = c / np.linalg.norm(c, axis=1, keepdims=True)
+    nearest = {m: (np.asarray(rows) @ c.T).argmax(axis=1) for m, rows in z.items()}
+    accuracy = {m: float((nearest[m] == np.asarray(labels[m])).mean()) for m in z}
+    return {"map": by_direction, "average": sum(by_direction.values()) / len(by_direction), "accuracy": accuracy}
+
+
+def evaluate(
+    run: Run | str | os.PathLike[str],
+    data: Any = None,
+    split: str = "test",
+    checkpoint: str | int = "best",
+    *,
+    options: Options = Options(),  # noqa: B008 - frozen
+) -> dict[str, Any]:
+    """Evaluate a run on a split of its data.
+
+    Args:
+        run: the folder of a run, or a `Run` from `load_run`.
+        data: anything `load_dataset` takes; None for the data that the run's configuration names.
+        split: "train", "valid" or "test"; labels are those of the data set, without injected noise, but a run with
+            noisy validation labels, given by its folder, is scored on these.
+        checkpoint: "best", "last" or a number of epochs; only used with a folder.
+        options: cut-offs, protocol, bootstrap and the like.
+
+    Returns:
+        `{"epoch", "split", "map": {"a->b": mAP}, "average", "average_ci", "chance": {"a->b": class prior}, "metrics":
+        {"a->b": {…, "ci"}}, "classes": {"a->b": {class: {…}}}, "instances": {"a->b": {…}}, "notes", "options"}`;
+        docs/evaluation.md describes each.
+
+    Raises:
+        InputError: no run, no such checkpoint or split, or data that do not fit the run.
+        NonFiniteLossError: an embedding is inf or NaN.
+    """
+    embedded = embed_split(run, data, split, checkpoint)
+    return {"epoch": embedded.epoch, "split": split, **full_report(embedded, options)[0]}
+
+
+def evaluate_embeddings(
+    embeddings: Mapping[str, Any],
+    labels: Any = None,
+    *,
+    ids: Any = None,
+    class_names: Sequence[str] = (),
+    options: Options = Options(),  # noqa: B008 - frozen
+) -> dict[str, Any]:
+    """Evaluate embeddings from anywhere.
+
+    Args:
+        embeddings: modality -> numbers [N, L]; need not have unit length.
+        labels: for all modalities alike or modality -> labels: integers or names [N], or multi-hot [N, K]. Without
+            labels only instance-level scores are reported.
+        ids: for all modalities alike or modality -> text or integers [N]; rows of two modalities with the same id are
+            pairs. Without ids, rows pair between modalities of the same length.
+        class_names: K names, for scores by class.
+        options: cut-offs, protocol, bootstrap and the like.
+
+    Returns:
+        As `evaluate`, without "epoch" and "split".
+
+    Raises:
+        InputError: anything that is wrong with the input.
+
+    Example:
+        >>> import numpy as np
+        >>> scores = evaluate_embeddings({"image": np.eye(3), "text": np.eye(3)}, [0, 1, 2])
+        >>> scores["map"]
+        {'image->text': 1.0, 'text->image': 1.0}
+    """
+    return full_report(check_embedded(embeddings, labels, ids, class_names), options)[0]
+
+
+def compare(
+    a: Run | str | os.PathLike[str],
+    b: Run | str | os.PathLike[str],
+    data: Any = None,
+    split: str = "test",
+    checkpoint: str | int = "best",
+    *,
+    options: Options = Options(),  # noqa: B008 - frozen
+    permutations: int = PERMUTATIONS,
+) -> dict[str, Any]:
+    """Test whether two systems differ in mAP, by a paired randomisation test on per-query average precision.
+
+    Args:
+        a: the folder of a run, a `Run`, or a file of embeddings.
+        b: likewise; it must have embedded the same samples.
+        data: as in `evaluate`, for runs.
+        split: as in `evaluate`, for runs.
+        checkpoint: as in `evaluate`, for runs.
+        options: protocol, bootstrap and the like.
+        permutations: of the test.
+
+    Returns:
+        As `comparison.compare_embedded`.
+
+    Raises:
+        InputError: as `evaluate`, or the two differ in data, split, modalities, labels or pairs.
+    """
+    found = []
+    for x in (a, b):
+        if isinstance(x, Run) or (Path(x) / "config.json").is_file():
+            found.append(embed_split(x, data, split, checkpoint))
+        else:
+            if Path(x).is_dir() and not any(Path(x).glob("*.npy")):
+                raise InputError(f"{str(x)!r} holds neither a run nor embeddings; name the folder of a run, or a file")
+            found.append(read_embeddings(x))
+    return compare_embedded(found[0], found[1], options, permutations)
+
+
+def _check_finite(z: Mapping[str, Any]) -> None:
+    for m, rows in z.items():
+        if not bool(jax.numpy.isfinite(rows).all()):
+            raise NonFiniteLossError(f"the embeddings of {m} are not finite")
+
+
+def embed_split(run: Run | str | os.PathLike[str], data: Any, split: str, checkpoint: str | int) -> Embedded:
+    """Embed a split of a run's data; arguments and errors as in `evaluate`."""
+    if split not in SPLITS:
+        raise InputError(f"split {split!r}: choose from {', '.join(SPLITS)}")
+    folder = None if isinstance(run, Run) else RunFolder.open(run)
+    loaded = run if isinstance(run, Run) else load_run(run, checkpoint)
+    dataset = run_data(loaded, folder, data)
+    # With data of its own a run has its digest, and the labels that it was validated on.
+    own = folder if data is None else None
+    given = None if own is None else own.noise().get("validation", {}).get("labels")
+    samples = {m: dataset.splits[split].samples(m) for m in loaded.modalities}
+    labels = {m: y for m, (_, y) in samples.items()}
+    if split == "valid" and given is not None:
+        labels = {m: np.asarray(given[m], np.int32)[: len(y)] for m, y in dataset.splits["valid"].labels.items()}
+        labels = {m: y[dataset.splits["valid"].present(m)] for m, y in labels.items()}
+    rows = {m: np.flatnonzero(dataset.splits[split].present(m)) for m in loaded.modalities}
+    instances = _instances(dataset.splits[split], rows)
+    z = loaded.embed({m: x for m, (x, _) in samples.items()})
+    _check_finite(z)
+    source, digest = "run" if folder is None else str(run), None if own is None else own.data()["sha256"]
+    return Embedded(source, z, labels, instances, rows, loaded.class_names, split, loaded.epoch, digest)
+
+
+def _instances(split: Split, rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Row j of every modality is instance j, except in galleries of different sizes whose labels contradict that."""
+    sizes = {m: len(split.labels[m]) for m in rows}
+    both = np.all([split.present(m)[: min(sizes.values())] for m in rows], axis=0)
+    labels = [split.labels[m][: len(both)][both] for m in rows]
+    if len(set(sizes.values())) == 1 or all((y == labels[0]).all() for y in labels):
+        return dict(rows)
+    ends = dict(zip(sorted(set(sizes.values())), np.cumsum(sorted(set(sizes.values()))), strict=True))
+    return {m: ends[sizes[m]] + row for m, row in rows.items()}  # only modalities of the same size pair

@@ -1,0 +1,35 @@
+"""Losses against noisy labels beside the paper's."""
+
+from mrl_jax.losses.robust.robust import (
+    ROBUST_LOSSES,
+    early_learning_loss,
+    focal_loss,
+    forward_correction_loss,
+    generalized_cross_entropy_loss,
+    hard_bootstrapping_loss,
+    label_smoothing_loss,
+    lq_loss,
+    mean_absolute_error_loss,
+    moving_targets,
+    nce_mae_loss,
+    nce_rce_loss,
+    soft_bootstrapping_loss,
+    symmetric_cross_entropy_loss,
+)
+
+__all__ = [
+    "ROBUST_LOSSES",
+    "early_learning_loss",
+    "focal_loss",
+    "forward_correction_loss",
+    "generalized_cross_entropy_loss",
+    "hard_bootstrapping_loss",
+    "label_smoothing_loss",
+    "lq_loss",
+    "mean_absolute_error_loss",
+    "moving_targets",
+    "nce_mae_loss",
+    "nce_rce_loss",
+    "soft_bootstrapping_loss",
+    "symmetric_cross_entropy_loss",
+]

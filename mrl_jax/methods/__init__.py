@@ -1,0 +1,1 @@
+"""Methods: how a common space is learned."""

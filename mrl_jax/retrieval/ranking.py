@@ -1,0 +1,410 @@
+"""Rankings of a gallery by similarity, exact, in blocks: where the relevant items stand for every query.
+
+Metrics need only the ranks of the relevant items. On CPU a radix sort compiled by numba finds them (`radix.py`, extra
+`fast`), without numba one NumPy sort of integers that pack score and place; on accelerators, and under `jit`, one
+stable XLA sort that carries the gains along. All give the same ranks.
+
+Shape letters: Q queries, B queries of a block, G gallery items, L embedding dimensions, K classes, N entries of a
+ranking.
+"""
+
+import functools
+import hashlib
+import os
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from queue import SimpleQueue
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from mrl_jax.retrieval import radix
+
+__all__ = ["METHODS", "SIMILARITIES", "Ranking", "equal_rows", "map_rankings", "rank", "unit_rows", "usable_cores"]
+
+METHODS = ("auto", "numba", "numpy", "xla")
+SIMILARITIES = ("float32", "bfloat16")
+
+_BLOCK_SCORES = 1 << 24  # similarities held at once on a device: 64 MiB, and a few times that while ranking
+_LEAST_ROWS = 128  # queries of a product, see `_least_rows`
+_CHUNK_SCORES = 1 << 20  # similarities that a thread takes at a time on CPU, where the gallery is small
+_MOST_SCORES = 1 << 28  # of all threads together: 1.25 GiB with their gains
+_CACHED_SCORES = 1 << 18  # ranked in one call
+_THREADS_PAY = 1 << 20
+_NUMBA_PAYS = 1 << 25  # similarities in all from which loading numba (0.5 s, compiled before) saves more than it takes
+
+
+class Ranking(NamedTuple):
+    """Where the relevant items of a query stand. Leading axes are queries.
+
+    An entry is a rank. Entries of gain 0 count for nothing: items that are not relevant, or padding.
+
+    Attributes:
+        rank: int32 [..., N], 1-based, ascending among the relevant entries.
+        hits: int32 [..., N], relevant items up to this rank, itself included.
+        gain: unsigned integers [..., N]: 1 or, with several labels per item, the number of shared ones.
+    """
+
+    rank: Array
+    hits: Array
+    gain: Array
+
+
+def rank(scores: Array, gain: Array) -> Ranking:
+    """Rank by descending score, ties in gallery order.
+
+    Args:
+        scores: [..., G].
+        gain: bool or unsigned integers [..., G], 0 for items that are not relevant.
+
+    Returns:
+        A ranking with an entry for every gallery item, N = G.
+    """
+    gain = gain.astype(jnp.uint8) if gain.dtype == bool else gain
+    descending = -jnp.where(scores == 0, 0, scores)  # -0.0 ties with 0.0
+    _, gain = jax.lax.sort((descending, gain), num_keys=1, is_stable=True)
+    ranks = jax.lax.broadcasted_iota(jnp.int32, gain.shape, gain.ndim - 1) + 1
+    return Ranking(ranks, jnp.cumsum(gain > 0, axis=-1, dtype=jnp.int32), gain)
+
+
+def map_rankings(
+    reduce: Callable[[Ranking], Any],
+    queries: Any,
+    gallery: Any,
+    query_labels: Any,
+    gallery_labels: Any,
+    *,
+    exclude_self: bool = False,
+    similarity: str = "float32",
+    devices: Sequence[Any] | None = None,
+    method: str = "auto",
+) -> Any:
+    """Apply a function to the ranking of every query, block by block: memory grows with the gallery, not with Q x G.
+
+    Equal gallery rows tie exactly, whatever the matrix product does at its edges.
+
+    Args:
+        reduce: pure and the same object from call to call, so that it compiles once; ranking [B, N] -> a pytree of
+            arrays [B, ...].
+        queries: finite embeddings [Q, L].
+        gallery: finite embeddings [G, L].
+        query_labels: int32 [Q], or multi-hot uint8 [Q, K] with at most 255 labels a row.
+        gallery_labels: int32 [G] or [G, K], likewise.
+        exclude_self: row i of both is the same item, which is no answer to itself.
+        similarity: precision of the product, "float32" or "bfloat16" (sums stay float32).
+        devices: shard the gallery over these; None for JAX's default device.
+        method: "auto", or one of "numba", "numpy" (both on CPU) and "xla".
+
+    Returns:
+        The pytree with NumPy arrays [Q, ...].
+    """
+    mesh = None if devices is None else _mesh(devices)
+    method = _choose(method, len(queries) * len(gallery), mesh)
+    arguments = (queries, gallery, np.asarray(query_labels), np.asarray(gallery_labels), exclude_self, similarity)
+    blocks = (
+        _blocks_on_device(reduce, *arguments, mesh) if method == "xla" else _blocks_on_host(reduce, *arguments, method)
+    )
+    return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(queries)], *blocks)
+
+
+def _choose(method: str, scores: int, mesh: Any) -> str:
+    """The method that serves best, or the one asked for."""
+    on_cpu = mesh is None and jax.default_backend() == "cpu"
+    if method == "auto":
+        if not on_cpu:
+            return "xla"
+        return "numba" if scores >= _NUMBA_PAYS and radix.available() else "numpy"
+    if method not in METHODS:
+        raise ValueError(f"method {method!r}: choose from {', '.join(METHODS)}")
+    if method == "numba" and not radix.available():
+        raise ValueError("method 'numba': numba is not installed; pip install 'mrl_jax[fast]', or choose auto")
+    if method != "xla" and mesh is not None:
+        raise ValueError(f"method {method!r} runs on the host; a gallery sharded over devices needs xla")
+    return method
+
+
+# On accelerators: product, sort and metrics of a block are one program.
+
+
+def _blocks_on_device(
+    reduce: Callable[[Ranking], Any],
+    queries: Any,
+    gallery: Any,
+    query_labels: np.ndarray,
+    gallery_labels: np.ndarray,
+    exclude_self: bool,
+    similarity: str,
+    mesh: Any,
+) -> list[Any]:
+    shards, items = 1 if mesh is None else mesh.size, len(gallery)
+    block = min(len(queries), max(_least_rows(queries.shape[1]), _BLOCK_SCORES // items))
+    block = -(-block // shards) * shards
+    same = equal_rows(gallery)
+    if same is not None:
+        same = np.concatenate([same, np.arange(items, -(-items // shards) * shards, dtype=np.int32)])
+    rows, labels = unit_rows(_sharded(gallery, mesh, jnp.float32)).astype(similarity), _sharded(gallery_labels, mesh)
+    everywhere = None if mesh is None else NamedSharding(mesh, PartitionSpec())
+    queries = jnp.asarray(queries, jnp.float32) if mesh is None else jax.device_put(np.asarray(queries), everywhere)
+    queries = unit_rows(queries).astype(similarity)
+    found = []
+    for start in range(0, len(queries), block):
+        part = (_padded(x[start : start + block], block) for x in (queries, jnp.asarray(query_labels)))
+        options = {"items": items, "exclude_self": exclude_self, "mesh": mesh}
+        found.append(_reduce_block(reduce, *part, rows, labels, same, start, **options))
+    return [jax.tree.map(np.asarray, x) for x in found]
+
+
+@partial(jax.jit, static_argnames=("reduce", "items", "exclude_self", "mesh"))
+def _reduce_block(
+    reduce: Callable[[Ranking], Any],
+    queries: Array,
+    query_labels: Array,
+    gallery: Array,
+    gallery_labels: Array,
+    same: Array | None,
+    start: Array,
+    *,
+    items: int,
+    exclude_self: bool,
+    mesh: Any,
+) -> Any:
+    """Reduce the rankings of a block of queries that begins with row `start`."""
+    scores = jnp.dot(queries, gallery.T, precision="highest", preferred_element_type=jnp.float32)
+    if query_labels.ndim == 1:
+        gain = (query_labels[:, None] == gallery_labels[None, :]).astype(jnp.uint8)
+    else:
+        hot = query_labels.astype(jnp.float32), gallery_labels.astype(jnp.float32)
+        gain = jnp.dot(hot[0], hot[1].T, precision="highest").astype(jnp.uint8)
+    if mesh is not None:
+        # Each device scores its part of the gallery for all queries of the block, then ranks all of it for its part of
+        # the queries: one all-to-all, and no device holds the whole gallery.
+        for spec in (PartitionSpec(None, "gallery"), PartitionSpec("gallery", None)):
+            scores, gain = (jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec)) for x in (scores, gain))
+    if same is not None:
+        scores = scores[:, same]
+    item = jax.lax.broadcasted_iota(jnp.int32, scores.shape, 1)
+    out = item >= items  # padding of the last shard
+    if exclude_self:
+        out |= item == jax.lax.broadcasted_iota(jnp.int32, scores.shape, 0) + start
+    scores, gain = jnp.where(out, -jnp.inf, scores), jnp.where(out, jnp.uint8(0), gain)
+    return reduce(rank(scores, gain))
+
+
+def _padded(x: Array, rows: int) -> Array:
+    """Rows repeated behind, so that every block has one shape and compiles once."""
+    return x if len(x) == rows else jnp.concatenate([x, x[:1].repeat(rows - len(x), 0)])
+
+
+def _mesh(devices: Sequence[Any]) -> Any:
+    given = list(devices) if isinstance(devices, Sequence | np.ndarray) else []
+    if not given or not all(isinstance(d, jax.Device) for d in given) or len(set(given)) < len(given):
+        raise ValueError(f"devices {devices!r}: give some of jax.devices(), each once, or None for JAX's default one")
+    return jax.make_mesh((len(devices),), ("gallery",), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def _sharded(x: Any, mesh: Any, dtype: Any = None) -> Array:
+    """On the default device, or padded by zero rows and a part on each device, never whole on one."""
+    if mesh is None:
+        return jnp.asarray(x, dtype)
+    x = np.asarray(x, dtype)
+    x = np.pad(x, [(0, -len(x) % mesh.size)] + [(0, 0)] * (x.ndim - 1))
+    return jax.device_put(x, NamedSharding(mesh, PartitionSpec("gallery")))
+
+
+@jax.jit
+def unit_rows(x: Array) -> Array:
+    """Scale rows [N, L] to unit length; zero vectors stay."""
+    largest = jnp.abs(x).max(axis=-1, keepdims=True)
+    x = x / jnp.where(largest > 0, largest, 1.0)  # squares then stay in range
+    norm = jnp.linalg.norm(x, axis=-1, keepdims=True)
+    return x / jnp.where(norm > 0, norm, 1.0)
+
+
+# On CPU: each thread takes some queries from the product to the metrics. BLAS then has one thread in each, since its
+# own would wait for the next product on cores that are needed for ranking. Buffers serve again: fresh memory is slow.
+
+
+class _Buffers(NamedTuple):
+    scores: np.ndarray  # float32 [B, G]
+    gain: np.ndarray  # uint8 [B, G]
+    ranks: np.ndarray  # int32 [B, N]
+    kept: np.ndarray  # uint8 [B, N]
+
+
+def _blocks_on_host(
+    reduce: Callable[[Ranking], Any],
+    queries: Any,
+    gallery: Any,
+    query_labels: np.ndarray,
+    gallery_labels: np.ndarray,
+    exclude_self: bool,
+    similarity: str,
+    method: str,
+) -> list[Any]:
+    items, same = len(gallery), equal_rows(gallery)
+    again = None if same is None else np.flatnonzero(same != np.arange(items))
+    workers, block = _shares(len(queries), items, gallery.shape[1])
+    width = _most_relevant(query_labels, gallery_labels)
+    reduce_block = _compiled(reduce, block, width)
+    queries, rows = (_unit_rows_on_host(x, similarity) for x in (queries, gallery))
+    if query_labels.ndim == 2:
+        query_labels, gallery_labels = query_labels.astype(np.float32), gallery_labels.astype(np.float32)
+    free: SimpleQueue[_Buffers] = SimpleQueue()
+    for _ in range(workers):
+        wide, narrow = (block, items), (block, width)
+        scores_and_ranks = np.empty(wide, np.float32), np.empty(wide, np.uint8), np.zeros(narrow, np.int32)
+        free.put(_Buffers(*scores_and_ranks, np.zeros(narrow, np.uint8)))
+
+    def work(start: int) -> Any:
+        buffers, part = free.get(), slice(start, min(start + block, len(queries)))
+        try:
+            count = part.stop - start
+            scores, gain, ranks, kept = (x[:count] for x in buffers)
+            if query_labels.ndim == 1:
+                np.equal(query_labels[part, None], gallery_labels, out=gain.view(bool))
+            else:
+                gain[:] = np.matmul(query_labels[part], gallery_labels.T, out=scores)
+            np.matmul(queries[part], rows.T, out=scores)
+            if same is not None:
+                scores[:, again] = scores[:, same[again]]
+            if exclude_self:
+                own = np.arange(count), np.arange(start, part.stop)
+                scores[own], gain[own] = -np.inf, 0
+            _rank_on_host(scores, gain, ranks, kept, method)
+            # Rows behind the last query hold what was there before. Copying waits, so the buffers are free again.
+            return jax.tree.map(np.array, reduce_block(buffers.ranks, buffers.kept))
+        finally:
+            free.put(buffers)
+
+    starts = range(0, len(queries), block)
+    if workers == 1:
+        return [work(start) for start in starts]
+    with _ONE_BLAS_THREAD, ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(work, starts))
+
+
+def _shares(queries: int, items: int, dims: int) -> tuple[int, int]:
+    """Threads, and queries that each takes at a time: enough of them for the product, not too many for the memory."""
+    if queries * items < _THREADS_PAY:
+        return 1, queries
+    block = max(_least_rows(dims), _CHUNK_SCORES // items)
+    workers = max(1, min(usable_cores(), _MOST_SCORES // (block * items)))
+    rounds = -(-queries // (workers * block))
+    return workers, -(-queries // (workers * rounds))
+
+
+def _least_rows(dims: int) -> int:
+    """Queries of a product: fewer would read the gallery too often, more take over 5/16 of its memory."""
+    return max(1, min(_LEAST_ROWS, dims // 4))
+
+
+class _OneBlasThread:
+    """While anyone is inside, BLAS has one thread per caller; who leaves last gives the others back."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside = threading.Lock(), 0
+        self._limits: Any = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1:
+                from threadpoolctl import threadpool_limits  # deferred: rankings on accelerators do without it
+
+                self._limits = threadpool_limits(1, "blas")
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._limits.restore_original_limits()
+
+
+_ONE_BLAS_THREAD = _OneBlasThread()
+
+
+@functools.lru_cache(maxsize=256)
+def _compiled(reduce: Callable[[Ranking], Any], block: int, width: int) -> Callable[[Any, Any], Any]:
+    """The metrics of a block, compiled before threads ask for it; `jit` would compile anew in each of them."""
+
+    def run(ranks: Array, gain: Array) -> Any:
+        return reduce(Ranking(ranks, jax.lax.broadcasted_iota(jnp.int32, gain.shape, 1) + 1, gain))
+
+    shapes = (jax.ShapeDtypeStruct((block, width), dtype) for dtype in (np.int32, np.uint8))
+    return jax.jit(run).lower(*shapes).compile()
+
+
+def _unit_rows_on_host(x: Any, similarity: str) -> np.ndarray:
+    """Rows of unit length, rounded to the given precision; float32 holds the products of bfloat16 exactly."""
+    x = np.asarray(x, np.float32)
+    unit = np.empty_like(x, order="C")
+    for start in range(0, len(x), 1024):
+        rows = x[start : start + 1024].astype(np.float64)
+        norm = np.sqrt(np.einsum("ij,ij->i", rows, rows))[:, None]
+        rows /= np.where(norm > 0, norm, 1.0)
+        unit[start : start + 1024] = rows if similarity == "float32" else rows.astype(similarity)
+    return unit
+
+
+def _most_relevant(query_labels: np.ndarray, gallery_labels: np.ndarray) -> int:
+    """A number of entries that holds the relevant items of any query."""
+    if query_labels.ndim == 2:
+        per_class = gallery_labels.sum(axis=0, dtype=np.int64)
+        most = int((query_labels.astype(np.float64) @ per_class).max())
+    else:
+        values, counts = np.unique(gallery_labels, return_counts=True)
+        most = int(counts[np.isin(values, query_labels)].max(initial=0))
+    return max(1, min(most, len(gallery_labels)))
+
+
+def _rank_on_host(scores: np.ndarray, gain: np.ndarray, ranks: np.ndarray, kept: np.ndarray, method: str) -> None:
+    """Write ranks int32 and gains uint8 of the relevant items, both [B, N], zeros behind them."""
+    rank_rows, bits = radix.kernel() if method == "numba" else _rank_rows, scores.view(np.int32)
+    rows = max(1, _CACHED_SCORES // scores.shape[1])
+    for start in range(0, len(scores), rows):
+        chunk = slice(start, start + rows)
+        rank_rows(bits[chunk], gain[chunk], ranks[chunk], kept[chunk])
+
+
+def _rank_rows(bits: np.ndarray, gain: np.ndarray, ranks: np.ndarray, kept: np.ndarray) -> None:
+    """One sort of integers with the score above and the item's number below, which settles ties too."""
+    key = (bits.view(np.float32) + np.float32(0)).view(np.int32)  # -0.0 becomes 0.0
+    key ^= (key >> 31) & np.int32(0x7FFFFFFF)  # floats as integers of the same order
+    packed = (~key).astype(np.int64) << 32
+    packed |= np.arange(bits.shape[1])
+    packed.sort(axis=1)
+    low_half = 0 if sys.byteorder == "little" else 1
+    sorted_gain = np.take_along_axis(gain, packed.view(np.uint32)[:, low_half::2], axis=1)
+    row, place = np.nonzero(sorted_gain)
+    column = np.arange(len(row)) - np.searchsorted(row, np.arange(len(bits)))[row]
+    ranks[:], kept[:] = 0, 0
+    ranks[row, column], kept[row, column] = place + 1, sorted_gain[row, place]
+
+
+def usable_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def equal_rows(x: Any) -> np.ndarray | None:
+    """For every row the number of the first row that equals it, int32 [N]; None where all rows differ.
+
+    Args:
+        x: [N, L].
+    """
+    x = np.asarray(x, np.float32)
+    # Two columns tell almost all rows apart; only those that agree in them are compared whole.
+    key = np.ascontiguousarray(x[:, [0, -1]] + np.float32(0)).view(np.uint64)[:, 0]  # -0.0 becomes 0.0
+    _, inverse, counts = np.unique(key, return_inverse=True, return_counts=True)
+    same = np.arange(len(x), dtype=np.int32)
+    first: dict[bytes, int] = {}
+    for i in np.flatnonzero(counts[inverse] > 1).tolist():
+        same[i] = first.setdefault(hashlib.blake2b((x[i] + np.float32(0)).tobytes(), digest_size=16).digest(), i)
+    return None if (same == np.arange(len(x))).all() else same

@@ -1,0 +1,206 @@
+"""Checkpoints of a run: the one file that knows Orbax.
+
+A checkpoint holds a `TrainState`, the weights of the best epoch so far, and the preprocessing statistics fitted on the
+training split, under the number of epochs done. Saving is asynchronous; a save that was interrupted leaves only a
+temporary folder, which no reader sees.
+"""
+
+import functools
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from mrl_jax.config import Config
+from mrl_jax.errors import CheckpointError, InputError, first_line
+from mrl_jax.run.run import recipe_of
+from mrl_jax.training.train_step import TrainState, Weights, init_state
+
+__all__ = ["Checkpoints", "Snapshot", "template"]
+
+# Orbax narrates every save in absl's log, failures with traceback; `Checkpoints` raises these as errors of its own.
+logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
+# Of several writes that fail at once one is raised, and asyncio tells of the others, with traceback.
+logging.getLogger("asyncio").addFilter(
+    lambda record: not ("never retrieved" in (told := record.getMessage()) and "orbax" in told)
+)
+
+
+class Snapshot(NamedTuple):
+    """What one checkpoint holds.
+
+    Attributes:
+        state: all that training needs to go on.
+        best: the weights of the best epoch so far.
+        preprocess: modality -> fitted statistics.
+    """
+
+    state: TrainState
+    best: Weights
+    preprocess: Mapping[str, Mapping[str, Any]]
+
+    def _nested(self) -> dict[str, Any]:
+        state = {name: x for name, x in self.state._asdict().items() if x is not None}
+        return self._asdict() | {"state": state, "best": self.best._asdict()}
+
+
+def template(
+    config: Config, dims: Sequence[int], num_classes: int, modalities: Sequence[str], num_instances: int
+) -> Snapshot:
+    """Shapes and dtypes of a run's checkpoints, without computing any."""
+    recipe = recipe_of(config)
+    state = jax.eval_shape(lambda: init_state(recipe, jax.random.key(0), dims, num_classes, num_instances))
+    preprocess = {
+        m: {"mean": jax.ShapeDtypeStruct((d,), np.float32), "scale": jax.ShapeDtypeStruct((), np.float32)}
+        for m, d in zip(modalities, dims, strict=True)
+    }
+    return Snapshot(state, state.weights, preprocess)
+
+
+class Checkpoints(AbstractContextManager["Checkpoints"]):
+    """The `checkpoints/` folder of a run. Leaving the context waits for saves under way.
+
+    Args:
+        folder: where checkpoints lie; created if it does not exist, unless `read_only`.
+        keep: how many of the latest to keep.
+        read_only: for readers, who never delete anything.
+    """
+
+    def __init__(self, folder: Path, keep: int = 2, read_only: bool = False) -> None:
+        _drop_late_reads()
+        self.folder = folder.absolute()
+        self._manager = ocp.CheckpointManager(
+            self.folder,
+            item_handlers=ocp.StandardCheckpointHandler(),
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=keep,
+                best_fn=lambda m: m["epoch"],  # what is kept are the latest
+                create=not read_only,
+                read_only=read_only,
+                cleanup_tmp_directories=not read_only,
+            ),
+        )
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            with self._writing():
+                self._manager.close()
+        except CheckpointError:
+            if kind is None:  # else the error under way says more
+                raise
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # Orbax and TensorStore raise many types when a disk is full
+            if jax.process_count() > 1 and isinstance(error, jax.errors.JaxRuntimeError):
+                raise  # another process is lost: `lost_processes_told`
+            raise CheckpointError(
+                f"{self.folder}: a checkpoint cannot be written ({first_line(error)}); make space, then --resume"
+            ) from error
+
+    def epochs(self) -> list[int]:
+        """Epochs with a complete checkpoint, ascending."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, epoch: int, snapshot: Snapshot, metrics: Mapping[str, float]) -> None:
+        """Start saving; returns once the arrays are copied, so that the state may be donated to the next epoch.
+
+        Args:
+            epoch: epochs done.
+            snapshot: what to save.
+            metrics: numbers to keep with it.
+
+        Raises:
+            CheckpointError: this or an earlier save failed.
+        """
+        # On CPU a save reads the device's own buffers; a private copy lets training overwrite them meanwhile.
+        copy = jax.tree.map(lambda x: np.array(x, copy=True), snapshot._nested())
+        with self._writing():
+            self._manager.save(epoch, args=ocp.args.StandardSave(copy), metrics=dict(metrics))
+
+    def wait(self) -> None:
+        """Block until every save is on disk.
+
+        Raises:
+            CheckpointError: a save failed.
+        """
+        with self._writing():
+            self._manager.wait_until_finished()
+
+    def metrics(self, epoch: int) -> Mapping[str, float]:
+        """The metrics that were saved with an epoch."""
+        metrics = self._manager.metrics(epoch)
+        if metrics is None:
+            raise InputError(f"{self.folder / str(epoch)} is damaged (no metrics); delete that folder, then --resume")
+        return metrics
+
+    def restore(self, epoch: int, template: Snapshot) -> Snapshot:
+        """Read the checkpoint of an epoch.
+
+        Args:
+            epoch: one of `epochs()`.
+            template: a snapshot of the structure, shapes and dtypes to expect, see the function `template`.
+
+        Raises:
+            InputError: no such checkpoint, or it belongs to another configuration, or it is damaged.
+        """
+        if epoch not in self.epochs():
+            have = ", ".join(map(str, self.epochs())) or "none"
+            raise InputError(f"{self.folder}: no checkpoint of epoch {epoch}; there are: {have}")
+        expected = template._nested()
+        found = self._described(epoch)
+        here = {p: (tuple(x.shape), np.dtype(x.dtype)) for p, x in _leaves(expected)}
+        for path in sorted(set(here) | set(found)):
+            if here.get(path) != found.get(path):
+                raise InputError(
+                    f"{self.folder}: checkpoint of epoch {epoch} belongs to another configuration: {path} is "
+                    f"{_told(found.get(path))}, config.json needs {_told(here.get(path))}; restore config.json"
+                )
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Sharding info not provided")
+                restored = self._manager.restore(epoch, args=ocp.args.StandardRestore(expected))
+        except Exception as error:  # Orbax and TensorStore raise many types for damaged files
+            raise InputError(
+                f"{self.folder}: checkpoint of epoch {epoch} cannot be read ({first_line(error)})"
+            ) from error
+        return Snapshot(TrainState(**restored["state"]), Weights(**restored["best"]), restored["preprocess"])
+
+    def _described(self, epoch: int) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+        try:
+            tree = self._manager.item_metadata(epoch).tree
+            return {p: (tuple(x.shape), np.dtype(x.dtype)) for p, x in _leaves(tree)}
+        except Exception as error:
+            raise InputError(
+                f"{self.folder}: checkpoint of epoch {epoch} cannot be read ({first_line(error)})"
+            ) from error
+
+
+@functools.cache  # once per process
+def _drop_late_reads() -> None:
+    """Keep standard error free of what TensorStore says after a read has failed, which `Checkpoints` raises itself.
+
+    Arrays whose reads end later find the event loop closed, and each would print a traceback; the last of them when the
+    error itself is freed.
+    """
+    told = sys.unraisablehook
+    sys.unraisablehook = lambda what: None if str(what.exc_value) == "Event loop is closed" else told(what)
+
+
+def _leaves(tree: Any) -> list[tuple[str, Any]]:
+    is_leaf: Callable[[Any], bool] = lambda x: hasattr(x, "shape") and hasattr(x, "dtype")  # noqa: E731
+    flat = jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_leaf)
+    return [("/".join(str(getattr(k, "key", getattr(k, "idx", getattr(k, "name", k)))) for k in p), x) for p, x in flat]
+
+
+def _told(description: tuple[tuple[int, ...], np.dtype] | None) -> str:
+    return "absent" if description is None else f"{description[1]} {list(description[0])}"

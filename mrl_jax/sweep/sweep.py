@@ -1,0 +1,237 @@
+"""Many runs at once: seeds, noise rates and hyperparameters, as one compiled program where that is faster.
+
+python -m mrl_jax.sweep [PRESET] [flags] --seeds 5 --noise-rates 0.2 0.4 0.6 0.8 --workdir DIR
+"""
+
+import itertools
+import os
+import shutil
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import jax
+
+from mrl_jax.config import Config
+from mrl_jax.errors import InputError, NonFiniteLossError
+from mrl_jax.report.progress import SweepProgress
+from mrl_jax.run.run import RunFolder
+from mrl_jax.sweep.folder import SweepFolder, name_runs
+from mrl_jax.sweep.groups import WAYS, groups
+from mrl_jax.sweep.results import Outcome, Sweep
+from mrl_jax.train import refuse_other_config
+from mrl_jax.training.loop import Member, train_epochs
+from mrl_jax.training.run_spec import TaskData, prepare_data, prepare_task
+from mrl_jax.training.single_run import OneRun
+from mrl_jax.training.vmapped_runs import ManyRuns
+
+__all__ = ["Outcome", "Sweep", "grid", "sweep"]
+
+
+def grid(base: Config, **axes: Iterable[Any]) -> list[Config]:
+    """Every combination of values.
+
+    Args:
+        base: the configuration that they change.
+        axes: field of `Config` -> its values; the last varies fastest.
+
+    Raises:
+        InputError: an unknown field, no or equal values, or one outside its range.
+
+    Example:
+        >>> from mrl_jax import preset
+        >>> [(c.noise_rate, c.seed) for c in grid(preset("emoji"), noise_rate=[0.2, 0.6], seed=range(2))]
+        [(0.2, 0), (0.2, 1), (0.6, 0), (0.6, 1)]
+    """
+    known = {f.name for f in fields(Config)}
+    if lone := [name for name, given in axes.items() if isinstance(given, str) or not isinstance(given, Iterable)]:
+        raise InputError(f"{lone[0]} {axes[lone[0]]!r}: give a list of values")
+    values = {name: list(given) for name, given in axes.items()}
+    for name, given in values.items():
+        if name not in known:
+            raise InputError(f"unknown configuration field {name!r}; known: {', '.join(sorted(known))}")
+        if not given:
+            raise InputError(f"{name}: give at least one value")
+        if twice := [v for i, v in enumerate(given) if v in given[:i]]:
+            raise InputError(f"{name}: {twice[0]} is given twice")
+    return [replace(base, **dict(zip(values, c, strict=True))) for c in itertools.product(*values.values())]
+
+
+def sweep(
+    configs: Sequence[Config],
+    workdir: str | os.PathLike[str] | None = None,
+    *,
+    data: Any = None,
+    resume: bool = False,
+    progress: bool = False,
+    way: str = "auto",
+) -> Sweep:
+    """Train many runs. Each has the numbers that `train` gives it alone, up to the order of sums.
+
+    Runs that differ only in noise, seed and the numbers of `Recipe` are one compiled program: `vmap` over runs, the run
+    axis shared among all devices, in groups that fit their memory. On CPU this is faster for small networks only;
+    others go one by one through the program of `train`, compiled once. Runs that stream their data always do.
+
+    A run whose loss becomes inf or NaN ends alone, and says so in the result.
+
+    Args:
+        configs: a configuration per run, such as `grid` makes.
+        workdir: folder of the sweep, new or empty, unless `resume`: a run folder each under `runs/`, and tables. Of a
+            complete run the best model is kept, not the state. None keeps scores only, in memory.
+        data: anything `load_dataset` takes, for all runs; None for what each configuration names.
+        resume: go on with the sweep in `workdir`: runs that are complete stay, those under way go on after their last
+            checkpoint. Configurations that it did not have are added.
+        progress: show a bar on a terminal, or lines elsewhere, on standard error, with the time left.
+        way: "auto"; or "together" and "apart", to choose between one program and one run after the other.
+
+    Returns:
+        What every run found, tables and plot.
+
+    Raises:
+        InputError: anything wrong with configurations, data or folder, before anything is trained.
+        CheckpointError: a checkpoint could not be written.
+    """
+    if isinstance(configs, Config):
+        raise InputError("sweep takes a list of configurations: [config], or grid(config, …)")
+    if way not in WAYS:
+        raise InputError(f"way {way!r}: choose from {', '.join(WAYS)}")
+    if resume and workdir is None:
+        raise InputError("resume needs the folder of the sweep: workdir")
+    if jax.process_count() > 1:
+        raise InputError("a sweep runs in one process, over all its devices; start one for each part of the sweep")
+    folder = None
+    if workdir is not None:
+        folder = SweepFolder.open(workdir) if resume else SweepFolder.refuse_occupied(workdir)
+    with ExitStack() as stack:
+        if folder is not None and resume:
+            stack.enter_context(folder.lock())  # before it is read: another process may add runs
+        named = name_runs(configs, folder.configs() if folder is not None and resume else {})
+        members = _members(named, data, folder)
+        if folder is not None:
+            if not resume:
+                stack.enter_context(folder.lock())
+                SweepFolder.refuse_occupied(folder.path)  # another process may have begun meanwhile
+            folder.write(named)
+            for name, member in members.items():
+                _settle(member, folder.run(name, member.task.config))
+        left = [m for m in members.values() if not m.recall() and not _recall_failure(m)]
+        done = [_epochs_done(m) for m in left]
+        epochs = sum(m.task.config.epochs for m in left) - sum(done)
+        shown = stack.enter_context(SweepProgress(len(members), len(members) - len(left), epochs, progress))
+        for member in members.values():
+            if member.scores is not None:
+                _drop_state(member)  # of a sweep that was killed just before
+        todo = groups(left, done, way, jax.devices())
+        for i, group in enumerate(todo):
+            _train_group(group, shown)
+            if folder is not None and i + 1 < len(todo):
+                folder.write_tables(_sweep(members, folder))
+        if folder is not None:
+            folder.write_tables(_sweep(members, folder))
+    return _sweep(members, folder)
+
+
+@dataclass(frozen=True)
+class _DataKey:
+    """What decides the data of a run."""
+
+    preset: str
+    data_path: str | None
+    modalities: tuple[str, ...]
+    preprocess: tuple[str, ...]
+    stream: str
+
+
+def _members(named: Mapping[str, Config], data: Any, folder: SweepFolder | None) -> dict[str, Member]:
+    """Tasks of all runs; those of the same data share them."""
+    loaded: dict[_DataKey, TaskData] = {}
+    members = {}
+    for name, config in named.items():
+        key = _DataKey(*(getattr(config, f.name) for f in fields(_DataKey)))
+        if key not in loaded:
+            loaded[key] = prepare_data(config, data)
+        recorded = None if folder is None else folder.path / "runs" / name / "noise.json"
+        is_there = recorded is not None and recorded.exists()
+        members[name] = Member(prepare_task(config, loaded[key], recorded if is_there else None), None)
+    return members
+
+
+def _settle(member: Member, folder: RunFolder) -> None:
+    refuse_other_config(folder, member.task.config)
+    with folder.lock():  # one that is trained elsewhere is told before anything is trained here
+        folder.settle(member.task.data.described, member.task.noise)
+    member.folder = folder
+    member.task = replace(member.task, noise=folder.noise())
+
+
+def _epochs_done(member: Member) -> int:
+    if member.folder is None or not any(member.folder.checkpoints.iterdir()):
+        return 0
+    from mrl_jax.run.checkpoint import Checkpoints
+
+    with Checkpoints(member.folder.checkpoints, read_only=True) as store:
+        return max(store.epochs(), default=0)
+
+
+def _train_group(group: Sequence[Member], shown: SweepProgress) -> None:
+    """Train runs together; where the estimate of their memory was too low, in two halves."""
+    done = [_epochs_done(m) for m in group]
+    try:
+        return _train_together(group, shown)
+    except jax.errors.JaxRuntimeError as error:
+        # Whatever was trained beyond a checkpoint is trained again by the halves.
+        if len(group) == 1 or "RESOURCE_EXHAUSTED" not in str(error) or done != [_epochs_done(m) for m in group]:
+            raise
+    half = len(group) // 2  # outside of the handler, whose error holds the arrays
+    _train_group(group[:half], shown)
+    _train_group(group[half:], shown)
+
+
+def _train_together(group: Sequence[Member], shown: SweepProgress) -> None:
+    started = time.perf_counter()
+    task = group[0].task
+    devices = jax.devices()[: len(group)]
+    program = OneRun(task) if len(group) == 1 else ManyRuns([m.task for m in group], devices)
+    with ExitStack() as locks:
+        for member in group:
+            if member.folder is not None:
+                locks.enter_context(member.folder.lock())
+        with suppress(NonFiniteLossError):  # each member has its own
+            train_epochs(program, group, started, lambda: shown.advance(group), keep_state=False)
+        for member in group:
+            member.model = None  # its memory is needed by the next
+            if member.folder is None:
+                continue
+            if member.error is not None:
+                member.folder.write(_FAILURE, {"error": str(member.error)})
+            else:
+                _drop_state(member)
+    shown.end(group)
+
+
+def _drop_state(member: Member) -> None:
+    """Of a complete run the best model stays, in its own file."""
+    for checkpoint in [] if member.folder is None else member.folder.checkpoints.iterdir():
+        shutil.rmtree(checkpoint)
+
+
+_FAILURE = "failed.json"
+
+
+def _recall_failure(member: Member) -> bool:
+    """Whether the run ended early; it would again."""
+    if member.folder is None or not (member.folder.path / _FAILURE).exists():
+        return False
+    member.error = NonFiniteLossError(str(member.folder.read(_FAILURE).get("error")))
+    return True
+
+
+def _sweep(members: Mapping[str, Member], folder: SweepFolder | None) -> Sweep:
+    outcomes = {}
+    for name, m in members.items():
+        error = None if m.error is None else str(m.error)
+        where = None if m.folder is None else m.folder.path
+        outcomes[name] = Outcome(m.task.config, m.scores, m.log, error, where)
+    return Sweep(outcomes, None if folder is None else folder.path)

@@ -1,0 +1,278 @@
+"""One run over several devices, of one process or many: meshes, and the three ways to compile a step.
+
+Every device has the whole state and its part of each batch; `train_step` finds the gradient of the whole batch
+(`axis_name`). The ways differ in who cuts the program up: `shard_map` and `pmap` run the local step on every device,
+`jit` leaves it to the compiler. All give the numbers of one device, up to the order of sums.
+
+Parameters and optimiser state may be divided along a second axis of the mesh, where one device cannot hold them: the
+columns of every layer's kernel. Only `jit` does that.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from mrl_jax.errors import InputError
+from mrl_jax.training.train_step import Batch, Recipe, StepMetrics, TrainData, TrainState, train_epoch, train_step
+
+__all__ = ["PARALLEL", "Layout", "all_finite", "choose_layout", "compile_training", "epoch_program", "step_program"]
+
+PARALLEL = ("auto", "jit", "shard_map", "pmap")
+_AXIS, _MODEL = "batch", "model"
+# Instances that a device must get before several are worth their talking: they send all gradients at every step.
+_WORTH = 512
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a run lies on devices.
+
+    Attributes:
+        way: "jit", "shard_map" or "pmap".
+        mesh: the devices of all processes, along "batch", and along "model" where the parameters are divided.
+    """
+
+    way: str
+    mesh: Mesh
+
+    @property
+    def everywhere(self) -> NamedSharding:
+        """Whole on every device."""
+        return NamedSharding(self.mesh, PartitionSpec())
+
+    @property
+    def instances(self) -> NamedSharding:
+        """The first axis cut into `shares`."""
+        return NamedSharding(self.mesh, PartitionSpec(_AXIS))
+
+    @property
+    def shares(self) -> int:
+        """Number of parts of a batch."""
+        return self.mesh.shape[_AXIS]
+
+    @property
+    def divides(self) -> bool:
+        """Whether parameters are divided."""
+        return _MODEL in self.mesh.axis_names
+
+    def of_state(self, state: Any) -> Any:
+        """Where parameters and moments lie: a tree of shardings for arrays or their shapes."""
+
+        def of(path: tuple[Any, ...], x: Any) -> NamedSharding:
+            layer = getattr(path[-1], "key", None) in ("kernel", "bias") if path else False
+            if not (self.divides and layer and x.shape[-1] % self.mesh.shape[_MODEL] == 0):
+                return self.everywhere
+            return NamedSharding(self.mesh, PartitionSpec(*[None] * (x.ndim - 1), _MODEL))
+
+        return jax.tree_util.tree_map_with_path(of, state)
+
+    def place(self, tree: Any, shardings: Any = None) -> Any:
+        """Put arrays, the same in every process, on the devices; where one lies already, it is not copied.
+
+        Args:
+            tree: the arrays.
+            shardings: a tree of them; None for every device.
+        """
+        if shardings is None:
+            shardings = jax.tree.map(lambda _: self.everywhere, tree)
+        return jax.tree.map(_placed, tree, shardings)
+
+    def own(self, tree: Any) -> Any:
+        """Whole arrays of this process alone: on its first device, or on the host where they were divided."""
+        return jax.tree.map(lambda x: x.addressable_data(0) if x.is_fully_replicated else _on_host(x), tree)
+
+    def own_rows(self, size: int) -> slice:
+        """The part of a batch of this size, padded to a multiple of `shares`, that this process's devices have."""
+        first = self.mesh.devices.reshape(self.shares, -1)  # of each part
+        here = [i for i, ds in enumerate(first) if any(d.process_index == jax.process_index() for d in ds)]
+        each = size // self.shares
+        return slice(here[0] * each, (here[-1] + 1) * each)
+
+    def batch(self, local: Batch) -> Batch:
+        """The batch of all processes from the rows of each.
+
+        Args:
+            local: this process's part, on the host.
+        """
+        if self.way == "pmap":  # [devices, …] of this process
+            here = len(self.mesh.local_devices)
+
+            def cut(x: Any, axis: int) -> Any:
+                return np.stack(np.split(np.asarray(x), here, axis=axis))
+
+            features = tuple(cut(x, 0) for x in local.features)
+            return Batch(features, cut(local.labels, 1), cut(local.mask, local.mask.ndim - 1), cut(local.rows, 0))
+        specs = _batch_specs(local.mask.ndim)
+
+        def put(x: Any, spec: PartitionSpec) -> Array:
+            if jax.process_count() == 1:
+                return jax.device_put(x, NamedSharding(self.mesh, spec))
+            return jax.make_array_from_process_local_data(NamedSharding(self.mesh, spec), np.asarray(x))
+
+        features = tuple(put(x, specs.features) for x in local.features)
+        rows = put(local.rows, specs.rows)
+        return Batch(features, put(local.labels, specs.labels), put(local.mask, specs.mask), rows)
+
+
+def choose_layout(parallel: str, batch_size: int, model_parallel: int = 1, widths: Sequence[int] = ()) -> Layout | None:
+    """The devices for a run, or None for a single one.
+
+    Args:
+        parallel: one of `PARALLEL`. "auto" takes as many devices as get 512 instances of a batch each, and all
+            where there are several processes or parameters are divided; the others take all.
+        batch_size: B.
+        model_parallel: over how many devices parameters and optimiser state are divided.
+        widths: of the layers.
+
+    Raises:
+        InputError: unknown `parallel`, or `model_parallel` does not divide the number of devices or a width, or does
+            not go with `parallel`.
+    """
+    if parallel not in PARALLEL:
+        raise InputError(f"parallel {parallel!r}: choose from {', '.join(PARALLEL)}")
+    devices = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))  # those of a process side by side
+    if model_parallel != 1:
+        if model_parallel < 1 or len(devices) % model_parallel:
+            raise InputError(
+                f"model_parallel {model_parallel}: must divide the number of devices, which is {len(devices)}"
+            )
+        if odd := [width for width in widths if width % model_parallel]:
+            raise InputError(f"model_parallel {model_parallel}: must divide the width of every layer; one is {odd[0]}")
+        if parallel not in ("auto", "jit"):
+            raise InputError(f"model_parallel {model_parallel} goes with parallel jit alone; leave {parallel} out")
+        return Layout("jit", Mesh(np.array(devices).reshape(-1, model_parallel), (_AXIS, _MODEL)))
+    if parallel == "auto" and jax.process_count() == 1:
+        devices = devices[: max(1, batch_size // _WORTH)]
+    if len(devices) == 1:
+        return None
+    return Layout("shard_map" if parallel == "auto" else parallel, Mesh(np.array(devices), (_AXIS,)))
+
+
+def all_finite(state: TrainState) -> Array:
+    """Whether all parameters and moments are finite, a scalar."""
+    leaves = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)]
+    return jnp.stack([jnp.isfinite(x).all() for x in leaves]).all()
+
+
+def compile_training(program: Callable[..., Any]) -> Callable[..., Any]:
+    """`jax.jit` for a program of one device that overwrites its first argument, the state, and loops over steps."""
+    return jax.jit(program, donate_argnums=0, compiler_options=_options())
+
+
+@functools.cache
+def _options() -> dict[str, bool] | None:
+    """On CPU the option that spares copies of the state at every step, up to a fifth of its time, if XLA has it.
+
+    With several devices it would leave collectives in no order, and they wait for each other for ever.
+    """
+    options = {"xla_cpu_copy_insertion_use_region_analysis": True}
+    if jax.default_backend() != "cpu":
+        return None
+    try:
+        jax.jit(lambda x: x, compiler_options=options).lower(0.0).compile()
+    except jax.errors.JaxRuntimeError:
+        return None
+    return options
+
+
+@functools.cache
+def epoch_program(layout: Layout | None) -> Callable[..., tuple[TrainState, StepMetrics, Array]]:
+    """`train_epoch` compiled, with whether all parameters are finite; it overwrites the state that it takes.
+
+    Takes state, data, key, epoch, recipe, the first three on every device of the layout.
+    """
+
+    def epoch(
+        state: TrainState, data: TrainData, key: Array, number: Array, recipe: Recipe, **how: Any
+    ) -> tuple[TrainState, StepMetrics, Array]:
+        state, steps = train_epoch(state, data, key, number, recipe, **how)
+        return state, steps, all_finite(state)
+
+    if layout is None:
+        return compile_training(epoch)
+    if layout.way == "jit":
+        return jax.jit(_settled(layout, functools.partial(epoch, sharding=layout.instances)), donate_argnums=0)
+    local = functools.partial(epoch, axis_name=_AXIS)
+    if layout.way == "shard_map":
+        everywhere = PartitionSpec()
+        return jax.jit(
+            jax.shard_map(local, mesh=layout.mesh, in_specs=everywhere, out_specs=everywhere), donate_argnums=0
+        )
+    mapped = jax.pmap(
+        lambda _, *args: local(*args),
+        _AXIS,
+        in_axes=(0, *[None] * 5),
+        out_axes=None,
+        devices=list(layout.mesh.devices),
+        donate_argnums=1,
+    )
+    return lambda *args: mapped(np.arange(len(layout.mesh.local_devices)), *args)
+
+
+@functools.cache
+def step_program(layout: Layout | None) -> Callable[..., tuple[TrainState, StepMetrics]]:
+    """`train_step` compiled; it overwrites the state. Takes state, batch as `Layout.batch` gives it, recipe, epoch."""
+    if layout is None:
+        return compile_training(train_step)
+    if layout.way == "jit":
+        return jax.jit(_settled(layout, train_step), donate_argnums=0)
+    local = functools.partial(train_step, axis_name=_AXIS)
+    if layout.way == "shard_map":
+
+        def mapped(state: TrainState, batch: Batch, recipe: Recipe, epoch: Array) -> tuple[TrainState, StepMetrics]:
+            everywhere = PartitionSpec()
+            specs = (everywhere, _batch_specs(batch.mask.ndim), everywhere, everywhere)
+            return jax.shard_map(local, mesh=layout.mesh, in_specs=specs, out_specs=everywhere)(
+                state, batch, recipe, epoch
+            )
+
+        return jax.jit(mapped, donate_argnums=0)
+    return jax.pmap(
+        lambda *args: local(*args),
+        _AXIS,
+        in_axes=(None, 0, None, None),
+        out_axes=None,
+        devices=list(layout.mesh.devices),
+        donate_argnums=0,
+    )
+
+
+def _batch_specs(mask_ndim: int) -> Any:
+    first, second = PartitionSpec(_AXIS), PartitionSpec(None, _AXIS)
+    return Batch(first, second, first if mask_ndim == 1 else second, first, second)  # type: ignore[arg-type]
+
+
+def _settled(layout: Layout, program: Callable[..., Any]) -> Callable[..., Any]:
+    """A program whose first result, the state, lies as it came, and the others on every device."""
+
+    def settled(*args: Any) -> Any:
+        state, *others = program(*args)
+        state = jax.lax.with_sharding_constraint(state, layout.of_state(state))
+        return state, *jax.lax.with_sharding_constraint(others, layout.everywhere)
+
+    return settled
+
+
+def _placed(x: Any, sharding: NamedSharding) -> Array:
+    if jax.process_count() == 1:
+        return jax.device_put(x, sharding)
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        data = _placed(jax.random.key_data(x), sharding)
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
+    host = np.asarray(x)
+    return jax.make_array_from_callback(host.shape, sharding, lambda part: host[part])
+
+
+def _on_host(x: Array) -> np.ndarray:
+    if x.is_fully_addressable:
+        return np.asarray(x)
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.process_allgather(x, tiled=True))

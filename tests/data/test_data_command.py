@@ -1,0 +1,201 @@
+"""`python -m mrl_jax.data`: list, info, prepare."""
+
+import json
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+from layout_files import SIZES, inria_short, small_set
+
+from mrl_jax import load_dataset
+from mrl_jax.data.__main__ import main
+from mrl_jax.data.published import hub
+from mrl_jax.data.published.catalog import CATALOG, EMOJI
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::mrl_jax.errors.DatasetWarning")]
+
+
+@pytest.fixture
+def source(tmp_path, monkeypatch):
+    monkeypatch.setenv("MRL_JAX_DATA_DIR", str(tmp_path / "cache"))
+    return inria_short(tmp_path / "INRIA-Websearch.mat", small_set())
+
+
+def run(capsys, *argv):
+    code = main([str(a) for a in argv])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_list_names_every_set_and_what_is_ready(source, capsys):
+    code, out, _ = run(capsys, "list")
+    assert code == 0
+    for name, facts in CATALOG.items():
+        [line] = [line for line in out.splitlines() if line.startswith(f"{name} ")]
+        assert facts.files[0].names in line
+        assert " no " in line
+    run(capsys, "prepare", "inria-websearch", "--data-path", source)
+    [line] = [line for line in run(capsys, "list")[1].splitlines() if line.startswith("inria-websearch ")]
+    assert "image text" in line
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_info_tells_file_keys_and_place_of_every_set(source, name, capsys):
+    code, out, _ = run(capsys, "info", name)
+    assert code == 0
+    facts = CATALOG[name]
+    for known in facts.files:
+        assert f"file: {known.names}\n      keys: {known.keys}" in out
+    assert facts.published in out
+    assert ("not in the paper; preset values are ours" in out) == (not facts.in_paper)
+    assert "not prepared; run: python -m mrl_jax.data prepare" in out
+    told = json.loads(run(capsys, "info", name, "--json")[1])
+    assert told["published"]["classes"] == facts.classes
+
+
+def test_prepare_then_info_shows_digests_splits_and_histogram(source, capsys):
+    code, out, err = run(capsys, "prepare", "inria-websearch", "--data-path", source)
+    assert code == 0
+    assert err.count("warning: ") == 1
+    assert "4 classes; INRIA-Websearch has 100" in err
+    assert "now: python -m mrl_jax.train inria-websearch" in out
+    code, out, _ = run(capsys, "info", "inria-websearch", "--verify")
+    assert code == 0
+    data = load_dataset("inria-websearch")
+    assert f"sha256: {data.digest()}" in out
+    assert "image: 6 features, 40 / 12 / 20 samples" in out
+    assert "differs: 4 classes; INRIA-Websearch has 100" in out
+    assert "verified: 12 arrays are as they were written" in out
+    counts = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.split()[:1] in (["0"], ["3"])}
+    assert counts["0"] == [str((data.splits[s].labels["image"] == 0).sum()) for s in SIZES]
+
+
+def test_info_looks_into_files_of_ones_own(tmp_path, capsys):
+    np.savez(tmp_path / "own.npz", **small_set(("image", "audio")))
+    code, out, _ = run(capsys, "info", "mine", "--data-path", tmp_path / "own.npz")
+    assert code == 0
+    assert "audio: 3 features, 40 / 12 / 20 samples" in out
+
+
+def test_verify_tells_damage(source, tmp_path, capsys):
+    run(capsys, "prepare", "inria-websearch", "--data-path", source)
+    path = tmp_path / "cache/inria-websearch/image-text/1.0.0/arrays/valid_text.npy"
+    raw = bytearray(path.read_bytes())
+    raw[-1] ^= 4
+    path.write_bytes(raw)
+    code, _, err = run(capsys, "info", "inria-websearch", "--verify")
+    assert code == 2
+    assert "valid/text/features changed" in err
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "arguments are required"),
+        (["frobnicate"], "invalid choice"),
+        (["info"], "arguments are required"),
+        (["info", "mnist"], "unknown data set 'mnist'"),
+        (["info", "mine", "--data-path", "absent.h5"], "does not exist"),
+        (["info", "nus-wide", "--verify"], "no prepared copy to verify"),
+        (["info", "nus-wide", "--modalities", "image", "text"], "nus-wide is not prepared"),
+        (["info", "nus-wide", "--data-path", "x", "--verify"], "--verify compares the prepared copy, and --data-path"),
+        (["info", "mine", "--verify"], "unknown data set 'mine'"),
+        (["info", "nus-wide", "--data-path", ""], "--data-path is empty"),
+        (["info", "emoji", "--data-path", "x"], "emoji comes with the package"),
+        (["info", "emoji", "--verify"], "emoji comes with the package and has no prepared copy of this kind"),
+        (["info", "emoji", "--modalities", "image", "smell"], "modalities image smell"),
+        (["prepare", "emoji", "--data-path", "x"], "emoji comes with the package"),
+        (["prepare", "emoji", "--data-path", ""], "--data-path is empty"),
+        (["prepare", "emoji", "--download"], "emoji comes with the package"),
+        (["prepare", "nus-wide", "--data-path", ""], "--data-path is empty"),
+        (["prepare", "mnist", "--data-path", "x"], "unknown data set 'mnist'"),
+        (["prepare", "nus-wide"], "needs either --data-path FILE"),
+        (["prepare", "nus-wide", "--data-path", "x", "--download"], "needs either --data-path FILE"),
+        (["prepare", "nus-wide", "--download"], "not on the hub"),
+        (["prepare", "nus-wide", "--data-path", "absent.h5py"], "does not exist"),
+        (["featurize"], "arguments are required"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(source, tmp_path, argv, message, capsys):
+    code, out, err = run(capsys, *argv)
+    assert (code, out) == (2, "")
+    line = err.splitlines()[-1]
+    assert line.startswith("error: ")
+    assert message in line
+    assert "Traceback" not in err
+    assert not list(tmp_path.glob("cache/*"))  # nothing was built for it
+
+
+def test_download_prepares_what_the_hub_holds(source, tmp_path, monkeypatch, capsys):
+    archive = tmp_path / "inria-websearch.zip"
+    with zipfile.ZipFile(archive, "w") as zipped:
+        zipped.write(source, "INRIA-Websearch/INRIA-Websearch.mat")
+        zipped.writestr("readme.txt", "features")
+
+    def download(repo, filename, folder, **options):
+        assert (repo, filename) == ("xinxin713/hashing-benchmark-datasets", "data/inria-websearch.zip")
+        hub.unpack_zip(archive, folder)
+        return folder
+
+    monkeypatch.setattr(hub, "download", download)  # its own tests run it against a server
+    code, out, _ = run(capsys, "prepare", "inria-websearch", "--download")
+    assert code == 0
+    assert "prepared in" in out
+    assert load_dataset("inria-websearch").digest() == load_dataset(source).digest()
+
+
+def test_emoji_needs_no_preparation(monkeypatch, capsys):
+    monkeypatch.setattr("mrl_jax.data.__main__.load_dataset", lambda name: name)
+    assert run(capsys, "prepare", "emoji")[:2] == (0, "emoji: ready (it comes with the package)\n")
+
+
+def test_info_tells_of_emoji_what_the_catalog_says(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("MRL_JAX_DATA_DIR", str(tmp_path))
+    code, out, _ = run(capsys, "info", "emoji")
+    assert code == 0
+    assert "emoji: Emoji, 9 classes, 1,338 / 185 / 375 instances (train / valid / test)" in out
+    assert "where: comes with the package" in out
+    for m in ("image", "text"):
+        assert f"{m}: {EMOJI.dims[m]} features, 1,338 / 185 / 375 samples" in out
+    assert "Smileys & Emotion" in out
+    told = json.loads(run(capsys, "info", "emoji", "--modalities", "text_de", "image", "--json")[1])
+    assert told["data"]["instances"] == told["published"]["instances"]
+    assert list(told["data"]["modalities"]) == ["text_de", "image"]
+
+
+def test_prepare_repairs_and_info_verifies(source, tmp_path, capsys):
+    run(capsys, "prepare", "inria-websearch", "--data-path", source)
+    (tmp_path / "cache/inria-websearch/image-text/1.0.0/prepared.json").write_text("{")
+    assert run(capsys, "info", "inria-websearch", "--verify")[0] == 2
+    assert run(capsys, "list")[0] == 0
+    code, _, err = run(capsys, "prepare", "inria-websearch", "--data-path", source)
+    assert code == 0
+    assert "is damaged, prepared anew" in err
+    assert run(capsys, "info", "inria-websearch", "--verify")[0] == 0
+
+
+def test_prepare_shows_the_copy_that_it_made(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MRL_JAX_DATA_DIR", str(tmp_path / "cache"))
+    np.savez(tmp_path / "own.npz", **small_set(("image", "text", "audio")))
+    for modalities in (["--modalities", "image", "text"], []):
+        out = run(capsys, "prepare", "xmedianet", "--data-path", tmp_path / "own.npz", *modalities)[1]
+        assert ("audio: 3 features" in out) == (not modalities)
+
+
+def test_a_closed_pipe_is_no_error(source):
+    code = "import sys; from mrl_jax.data.__main__ import main; sys.exit(main(['list']))"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    process.wait()
+
+
+def test_after_preparing_other_modalities_the_next_command_names_them(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MRL_JAX_DATA_DIR", str(tmp_path / "cache"))
+    np.savez(tmp_path / "own.npz", **small_set(("audio", "video")))
+    _, out, _ = run(capsys, "prepare", "wikipedia", "--data-path", tmp_path / "own.npz")
+    assert "now: python -m mrl_jax.train wikipedia --modalities audio video" in out
+    assert load_dataset("wikipedia", ("audio", "video")).dims == {"audio": 3, "video": 2}

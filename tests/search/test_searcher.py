@@ -1,0 +1,362 @@
+"""The search command: on rows of any run, on typed texts and pictures where a run knows how to take them."""
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from toy import TOY_FLAGS, save_npz, toy_arrays, toy_config
+
+from mrl_jax import InputError, load_run, train
+from mrl_jax.data.emoji.features import text_counts
+from mrl_jax.data.emoji.ngrams import hashed_counts
+from mrl_jax.search.__main__ import main
+from mrl_jax.search.searcher import Query, Searcher, search
+from mrl_jax.train import main as train_main
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Three modalities; "touch" is missing in row 2 of the test split; one picture per id."""
+    base = tmp_path_factory.mktemp("search")
+    arrays = toy_arrays(("sound", "touch", "smell")) | {"test_touch_mask": np.arange(27) != 2}
+    arrays |= {"class_names": np.array(["low", "mid", "high"])}
+    arrays |= {
+        f"{s}_ids": np.array([f"{s}-{i}" for i in range(n)]) for s, n in (("train", 60), ("valid", 24), ("test", 27))
+    }
+    data = save_npz(base / "toy.npz", arrays)
+    assert train_main([*TOY_FLAGS, "--data-path", str(data), "--workdir", str(base / "run")]) == 0
+    (base / "pictures").mkdir()
+    for i in range(27):
+        Image.new("RGB", (20 + i, 30), (9 * i, 90, 200)).save(base / "pictures" / f"test-{i}.png")
+    return base / "run"
+
+
+def asked(run, *flags, code=0):
+    assert main(["--workdir", str(run), *map(str, flags)]) == code
+
+
+def expected(run, query, modality, split="test", rows=slice(None)):
+    """Rows of a gallery by float64 similarity to a row of the test split."""
+    with np.load(run.parent / "toy.npz") as data:
+        m, j = query
+        z = load_run(run).embed({m: data[f"test_{m}"][[j]]})[m][0].astype(np.float64)
+        gallery = load_run(run).embed({modality: data[f"{split}_{modality}"]})[modality].astype(np.float64)
+    scores = gallery @ z
+    return scores, np.argsort(-scores, kind="stable")
+
+
+def test_a_row_finds_its_nearest_in_the_other_modality(run, capsys):
+    asked(run, "--row", "sound:test:5", "--top", 4, "--json")
+    (answer,) = json.loads(capsys.readouterr().out)["queries"]
+    assert answer["query"] == {
+        **{"kind": "row", "value": "sound:test:5", "modality": "sound", "split": "test", "row": 5},
+        **{"label": "high", "id": "test-5"},
+    }
+    assert answer["gallery"] == {"modality": "touch", "splits": ["test"], "size": 26, "epoch": load_run(run).epoch}
+    scores, order = expected(run, ("sound", 5), "touch")
+    order = order[order != 2]  # that sample is not there
+    assert [r["row"] for r in answer["results"]] == order[:4].tolist()
+    for rank, r in enumerate(answer["results"]):
+        assert set(r) == {"rank", "score", "label", "hit", "id", "split", "row"}
+        assert (r["rank"], r["id"], r["split"]) == (rank + 1, f"test-{r['row']}", "test")
+        assert r["label"] == ("low", "mid", "high")[r["row"] % 3]
+        assert r["hit"] is (r["label"] == "high")
+        assert r["score"] == pytest.approx(scores[r["row"]], abs=2e-6)
+
+
+def test_the_table_shows_hits_and_misses(run, capsys):
+    asked(run, "--row", "smell:valid:3", "--modality", "sound", "--top", 27)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"row 'smell:valid:3' (valid-3, low) as smell -> sound: 27 of test, epoch {load_run(run).epoch}"
+    assert lines[2].split() == ["score", "label", "hit", "id"]
+    assert len(lines) == 3 + 27
+    rows = [line.split() for line in lines[3:]]
+    assert [r[0] for r in rows] == [str(i + 1) for i in range(27)]
+    assert {(r[2], r[3]) for r in rows} == {("low", "hit"), ("mid", "miss"), ("high", "miss")}
+
+
+def test_a_row_is_not_its_own_result_and_a_smaller_gallery_gives_fewer(run, capsys):
+    asked(run, "--row", "touch:test:6", "--modality", "touch", "--top", 1000, "--json")
+    (answer,) = json.loads(capsys.readouterr().out)["queries"]
+    rows = [r["row"] for r in answer["results"]]
+    assert len(rows) == 25
+    assert not {2, 6} & set(rows)
+
+
+def test_several_queries_splits_and_a_json_file(run, tmp_path, capsys):
+    flags = ["--row", "sound:test:0", "--row", "touch:train:59", "--split", "valid", "train", "--top", 3]
+    asked(run, *flags, "--json", tmp_path / "a.json")
+    answers = json.loads((tmp_path / "a.json").read_text())["queries"]
+    assert [a["query"]["value"] for a in answers] == ["sound:test:0", "touch:train:59"]
+    assert [a["gallery"]["modality"] for a in answers] == ["touch", "sound"]
+    assert {a["gallery"]["size"] for a in answers} == {84}
+    out = capsys.readouterr().out
+    assert out.count("score") == 2
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+    assert answers[0] == search(run, row="sound:test:0", splits=("valid", "train"), top=3)
+
+
+def test_one_modality_after_the_other_can_be_searched_without_a_folder(run):
+    arrays = dict(np.load(run.parent / "toy.npz"))
+    answer = search(load_run(run), row="sound:test:5", data=arrays, top=4)
+    assert answer == search(run, row="sound:test:5", top=4)
+
+
+# --- the kept gallery ---
+
+
+def test_a_gallery_is_kept_and_used_again(run, tmp_path, monkeypatch):
+    copied = tmp_path / "run"
+    shutil.copytree(run, copied, ignore=shutil.ignore_patterns("search"))
+    first = search(copied, row="sound:test:5")
+    kept = copied / "search" / "1-test.npz"
+    assert sorted(p.name for p in kept.parent.iterdir()) == ["0-test.npz", "1-test.npz"]
+    before = kept.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(Searcher, "_embedded", None)
+        assert search(copied, row="sound:test:5") == first
+    other = search(copied, row="sound:test:5", checkpoint=1 if first["gallery"]["epoch"] == 3 else 3)
+    assert other["results"] != first["results"]  # another checkpoint: embedded anew
+    assert kept.read_bytes() != before
+    for damaged in (before[:200], b"", before):
+        kept.write_bytes(damaged)
+        assert search(copied, row="sound:test:5") == first
+        assert kept.read_bytes() == before
+    assert train(load_run(copied).config, copied, resume=True).scores  # the run still is one
+
+
+def test_other_data_are_embedded_anew(run, tmp_path):
+    arrays = dict(np.load(run.parent / "toy.npz"))
+    arrays["test_touch"] = arrays["test_touch"][::-1]
+    other = save_npz(tmp_path / "other.npz", arrays)
+    first = search(run, row="sound:test:5")
+    changed = search(run, row="sound:test:5", data=other)
+    assert changed["results"] != first["results"]
+    assert search(run, row="sound:test:5") == first
+
+
+def test_a_folder_that_cannot_be_written_keeps_nothing(run, tmp_path):
+    copied = tmp_path / "run"
+    shutil.copytree(run, copied, ignore=shutil.ignore_patterns("search"))
+    (copied / "search").write_text("in the way")
+    assert search(copied, row="sound:test:5") == search(run, row="sound:test:5")
+
+
+# --- the picture grid ---
+
+
+def test_pictures_of_ones_own_by_id(run, tmp_path):
+    flags = ["--row", "sound:test:5", "--row", "touch:test:0", "--top", 3, "--png", tmp_path / "grid.png"]
+    asked(run, *flags, "--pictures", run.parent / "pictures")
+    with Image.open(tmp_path / "grid.png") as grid:
+        assert grid.format == "PNG"
+        pixels = np.asarray(grid.convert("RGB")).reshape(-1, 3)
+    results = [r for row in ("sound:test:5", "touch:test:0") for r in search(run, row=row, top=3)["results"]]
+    colours = {tuple(c) for c in pixels}
+    for r in results:  # each picture is of one colour
+        assert min(np.abs(np.array(sorted(colours)) - (9 * r["row"], 90, 200)).sum(1)) <= 6
+    green, red = (sum(np.abs(pixels.astype(int) - c).sum(1) < 8) for c in ((26, 127, 55), (207, 34, 46)))
+    assert (green > 100) == any(r["hit"] for r in results)
+    assert (red > 100) == (not all(r["hit"] for r in results))
+
+
+# --- interactive ---
+
+
+def test_interactive_answers_line_by_line(run, monkeypatch, capsys):
+    lines = ":row sound:test:5\n\n:row nonsense\n:frob x\na word\n:row touch:test:0\n:quit\n:row sound:test:1\n"
+    monkeypatch.setattr(sys, "stdin", io.StringIO(lines))
+    asked(run, "--interactive", "--json", "--top", 2, "--row", "smell:test:1")
+    captured = capsys.readouterr()
+    answers = [json.loads(line) for line in captured.out.splitlines()]
+    values = [answer["query"]["value"] for answer in answers if "query" in answer]
+    assert values == ["smell:test:1", "sound:test:5", "touch:test:0"]
+    errors = captured.err.splitlines()
+    assert len(errors) == 3
+    assert [f"error: {answer['error']}" for answer in answers if "error" in answer] == errors
+    assert ["error" in answer for answer in answers] == [False, False, True, True, True, False]  # a line for each
+    assert all(line.startswith("error: ") for line in errors)
+    assert "give MODALITY:SPLIT:INDEX" in errors[0]
+    assert ":frob is unknown" in errors[1]
+    assert "ask with --row" in errors[2]
+
+
+# --- bad input ---
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "nothing to search for; give --text, --image or --row, or --interactive"),
+        (["--text", "cat"], "there are no features of a typed text"),
+        (["--image", "cat.png"], "there are no features of a picture file"),
+        (["--row", "sound:test"], "give MODALITY:SPLIT:INDEX, such as sound:test:0"),
+        (["--row", "sound:dev:0"], "give MODALITY:SPLIT:INDEX"),
+        (["--row", "sound:test:-1"], "give MODALITY:SPLIT:INDEX"),
+        (["--row", "taste:test:0"], "modality 'taste' is not in this run; it has: sound, touch, smell"),
+        (["--row", "sound:test:27"], "test has 27 rows of sound, 0 to 26"),
+        (["--row", "touch:test:2"], "this instance has no touch"),
+        (["--row", "sound:test:0", "--modality", "taste"], "modality 'taste' is not in this run"),
+        (["--row", "sound:test:0", "--top", "0"], "--top 0"),
+        (["--row", "sound:test:0", "--top", "x"], "invalid int value"),
+        (["--row", "sound:test:0", "--split", "dev"], "invalid choice: 'dev'"),
+        (["--row", "sound:test:0", "--split", "test", "test"], "each once"),
+        (["--row", "sound:test:0", "--checkpoint", "99"], "no checkpoint of epoch 99"),
+        (["--row", "sound:test:0", "--data-path", "none.npz"], "does not exist"),
+        (["--row", "sound:test:0", "--json", ""], "names no file"),
+        (["--row", "sound:test:0", "--query-modality", "touch"], "a row names its own modality"),
+        (["--row", "sound:test:٣"], "give MODALITY:SPLIT:INDEX"),
+        (["--row", "sound:test:0", "--png", "x", "--json", "./x"], "--json and --png both name"),
+        (["--image", ""], "--image '' names no file"),
+        (["--row", "sound:test:0", "--json", "/no/such/x.json"], "cannot be written"),
+        (["--row", "sound:test:0", "--png", ""], "names no file"),
+        (["--row", "sound:test:0", "--png", "x.png"], "name their folder: --pictures FOLDER"),
+        (["--row", "sound:test:0", "--png", "x.png", "--pictures", "nowhere"], "no such folder"),
+        (["--row", "sound:test:0", "--pictures", "nowhere"], "add --png FILE"),
+        (["--interactive", "--json", "x.json"], "leave the file out"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(run, flags, message, capsys):
+    asked(run, *flags, code=2)
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+
+
+def test_no_run_and_changed_data_are_told(run, tmp_path, capsys):
+    assert main(["--workdir", str(tmp_path), "--row", "a:test:0"]) == 2
+    assert "holds no run" in capsys.readouterr().err
+    copied = tmp_path / "run"
+    shutil.copytree(run, copied, ignore=shutil.ignore_patterns("search"))
+    arrays = dict(np.load(run.parent / "toy.npz"))
+    arrays["test_touch"][0, 0] += 1
+    config = json.loads((run / "config.json").read_text())
+    config["data_path"] = str(save_npz(tmp_path / "changed.npz", arrays))
+    (copied / "config.json").write_text(json.dumps(config))
+    asked(copied, "--row", "sound:test:0", code=2)
+    assert "have changed since the run was trained" in capsys.readouterr().err
+
+
+def test_arrays_in_memory_must_be_given_again(tmp_path):
+    train(toy_config(preset="emoji"), tmp_path / "run", data=toy_arrays())
+    with pytest.raises(InputError, match=r"trained on arrays in memory; .*--data-path FILE"):
+        search(tmp_path / "run", row="sound:test:0")
+    with pytest.raises(InputError, match="there are no features of a typed text"):
+        search(tmp_path / "run", text="cat")
+    assert search(tmp_path / "run", row="sound:test:0", data=toy_arrays())["results"][0]["id"].startswith("test:")
+    with pytest.raises(InputError, match="0 queries given; give one of text, image and row"):
+        search(tmp_path / "run")
+
+
+# --- the embedded data set ---
+
+
+def test_hashed_counts_equal_those_of_the_data_set():
+    rng = np.random.default_rng(0)
+    texts = [
+        "",
+        " ",
+        "a",
+        "Grinning Face",
+        "flag_of-a  country",
+        "Straße",
+        "ﬁne",
+        "猫の顔",
+        "قطة",
+        "👩‍🚀 x",
+        "a\tb\n c",
+        "\x1c.",
+    ]
+    texts += ["".join(map(chr, rng.integers(32, 0xD7FF, size=rng.integers(0, 30)))) for _ in range(200)]
+    np.testing.assert_array_equal(hashed_counts(texts), text_counts(texts))
+
+
+@pytest.fixture(scope="module")
+def emoji_run(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("emoji") / "run"
+    flags = ["--hidden-dims", "64", "--embed-dim", "32", "--epochs", "2", "--learning-rate", "3e-3"]
+    assert train_main([*flags, "--modalities", "image", "text", "text_de", "--workdir", str(workdir)]) == 0
+    return workdir
+
+
+def test_a_text_finds_pictures_and_a_picture_words(emoji_run, tmp_path, capsys):
+    asked(emoji_run, "--text", "flag of a country", "--text", "Flagge", "--json", "--png", tmp_path / "a.png")
+    answers = json.loads(capsys.readouterr().out)["queries"]
+    assert [a["query"]["modality"] for a in answers] == ["text", "text"]
+    assert {a["gallery"]["modality"] for a in answers} == {"image"}
+    assert sum(r["label"] == "Flags" for r in answers[0]["results"]) >= 5
+    assert set(answers[0]["results"][0]) == {"rank", "score", "label", "id", "split", "row", "character", "name"}
+    with Image.open(tmp_path / "a.png") as grid:
+        assert grid.width > 1500
+
+    from mrl_jax.data.emoji.emoji import load_records
+
+    record = load_records("test", texts=("text_de", "text_en"))[3]
+    (tmp_path / "p.png").write_bytes(record["png"])
+    asked(emoji_run, "--image", tmp_path / "p.png", "--modality", "text_de", "--json", "--png", tmp_path / "b.png")
+    (answer,) = json.loads(capsys.readouterr().out)["queries"]
+    by_row = search(emoji_run, row="image:test:3", modality="text_de")
+    assert [r["id"] for r in answer["results"]] == [r["id"] for r in by_row["results"]]
+    found = by_row["results"][0]
+    assert found["name"] == load_records("test", texts=("text_de",))[found["row"]]["text_de"]
+    assert (by_row["query"]["character"], by_row["query"]["name"]) == (record["character"], record["text_en"])
+    assert (tmp_path / "b.png").stat().st_size > 1000
+    asked(emoji_run, "--row", "text_de:test:3", "--top", 2)
+    assert record["text_de"] in capsys.readouterr().out
+    with pytest.raises(InputError, match="choose among"):
+        load_records("test", texts=("text_xx",))
+
+
+def test_another_language_is_another_encoder(emoji_run):
+    searcher = Searcher(emoji_run)
+    one, two = (searcher.answer(Query("text", "Katze", m), 3) for m in ("text", "text_de"))
+    assert one["results"] != two["results"]
+    with pytest.raises(InputError, match=r"modality 'image' does not take a typed text; choose from: text, text_de"):
+        searcher.answer(Query("text", "Katze", "image"), 3)
+    with pytest.raises(InputError, match="query 'sound' is unknown"):
+        searcher.answer(Query("sound", "x"), 3)
+    with pytest.raises(InputError, match="top 0"):
+        searcher.answer(Query("text", "x"), 0)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--text", ""], "the text is empty"),
+        (["--text", " \t"], "the text is empty"),
+        (["--text", "_-"], "holds no letters or signs"),
+        (["--text", "a\udcff"], "not valid Unicode"),
+        (["--image", "none.png"], "cannot be read"),
+        (["--image", "DIR"], "cannot be read"),
+        (["--image", "DIR/broken.png"], "cannot be read"),
+        (["--text", "cat", "--query-modality", "taste"], "is not in this run"),
+    ],
+)
+def test_bad_texts_and_pictures(emoji_run, tmp_path, flags, message, capsys):
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"0" * 50)
+    asked(emoji_run, *(f.replace("DIR", str(tmp_path)) for f in flags), code=2)
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_a_first_answer_needs_no_slow_packages(emoji_run):
+    asked(emoji_run, "--text", "cat")
+    code = f"""
+import sys
+from mrl_jax.search.__main__ import main
+assert main(["--workdir", {str(emoji_run)!r}, "--text", "cat"]) == 0
+print(sorted({{"sklearn", "skimage", "matplotlib", "tensorflow_datasets", "torch", "PIL"}} & set(sys.modules)))"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=True)
+    assert done.stdout.endswith("[]\n")
+    assert done.stderr == ""
