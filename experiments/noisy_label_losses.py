@@ -23,13 +23,14 @@ from program import main_of, parser
 from store import stores
 
 from mrl_jax import grid
-from mrl_jax.config import LOSS_OPTIONS, auto_temperature
+from mrl_jax.config import auto_temperature
+from mrl_jax.options import LOSSES
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Train what is missing, print the table and draw it."""
     flags = parser(__doc__)
-    flags.add_argument("--losses", nargs="+", choices=LOSS_OPTIONS, default=list(LOSS_OPTIONS), help="default: all")
+    flags.add_argument("--losses", nargs="+", choices=LOSSES, default=list(LOSSES), help="default: all")
     args = flags.parse_args(argv)
     found = stores(args, "-small", **(SMOKE if args.smoke else SMALL))
     methods = [Method(loss, loss, contrastive=False) for loss in args.losses]

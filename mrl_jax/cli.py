@@ -2,7 +2,6 @@
 
 import _thread
 import argparse
-import dataclasses
 import functools
 import os
 import sys
@@ -12,8 +11,9 @@ from collections.abc import Callable
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 from mrl_jax.compile_cache import keep_compiled, kept_in
-from mrl_jax.config import PRESETS, RECIPES, Config, shown
+from mrl_jax.config import PRESETS, Config, shown
 from mrl_jax.errors import DatasetWarning, InputError, NonFiniteLossError, ProcessLostError
+from mrl_jax.options import OPTIONS, RECIPES, Option
 
 __all__ = ["Parser", "add_config_flags", "run_command"]
 
@@ -77,26 +77,24 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
         default=argparse.SUPPRESS,
         help="both temperatures, for --tau1 and --tau2; auto: from the number of classes; default: auto",
     )
-    for f in dataclasses.fields(Config):
-        if f.name == "preset":
+    for name, option in OPTIONS.items():
+        if name == "preset":
             continue
-        options: dict[str, Any] = {"default": argparse.SUPPRESS, "help": _help(f)}
-        kind = next((a for a in get_args(hints[f.name]) if a not in (type(None), ...)), hints[f.name])
+        options: dict[str, Any] = {"default": argparse.SUPPRESS, "help": _help(option)}
+        kind = next((a for a in get_args(hints[name]) if a not in (type(None), ...)), hints[name])
         if kind is bool:
             options["action"] = argparse.BooleanOptionalAction
         else:
             options["type"] = kind
-            options["metavar"] = (
-                "{" + ",".join(f.metadata["choices"]) + "}" if "choices" in f.metadata else kind.__name__.upper()
-            )
-            if get_origin(hints[f.name]) is tuple:
+            options["metavar"] = "{" + ",".join(option.choices) + "}" if option.choices else kind.__name__.upper()
+            if get_origin(hints[name]) is tuple:
                 options["nargs"] = "+"
-        parser.add_argument("--" + f.name.replace("_", "-"), **options)
+        parser.add_argument("--" + name.replace("_", "-"), **options)
 
 
-def _help(f: "dataclasses.Field[Any]") -> str:
-    text = str(f.metadata["help"]).replace("%", "%%")
-    return text if f.default in (None, ()) else f"{text}; default: {shown(f.default)}"
+def _help(option: Option) -> str:
+    text = option.help.replace("%", "%%")
+    return text if option.default in (None, ()) else f"{text}; default: {shown(option.default)}"
 
 
 def run_command(command: Callable[[], object], interrupted: str = "run it again") -> int:

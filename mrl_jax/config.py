@@ -9,64 +9,24 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from mrl_jax.errors import InputError
-
-__all__ = [
-    "FILE_FIELDS", "LOSS_OPTIONS", "NOISE_FIELDS", "PRESETS", "RECIPES", "TOLD_NOISE", "Config",
-    "auto_temperature", "preset", "shown",
-]  # fmt: skip
-
-LOSS_OPTIONS: dict[str, dict[str, tuple[float, float]]] = {
-    "rc": {},
-    "ce": {},
-    "focal": {"gamma": (0.0, math.inf)},
-    "mae": {},
-    "gce": {"q": (1e-3, 1.0)},
-    "sce": {"a": (0.0, math.inf), "b": (0.0, math.inf)},
-    "nce-rce": {"a": (0.0, math.inf), "b": (0.0, math.inf)},
-    "nce-mae": {"a": (0.0, math.inf), "b": (0.0, math.inf)},
-    "label-smoothing": {"epsilon": (0.0, 1.0)},
-    "bootstrap-soft": {"trust": (0.0, 1.0)},
-    "bootstrap-hard": {"trust": (0.0, 1.0)},
-    "forward": {},
-    "elr": {"strength": (0.0, math.inf), "momentum": (0.0, 0.999)},
-    "lq": {"q": (1e-3, 1.0)},
-    "small-loss": {"ramp": (0.0, math.inf)},
-    "gmm": {"warmup": (0.0, math.inf), "threshold": (0.0, 1.0)},
-}
-"""Clustering loss -> its numbers that `loss_options` sets -> the range of each; defaults stand in `robust_losses`."""
-_SCALES = ("equation", "program")
-_INITS = ("uniform", "lecun_normal")
-_SCHEDULES = ("cosine", "cosine-hold", "constant")
-_KINDS = (
-    "symmetric",
-    "symmetric-wrong",
-    "asymmetric",
-    "cyclic",
-    "nearest-class",
-    "matrix",
-    "instance-dependent",
-    "pair-mismatch",
+from mrl_jax.options import (
+    FILE_FIELDS,
+    LOSSES,
+    NOISE_AWARE_LOSSES,
+    NOISE_FIELDS,
+    NOISE_PROTOCOLS,
+    OPTIONS,
+    PREPROCESS,
+    RECIPES,
+    parse_numbers,
 )
-_SCOPES = ("modality", "instance")
-_PROTOCOLS = {
-    "mrl": ("symmetric", "modality"),
-    "per-pair": ("symmetric", "instance"),
-    "wrong-only": ("symmetric-wrong", "instance"),
-}
-TOLD_NOISE = ("forward", "small-loss")
-"""Losses that are told how wrong the labels are."""
-_PREPROCESS = ("none", "standardize", "l2")
-_PRECISIONS = ("float32", "tf32", "bfloat16")
-_STREAMS = ("auto", "on", "off")
-NOISE_FIELDS = ("noise_rate", "noise_kind", "noise_scope", "noise_protocol", "noise_matrix")
-"""What says which noise to draw; `noise_file` stands in place of all."""
-FILE_FIELDS = ("data_path", "noise_matrix", "noise_file")
-"""Paths: they may change while the run stays the same."""
+
+__all__ = ["PRESETS", "Config", "auto_temperature", "preset", "shown"]
 
 
-def _opt(default: Any, help: str, **metadata: Any) -> Any:
-    """A field with the help text of its flag and, where given, `choices`, `low`, `high` (bounds included)."""
-    return field(default=default, metadata={"help": help, **metadata})
+def _default(name: str) -> Any:
+    """A field with the default that `mrl_jax.options` gives."""
+    return field(default=OPTIONS[name].default)
 
 
 @dataclass(frozen=True)
@@ -77,62 +37,41 @@ class Config:
         InputError: a value of the wrong type or outside its range, on construction.
     """
 
-    preset: str = _opt("custom", "named defaults")
-    data_path: str | None = _opt(
-        None, "data file or folder: your own, or a published one of the preset; default: the prepared copy"
-    )
-    modalities: tuple[str, ...] = _opt((), "modalities to use, in this order; default: all in the file")
-    preprocess: tuple[str, ...] = _opt(
-        ("standardize",),
-        "one for all modalities or one each; standardize: centre columns, divide by one overall deviation",
-        choices=_PREPROCESS,
-    )
-    noise_rate: float = _opt(0.0, "share of training samples that the noise selects", low=0.0, high=1.0)
-    noise_kind: str = _opt("symmetric", "what happens to selected samples (docs/data.md)", choices=_KINDS)
-    noise_scope: str = _opt("modality", "draw for each modality, or once per instance", choices=_SCOPES)
-    noise_protocol: str | None = _opt(
-        None, "kind and scope of published work: MRL; RSHNL and NIRNL; RFCMH", choices=tuple(_PROTOCOLS)
-    )
-    noise_matrix: str | None = _opt(None, "file with the K x K transition matrix of noise kind matrix")
-    noise_file: str | None = _opt(
-        None, "noisy labels from a file: a run's noise.json, or another program's .json, .mat"
-    )
-    noisy_validation: bool = _opt(False, "choose the model by noisy validation labels; the paper's are clean")
-    loss: str = _opt("rc", "clustering loss; rc: robust clustering, ce: cross-entropy", choices=tuple(LOSS_OPTIONS))
-    loss_options: tuple[str, ...] = _opt((), "numbers of the loss, such as q=0.5 for gce; default: of its source")
-    assumed_noise: float | None = _opt(
-        None,
-        "share of wrong labels that forward and small-loss count on; default: of the injected noise",
-        low=0,
-        high=1,
-    )
-    beta: float = _opt(0.9, "weight of the clustering loss; 1 - beta weighs the contrastive loss", low=0.0, high=1.0)
-    tau1: float | None = _opt(
-        None, "temperature of the soft assignment; default: from the number of classes", above=0.0, low=1e-30
-    )
-    tau2: float | None = _opt(
-        None, "temperature of the contrastive loss; default: from the number of classes", above=0.0, low=1e-30
-    )
-    self_similarity: bool = _opt(
-        False, "count a sample's similarity with itself (the paper's eq. 6; its program does not)"
-    )
-    contrastive_scale: str = _opt("equation", "eq. 7, or the authors' program (differs for m > 2)", choices=_SCALES)
-    epochs: int = _opt(30, "passes over the training split", low=1)
-    batch_size: int = _opt(100, "instances per step", low=1)
-    learning_rate: float = _opt(1e-4, "Adam's initial rate", above=0.0)
-    schedule: str = _opt("cosine", "of the rate; cosine-hold is the authors' program", choices=_SCHEDULES)
-    weight_decay: float = _opt(0.0, "decoupled weight decay", low=0.0)
-    clip_norm: float | None = _opt(None, "bound on the gradient's global norm; default: none", above=0.0)
-    hidden_dims: tuple[int, ...] = _opt((1024, 1024), "widths of the hidden layers", low=1)
-    embed_dim: int = _opt(512, "dimensions of the common space", low=1)
-    initializer: str = _opt("uniform", "of linear layers; uniform is the authors' program", choices=_INITS)
-    stream: str = _opt("auto", "read batches from disk; auto: where the data do not fit the device", choices=_STREAMS)
-    precision: str = _opt("float32", "of the encoders' layers; losses and parameters are float32", choices=_PRECISIONS)
-    seed: int = _opt(0, "seed of noise, initial parameters and batches", low=0, high=2**32 - 1)
+    preset: str = _default("preset")
+    data_path: str | None = _default("data_path")
+    modalities: tuple[str, ...] = _default("modalities")
+    preprocess: tuple[str, ...] = _default("preprocess")
+    noise_rate: float = _default("noise_rate")
+    noise_kind: str = _default("noise_kind")
+    noise_scope: str = _default("noise_scope")
+    noise_protocol: str | None = _default("noise_protocol")
+    noise_matrix: str | None = _default("noise_matrix")
+    noise_file: str | None = _default("noise_file")
+    noisy_validation: bool = _default("noisy_validation")
+    loss: str = _default("loss")
+    loss_options: tuple[str, ...] = _default("loss_options")
+    assumed_noise: float | None = _default("assumed_noise")
+    beta: float = _default("beta")
+    tau1: float | None = _default("tau1")
+    tau2: float | None = _default("tau2")
+    self_similarity: bool = _default("self_similarity")
+    contrastive_scale: str = _default("contrastive_scale")
+    epochs: int = _default("epochs")
+    batch_size: int = _default("batch_size")
+    learning_rate: float = _default("learning_rate")
+    schedule: str = _default("schedule")
+    weight_decay: float = _default("weight_decay")
+    clip_norm: float | None = _default("clip_norm")
+    hidden_dims: tuple[int, ...] = _default("hidden_dims")
+    embed_dim: int = _default("embed_dim")
+    initializer: str = _default("initializer")
+    stream: str = _default("stream")
+    precision: str = _default("precision")
+    seed: int = _default("seed")
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
-            object.__setattr__(self, f.name, _checked(f, _hints()[f.name], getattr(self, f.name)))
+            object.__setattr__(self, f.name, _checked(f.name, _hints()[f.name], getattr(self, f.name)))
         for name in FILE_FIELDS:  # a run must find its files again from any folder
             if (path := getattr(self, name)) is not None:
                 object.__setattr__(self, name, self.absolute(path))
@@ -141,53 +80,30 @@ class Config:
         if len(set(self.modalities)) != len(self.modalities) or len(self.modalities) == 1:
             raise InputError(f"modalities {' '.join(self.modalities)}: name two or more different ones")
         if not self.preprocess:
-            raise InputError(
-                f"preprocess is empty; give one of {', '.join(_PREPROCESS)} for all modalities or one each"
-            )
+            raise InputError(f"preprocess is empty; give one of {', '.join(PREPROCESS)} for all modalities or one each")
 
         self._settle_noise()
-        if self.assumed_noise is not None and self.loss not in TOLD_NOISE:
+        if self.assumed_noise is not None and self.loss not in NOISE_AWARE_LOSSES:
             raise InputError(
-                f"assumed_noise {self.assumed_noise:g}: of the losses only {' and '.join(TOLD_NOISE)} use it, not "
-                f"{self.loss}; leave it out"
+                f"assumed_noise {self.assumed_noise:g}: of the losses only {' and '.join(NOISE_AWARE_LOSSES)} use it, "
+                f"not {self.loss}; leave it out"
             )
         self.loss_numbers  # noqa: B018  refuses what is wrong
 
     @property
     def loss_numbers(self) -> dict[str, float]:
         """`loss_options` as numbers."""
-        known, found = LOSS_OPTIONS[self.loss], {}
-        for option in self.loss_options:
-            name, equals, value = option.partition("=")
-            if name not in known or not equals:
-                have = ", ".join(f"{n}=NUMBER" for n in known) or "none"
-                raise InputError(f"loss_options {option!r}: options of the loss {self.loss} are: {have}")
-            low, high = known[name]
-            try:
-                number = float(value)
-            except ValueError:
-                number = math.nan
-            if not (low <= number <= high and math.isfinite(number)):
-                bounds = f"at least {low:g}" if high == math.inf else f"in [{low:g}, {high:g}]"
-                raise InputError(f"loss_options {option!r}: must be a number {bounds}")
-            if name in found:
-                raise InputError(f"loss_options: {name} is given twice")
-            found[name] = number
-        return found
+        return parse_numbers(self.loss_options, LOSSES[self.loss].numbers, f"loss {self.loss}")
 
     def _settle_noise(self) -> None:
         """Spell out the protocol; refuse what contradicts. A file of labels stands in place of a draw."""
         if self.noise_file is not None:
-            for f in dataclasses.fields(self):
-                if f.name in NOISE_FIELDS:
-                    object.__setattr__(self, f.name, f.default)
+            for name in NOISE_FIELDS:
+                object.__setattr__(self, name, OPTIONS[name].default)
         if self.noise_protocol is not None:
-            for name, value in zip(("noise_kind", "noise_scope"), _PROTOCOLS[self.noise_protocol], strict=True):
-                given, default = (
-                    getattr(self, name),
-                    next(f.default for f in dataclasses.fields(self) if f.name == name),
-                )
-                if given not in (value, default):
+            for name, value in zip(("noise_kind", "noise_scope"), NOISE_PROTOCOLS[self.noise_protocol], strict=True):
+                given = getattr(self, name)
+                if given not in (value, OPTIONS[name].default):
                     raise InputError(
                         f"{name} {given!r}: noise_protocol {self.noise_protocol} means {value}; leave one of them out"
                     )
@@ -244,9 +160,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     "custom": {},
 }
 """Preset -> what it sets differently from the defaults of `Config`."""
-
-RECIPES = ("default", "paper")
-"""Ours, chosen on validation data of several sets (docs/method.md), and the objective and schedule of the paper."""
 
 # The paper gives ranges of beta for two sets (Figure 4: Wikipedia 0.5-0.8, INRIA-Websearch 0.85-0.95), none for others;
 # 0.7 is that of its program's example.
@@ -326,7 +239,7 @@ def _hints() -> dict[str, Any]:
     return get_type_hints(Config)
 
 
-def _checked(f: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
+def _checked(name: str, hint: Any, value: Any) -> Any:
     """`value` in the field's type, or an InputError with the field's name, the rule and what was given."""
     if hasattr(value, "tolist"):  # NumPy scalars and arrays
         value = value.tolist()
@@ -337,12 +250,12 @@ def _checked(f: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
     if get_origin(hint) is tuple:
         items = (value,) if isinstance(value, str | int | float) else value
         if not isinstance(items, list | tuple):
-            raise InputError(f"{f.name} {value!r}: must be a list")
-        return tuple(_checked_one(f, get_args(hint)[0], v) for v in items)
-    return _checked_one(f, hint, value)
+            raise InputError(f"{name} {value!r}: must be a list")
+        return tuple(_checked_one(name, get_args(hint)[0], v) for v in items)
+    return _checked_one(name, hint, value)
 
 
-def _checked_one(f: dataclasses.Field[Any], kind: Any, value: Any) -> Any:
+def _checked_one(name: str, kind: Any, value: Any) -> Any:
     if kind is str and isinstance(value, Path):
         value = str(value)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -351,15 +264,15 @@ def _checked_one(f: dataclasses.Field[Any], kind: Any, value: Any) -> Any:
     if kind is int and isinstance(value, float) and value.is_integer():
         value = int(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise InputError(f"{f.name} {value!r}: must be of type {kind.__name__}")
+        raise InputError(f"{name} {value!r}: must be of type {kind.__name__}")
     if kind is float and not math.isfinite(value):
-        raise InputError(f"{f.name} {value}: must be finite")
-    rules = f.metadata
-    if "choices" in rules and value not in rules["choices"]:
-        raise InputError(f"{f.name} {value!r}: choose from {', '.join(rules['choices'])}")
-    if "above" in rules and not value > rules["above"]:
-        raise InputError(f"{f.name} {value}: must be greater than {rules['above']:g}")
-    if ("low" in rules and value < rules["low"]) or ("high" in rules and value > rules["high"]):
-        bounds = f"at least {rules['low']:g}" if "high" not in rules else f"in [{rules['low']:g}, {rules['high']:.10g}]"
-        raise InputError(f"{f.name} {value}: must be {bounds}")
+        raise InputError(f"{name} {value}: must be finite")
+    rule = OPTIONS[name]
+    if rule.choices and value not in rule.choices:
+        raise InputError(f"{name} {value!r}: choose from {', '.join(rule.choices)}")
+    if rule.above is not None and not value > rule.above:
+        raise InputError(f"{name} {value}: must be greater than {rule.above:g}")
+    if (rule.low is not None and value < rule.low) or (rule.high is not None and value > rule.high):
+        bounds = f"at least {rule.low:g}" if rule.high is None else f"in [{rule.low:g}, {rule.high:.10g}]"
+        raise InputError(f"{name} {value}: must be {bounds}")
     return value

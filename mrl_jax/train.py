@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from mrl_jax.cli import Parser, add_config_flags, run_command
-from mrl_jax.config import FILE_FIELDS, Config, preset, shown
+from mrl_jax.config import Config, preset, shown
 from mrl_jax.errors import InputError
+from mrl_jax.options import FILE_FIELDS, PARALLEL
 from mrl_jax.report.progress import epoch_progress
 from mrl_jax.report.text import describe_noise, plot_curves, summary
 from mrl_jax.run.run import Run, RunFolder, load_run
 from mrl_jax.training.loop import Member, train_epochs
-from mrl_jax.training.placement import PARALLEL, Layout, choose_layout
+from mrl_jax.training.placement import Layout, choose_layout
 from mrl_jax.training.processes import in_all, is_main, leave, lost_processes_told, on_main, start_processes
 from mrl_jax.training.run_spec import Task, prepare_data, prepare_task
 from mrl_jax.training.single_run import OneRun

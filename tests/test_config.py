@@ -1,15 +1,28 @@
 """Configuration: presets, checks, JSON."""
 
+import dataclasses
+import inspect
 import itertools
 import json
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from mrl_jax import Config, InputError, preset
-from mrl_jax import config as config_module
 from mrl_jax.config import PRESETS, auto_temperature
+from mrl_jax.options import (
+    FILE_FIELDS,
+    INITIALIZERS,
+    LOSSES,
+    NOISE_FIELDS,
+    NOISE_KINDS,
+    OPTIONS,
+    PRECISIONS,
+    PREPROCESS,
+)
 from mrl_jax.run.run import recipe_of
 
 
@@ -43,23 +56,55 @@ def test_only_benchmarks_get_noise_by_default():
     assert Config().noise_rate == 0.0
 
 
-def test_choices_are_those_of_the_code_that_uses_them():
-    from mrl_jax import losses
-    from mrl_jax.data import preprocess
-    from mrl_jax.losses import robust as robust_losses
-    from mrl_jax.models import mlp as encoders
-    from mrl_jax.noise import inject as noise
+def test_options_and_fields_of_a_configuration_are_the_same():
+    assert list(OPTIONS) == [f.name for f in dataclasses.fields(Config)]
+    assert {*NOISE_FIELDS, *FILE_FIELDS} <= set(OPTIONS)
+    for name, option in OPTIONS.items():
+        assert Config.__dataclass_fields__[name].default == option.default
+        assert option.help
 
-    assert tuple(robust_losses.ROBUST_LOSSES) == tuple(config_module.LOSS_OPTIONS)
-    assert losses.CONTRASTIVE_SCALES == config_module._SCALES
-    assert encoders.INITIALIZERS == config_module._INITS
-    assert noise.NOISE_KINDS == config_module._KINDS
-    assert noise.NOISE_SCOPES == config_module._SCOPES
-    assert noise.NOISE_PROTOCOLS == config_module._PROTOCOLS
-    assert preprocess.PREPROCESS == config_module._PREPROCESS
-    import importlib
 
-    assert importlib.import_module("mrl_jax.training.train_step").SCHEDULES == config_module._SCHEDULES
+def test_every_choice_of_preprocessing_noise_and_layers_is_implemented():
+    import jax
+
+    from mrl_jax.data.preprocess import apply_preprocess, fit_preprocess
+    from mrl_jax.models.mlp import Encoder
+    from mrl_jax.noise.inject import NoiseSpec
+
+    x = {"m": np.ones((2, 2), np.float32)}
+    for kind in PREPROCESS:
+        assert apply_preprocess(kind, fit_preprocess({"m": kind}, x, {})["m"], x["m"]).shape == (2, 2)
+    for kind in NOISE_KINDS:
+        NoiseSpec(0.5, kind, matrix=((0.5, 0.5), (0.5, 0.5)) if kind == "matrix" else None)
+    for initializer, precision in itertools.product(INITIALIZERS, PRECISIONS):
+        jax.eval_shape(Encoder((4,), 2, initializer, precision).init, jax.random.key(0), x["m"])
+
+
+def test_defaults_of_the_numbers_of_losses_are_those_of_the_code():
+    from mrl_jax.losses import robust
+    from mrl_jax.methods import recipe_loss
+
+    assert list(robust.ROBUST_LOSSES) == list(LOSSES)
+    elsewhere = {
+        ("elr", "momentum"): inspect.signature(robust.moving_targets).parameters["momentum"].default,
+        ("small-loss", "ramp"): recipe_loss._RAMP,
+        ("gmm", "warmup"): recipe_loss.WARMUP,
+        ("gmm", "threshold"): recipe_loss._THRESHOLD,
+    }
+    for name, loss in LOSSES.items():
+        parameters = inspect.signature(robust.ROBUST_LOSSES[name]).parameters
+        for number, known in loss.numbers.items():
+            default = elsewhere[name, number] if (name, number) in elsewhere else parameters[number].default
+            assert known.default == default, (name, number)
+            assert known.default is None or known.low <= known.default <= known.high
+            assert known.help
+
+
+def test_importing_the_options_is_light():
+    code = "import mrl_jax.options, sys; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert {m for m in loaded if m.startswith("mrl_jax")} == {"mrl_jax", "mrl_jax.errors", "mrl_jax.options"}
+    assert {"jax", "numpy"}.isdisjoint(loaded)
 
 
 def test_numbers_and_single_values_take_the_field_type():
@@ -121,12 +166,6 @@ def test_unknown_presets_and_fields_are_refused():
     values = preset("emoji").to_json()
     with pytest.raises(InputError, match="missing or unknown: beta, colour"):
         Config.from_json({**{k: v for k, v in values.items() if k != "beta"}, "colour": 1}, "config.json")
-
-
-def test_precisions_are_those_of_the_encoder():
-    from mrl_jax.models.mlp import PRECISIONS
-
-    assert config_module._PRECISIONS == PRECISIONS
 
 
 def test_a_file_of_labels_stands_in_place_of_a_draw():

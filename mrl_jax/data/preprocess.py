@@ -7,9 +7,7 @@ import numpy as np
 
 from mrl_jax.errors import InputError
 
-__all__ = ["PREPROCESS", "apply_preprocess", "fit_preprocess", "kinds_for"]
-
-PREPROCESS = ("none", "standardize", "l2")
+__all__ = ["apply_preprocess", "fit_preprocess", "kinds_for"]
 
 
 def kinds_for(modalities: Sequence[str], kinds: Sequence[str]) -> dict[str, str]:

@@ -20,6 +20,7 @@ from jax.scipy.special import logsumexp
 from jax.typing import ArrayLike
 
 from mrl_jax.losses.tiled_logsumexp import log_negatives
+from mrl_jax.options import CONTRASTIVE_SCALES
 
 __all__ = [
     "CLUSTERING_LOSSES",
@@ -194,7 +195,6 @@ def contrastive_loss(
 
 
 CLUSTERING_LOSSES: dict[str, Callable[..., Array]] = {"rc": robust_clustering_loss, "ce": cross_entropy_loss}
-CONTRASTIVE_SCALES = ("equation", "program")
 
 
 class MRLTerms(NamedTuple):

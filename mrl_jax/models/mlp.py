@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-__all__ = ["INITIALIZERS", "PRECISIONS", "Encoder", "init_centers", "layer_shapes", "unit_rows"]
+from mrl_jax.options import INITIALIZERS, PRECISIONS
 
-INITIALIZERS = ("uniform", "lecun_normal")
-PRECISIONS = ("float32", "tf32", "bfloat16")
+__all__ = ["Encoder", "init_centers", "layer_shapes", "unit_rows"]
+
 _MATMUL = {"tf32": "tensorfloat32"}  # JAX's names, where they differ
 
 

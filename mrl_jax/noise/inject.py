@@ -23,22 +23,13 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from mrl_jax.errors import InputError
+from mrl_jax.options import NOISE_KINDS, NOISE_PROTOCOLS, NOISE_SCOPES
 
 __all__ = [
     "NOISE_KINDS", "NOISE_PROTOCOLS", "NOISE_SCOPES", "NoiseSource", "NoiseSpec", "NoisyLabels", "inject_noise",
     "transition_matrix",
 ]  # fmt: skip
 
-NOISE_KINDS = (
-    "symmetric", "symmetric-wrong", "asymmetric", "cyclic", "nearest-class", "matrix", "instance-dependent",
-    "pair-mismatch",
-)  # fmt: skip
-NOISE_SCOPES = ("modality", "instance")
-NOISE_PROTOCOLS: dict[str, tuple[str, str]] = {
-    "mrl": ("symmetric", "modality"),
-    "per-pair": ("symmetric", "instance"),
-    "wrong-only": ("symmetric-wrong", "instance"),
-}
 _FEATURE_KINDS = ("nearest-class", "instance-dependent")
 _MAP_STREAM = 2**31 - 1  # folded into the key for what all modalities share; above any modality's index
 

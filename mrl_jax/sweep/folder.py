@@ -19,9 +19,10 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mrl_jax.config import FILE_FIELDS, Config
+from mrl_jax.config import Config
 from mrl_jax.errors import InputError
 from mrl_jax.files import pretty_json, write_whole
+from mrl_jax.options import FILE_FIELDS
 from mrl_jax.run.run import RunFolder
 
 if TYPE_CHECKING:

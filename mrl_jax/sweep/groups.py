@@ -10,9 +10,8 @@ from mrl_jax.training.loop import Member
 from mrl_jax.training.run_spec import device_memory
 from mrl_jax.training.vmapped_runs import bytes_of_a_run
 
-__all__ = ["WAYS", "groups"]
+__all__ = ["groups"]
 
-WAYS = ("auto", "together", "apart")
 _USABLE = 0.8  # of a device's memory
 _MOST = 64  # runs on one device: more compute no faster
 # On CPU, where operations start quickly, runs together are faster only while their parameters stay in the caches.

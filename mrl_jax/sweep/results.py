@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mrl_jax.config import NOISE_FIELDS, Config, shown
+from mrl_jax.config import Config, shown
 from mrl_jax.files import written_whole
+from mrl_jax.options import NOISE_FIELDS
 from mrl_jax.sweep.folder import AXES, varied
 
 __all__ = ["Outcome", "Sweep"]

@@ -16,10 +16,11 @@ import jax
 
 from mrl_jax.config import Config
 from mrl_jax.errors import InputError, NonFiniteLossError
+from mrl_jax.options import SWEEP_WAYS
 from mrl_jax.report.progress import SweepProgress
 from mrl_jax.run.run import RunFolder
 from mrl_jax.sweep.folder import SweepFolder, name_runs
-from mrl_jax.sweep.groups import WAYS, groups
+from mrl_jax.sweep.groups import groups
 from mrl_jax.sweep.results import Outcome, Sweep
 from mrl_jax.train import refuse_other_config
 from mrl_jax.training.loop import Member, train_epochs
@@ -95,8 +96,8 @@ def sweep(
     """
     if isinstance(configs, Config):
         raise InputError("sweep takes a list of configurations: [config], or grid(config, …)")
-    if way not in WAYS:
-        raise InputError(f"way {way!r}: choose from {', '.join(WAYS)}")
+    if way not in SWEEP_WAYS:
+        raise InputError(f"way {way!r}: choose from {', '.join(SWEEP_WAYS)}")
     if resume and workdir is None:
         raise InputError("resume needs the folder of the sweep: workdir")
     if jax.process_count() > 1:

@@ -20,11 +20,11 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mrl_jax.errors import InputError
+from mrl_jax.options import PARALLEL
 from mrl_jax.training.train_step import Batch, Recipe, StepMetrics, TrainData, TrainState, train_epoch, train_step
 
-__all__ = ["PARALLEL", "Layout", "all_finite", "choose_layout", "compile_training", "epoch_program", "step_program"]
+__all__ = ["Layout", "all_finite", "choose_layout", "compile_training", "epoch_program", "step_program"]
 
-PARALLEL = ("auto", "jit", "shard_map", "pmap")
 _AXIS, _MODEL = "batch", "model"
 # Instances that a device must get before several are worth their talking: they send all gradients at every step.
 _WORTH = 512

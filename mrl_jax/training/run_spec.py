@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from mrl_jax.config import TOLD_NOISE, Config, auto_temperature
+from mrl_jax.config import Config, auto_temperature
 from mrl_jax.data.dataset import Split
 from mrl_jax.data.load import Dataset, load_dataset
 from mrl_jax.data.preprocess import apply_preprocess, fit_preprocess, kinds_for
@@ -23,6 +23,7 @@ from mrl_jax.methods.recipe import KnownNoise, Recipe
 from mrl_jax.methods.recipe_loss import WARMUP
 from mrl_jax.noise.files import noise_record, read_noise_file, read_transition_matrix
 from mrl_jax.noise.inject import NoiseSource, NoiseSpec, NoisyLabels, inject_noise, transition_matrix
+from mrl_jax.options import NOISE_AWARE_LOSSES
 from mrl_jax.run.checkpoint import Snapshot, template
 from mrl_jax.run.run import describe, recipe_of
 
@@ -186,7 +187,7 @@ def prepare_task(config: Config, data: TaskData, recorded: Path | None = None) -
     held_out = {name: {m: dataset.splits[name].samples(m)[1] for m in modalities} for name in ("valid", "test")}
     if config.noisy_validation:
         held_out["valid"], noise["validation"] = _validation_labels(config, dataset, spec)
-    known = _known_noise(config, dataset, spec, noisy) if config.loss in TOLD_NOISE else None
+    known = _known_noise(config, dataset, spec, noisy) if config.loss in NOISE_AWARE_LOSSES else None
     if known is not None and config.assumed_noise is None and not known.wrong_share.any():
         warnings.warn(
             f"loss {config.loss} is plain cross-entropy here: no noise is injected and none is assumed; for labels "

@@ -16,9 +16,9 @@ from mrl_jax.losses.mrl import mrl_loss
 from mrl_jax.methods.recipe import Recipe
 from mrl_jax.methods.recipe_loss import WARMUP, clean_samples, recipe_loss, stored_targets, updated_targets
 from mrl_jax.models.mlp import init_centers, unit_rows
+from mrl_jax.options import SCHEDULES
 
 __all__ = [
-    "SCHEDULES",
     "Batch",
     "Recipe",
     "StepMetrics",
@@ -33,7 +33,6 @@ __all__ = [
     "train_step",
 ]
 
-SCHEDULES = ("cosine", "cosine-hold", "constant")
 # Padded rows of the last batch, and their share of all instances, from which that batch is worth compiling a step of
 # its own shape.
 _PADDED, _PADDED_SHARE = 64, 0.05

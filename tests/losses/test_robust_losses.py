@@ -11,7 +11,6 @@ import pytest
 import reference
 import tolerances
 
-from mrl_jax.config import LOSS_OPTIONS
 from mrl_jax.losses.mrl import cross_entropy_loss, mrl_loss
 from mrl_jax.losses.robust.robust import (
     ROBUST_LOSSES,
@@ -23,6 +22,7 @@ from mrl_jax.losses.robust.robust import (
     symmetric_cross_entropy_loss,
 )
 from mrl_jax.losses.robust.selected import clean_posterior, small_loss_weights
+from mrl_jax.options import LOSSES
 
 E, K, B, M = np.e, 5, 6, 2
 P = E / (E + 2)  # of the given label, for three orthogonal centres, one of which is met
@@ -100,9 +100,9 @@ def by_reference(name, z, centers, labels, tau, transition=None, targets=None):
 
 
 def test_every_loss_of_the_configuration_is_there_and_takes_its_options():
-    assert list(ROBUST_LOSSES) == list(LOSS_OPTIONS)
+    assert list(ROBUST_LOSSES) == list(LOSSES)
     elsewhere = {"small-loss": {"ramp"}, "gmm": {"warmup", "threshold"}, "elr": {"momentum"}}  # read by `train_step`
-    for name, options in LOSS_OPTIONS.items():
+    for name, (_, options, _) in LOSSES.items():
         taken = {p.name for p in inspect.signature(ROBUST_LOSSES[name]).parameters.values() if p.kind == p.KEYWORD_ONLY}
         assert set(options) == taken - {"transition", "targets"} | elsewhere.get(name, set()), name
     assert "momentum" in inspect.signature(moving_targets).parameters

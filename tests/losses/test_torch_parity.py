@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import tolerances
 
-from mrl_jax.config import LOSS_OPTIONS
 from mrl_jax.losses.mrl import mrl_loss
 from mrl_jax.losses.robust.robust import ROBUST_LOSSES
+from mrl_jax.options import LOSSES
 
 pytestmark = pytest.mark.bench
 
@@ -118,7 +118,7 @@ def torch_terms(name, logits, labels, transition, targets):
 
 
 @pytest.mark.parametrize("tau", [1.0, 0.1])
-@pytest.mark.parametrize("name", LOSS_OPTIONS)
+@pytest.mark.parametrize("name", LOSSES)
 def test_noisy_label_losses_and_gradients_equal_pytorch(inputs, name, tau):
     import torch
 
