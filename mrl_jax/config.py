@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
+from mrl_jax.config_formats import FORMAT, current_values
 from mrl_jax.errors import InputError
 from mrl_jax.options import (
     FILE_FIELDS,
@@ -48,6 +49,8 @@ class Config:
     noise_matrix: str | None = _default("noise_matrix")
     noise_file: str | None = _default("noise_file")
     noisy_validation: bool = _default("noisy_validation")
+    method: str = _default("method")
+    method_options: tuple[str, ...] = _default("method_options")
     loss: str = _default("loss")
     loss_options: tuple[str, ...] = _default("loss_options")
     assumed_noise: float | None = _default("assumed_noise")
@@ -121,23 +124,25 @@ class Config:
         return str(Path(path).expanduser().absolute())
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as JSON values."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        """The format number and the fields, as JSON values."""
+        return {"format": FORMAT, **json.loads(json.dumps(dataclasses.asdict(self)))}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], source: str | Path = "configuration") -> "Config":
-        """The configuration that `to_json` wrote.
+        """The configuration that `to_json` wrote, in this version or an older one.
+
+        Args:
+            values: its content. A field that is missing has the default of the version that wrote it.
+            source: the file, for messages.
 
         Raises:
-            InputError: a field is missing or unknown.
+            InputError: a newer version wrote it, a field is unknown, or a value is wrong.
         """
-        names = {f.name for f in dataclasses.fields(cls)}
-        if set(values) != names:
-            odd = ", ".join(sorted(names.symmetric_difference(values)))
-            raise InputError(
-                f"{source}: fields missing or unknown: {odd}; it was written by another version, train anew"
-            )
-        return cls(**values)
+        fields = current_values(values, source)
+        try:
+            return cls(**fields)
+        except InputError as error:
+            raise InputError(f"{source}: {error}") from None
 
 
 _PAPER: dict[str, Any] = {

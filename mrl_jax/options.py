@@ -11,6 +11,7 @@ __all__ = [
     "FILE_FIELDS",
     "INITIALIZERS",
     "LOSSES",
+    "METHOD_NAMES",
     "NOISE_AWARE_LOSSES",
     "NOISE_FIELDS",
     "NOISE_KINDS",
@@ -32,6 +33,9 @@ __all__ = [
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Choices
+
+METHOD_NAMES = ("mrl", "cca")
+"""How the common space is learned."""
 
 PREPROCESS = ("none", "standardize", "l2")
 """Preprocessing of the features of a modality: `mrl_jax.data.preprocess`."""
@@ -282,6 +286,8 @@ OPTIONS: dict[str, Option] = {
     "noise_matrix": Option(None, "file with the K x K transition matrix of noise kind matrix"),
     "noise_file": Option(None, "noisy labels from a file: noise.json of a run, or .json or .mat of other software"),
     "noisy_validation": Option(False, "choose the model by noisy validation labels; the paper's are clean"),
+    "method": Option("mrl", "how the space is learned (docs/methods.md)", METHOD_NAMES),
+    "method_options": Option((), "numbers of the method, such as ridge=0.01 for cca"),
     "loss": Option("rc", "clustering loss; rc: robust clustering, ce: cross-entropy (docs/method.md)", tuple(LOSSES)),
     "loss_options": Option((), "numbers of the loss, such as q=0.5 for gce; default: those of its source"),
     "assumed_noise": Option(

@@ -44,7 +44,7 @@ def test_the_command_trains_and_ends_with_a_table(tmp_path, data):
         "curves.png",
     ):
         assert told in done.stdout
-    scored = run_command("mrl_jax.eval.evaluate", "--workdir", tmp_path / "run", "--json")
+    scored = run_command("mrl_jax.eval", "--workdir", tmp_path / "run", "--json")
     assert (
         json.loads(scored.stdout)["map"]
         == json.loads((tmp_path / "run/result.json").read_text())["test"]["best"]["map"]
@@ -96,6 +96,7 @@ def test_every_flag_reaches_the_configuration(tmp_path, data):
     assert main([*TOY_FLAGS, "--data-path", str(data), *flags, "--workdir", str(tmp_path / "run")]) == 0
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config == {
+        "format": 2, "method": "mrl", "method_options": [],
         "preset": "custom", "data_path": str(data), "modalities": ["touch", "sound"], "preprocess": ["l2", "none"],
         "noise_rate": 0.25, "noise_kind": "matrix", "noise_scope": "instance", "noise_protocol": None,
         "noise_matrix": str(matrix), "noise_file": None, "noisy_validation": True, "stream": "on",
@@ -265,7 +266,7 @@ def test_interrupting_says_how_to_go_on(tmp_path, data):
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("module", ["mrl_jax.train", "mrl_jax.eval.evaluate"])
+@pytest.mark.parametrize("module", ["mrl_jax.train", "mrl_jax.eval"])
 def test_help_lists_the_flags(module):
     done = run_command(module, "--help")
     assert done.returncode == 0

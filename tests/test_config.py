@@ -13,6 +13,7 @@ import pytest
 
 from mrl_jax import Config, InputError, preset
 from mrl_jax.config import PRESETS, auto_temperature
+from mrl_jax.config_formats import DEFAULTS, FORMAT
 from mrl_jax.options import (
     FILE_FIELDS,
     INITIALIZERS,
@@ -163,9 +164,71 @@ def test_unknown_presets_and_fields_are_refused():
         preset("mnist")
     with pytest.raises(InputError, match="unknown configuration field 'bta'"):
         preset("emoji", bta=0.5)
-    values = preset("emoji").to_json()
-    with pytest.raises(InputError, match="missing or unknown: beta, colour"):
-        Config.from_json({**{k: v for k, v in values.items() if k != "beta"}, "colour": 1}, "config.json")
+    with pytest.raises(InputError, match="method 'svm': choose from mrl, cca"):
+        Config(method="svm")
+
+
+# Formats of config.json
+
+# What the first version wrote for preset("emoji", recipe="paper", loss="gce", loss_options="q=0.5").
+FORMAT_1 = {
+    "preset": "emoji", "data_path": None, "modalities": ["image", "text"], "preprocess": ["standardize"],
+    "noise_rate": 0.6, "noise_kind": "symmetric", "noise_scope": "modality", "noise_protocol": None,
+    "noise_matrix": None, "noise_file": None, "noisy_validation": False, "loss": "gce", "loss_options": ["q=0.5"],
+    "assumed_noise": None, "beta": 0.7, "tau1": 1.0, "tau2": 1.0, "self_similarity": False,
+    "contrastive_scale": "equation", "epochs": 20, "batch_size": 100, "learning_rate": 0.0001, "schedule": "cosine",
+    "weight_decay": 0.0, "clip_norm": None, "hidden_dims": [1024, 1024], "embed_dim": 512, "initializer": "uniform",
+    "stream": "auto", "precision": "float32", "seed": 0,
+}  # fmt: skip
+
+
+def test_defaults_of_the_current_format_are_those_of_this_version():
+    defaults = Config().to_json()
+    assert defaults.pop("format") == FORMAT == max(DEFAULTS)
+    assert DEFAULTS[FORMAT] == defaults, (
+        "a default of Config differs from the table of the format that this version writes; files without the field "
+        "would be read with another value: raise FORMAT in mrl_jax/config_formats.py, freeze the old defaults there, "
+        "and add a table for the new format"
+    )
+    assert all(set(table) == set(defaults) for table in DEFAULTS.values())
+
+
+def test_a_file_of_format_1_has_the_values_of_its_time():
+    expected = preset("emoji", beta=0.7, tau1=1.0, tau2=1.0, loss="gce", loss_options="q=0.5")
+    config = Config.from_json(FORMAT_1)
+    assert config == expected
+    assert (config.method, config.method_options) == ("mrl", ())
+    assert config.to_json() == {"format": FORMAT, **FORMAT_1, "method": "mrl", "method_options": []}
+
+
+@pytest.mark.parametrize("number", DEFAULTS)
+def test_missing_fields_take_the_default_of_their_format(number, monkeypatch):
+    monkeypatch.setitem(DEFAULTS, number, DEFAULTS[number] | {"epochs": 7})
+    assert Config.from_json({"format": number}) == Config(epochs=7)
+    assert Config.from_json({"format": number, "epochs": 9, "beta": 0.5}) == Config(epochs=9, beta=0.5)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"format": 3},
+            r"c\.json was written by a newer version \(format 3; this version reads up to 2\); update mrl_jax",
+        ),
+        ({"format": 3, "colour": 1}, "newer version"),
+        ({"format": "2"}, r"c\.json: format '2' must be a whole number from 1 to 2"),
+        ({"format": True}, "format True must be"),
+        ({"format": 0}, "format 0 must be"),
+        ({"colour": 1}, r"c\.json: field 'colour' is unknown to this version; restore the file, or update mrl_jax"),
+        ({"format": 2, "colour": 1}, "field 'colour' is unknown"),
+        ({"beta": "big"}, r"c\.json: beta 'big': must be of type float"),
+        ({"format": 2, "hidden_dims": 1.5}, r"c\.json: hidden_dims 1\.5: must be of type int"),
+        ({"format": 2, "method_options": 3}, r"c\.json: method_options 3: must be of type str"),
+    ],
+)
+def test_files_that_cannot_be_read_are_refused_with_their_name(values, message):
+    with pytest.raises(InputError, match=message):
+        Config.from_json(values, "c.json")
 
 
 def test_a_file_of_labels_stands_in_place_of_a_draw():

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mrl_jax.config import Config
+from mrl_jax.config_formats import format_of
 from mrl_jax.errors import InputError
 from mrl_jax.files import pretty_json, write_whole
 from mrl_jax.options import FILE_FIELDS
@@ -59,11 +60,11 @@ def name_runs(configs: Sequence[Config], known: Mapping[str, Config]) -> dict[st
             named[same[0]] = c
             found.add(same[0])
             continue
-        base = f"{c.loss}-noise{c.noise_rate:g}-beta{c.beta:g}-tau{_taus(c)}-lr{c.learning_rate:g}-seed{c.seed}"
+        base, told = _stem(c)
         first = next(iter(named.values()), c)
         for f in fields(Config):
             value = getattr(c, f.name)
-            if f.name not in (*AXES, *FILE_FIELDS) and value != getattr(first, f.name):
+            if f.name not in (*told, *FILE_FIELDS) and value != getattr(first, f.name):
                 base += f"-{f.name}_{'_'.join(map(str, value)) if isinstance(value, tuple) else value}"
         name, n = base, 2
         while name in named:  # they differ in files, or in digits that the name does not show
@@ -72,6 +73,14 @@ def name_runs(configs: Sequence[Config], known: Mapping[str, Config]) -> dict[st
     if not named:
         raise InputError("a sweep needs at least one configuration")
     return named
+
+
+def _stem(c: Config) -> tuple[str, tuple[str, ...]]:
+    """The first part of a run's name, and the fields in it."""
+    if c.method != "mrl":
+        return f"{c.method}-noise{c.noise_rate:g}-seed{c.seed}", ("method", "noise_rate", "seed")
+    numbers = f"noise{c.noise_rate:g}-beta{c.beta:g}-tau{_taus(c)}-lr{c.learning_rate:g}-seed{c.seed}"
+    return f"{c.loss}-{numbers}", ("method", *AXES)
 
 
 def _taus(c: Config) -> str:
@@ -119,12 +128,13 @@ class SweepFolder:
         """The runs by name.
 
         Raises:
-            InputError: `sweep.json` is damaged.
+            InputError: `sweep.json` is damaged, or a newer version wrote it.
         """
         content = RunFolder(self.path).read(_SWEEP)
         where = self.path / _SWEEP
+        number = {"format": format_of(content, where)}
         try:
-            runs = {str(name): {**content["common"], **own} for name, own in content["runs"].items()}
+            runs = {str(name): {**content["common"], **own, **number} for name, own in content["runs"].items()}
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{where} is damaged ({error!r}); restore it or sweep anew") from error
         return {name: Config.from_json(values, where) for name, values in runs.items()}
@@ -149,7 +159,8 @@ class SweepFolder:
         first = next(iter(values.values()))
         common = {k: v for k, v in first.items() if all(x[k] == v for x in values.values())}
         runs = {name: {k: v for k, v in x.items() if k not in common} for name, x in values.items()}
-        write_whole(self.path / _SWEEP, pretty_json({"common": common, "runs": runs}) + "\n")
+        content = {"format": common.pop("format"), "common": common, "runs": runs}
+        write_whole(self.path / _SWEEP, pretty_json(content) + "\n")
 
     def run(self, name: str, config: Config) -> RunFolder:
         """The folder of a run, made where it is not there yet."""

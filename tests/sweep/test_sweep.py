@@ -15,8 +15,9 @@ import pytest
 from toy import TOY_FLAGS, save_npz, toy_arrays, toy_config
 
 from mrl_jax import InputError, evaluate, grid, load_run, sweep, train
+from mrl_jax.config_formats import FORMAT
 from mrl_jax.run.run import RunFolder
-from mrl_jax.sweep.folder import name_runs
+from mrl_jax.sweep.folder import SweepFolder, name_runs
 from mrl_jax.sweep.groups import groups
 from mrl_jax.sweep.results import Outcome, Sweep
 from mrl_jax.training import loop
@@ -395,6 +396,33 @@ def test_names_tell_every_axis_and_what_else_differs():
     assert list(name_runs(close, {})) == [stem.replace("0.9", "0.123457"), stem.replace("0.9", "0.123457") + "+2"]
 
 
+def test_names_of_other_methods_leave_out_what_they_do_not_use():
+    base = toy_config(noise_rate=0.6)
+    cca = [dataclasses.replace(base, method="cca", **more) for more in ({}, {"seed": 1}, {"method_options": ("a=1",)})]
+    stems = ["cca-noise0.6-seed0", "cca-noise0.6-seed1", "cca-noise0.6-seed0-method_options_a=1"]
+    assert list(name_runs([base, *cca], {})) == ["rc-noise0.6-beta0.9-tauauto-lr0.01-seed0", *stems]
+    assert list(name_runs([*cca, base], {})) == [*stems, "rc-noise0.6-beta0.9-tauauto-lr0.01-seed0"]
+    other = dataclasses.replace(cca[0], beta=0.5)
+    assert list(name_runs([base, cca[0], other], {}))[1:] == [stems[0], f"{stems[0]}-beta_0.5"]
+
+
+def test_the_file_of_a_sweep_is_read_in_every_format(tmp_path):
+    folder = SweepFolder(tmp_path)
+    named = name_runs(grid(toy_config(), noise_rate=[0.2, 0.6], seed=range(2)), {})
+    folder.write(named)
+    content = json.loads((tmp_path / "sweep.json").read_text())
+    assert list(content) == ["format", "common", "runs"]
+    assert content["format"] == FORMAT
+    assert content["runs"][next(iter(named))] == {"noise_rate": 0.2, "seed": 0}
+    assert folder.configs() == named
+    del content["format"], content["common"]["method"], content["common"]["method_options"]
+    (tmp_path / "sweep.json").write_text(json.dumps(content))  # as the first version wrote it
+    assert SweepFolder.open(tmp_path).configs() == named
+    (tmp_path / "sweep.json").write_text(json.dumps({"format": FORMAT + 1}))
+    with pytest.raises(InputError, match=r"sweep\.json was written by a newer version"):
+        folder.configs()
+
+
 @pytest.mark.parametrize(
     ("axes", "message"),
     [
@@ -438,7 +466,7 @@ def test_sweeps_that_cannot_be_are_refused_before_anything_is_written(tmp_path, 
 
 def command(*args):
     return subprocess.run(
-        [sys.executable, "-m", "mrl_jax.sweep.sweep", *map(str, args)], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "mrl_jax.sweep", *map(str, args)], capture_output=True, text=True, check=False
     )
 
 

@@ -1,0 +1,143 @@
+"""Formats of `config.json` and `sweep.json`: what files of older versions mean. Imports nothing but the errors.
+
+A new field, a new default or a new meaning of a value makes a new format: raise `FORMAT`, add its defaults to
+`DEFAULTS` and a conversion to `_TO_NEXT`. The defaults of older formats stay; a new field is added to them with the
+value that stands for what they did.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mrl_jax.errors import InputError
+
+__all__ = ["DEFAULTS", "FORMAT", "current_values", "format_of"]
+
+FORMAT = 2
+"""The format that this version writes."""
+
+DEFAULTS: dict[int, dict[str, Any]] = {
+    1: {
+        "preset": "custom",
+        "data_path": None,
+        "modalities": [],
+        "preprocess": ["standardize"],
+        "noise_rate": 0.0,
+        "noise_kind": "symmetric",
+        "noise_scope": "modality",
+        "noise_protocol": None,
+        "noise_matrix": None,
+        "noise_file": None,
+        "noisy_validation": False,
+        "method": "mrl",
+        "method_options": [],
+        "loss": "rc",
+        "loss_options": [],
+        "assumed_noise": None,
+        "beta": 0.9,
+        "tau1": None,
+        "tau2": None,
+        "self_similarity": False,
+        "contrastive_scale": "equation",
+        "epochs": 30,
+        "batch_size": 100,
+        "learning_rate": 1e-4,
+        "schedule": "cosine",
+        "weight_decay": 0.0,
+        "clip_norm": None,
+        "hidden_dims": [1024, 1024],
+        "embed_dim": 512,
+        "initializer": "uniform",
+        "stream": "auto",
+        "precision": "float32",
+        "seed": 0,
+    },
+    2: {
+        "preset": "custom",
+        "data_path": None,
+        "modalities": [],
+        "preprocess": ["standardize"],
+        "noise_rate": 0.0,
+        "noise_kind": "symmetric",
+        "noise_scope": "modality",
+        "noise_protocol": None,
+        "noise_matrix": None,
+        "noise_file": None,
+        "noisy_validation": False,
+        "method": "mrl",
+        "method_options": [],
+        "loss": "rc",
+        "loss_options": [],
+        "assumed_noise": None,
+        "beta": 0.9,
+        "tau1": None,
+        "tau2": None,
+        "self_similarity": False,
+        "contrastive_scale": "equation",
+        "epochs": 30,
+        "batch_size": 100,
+        "learning_rate": 1e-4,
+        "schedule": "cosine",
+        "weight_decay": 0.0,
+        "clip_norm": None,
+        "hidden_dims": [1024, 1024],
+        "embed_dim": 512,
+        "initializer": "uniform",
+        "stream": "auto",
+        "precision": "float32",
+        "seed": 0,
+    },
+}
+"""Format -> default of every field of `Config`, as JSON, in the versions that wrote it. Frozen once released.
+
+Format 1 has no format number. Its `method` and `method_options` are what it did before these fields existed.
+"""
+
+
+def format_of(values: Mapping[str, Any], source: str | Path) -> int:
+    """The format of a file's content; 1 where it has no number.
+
+    Raises:
+        InputError: a later format than `FORMAT`, or no format at all.
+    """
+    number = values.get("format", 1)
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise InputError(f"{source}: format {number!r} must be a whole number from 1 to {FORMAT}; restore the file")
+    if number > FORMAT:
+        raise InputError(
+            f"{source} was written by a newer version (format {number}; this version reads up to {FORMAT}); "
+            "update mrl_jax"
+        )
+    return number
+
+
+def current_values(values: Mapping[str, Any], source: str | Path) -> dict[str, Any]:
+    """Fields of `Config` as this version means them, from those of any format.
+
+    Args:
+        values: the content of the file, with its format number if it has one. Missing fields take the default of that
+            format.
+        source: the file, for messages.
+
+    Raises:
+        InputError: a later format, or a field that this version does not know.
+    """
+    number = format_of(values, source)
+    given = {name: value for name, value in values.items() if name != "format"}
+    if unknown := sorted(set(given) - set(DEFAULTS[number])):
+        raise InputError(
+            f"{source}: field {unknown[0]!r} is unknown to this version; restore the file, or update mrl_jax if a "
+            "newer version wrote it"
+        )
+    fields = DEFAULTS[number] | given
+    for older in range(number, FORMAT):
+        fields = _TO_NEXT[older](fields)
+    return fields
+
+
+def _from_1(fields: dict[str, Any]) -> dict[str, Any]:
+    return fields
+
+
+_TO_NEXT: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1}
+"""Format -> conversion of all fields to the next format, for values that changed their meaning."""
