@@ -136,7 +136,8 @@ def current_values(values: Mapping[str, Any], source: str | Path) -> dict[str, A
 
 
 def _from_1(fields: dict[str, Any]) -> dict[str, Any]:
-    return fields
+    """In format 1 "cosine-hold" reached the rate 0; since format 2 it is that of the official implementation."""
+    return fields | {"schedule": "cosine-hold-v1"} if fields["schedule"] == "cosine-hold" else fields
 
 
 _TO_NEXT: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1}

@@ -65,8 +65,8 @@ NOISE_PROTOCOLS: dict[str, tuple[str, str]] = {
 CONTRASTIVE_SCALES = ("equation", "program")
 """Scale of the contrastive loss: eq. 7, or the official implementation (it differs for more than two modalities)."""
 
-SCHEDULES = ("cosine", "cosine-hold", "constant")
-"""Schedules of the learning rate."""
+SCHEDULES = ("cosine", "cosine-hold", "cosine-hold-v1", "constant")
+"""Schedules of the learning rate: `mrl_jax.training.train_step.learning_rate_at`."""
 
 INITIALIZERS = ("uniform", "lecun_normal")
 """Initial values of the linear layers."""
@@ -312,7 +312,12 @@ OPTIONS: dict[str, Option] = {
     "epochs": Option(30, "passes over the training split", low=1),
     "batch_size": Option(100, "instances per step", low=1),
     "learning_rate": Option(1e-4, "Adam's initial rate", above=0.0),
-    "schedule": Option("cosine", "schedule of the learning rate; cosine-hold: the official implementation", SCHEDULES),
+    "schedule": Option(
+        "cosine",
+        "schedule of the learning rate; cosine-hold: the official implementation; cosine-hold-v1: what older versions "
+        "called cosine-hold, only to resume their runs",
+        SCHEDULES,
+    ),
     "weight_decay": Option(0.0, "decoupled weight decay", low=0.0),
     "clip_norm": Option(None, "upper bound on the global norm of the gradient; default: none", above=0.0),
     "hidden_dims": Option((1024, 1024), "widths of the hidden layers", low=1),

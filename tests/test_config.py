@@ -201,6 +201,13 @@ def test_a_file_of_format_1_has_the_values_of_its_time():
     assert config.to_json() == {"format": FORMAT, **FORMAT_1, "method": "mrl", "method_options": []}
 
 
+def test_cosine_hold_of_format_1_keeps_its_rates():
+    assert Config.from_json(FORMAT_1 | {"schedule": "cosine-hold"}).schedule == "cosine-hold-v1"
+    now = Config(schedule="cosine-hold").to_json()
+    assert Config.from_json(now).schedule == "cosine-hold"
+    assert Config.from_json({k: v for k, v in now.items() if k != "format"}).schedule == "cosine-hold-v1"
+
+
 @pytest.mark.parametrize("number", DEFAULTS)
 def test_missing_fields_take_the_default_of_their_format(number, monkeypatch):
     monkeypatch.setitem(DEFAULTS, number, DEFAULTS[number] | {"epochs": 7})

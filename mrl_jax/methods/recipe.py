@@ -54,9 +54,9 @@ class Recipe:
         hidden_dims: widths of the encoders' hidden layers.
         embed_dim: L.
         initializer: of the linear layers, see `Encoder`.
-        schedule: "cosine" decays from the rate to 0 once an epoch; "cosine-hold" runs one more epoch at the initial
-            rate first, as the authors' program does; "constant".
-        epochs: length of the schedule, the additional first epoch of "cosine-hold" included.
+        schedule: "cosine" decays the rate towards 0, once an epoch; "cosine-hold" does so one epoch later, as the
+            official implementation; "cosine-hold-v1" is what older versions called "cosine-hold"; "constant".
+        epochs: length of the schedule.
         batch_size: B.
         clip_norm: bound on the global norm of the gradient, or None.
         adam_betas: decay of Adam's first and second moment.

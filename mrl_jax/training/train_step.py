@@ -149,16 +149,30 @@ def embed(recipe: Recipe, encoders: Sequence[Any], features: Sequence[Array]) ->
 
 
 def learning_rate_at(recipe: Recipe, epoch: ArrayLike) -> Array:
-    """Learning rate of an epoch, counted from 0; it changes between epochs only."""
+    r"""Learning rate of an epoch, which changes between epochs only: $\frac{\eta}{2} (1 + \cos \pi s)$.
+
+    For epoch e of E, counted from 0, s is e / E ("cosine"), max(e - 1, 0) / E ("cosine-hold", the official
+    implementation) or 0 ("constant"). "cosine-hold-v1", max(e - 1, 0) / max(E - 1, 1), is what versions before format 2
+    of `config.json` called "cosine-hold": their runs resume with it to the same bits.
+
+    Args:
+        recipe: rate, schedule and E.
+        epoch: e.
+
+    Raises:
+        ValueError: an unknown schedule.
+    """
     if recipe.schedule == "constant":
-        share = jnp.zeros(())
+        fraction = jnp.zeros(())
     elif recipe.schedule == "cosine":
-        share = jnp.asarray(epoch) / recipe.epochs
+        fraction = jnp.asarray(epoch) / recipe.epochs
     elif recipe.schedule == "cosine-hold":
-        share = jnp.maximum(jnp.asarray(epoch) - 1, 0) / max(recipe.epochs - 1, 1)
+        fraction = jnp.maximum(jnp.asarray(epoch) - 1, 0) / recipe.epochs
+    elif recipe.schedule == "cosine-hold-v1":
+        fraction = jnp.maximum(jnp.asarray(epoch) - 1, 0) / max(recipe.epochs - 1, 1)
     else:
         raise ValueError(f"unknown schedule {recipe.schedule!r}; known: {', '.join(SCHEDULES)}")
-    return jnp.asarray(0.5 * recipe.learning_rate * (1.0 + jnp.cos(jnp.pi * share)))
+    return jnp.asarray(0.5 * recipe.learning_rate * (1.0 + jnp.cos(jnp.pi * fraction)))
 
 
 def train_step(

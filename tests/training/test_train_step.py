@@ -346,13 +346,24 @@ def test_cosine_runs_from_the_rate_towards_zero():
     assert abs(float(learning_rate_at(recipe, 4))) < 1e-9
 
 
-def test_cosine_hold_runs_two_epochs_at_the_initial_rate_and_then_decays():
+def test_cosine_hold_is_the_cosine_one_epoch_later():
     found = rates("cosine-hold", 9)
-    np.testing.assert_allclose(found[:2], [0.1, 0.1], rtol=1e-6)
-    # The first of them is the one numbered -1; from the second on it is the cosine over the other epochs.
-    np.testing.assert_allclose(found[1:], rates("cosine", 8), rtol=1e-6)
-    assert (np.diff(found[1:]) < 0).all()
+    assert found[0] == found[1]
+    np.testing.assert_allclose(found[0], 0.1, rtol=1e-6)
+    np.testing.assert_array_equal(found[1:], rates("cosine", 9)[:-1])
     np.testing.assert_allclose(rates("cosine-hold", 1), [0.1], rtol=1e-6)
+
+
+def test_cosine_hold_has_the_rate_that_the_official_implementation_logs():
+    # Its README: epoch 24, counted from 0, of 30 at rate 1e-4.
+    np.testing.assert_allclose(rates("cosine-hold", 30, 1e-4)[24], 1.28428e-05, rtol=1e-5)
+
+
+def test_cosine_hold_v1_is_the_cosine_over_all_epochs_but_the_first():
+    found = rates("cosine-hold-v1", 9)
+    np.testing.assert_allclose(found[:2], [0.1, 0.1], rtol=1e-6)
+    np.testing.assert_array_equal(found[1:], rates("cosine", 8))
+    np.testing.assert_allclose(rates("cosine-hold-v1", 1), [0.1], rtol=1e-6)
 
 
 def test_constant_stays_and_unknown_schedules_are_refused():
