@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from mrl_jax.cli import Parser, add_config_flags, run_command
-from mrl_jax.config import Config, preset, shown
+from mrl_jax.config import Config, preset
 from mrl_jax.errors import InputError
-from mrl_jax.options import FILE_FIELDS, PARALLEL
+from mrl_jax.options import PARALLEL
 from mrl_jax.report.progress import epoch_progress
 from mrl_jax.report.text import describe_noise, plot_curves, summary
 from mrl_jax.run.run import Run, RunFolder, load_run
+from mrl_jax.run.same_config import refuse_other_config
 from mrl_jax.training.loop import Member, train_epochs
 from mrl_jax.training.placement import Layout, choose_layout
 from mrl_jax.training.processes import in_all, is_main, leave, lost_processes_told, on_main, start_processes
@@ -154,20 +155,6 @@ def _train(member: Member, layout: Layout | None, started: float, progress: bool
         plot_curves(folder.path / "curves.png", member.log, member.scores, _title(task))
     where = None if folder is None else folder.path
     return Result(member.scores, member.log, task.noise, task.data.described, run, where)
-
-
-def refuse_other_config(folder: RunFolder, config: Config) -> None:
-    """Raise an InputError that names the first field in which a run's configuration differs from the given one."""
-    stored = folder.config()
-    for f in dataclasses.fields(Config):
-        if f.name in FILE_FIELDS:  # a file may have moved; digests tell whether it is the same
-            continue
-        old, new = getattr(stored, f.name), getattr(config, f.name)
-        if old != new:
-            raise InputError(
-                f"{f.name} {shown(new)} was given, but the run in {str(folder.path)!r} has {shown(old)}; "
-                "a run resumes with its own configuration: leave the flag out, or name a new folder"
-            )
 
 
 def _title(task: Task) -> str:

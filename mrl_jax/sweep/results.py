@@ -11,7 +11,7 @@ from typing import Any
 from mrl_jax.config import Config, shown
 from mrl_jax.files import written_whole
 from mrl_jax.options import NOISE_FIELDS
-from mrl_jax.sweep.folder import AXES, varied
+from mrl_jax.sweep.names import AXES, varied
 
 __all__ = ["Outcome", "Sweep"]
 

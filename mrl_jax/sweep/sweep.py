@@ -19,10 +19,11 @@ from mrl_jax.errors import InputError, NonFiniteLossError
 from mrl_jax.options import SWEEP_WAYS
 from mrl_jax.report.progress import SweepProgress
 from mrl_jax.run.run import RunFolder
-from mrl_jax.sweep.folder import SweepFolder, name_runs
+from mrl_jax.run.same_config import refuse_other_config
+from mrl_jax.sweep.folder import SweepFolder
 from mrl_jax.sweep.groups import groups
+from mrl_jax.sweep.names import name_runs
 from mrl_jax.sweep.results import Outcome, Sweep
-from mrl_jax.train import refuse_other_config
 from mrl_jax.training.loop import Member, train_epochs
 from mrl_jax.training.run_spec import TaskData, prepare_data, prepare_task
 from mrl_jax.training.single_run import OneRun
@@ -128,9 +129,9 @@ def sweep(
         for i, group in enumerate(todo):
             _train_group(group, shown)
             if folder is not None and i + 1 < len(todo):
-                folder.write_tables(_sweep(members, folder))
+                _write_tables(folder, _sweep(members, folder))
         if folder is not None:
-            folder.write_tables(_sweep(members, folder))
+            _write_tables(folder, _sweep(members, folder))
     return _sweep(members, folder)
 
 
@@ -236,3 +237,11 @@ def _sweep(members: Mapping[str, Member], folder: SweepFolder | None) -> Sweep:
         where = None if m.folder is None else m.folder.path
         outcomes[name] = Outcome(m.task.config, m.scores, m.log, error, where)
     return Sweep(outcomes, None if folder is None else folder.path)
+
+
+def _write_tables(folder: SweepFolder, results: Sweep) -> None:
+    """Write the tables of the runs so far; the plot, which takes longest, once no run is missing."""
+    summary = results.summary()
+    folder.write_tables(results.csv(), results.markdown(), summary)
+    if summary["cells"] and not summary["missing"]:
+        results.plot(folder.plot)

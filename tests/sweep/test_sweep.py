@@ -17,8 +17,9 @@ from toy import TOY_FLAGS, save_npz, toy_arrays, toy_config
 from mrl_jax import InputError, evaluate, grid, load_run, sweep, train
 from mrl_jax.config_formats import FORMAT
 from mrl_jax.run.run import RunFolder
-from mrl_jax.sweep.folder import SweepFolder, name_runs
+from mrl_jax.sweep.folder import SweepFolder
 from mrl_jax.sweep.groups import groups
+from mrl_jax.sweep.names import name_runs
 from mrl_jax.sweep.results import Outcome, Sweep
 from mrl_jax.training import loop
 from mrl_jax.training.loop import Member

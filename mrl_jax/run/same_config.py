@@ -1,0 +1,32 @@
+"""A run resumes with the configuration that it began with."""
+
+import dataclasses
+
+from mrl_jax.config import Config, shown
+from mrl_jax.errors import InputError
+from mrl_jax.options import FILE_FIELDS
+from mrl_jax.run.run import RunFolder
+
+__all__ = ["refuse_other_config"]
+
+
+def refuse_other_config(folder: RunFolder, config: Config) -> None:
+    """Compare a configuration with that of the run in a folder; paths of files may differ.
+
+    Args:
+        folder: of the run.
+        config: the configuration that was given.
+
+    Raises:
+        InputError: they differ; the message names the first field.
+    """
+    stored = folder.config()
+    for f in dataclasses.fields(Config):
+        if f.name in FILE_FIELDS:  # a file may have moved; digests tell whether it is the same
+            continue
+        old, new = getattr(stored, f.name), getattr(config, f.name)
+        if old != new:
+            raise InputError(
+                f"{f.name} {shown(new)} was given, but the run in {str(folder.path)!r} has {shown(old)}; "
+                "a run resumes with its own configuration: leave the flag out, or name a new folder"
+            )
