@@ -42,7 +42,7 @@ status = dict(line.split(":", 1) for line in pathlib.Path("/proc/self/status").r
 print(json.dumps({{"seconds": seconds, "peak": int(status["VmHWM"].split()[0]) * 1024}}))
 """
 LOAD = "from mrl_jax import load_dataset; data = load_dataset({what}); "
-PREPARE = "from mrl_jax.data.published import prepared; prepared.prepare('nus-wide', {source!r})"
+PREPARE = "from mrl_jax.data.published.prepare import prepare; prepare('nus-wide', {source!r})"
 # what is measured -> the form of its source, how often, the program
 STEPS = {
     "prepare from HDF5": ("hdf5", 1, PREPARE),

@@ -15,7 +15,7 @@ from trained import trained
 
 from mrl_jax import Config, InputError, load_dataset
 from mrl_jax.data.dataset import Dataset
-from mrl_jax.data.emoji.emoji import load_records
+from mrl_jax.data.emoji.load import load_records
 
 __all__ = ["SETS", "Setting", "mean_of", "studied"]
 

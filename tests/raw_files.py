@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from mrl_jax import InputError
-from mrl_jax.data.featurize.featurize import featurize
+from mrl_jax.data.featurize import featurize
 
 COLORS = ("red", "green", "blue")
 SPLITS = ("train", "valid", "test")

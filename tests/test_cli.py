@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from toy import TOY_FLAGS, save_npz, toy_arrays
 
-from mrl_jax.data.published import prepared
+from mrl_jax.data.published.prepare import prepare
 from mrl_jax.eval.__main__ import main as evaluate_main
 from mrl_jax.train import main
 
@@ -214,7 +214,7 @@ def test_paper_presets_ask_for_their_data(tmp_path, capsys, monkeypatch):
 def test_a_prepared_set_trains_and_evaluates_by_its_name(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("MRL_JAX_DATA_DIR", str(tmp_path / "cache"))
     arrays = {k.replace("sound", "image").replace("touch", "text"): v for k, v in toy_arrays().items()}
-    prepared.prepare("wikipedia", save_npz(tmp_path / "w.npz", arrays))
+    prepare("wikipedia", save_npz(tmp_path / "w.npz", arrays))
     assert main([*TOY_FLAGS, "--workdir", str(tmp_path / "run"), "wikipedia"]) == 0
     assert "wikipedia: 3 classes" in capsys.readouterr().out
     assert evaluate_main(["--workdir", str(tmp_path / "run")]) == 0

@@ -35,7 +35,8 @@ def test_emoji_from_nothing_to_a_searchable_model(tmp_path, monkeypatch):
     assert json.loads(scored.stdout)["map"] == result["valid"]["last"]["map"]
 
     # A new text finds pictures of its kind: the features are those of training, computed anew.
-    from mrl_jax.data.emoji.emoji import load, text_features
+    from mrl_jax.data.emoji.features import text_features
+    from mrl_jax.data.emoji.load import load
 
     pictures = load().splits["train"]
     run = load_run(workdir)

@@ -1,4 +1,4 @@
-"""Data sets: what there is, what is prepared, prepare one, make features.
+"""The command for data sets: list them, describe one, prepare one, compute features.
 
 python -m mrl_jax.data list | info NAME | prepare NAME (--data-path FILE | --download) | featurize …
 """
@@ -17,16 +17,18 @@ import numpy as np
 from mrl_jax.cli import Parser, run_command
 from mrl_jax.data.cache import cache_folder
 from mrl_jax.data.dataset import SPLITS, Dataset
+from mrl_jax.data.featurize.pipeline import add_arguments, run
 from mrl_jax.data.load import load_dataset
 from mrl_jax.data.published import prepared
 from mrl_jax.data.published.catalog import CATALOG, EMOJI, HUB_REPOSITORY, FeatureSet
+from mrl_jax.data.published.prepare import prepare
 from mrl_jax.errors import DatasetWarning, InputError
 
 __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code."""
+    """Run the command; returns its exit code."""
     return run_command(lambda: _main(argv), "the same command takes it up again")
 
 
@@ -36,7 +38,7 @@ def _main(argv: Sequence[str] | None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="python -m mrl_jax.data", description="Data sets: what there is, and how to get them ready.")
+    parser = Parser(prog="python -m mrl_jax.data", description="List, describe and prepare data sets.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=Parser)
     names = ", ".join(["emoji", *CATALOG])
 
@@ -45,25 +47,23 @@ def _parser() -> argparse.ArgumentParser:
 
     info = commands.add_parser("info", help="one data set: files, where published, digests, splits, class histogram")
     info.add_argument("name", metavar="NAME", help=f"{names}; any other name together with --data-path")
-    info.add_argument("--data-path", metavar="FILE", help="look at this file or folder instead of the prepared copy")
+    info.add_argument("--data-path", metavar="FILE", help="describe this file or folder instead of the prepared copy")
     info.add_argument("--modalities", nargs="+", default=(), metavar="MODALITY")
-    info.add_argument("--verify", action="store_true", help="read the prepared copy whole and compare its digests")
-    info.add_argument("--json", action="store_true", help="as JSON")
+    info.add_argument("--verify", action="store_true", help="read the complete prepared copy and compare its digests")
+    info.add_argument("--json", action="store_true", help="print JSON")
     info.set_defaults(run=_info)
 
-    prepare = commands.add_parser("prepare", help="turn a published file into memory-mapped arrays and TFDS records")
-    prepare.add_argument("name", metavar="NAME", help=names)
-    prepare.add_argument("--data-path", metavar="FILE", help="the set's file or folder")
-    prepare.add_argument("--download", action="store_true", help=f"fetch it from the hub ({HUB_REPOSITORY})")
-    prepare.add_argument("--modalities", nargs="+", default=(), metavar="MODALITY", help="default: all in the file")
-    prepare.add_argument("--overwrite", action="store_true", help="replace a copy that was made from other data")
-    prepare.set_defaults(run=_prepare)
+    preparing = commands.add_parser("prepare", help="turn a published file into memory-mapped arrays and TFDS records")
+    preparing.add_argument("name", metavar="NAME", help=names)
+    preparing.add_argument("--data-path", metavar="FILE", help="file or folder of the set")
+    preparing.add_argument("--download", action="store_true", help=f"download it from the hub ({HUB_REPOSITORY})")
+    preparing.add_argument("--modalities", nargs="+", default=(), metavar="MODALITY", help="default: all in the file")
+    preparing.add_argument("--overwrite", action="store_true", help="replace a copy that was made from other data")
+    preparing.set_defaults(run=_prepare)
 
-    from mrl_jax.data.featurize import featurize
-
-    features = commands.add_parser("featurize", help="pictures and texts to features, with Hugging Face models")
-    featurize.add_arguments(features)
-    features.set_defaults(run=featurize.run)
+    features = commands.add_parser("featurize", help="compute features of pictures and texts with Hugging Face models")
+    add_arguments(features)
+    features.set_defaults(run=run)
     return parser
 
 
@@ -76,7 +76,7 @@ def _list(args: argparse.Namespace) -> None:
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     for row in rows:
         print("  ".join([*(cell.ljust(w) for cell, w in zip(row[:4], widths, strict=True)), row[4]]).rstrip())
-    print(f"\nprepared sets lie in {cache_folder()}; python -m mrl_jax.data info NAME tells more")
+    print(f"\nprepared sets are in {cache_folder()}; python -m mrl_jax.data info NAME describes one")
 
 
 def _sizes(facts: FeatureSet) -> str:
@@ -89,39 +89,39 @@ def _info(args: argparse.Namespace) -> None:
     data = None
     if args.data_path is not None:
         data = load_dataset(Path(args.data_path), args.modalities, set_name=args.name if facts else None)
-    elif facts is EMOJI or args.modalities or prepared.copies(args.name):  # without a copy, told as an error
+    elif facts is EMOJI or args.modalities or prepared.copies(args.name):  # with modalities, no copy is an error
         data = load_dataset(args.name, args.modalities)
-    told: dict[str, Any] = {"name": args.name}
+    output: dict[str, Any] = {"name": args.name}
     if facts is not None:
-        told["published"] = _published(facts)
+        output["published"] = _published(facts)
     if data is not None:
-        told["data"] = _contents(data)
+        output["data"] = _contents(data)
     if args.verify:
-        told["verified"] = _verified(args.name)
+        output["verified"] = _verified(args.name)
     if args.json:
-        print(json.dumps(told, indent=2, ensure_ascii=False))
+        print(json.dumps(output, indent=2, ensure_ascii=False))
         return
     if facts is not None:
         _print_facts(args.name, facts)
     if data is None:
         print(f"\nnot prepared; run: python -m mrl_jax.data prepare {args.name} --data-path FILE")
     else:
-        _print_contents(told["data"])
+        _print_contents(output["data"])
     if args.verify:
-        print(f"verified: {told['verified']} arrays are as they were written")
+        print(f"verified: {output['verified']} arrays are unchanged")
 
 
 def _check_info(args: argparse.Namespace) -> None:
-    """Refuse what cannot be told, before anything is read or built."""
+    """Refuse wrong arguments before anything is read or prepared."""
     _check_path(args.data_path)
     if args.data_path is not None and (args.verify or args.name == "emoji"):
-        what = "--verify compares the prepared copy" if args.verify else "emoji comes with the package"
-        raise InputError(f"{what}, and --data-path names another file; give one of the two")
+        reason = "--verify compares the prepared copy" if args.verify else "emoji comes with the package"
+        raise InputError(f"{reason}, and --data-path names another file; give one of the two")
     if args.data_path is None and args.name not in ("emoji", *CATALOG):
         raise InputError(f"unknown data set {args.name!r}; choose from emoji, {', '.join(CATALOG)}, or add --data-path")
     if args.name == "emoji" and args.verify:
         raise InputError(
-            "emoji comes with the package and has no prepared copy of this kind to verify; leave --verify out"
+            "emoji comes with the package and has no prepared copy that could be verified; leave --verify out"
         )
 
 
@@ -131,19 +131,15 @@ def _check_path(path: str | None) -> None:
 
 
 def _verified(name: str) -> int:
-    """Number of arrays of all prepared copies, after comparing their digests."""
+    """Number of arrays of all prepared copies, after a check of their digests."""
     count = 0
     for folder in prepared.copies(name):
         if bad := prepared.verify(folder):
-            raise InputError(f"{folder} is damaged: {', '.join(bad)} changed; prepare {name} anew")
-        count += len(_index(folder)["arrays"])
+            raise InputError(f"{folder} is damaged: {', '.join(bad)} changed; prepare {name} again")
+        count += len(prepared.read_index(folder)["arrays"])
     if count == 0:
         raise InputError(f"{name}: there is no prepared copy to verify; prepare it first")
     return count
-
-
-def _index(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "prepared.json").read_text("utf-8"))
 
 
 def _published(facts: FeatureSet) -> dict[str, Any]:
@@ -160,7 +156,7 @@ def _published(facts: FeatureSet) -> dict[str, Any]:
 
 
 def _contents(data: Dataset) -> dict[str, Any]:
-    """What a data set holds, JSON-ready."""
+    """Description of a data set, as values that JSON can hold."""
     samples = {s: {m: int(data.splits[s].present(m).sum()) for m in data.modalities} for s in SPLITS}
     histogram = {
         s: {m: np.bincount(data.splits[s].samples(m)[1], minlength=data.num_classes).tolist() for m in data.modalities}
@@ -181,12 +177,12 @@ def _print_facts(name: str, facts: FeatureSet) -> None:
     print(f"{name}: {facts.title}, {facts.classes} classes, {_sizes(facts)} instances (train / valid / test)")
     print(facts.features)
     if not facts.in_paper:
-        print("not in the paper; preset values are ours")
+        print("not in the paper; the values of the preset are not the paper's")
     for file in facts.files:
         print(f"file: {file.names}\n      keys: {file.keys}" + (f"\n      {file.note}" if file.note else ""))
     print(f"where: {facts.published}")
     if facts.hub_file:
-        print(f"       python -m mrl_jax.data prepare {name} --download fetches and checks it")
+        print(f"       python -m mrl_jax.data prepare {name} --download downloads and verifies it")
 
 
 def _print_contents(data: Mapping[str, Any]) -> None:
@@ -208,7 +204,7 @@ def _prepare(args: argparse.Namespace) -> None:
     _check_path(args.data_path)
     if args.name == "emoji":
         if args.data_path is not None or args.download or args.modalities or args.overwrite:
-            raise InputError("emoji comes with the package: there is nothing to read, fetch or choose; run it without")
+            raise InputError("emoji comes with the package: prepare takes no flags for it; leave them out")
         load_dataset("emoji")
         print("emoji: ready (it comes with the package)")
         return
@@ -220,12 +216,12 @@ def _prepare(args: argparse.Namespace) -> None:
             f"{CATALOG[args.name].files[0].names}) or --download"
         )
     source = args.data_path if args.data_path is not None else _download(args.name)
-    folder = prepared.prepare(args.name, source, args.modalities, overwrite=args.overwrite, progress=True)
+    folder = prepare(args.name, source, args.modalities, overwrite=args.overwrite, progress=True)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DatasetWarning)  # reading the source told it
-        data = load_dataset(args.name, _index(folder)["modalities"])  # a smaller copy may be there, too
+        warnings.simplefilter("ignore", DatasetWarning)  # reported already when the source was read
+        data = load_dataset(args.name, prepared.read_index(folder)["modalities"])  # a smaller copy may exist as well
     _print_contents(_contents(data))
-    # The presets of the paper train on image and text.
+    # The presets use image and text.
     choice = "" if set(data.modalities) >= {"image", "text"} else f" --modalities {' '.join(data.modalities)}"
     print(f"\nprepared in {folder}\nnow: python -m mrl_jax.train {args.name}{choice}")
 

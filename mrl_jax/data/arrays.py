@@ -1,4 +1,4 @@
-"""A mapping of arrays in the project's own layout, checked and turned into a `Dataset`."""
+"""Check a mapping of arrays in the project's own layout and turn it into a `Dataset`."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -7,23 +7,24 @@ from typing import Any
 import numpy as np
 
 from mrl_jax.data.dataset import SPLITS, Dataset, Split
-from mrl_jax.data.formats.readers import read_float32
+from mrl_jax.data.formats import read_float32
 from mrl_jax.data.label_forms import RawLabels, normalize_labels
 from mrl_jax.errors import InputError, listed
 
-__all__ = ["LAYOUT", "Renamed", "dataset_from_arrays", "own_modalities"]
+__all__ = ["LAYOUT", "Renamed", "dataset_from_arrays", "finite_float32", "own_modalities"]
 
 LAYOUT = "{train,valid,test}_MODALITY and {train,valid,test}_labels (or {train,valid,test}_MODALITY_labels)"
-_BLOCK = 1 << 24  # features checked at once
+"""Keys of the own layout, for messages."""
+_BLOCK = 1 << 24  # numbers checked at once
 
 
 class Renamed(Mapping[str, Any]):
-    """Arrays under the keys of the own layout, some of them only a range of rows of what a file holds.
+    """Arrays of a file under the keys of the own layout; an own key may stand for a range of rows.
 
     Args:
-        arrays: what the file holds.
+        arrays: the arrays of the file.
         keys: own key -> key in the file.
-        rows: own key -> the rows that it stands for; without an entry all.
+        rows: own key -> its rows in the array of the file; all rows for keys without an entry.
     """
 
     def __init__(self, arrays: Mapping[str, Any], keys: Mapping[str, str], rows: Mapping[str, slice]) -> None:
@@ -37,10 +38,10 @@ class Renamed(Mapping[str, Any]):
         return self._part(key, self._arrays[self._keys[key]])
 
     def __contains__(self, key: object) -> bool:
-        return key in self._keys  # the one of `Mapping` would read the whole array to tell
+        return key in self._keys  # `Mapping` would read the array
 
     def read_float32(self, key: str) -> Any:
-        """As `readers.read_float32`."""
+        """As `formats.read_float32`."""
         return self._part(key, read_float32(self._arrays, self._keys[key]))
 
     def _part(self, key: str, value: Any) -> Any:
@@ -66,7 +67,7 @@ def dataset_from_arrays(
     keep: Callable[[str, np.ndarray], np.ndarray] | None = None,
     num_classes: int | None = None,
 ) -> Dataset:
-    """Check arrays named as in the own layout and join them to a `Dataset`.
+    """Check arrays in the own layout and join them to a `Dataset`.
 
     Args:
         arrays: `{split}_{modality}` [N, D]; `{split}_labels` or `{split}_{modality}_labels`, one label per row in any
@@ -76,12 +77,12 @@ def dataset_from_arrays(
         name: name of the data set.
         modalities: which to use, in this order; empty for all, in the order of `arrays`.
         source: where the arrays come from, for messages.
-        keep: takes `{split}_{modality}` and its checked features, and returns what stands for them.
-        num_classes: K where it is known and `class_names` does not tell it; only to number labels.
+        keep: takes `{split}_{modality}` and its checked features, and returns the array to use instead.
+        num_classes: K where it is known without `class_names`; used only to number labels.
 
     Raises:
-        InputError: a missing key, rows or columns that do not match, features that are not finite numbers, labels that
-            contradict, an empty split, or a class without a training sample.
+        InputError: a key is missing, rows or columns do not match, features are not finite numbers, labels contradict
+            each other, a split is empty, or a class has no training sample.
     """
     modalities = _modalities(arrays, modalities, source)
     _check_masks(arrays, source)
@@ -104,26 +105,26 @@ def dataset_from_arrays(
 
 
 def own_modalities(keys: Iterable[str]) -> list[str]:
-    """Names of the modalities that keys of the own layout speak of, in their order."""
+    """Names of the modalities in keys of the own layout, in the order of the keys."""
     ends = ("labels", "_mask", "_ids")
     return [k.removeprefix("train_") for k in keys if k.startswith("train_") and not k.endswith(ends)]
 
 
 def _modalities(arrays: Mapping[str, Any], wanted: Sequence[str], source: str) -> tuple[str, ...]:
-    found = own_modalities(arrays)
+    names = own_modalities(arrays)
     if len(set(wanted)) != len(wanted):
         raise InputError(f"{source}: modalities {' '.join(wanted)} repeat one; name each once")
     if wanted:
         for m in wanted:
-            if m not in found:
-                raise InputError(f"{source}: no modality {m!r} (key train_{m}); found: {', '.join(found) or 'none'}")
-        found = list(wanted)
-    if len(found) < 2:
+            if m not in names:
+                raise InputError(f"{source}: no modality {m!r} (key train_{m}); found: {', '.join(names) or 'none'}")
+        names = list(wanted)
+    if len(names) < 2:
         raise InputError(
             f"{source}: two or more modalities are needed; the layout is {LAYOUT}, or one of the published layouts "
             f"(docs/data.md); keys found: {listed(arrays)}"
         )
-    return tuple(found)
+    return tuple(names)
 
 
 def _get(arrays: Mapping[str, Any], key: str, source: str) -> np.ndarray:
@@ -133,7 +134,7 @@ def _get(arrays: Mapping[str, Any], key: str, source: str) -> np.ndarray:
 
 
 def _mask(arrays: Mapping[str, Any], key: str, source: str) -> np.ndarray | None:
-    """Which samples are there; None without a mask."""
+    """bool [N]: which samples are present; None without a mask."""
     key = f"{key}_mask"
     if key not in arrays:
         return None
@@ -142,8 +143,8 @@ def _mask(arrays: Mapping[str, Any], key: str, source: str) -> np.ndarray | None
         mask = mask.ravel()
     if mask.ndim != 1 or mask.dtype.kind not in "biuf" or not np.isin(mask, (0, 1)).all():
         raise InputError(
-            f"{source}: {key} is {mask.dtype} {list(mask.shape)}; a mask is one true (sample is there) or false per "
-            "row, as booleans or 1 and 0"
+            f"{source}: {key} is {mask.dtype} {list(mask.shape)}; a mask has one value per row, true (or 1) where the "
+            "sample is present, else false (or 0)"
         )
     if not mask.any():
         raise InputError(f"{source}: {key} is false everywhere; leave the modality out, or give it samples")
@@ -151,7 +152,7 @@ def _mask(arrays: Mapping[str, Any], key: str, source: str) -> np.ndarray | None
 
 
 def _check_masks(arrays: Mapping[str, Any], source: str) -> None:
-    """A mask of no modality is a slip: its missing samples would train as real ones."""
+    """Refuse a mask of no modality: it is a misspelt key, and its missing samples would be trained on."""
     known = own_modalities(arrays)
     for key in arrays:
         split, _, rest = key.partition("_")
@@ -169,7 +170,26 @@ def _features(arrays: Mapping[str, Any], key: str, mask: np.ndarray | None, sour
         )
     if mask is not None and len(mask) != len(x):
         raise InputError(f"{source}: {key} has {len(x)} rows, {key}_mask has {len(mask)}; both need one per instance")
-    with np.errstate(over="ignore"):  # float64 beyond float32's range becomes inf and is refused below
+    rule = f"features must be finite: remove or impute them, or mark missing samples in {key}_mask"
+    return finite_float32(x, f"{source}: {key}", rule, mask)
+
+
+def finite_float32(x: np.ndarray, what: str, rule: str, mask: np.ndarray | None = None) -> np.ndarray:
+    """Convert a matrix to float32 in C order and check that all values are finite.
+
+    Args:
+        x: real numbers [N, D].
+        what: name of the matrix, for the message.
+        rule: rule and remedy, for the message.
+        mask: bool [N], False where a row is missing; such rows become zeros.
+
+    Returns:
+        float32 [N, D].
+
+    Raises:
+        InputError: a value is NaN, inf or beyond the range of float32.
+    """
+    with np.errstate(over="ignore"):  # float64 beyond the range of float32 becomes inf and is refused below
         x = np.ascontiguousarray(x, np.float32)
     if mask is not None:
         x = np.where(mask[:, None], x, np.float32(0))
@@ -179,8 +199,8 @@ def _features(arrays: Mapping[str, Any], key: str, mask: np.ndarray | None, sour
         if bad.any():
             row, column = np.argwhere(bad)[0]
             raise InputError(
-                f"{source}: {key} holds values NaN, inf or beyond float32, the first in row {start + row}, column "
-                f"{column}; features must be finite: remove or impute them, or mark missing samples in {key}_mask"
+                f"{what} holds values NaN, inf or beyond float32, the first in row {start + row}, column {column}; "
+                f"{rule}"
             )
     return x
 
@@ -198,7 +218,7 @@ def _all_labels(
     num_classes: int | None,
     source: str,
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...] | None]:
-    """Labels of every `{split}_{modality}`, numbered 0..K-1, and the names of the classes if they are told."""
+    """Labels of every `{split}_{modality}`, numbered 0..K-1, and the names of the classes if the arrays give them."""
     raw: dict[str, RawLabels] = {}
     owner: dict[str, str] = {}  # `{split}_{modality}` -> key of its labels
     for s in SPLITS:
@@ -207,7 +227,7 @@ def _all_labels(
             key = owner[f"{s}_{m}"] = _label_key(arrays, s, m)
             rows = len(features[f"{s}_{m}"])
             present = masks.get(f"{s}_{m}", np.ones(rows, bool))
-            if key in raw:  # shared by modalities: a label counts where any of them has a sample
+            if key in raw:  # shared by modalities: a label is used where any of them has a sample
                 raw[key] = replace(raw[key], present=raw[key].present | present)
                 continue
             y = _get(arrays, key, source)
@@ -218,11 +238,11 @@ def _all_labels(
                 )
             group = arrays.origin(key) if isinstance(arrays, Renamed) else key
             raw[key] = RawLabels(y, present, group, s)
-    names = _told_names(arrays, source)
+    names = _given_names(arrays, source)
     labels, named = normalize_labels(raw, None if names is None else len(names), source, num_classes)
     if named is not None and names is not None:
         if unknown := sorted(set(named) - set(names)):
-            raise InputError(f"{source}: label {unknown[0]!r} is not in class_names; add it there, or mend the label")
+            raise InputError(f"{source}: label {unknown[0]!r} is not in class_names; add it there, or correct it")
         number = np.array([names.index(n) for n in named], np.int32)
         labels = {key: np.where(raw[key].present, number[y], 0).astype(np.int32) for key, y in labels.items()}
     return {
@@ -234,25 +254,25 @@ def _all_labels(
 def _check_rows(
     arrays: Mapping[str, Any], split: str, modalities: Sequence[str], features: Mapping[str, np.ndarray], source: str
 ) -> None:
-    """The training split is aligned; elsewhere modalities that share labels are."""
+    """Check that modalities have the same number of rows: all in the training split, else those that share labels."""
     rows = {m: len(features[f"{split}_{m}"]) for m in modalities}
     shared = {n for m, n in rows.items() if _label_key(arrays, split, m) == f"{split}_labels"}
     if len(shared) > 1 or (split == "train" and len(set(rows.values())) > 1):
-        told = ", ".join(f"{split}_{m} has {n}" for m, n in rows.items())
+        numbers = ", ".join(f"{split}_{m} has {n}" for m, n in rows.items())
         raise InputError(
-            f"{source}: numbers of rows differ: {told}; row j of every array must be instance j: mark missing "
+            f"{source}: numbers of rows differ: {numbers}; row j of every array must be instance j: mark missing "
             f"samples in {split}_MODALITY_mask"
             + ("" if split == "train" else ", or give each modality labels of its own for unpaired galleries")
         )
 
 
-def _told_names(arrays: Mapping[str, Any], source: str) -> tuple[str, ...] | None:
+def _given_names(arrays: Mapping[str, Any], source: str) -> tuple[str, ...] | None:
     if "class_names" not in arrays:
         return None
     names = tuple(str(n) for n in np.asarray(arrays["class_names"]).ravel().tolist())
     if len(set(names)) < len(names):
-        twice = next(n for n in names if names.count(n) > 1)
-        raise InputError(f"{source}: class_names holds {twice!r} twice; every class needs a name of its own")
+        repeated = next(n for n in names if names.count(n) > 1)
+        raise InputError(f"{source}: class_names holds {repeated!r} twice; every class needs a different name")
     return names
 
 
@@ -265,21 +285,23 @@ def _split(
     masks: Mapping[str, np.ndarray],
     source: str,
 ) -> Split:
-    found = Split(
+    joined = Split(
         {m: features[f"{split}_{m}"] for m in modalities},
         {m: labels[f"{split}_{m}"] for m in modalities},
         {m: masks[f"{split}_{m}"] for m in modalities if f"{split}_{m}" in masks},
         _ids(arrays, split, source),
     )
-    if found.ids is not None and len(found.ids) != len(found):
-        raise InputError(f"{source}: {split}_ids has {len(found.ids)} rows for {len(found)} instances; give one each")
-    if split == "train" and len(found.masks) == len(modalities):
-        nowhere = ~np.any([found.masks[m] for m in modalities], axis=0)
-        if nowhere.any():
+    if joined.ids is not None and len(joined.ids) != len(joined):
+        raise InputError(
+            f"{source}: {split}_ids has {len(joined.ids)} rows for {len(joined)} instances; give one id per instance"
+        )
+    if split == "train" and len(joined.masks) == len(modalities):
+        absent = ~np.any([joined.masks[m] for m in modalities], axis=0)
+        if absent.any():
             raise InputError(
-                f"{source}: training instance {int(nowhere.argmax())} is missing in every modality; remove its row"
+                f"{source}: training instance {int(absent.argmax())} is missing in every modality; remove its row"
             )
-    return found
+    return joined
 
 
 def _ids(arrays: Mapping[str, Any], split: str, source: str) -> np.ndarray | None:
@@ -297,14 +319,14 @@ def _check_columns(splits: Mapping[str, Split], modalities: Sequence[str], sourc
     for m in modalities:
         widths = {s: splits[s].features[m].shape[1] for s in SPLITS}
         if len(set(widths.values())) != 1:
-            told = ", ".join(f"{s}_{m} has {d}" for s, d in widths.items())
+            numbers = ", ".join(f"{s}_{m} has {d}" for s, d in widths.items())
             raise InputError(
-                f"{source}: numbers of columns differ: {told}; a modality needs the same features everywhere"
+                f"{source}: numbers of columns differ: {numbers}; a modality needs the same features in every split"
             )
 
 
 def _class_names(splits: Mapping[str, Split], names: tuple[str, ...] | None, source: str) -> tuple[str, ...]:
-    """K names; checks that every label is one of them and that every class has a training sample."""
+    """K names, after a check that every label has a name and every class a training sample."""
     labels = {(s, m): split.labels[m][split.present(m)] for s, split in splits.items() for m in split.labels}
     largest = max(int(y.max()) for y in labels.values())
     if names is not None:
@@ -316,13 +338,13 @@ def _class_names(splits: Mapping[str, Split], names: tuple[str, ...] | None, sou
                 )
     else:
         trained = np.unique(np.concatenate([y for (s, _), y in labels.items() if s == "train"]))
-        if largest >= 2 * len(trained) + 1000:  # before K names are made for a stray value
+        if largest >= 2 * len(trained) + 1000:  # checked before names are made up to a wrong value
             raise InputError(
                 f"{source}: the label {largest} is far from 0..{len(trained) - 1}; number the classes 0..K-1"
             )
         names = tuple(str(k) for k in range(largest + 1))
     if len(names) < 2:
-        raise InputError(f"{source}: all labels are the same; at least two classes are needed to cluster by")
+        raise InputError(f"{source}: all labels are the same; at least two classes are needed")
     counts = sum(np.bincount(y, minlength=len(names)) for (s, _), y in labels.items() if s == "train")
     absent = np.flatnonzero(np.asarray(counts) == 0)
     if len(absent):

@@ -1,4 +1,4 @@
-"""Where prepared data lie."""
+"""The folder of prepared data."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The one form in which data travel: named modalities, aligned rows, labels per modality.
+"""The data structure that all parts of the package use: named modalities, aligned rows, labels per modality.
 
 Shape letters: N instances of a split, D features of a modality, K classes.
 """
@@ -19,8 +19,8 @@ SPLITS = ("train", "valid", "test")
 class Split:
     """One split: row j of every modality belongs to instance j.
 
-    In the validation and test splits a modality may have rows beyond those of the others (unpaired gallery items), so
-    N may differ between modalities there; the training split is aligned and marks what is missing.
+    In the validation and test splits a modality may have more rows than others (unpaired gallery items), so that N may
+    differ between modalities. In the training split all modalities have N rows, and masks mark missing samples.
 
     Attributes:
         features: modality -> float32 [N, D of that modality]; rows of missing samples hold zeros.
@@ -39,12 +39,12 @@ class Split:
         return max(len(y) for y in self.labels.values())
 
     def present(self, modality: str) -> np.ndarray:
-        """bool [N]: which samples of a modality are there."""
+        """bool [N]: which samples of a modality are present."""
         mask = self.masks.get(modality)
         return np.ones(len(self.labels[modality]), bool) if mask is None else mask
 
     def samples(self, modality: str) -> tuple[np.ndarray, np.ndarray]:
-        """Features and labels of the samples of a modality that are there."""
+        """Features and labels of the samples of a modality that are present."""
         x, y = self.features[modality], self.labels[modality]
         return (x, y) if modality not in self.masks else (x[self.masks[modality]], y[self.masks[modality]])
 
@@ -54,12 +54,12 @@ class Dataset:
     """Paired features of m modalities in three splits.
 
     Attributes:
-        name: what the data set is called in tables and file names.
-        modalities: their names, in the order in which models and tables use them.
+        name: name of the data set in tables and file names.
+        modalities: their names, in the order that models and tables use.
         class_names: K names; label k stands for `class_names[k]`.
         splits: `train`, `valid` and `test`.
-        metadata: JSON-ready facts worth keeping with a run (source, attribution, versions).
-        sha256: digests of arrays that are known already, `SPLIT/MODALITY/features` (or labels, mask) -> digest.
+        metadata: facts to store with a run (source, attribution, versions), as values that JSON can hold.
+        sha256: digests of arrays that are already known, `SPLIT/MODALITY/features` (or labels, mask) -> digest.
     """
 
     name: str
@@ -81,17 +81,17 @@ class Dataset:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Every array by the name that `sha256` uses, in a fixed order."""
-        found = {}
+        arrays = {}
         for name in SPLITS:
             split = self.splits[name]
             for m in self.modalities:
-                found[f"{name}/{m}/features"], found[f"{name}/{m}/labels"] = split.features[m], split.labels[m]
+                arrays[f"{name}/{m}/features"], arrays[f"{name}/{m}/labels"] = split.features[m], split.labels[m]
                 if m in split.masks:
-                    found[f"{name}/{m}/mask"] = split.masks[m]
-        return found
+                    arrays[f"{name}/{m}/mask"] = split.masks[m]
+        return arrays
 
     def digest(self) -> str:
-        """SHA-256 over names, shapes, features, labels and masks of all splits: the same data, the same digest."""
+        """SHA-256 over names, shapes, features, labels and masks of all splits; equal data give equal digests."""
         sha = hashlib.sha256()
         for name, array in self.arrays().items():
             sha.update(f"{name} {self.sha256.get(name) or array_sha256(array)}\n".encode())
@@ -99,7 +99,7 @@ class Dataset:
 
 
 def array_sha256(array: np.ndarray) -> str:
-    """SHA-256 of an array's type, shape and content (C order), read in blocks."""
+    """SHA-256 of the dtype, shape and content (C order) of an array, read in blocks."""
     sha = hashlib.sha256(f"{array.dtype.str}{array.shape};".encode())
     rows = max(1, (1 << 24) // max(1, array.dtype.itemsize * int(np.prod(array.shape[1:]))))
     for start in range(0, len(array), rows):

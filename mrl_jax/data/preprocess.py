@@ -1,4 +1,4 @@
-"""Preprocessing of features, fitted on the training split and kept with the checkpoint."""
+"""Preprocessing of features, fitted on the training split and stored with the checkpoint."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,15 +11,15 @@ __all__ = ["apply_preprocess", "fit_preprocess", "kinds_for"]
 
 
 def kinds_for(modalities: Sequence[str], kinds: Sequence[str]) -> dict[str, str]:
-    """Spread one kind over all modalities, or assign one each.
+    """Kind of preprocessing by modality: one kind for all modalities, or one for each.
 
     Raises:
-        InputError: a number of kinds that is neither 1 nor the number of modalities.
+        InputError: the number of kinds is neither 1 nor the number of modalities.
     """
     if len(kinds) not in (1, len(modalities)):
         raise InputError(
             f"preprocess has {len(kinds)} values for {len(modalities)} modalities ({', '.join(modalities)}); "
-            "give one for all or one each"
+            "give one for all, or one for each"
         )
     kinds = tuple(kinds) * (len(modalities) if len(kinds) == 1 else 1)
     return dict(zip(modalities, kinds, strict=True))
@@ -33,7 +33,7 @@ def fit_preprocess(
     Args:
         kinds: modality -> "none", "standardize" or "l2".
         features: modality -> training features [N, D].
-        masks: modality -> bool [N], False where a sample is missing and its row counts for nothing.
+        masks: modality -> bool [N], False where a sample is missing; such rows are ignored.
     """
     stats: dict[str, dict[str, np.ndarray]] = {}
     for modality, kind in kinds.items():
@@ -43,7 +43,7 @@ def fit_preprocess(
         mean, scale = np.zeros(x.shape[1], np.float64), 1.0
         if kind == "standardize":
             mean = x.mean(axis=0, dtype=np.float64)
-            # Two passes keep the digits that a mean of squares would lose; blocks keep the float64 copies small.
+            # Two passes are more accurate than a mean of squares; blocks keep the float64 copies small.
             blocks = (x[i : i + 4096] for i in range(0, len(x), 4096))
             scale = float(np.sqrt(sum(np.square(block - mean).sum() for block in blocks) / x.size))
         stats[modality] = {
@@ -56,8 +56,8 @@ def fit_preprocess(
 def apply_preprocess(kind: str, stats: Mapping[str, Any], x: np.ndarray) -> np.ndarray:
     """Preprocess features [N, D] of one modality: float32 [N, D].
 
-    "standardize" centres each column and divides by one overall deviation, so that columns keep their relative spread;
-    "l2" scales each row to unit length (a zero row stays zero); "none" changes nothing.
+    "standardize" centres each column and divides all by one overall standard deviation, so that columns keep their
+    relative spread; "l2" scales each row to unit length (a zero row stays zero); "none" changes nothing.
     """
     if kind == "standardize":
         x = x - stats["mean"]

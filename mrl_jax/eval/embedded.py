@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from mrl_jax.data.arrays import finite_float32
 from mrl_jax.errors import InputError
 
 __all__ = ["Embedded", "check_embedded"]
-
-_BLOCK = 1 << 22  # numbers checked at once
 
 
 @dataclass(frozen=True)
@@ -111,18 +110,8 @@ def _finite(m: str, x: Any, source: str) -> np.ndarray:
         )
     if 0 in x.shape:
         raise InputError(f"{source}: {m} is empty, shape {list(x.shape)}; every modality needs a row and a column")
-    with np.errstate(over="ignore"):  # float64 beyond float32's range becomes inf and is refused below
-        x = np.ascontiguousarray(x, np.float32)
-    rows = max(1, _BLOCK // x.shape[1])
-    for start in range(0, len(x), rows):
-        bad = ~np.isfinite(x[start : start + rows])
-        if bad.any():
-            row, column = np.argwhere(bad)[0]
-            raise InputError(
-                f"{source}: {m} holds values NaN, inf or beyond float32, the first in row {start + row}, column "
-                f"{column}; embeddings must be finite: leave such rows out, and give ids where rows then no longer pair"
-            )
-    return x
+    rule = "embeddings must be finite: leave such rows out, and give ids where rows then no longer pair"
+    return finite_float32(x, f"{source}: {m}", rule)
 
 
 def _spread(given: Any, z: Mapping[str, np.ndarray], what: str, source: str) -> dict[str, np.ndarray]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mrl_jax.data.dataset import SPLITS
-from mrl_jax.data.formats.readers import open_arrays
+from mrl_jax.data.formats import open_arrays
 from mrl_jax.errors import InputError, listed
 from mrl_jax.eval.embedded import Embedded, check_embedded
 

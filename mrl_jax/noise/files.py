@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from mrl_jax.data.formats.readers import open_arrays
+from mrl_jax.data.formats import open_arrays
 from mrl_jax.errors import DatasetWarning, InputError, listed
 from mrl_jax.noise.inject import NoiseSpec, NoisyLabels
 

@@ -127,7 +127,7 @@ def read_gallery(
 
 
 def _emoji_rows(split: str, modality: str) -> list[dict[str, Any]]:
-    from mrl_jax.data.emoji import emoji  # deferred: brings the data packages
+    from mrl_jax.data.emoji import load as emoji  # deferred: imports TFDS
 
     named = modality if modality.startswith("text_") else "text_en"
     records = emoji.load_records(split, texts=dict.fromkeys((named, "text")))

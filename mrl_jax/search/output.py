@@ -91,7 +91,7 @@ class Pictures:
             return None
         split = entry["split"]
         if split not in self._records:
-            from mrl_jax.data.emoji import emoji  # deferred: brings the data packages
+            from mrl_jax.data.emoji import load as emoji  # deferred: imports TFDS
 
             self._records[split] = emoji.load_records(split, texts=())
         return io.BytesIO(self._records[split][entry["row"]]["png"])

@@ -354,7 +354,7 @@ def noise_outcome(name: str, path: Path) -> str:
 
 def outcome(path: Path) -> str:
     """Read every array: "ok", "refused", or what went wrong."""
-    from mrl_jax.data.formats.readers import open_arrays
+    from mrl_jax.data.formats import open_arrays
     from mrl_jax.errors import InputError
 
     result = "ok"
@@ -399,7 +399,7 @@ def child(name: str, seed: int, start: int, stop: int, trial: int) -> None:
         warnings.simplefilter("error")
         warnings.simplefilter("ignore", DatasetWarning)
     if not trial:
-        hdf5.try_in_other_process = parquet.try_in_other_process = lambda *args: None
+        hdf5.probe_in_worker = parquet.probe_in_worker = lambda *args: None
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
         path, valid = write_valid(name, base)

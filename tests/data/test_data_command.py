@@ -67,7 +67,7 @@ def test_prepare_then_info_shows_digests_splits_and_histogram(source, capsys):
     assert f"sha256: {data.digest()}" in out
     assert "image: 6 features, 40 / 12 / 20 samples" in out
     assert "differs: 4 classes; INRIA-Websearch has 100" in out
-    assert "verified: 12 arrays are as they were written" in out
+    assert "verified: 12 arrays are unchanged" in out
     counts = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.split()[:1] in (["0"], ["3"])}
     assert counts["0"] == [str((data.splits[s].labels["image"] == 0).sum()) for s in SIZES]
 
@@ -172,7 +172,7 @@ def test_prepare_repairs_and_info_verifies(source, tmp_path, capsys):
     assert run(capsys, "list")[0] == 0
     code, _, err = run(capsys, "prepare", "inria-websearch", "--data-path", source)
     assert code == 0
-    assert "is damaged, prepared anew" in err
+    assert "is damaged and is prepared again" in err
     assert run(capsys, "info", "inria-websearch", "--verify")[0] == 0
 
 

@@ -14,9 +14,11 @@ import pytest
 from PIL import Image
 
 from mrl_jax.data.dataset import SPLITS
-from mrl_jax.data.emoji import emoji
+from mrl_jax.data.emoji import builder as emoji_builder
 from mrl_jax.data.emoji import features as emoji_features
 from mrl_jax.data.emoji import groups as emoji_groups
+from mrl_jax.data.emoji.builder import MODALITIES, Emoji
+from mrl_jax.data.emoji.load import load, load_records
 from mrl_jax.errors import InputError
 
 pytestmark = pytest.mark.slow
@@ -27,24 +29,24 @@ TARGET = {"train": 0.7, "valid": 0.1, "test": 0.2}
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("emoji_data")
-    emoji.load(data_dir=path)
+    load(data_dir=path)
     return path
 
 
 @pytest.fixture(scope="module")
 def data(folder):
-    return emoji.load(emoji.MODALITIES, data_dir=folder)
+    return load(MODALITIES, data_dir=folder)
 
 
 @pytest.fixture(scope="module")
 def records(folder):
-    return {split: emoji.load_records(split, data_dir=folder) for split in SPLITS}
+    return {split: load_records(split, data_dir=folder) for split in SPLITS}
 
 
 @pytest.fixture(scope="module")
 def stored(folder):
     """Every feature of every record but the counts, by split, as TFDS alone reads it."""
-    builder = emoji.Emoji(data_dir=os.fspath(folder), file_format="array_record")
+    builder = Emoji(data_dir=os.fspath(folder), file_format="array_record")
     return {split: list(builder.as_data_source(split)) for split in SPLITS}
 
 
@@ -52,8 +54,8 @@ def stored(folder):
 def quick(monkeypatch, stored):
     """Preparation without the costly parts: for tests of what happens to files."""
     groups = {record["id"].decode(): record["group"].decode() for split in SPLITS for record in stored[split]}
-    monkeypatch.setattr(emoji, "group_keys", lambda rows, pictures: [groups[row["id"]] for row in rows])
-    monkeypatch.setattr(emoji, "image_features", lambda images: np.zeros((len(images), 784), np.float32))
+    monkeypatch.setattr(emoji_builder, "group_keys", lambda rows, pictures: [groups[row["id"]] for row in rows])
+    monkeypatch.setattr(emoji_builder, "image_features", lambda images: np.zeros((len(images), 784), np.float32))
 
 
 # --- what it holds ---
@@ -62,9 +64,9 @@ def quick(monkeypatch, stored):
 def test_rows_classes_and_types(data):
     assert sum(len(data.splits[split]) for split in SPLITS) == 1898
     assert data.num_classes == 9
-    assert data.modalities == emoji.MODALITIES
+    assert data.modalities == MODALITIES
     assert len(data.modalities) == 16
-    assert data.dims == {modality: 784 if modality == "image" else 512 for modality in emoji.MODALITIES}
+    assert data.dims == {modality: 784 if modality == "image" else 512 for modality in MODALITIES}
     for split in data.splits.values():
         for modality in data.modalities:
             features, labels = split.features[modality], split.labels[modality]
@@ -78,9 +80,9 @@ def test_rows_classes_and_types(data):
 
 
 def test_default_is_image_and_text_in_the_given_order(folder, data):
-    default = emoji.load(data_dir=folder)
+    default = load(data_dir=folder)
     assert default.modalities == ("image", "text")
-    swapped = emoji.load(["text_ja", "image"], data_dir=folder)
+    swapped = load(["text_ja", "image"], data_dir=folder)
     assert swapped.modalities == tuple(swapped.splits["test"].features) == ("text_ja", "image")
     np.testing.assert_array_equal(swapped.splits["test"].features["text_ja"], data.splits["test"].features["text_ja"])
 
@@ -103,8 +105,8 @@ def test_known_rows(stored):
     assert fox["text"]["string"].decode() == "fox face fox face"
     assert fox["text_de"]["string"].decode() == "fuchs"
     assert fox["text_ja"]["string"].decode() == "キツネの顔"
-    assert emoji._CLASS_NAMES[fox["label"]] == "Animals & Nature"
-    assert emoji._CLASS_NAMES[rows["1f1ef-1f1f5"]["label"]] == "Flags"
+    assert emoji_builder.CLASS_NAMES[fox["label"]] == "Animals & Nature"
+    assert emoji_builder.CLASS_NAMES[rows["1f1ef-1f1f5"]["label"]] == "Flags"
     # File names without fe0f and without leading zeros are found too.
     assert {"0023-fe0f-20e3", "00a9-fe0f", "2764-fe0f"} <= set(rows)
     # No bare skin tones, no variants in skin tones.
@@ -115,10 +117,10 @@ def test_features_stored_are_the_features_of_the_records(data, stored):
     for split in SPLITS:
         rows, features = stored[split], data.splits[split].features
         for modality in ("text", "text_ar", "text_ja", "text_zh", "text_tr"):
-            again = emoji.text_features([row[modality]["string"].decode() for row in rows])
+            again = emoji_features.text_features([row[modality]["string"].decode() for row in rows])
             np.testing.assert_array_equal(again, features[modality])
     rows, features = stored["valid"], data.splits["valid"].features
-    again = emoji.image_features([io.BytesIO(row["png"]) for row in rows])
+    again = emoji_features.image_features([io.BytesIO(row["png"]) for row in rows])
     np.testing.assert_array_equal(again, features["image"])
 
 
@@ -128,14 +130,14 @@ def test_load_records_in_the_row_order_of_load(records, stored, data):
         assert [record["id"].encode() for record in records[split]] == [row["id"] for row in stored[split]]
         digests = [hashlib.sha256(record["id"].encode()).hexdigest() for record in records[split]]
         assert digests == sorted(digests)
-        texts = emoji.text_features([record["text"] for record in records[split]])
+        texts = emoji_features.text_features([record["text"] for record in records[split]])
         np.testing.assert_array_equal(texts, data.splits[split].features["text"])
     first = records["test"][0]
     assert set(first) == {"id", "character", "subgroup", "text", "png"}
     assert [r["subgroup"].encode() for r in records["valid"]] == [row["subgroup"] for row in stored["valid"]]
     assert "".join(chr(int(code, 16)) for code in first["id"].split("-")) == first["character"]
     assert Image.open(io.BytesIO(first["png"])).size == (72, 72)
-    picture = emoji.image_features([io.BytesIO(first["png"])])[0]
+    picture = emoji_features.image_features([io.BytesIO(first["png"])])[0]
     np.testing.assert_array_equal(picture, data.splits["test"].features["image"][0])
 
 
@@ -242,35 +244,35 @@ def test_picture_distances_against_a_plain_loop():
 
 def test_text_features_do_not_mind_case_hyphens_or_company():
     texts = ["Red_Apple", "red apple", "RED-APPLE", "green apple"]
-    features = emoji.text_features(texts)
+    features = emoji_features.text_features(texts)
     assert features.shape == (4, 512)
     assert features.dtype == np.float32
     np.testing.assert_array_equal(features[0], features[1])
     np.testing.assert_array_equal(features[0], features[2])
     assert not np.array_equal(features[0], features[3])
     np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, atol=1e-6)
-    np.testing.assert_array_equal(emoji.text_features([texts[3]])[0], features[3])
+    np.testing.assert_array_equal(emoji_features.text_features([texts[3]])[0], features[3])
 
 
 def test_text_features_of_many_scripts():
     texts = ["きつね", "ثعلب", "狐狸", "여우", "лиса", "tilki yüzü", "روباه"]
-    features = emoji.text_features(texts)
+    features = emoji_features.text_features(texts)
     similar = features @ features.T
     np.testing.assert_allclose(np.diag(similar), 1, atol=1e-6)
     assert similar[~np.eye(len(texts), dtype=bool)].max() < 0.9
-    kanji = emoji.text_features(["狐", "狐の顔", "月"])
+    kanji = emoji_features.text_features(["狐", "狐の顔", "月"])
     assert kanji[0] @ kanji[1] > kanji[2] @ kanji[1]
 
 
 def test_text_features_of_nothing():
-    np.testing.assert_array_equal(emoji.text_features(["", "  ", "-"]), np.zeros((3, 512), np.float32))
-    assert emoji.text_features([]).shape == (0, 512)
+    np.testing.assert_array_equal(emoji_features.text_features(["", "  ", "-"]), np.zeros((3, 512), np.float32))
+    assert emoji_features.text_features([]).shape == (0, 512)
 
 
 @pytest.mark.parametrize("texts", ["fox", [b"fox"], [None]])
 def test_text_features_refuse_what_is_no_list_of_strings(texts):
     with pytest.raises(InputError, match="must be a sequence of strings"):
-        emoji.text_features(texts)
+        emoji_features.text_features(texts)
 
 
 # --- picture features ---
@@ -283,7 +285,7 @@ def _disc(color, side=72):
 
 
 def test_image_features_of_a_disc_by_hand():
-    features = emoji.image_features([_disc((255, 0, 0))])[0]
+    features = emoji_features.image_features([_disc((255, 0, 0))])[0]
     assert features.shape == (784,)
     assert features.dtype == np.float32
     gradients, colors, thumbnail = features[:288] * 0.75, features[288:352] * 0.9, features[352:] * 5.5
@@ -300,14 +302,14 @@ def test_image_features_take_paths_images_and_arrays_of_any_size(tmp_path):
     disc = _disc((10, 200, 30))
     path = tmp_path / "disc.png"
     Image.fromarray(disc).save(path)
-    features = emoji.image_features([disc, Image.fromarray(disc), path, str(path)])
+    features = emoji_features.image_features([disc, Image.fromarray(disc), path, str(path)])
     for other in features[1:]:
         np.testing.assert_array_equal(other, features[0])
-    larger, other = emoji.image_features([_disc((10, 200, 30), side=200), _disc((200, 10, 30))])
+    larger, other = emoji_features.image_features([_disc((10, 200, 30), side=200), _disc((200, 10, 30))])
     assert np.linalg.norm(larger - features[0]) < 0.35 * np.linalg.norm(other - features[0])
-    wide = emoji.image_features([np.full((20, 60, 3), 255, np.uint8), np.zeros((72, 72, 4), np.uint8)])
+    wide = emoji_features.image_features([np.full((20, 60, 3), 255, np.uint8), np.zeros((72, 72, 4), np.uint8)])
     assert np.isfinite(wide).all()
-    assert emoji.image_features([]).shape == (0, 784)
+    assert emoji_features.image_features([]).shape == (0, 784)
 
 
 def test_image_blocks_weigh_alike(data):
@@ -331,11 +333,11 @@ def test_image_features_refuse_what_cannot_be_read(tmp_path):
         np.zeros((0, 5, 3), np.uint8),
     ):
         with pytest.raises(InputError, match="cannot be read") as caught:
-            emoji.image_features([bad])
+            emoji_features.image_features([bad])
         assert "\n" not in str(caught.value)
     for single in (str(broken), np.zeros((72, 72, 4), np.uint8)):
         with pytest.raises(InputError, match="sequence of pictures"):
-            emoji.image_features(single)
+            emoji_features.image_features(single)
 
 
 # --- loading ---
@@ -344,12 +346,12 @@ def test_image_features_refuse_what_cannot_be_read(tmp_path):
 def test_loading_is_bit_identical_light_and_without_tensorflow(folder):
     code = """
 import sys
-from mrl_jax.data.emoji import emoji
-digest = emoji.load(("image", "text", "text_tr"), data_dir=sys.argv[1]).digest()
+from mrl_jax.data.emoji.load import load
+digest = load(("image", "text", "text_tr"), data_dir=sys.argv[1]).digest()
 heavy = [m for m in ("tensorflow", "sklearn", "skimage", "scipy", "emoji", "jax") if m in sys.modules]
 print(digest, *heavy)
 """
-    expected = emoji.load(("image", "text", "text_tr"), data_dir=folder).digest()
+    expected = load(("image", "text", "text_tr"), data_dir=folder).digest()
     for seed, locale in (("0", "C"), ("1", "tr_TR.UTF-8")):
         environment = {**os.environ, "PYTHONHASHSEED": seed, "LC_ALL": locale, "MRL_JAX_DATA_DIR": "/nonexistent"}
         command = [sys.executable, "-W", "error", "-c", code, str(folder)]
@@ -362,8 +364,9 @@ print(digest, *heavy)
 def test_preparing_anew_gives_the_same_bits_and_says_two_plain_lines(folder, tmp_path):
     code = """
 import sys
-from mrl_jax.data.emoji import emoji
-print(emoji.load(emoji.MODALITIES).digest(), "tensorflow" in sys.modules)
+from mrl_jax.data.emoji.builder import MODALITIES
+from mrl_jax.data.emoji.load import load
+print(load(MODALITIES).digest(), "tensorflow" in sys.modules)
 """
     environment = {
         **os.environ,
@@ -374,7 +377,7 @@ print(emoji.load(emoji.MODALITIES).digest(), "tensorflow" in sys.modules)
     command = [sys.executable, "-W", "error", "-c", code]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.split() == [emoji.load(emoji.MODALITIES, data_dir=folder).digest(), "False"]
+    assert result.stdout.split() == [load(MODALITIES, data_dir=folder).digest(), "False"]
     lines = result.stderr.splitlines()
     assert len(lines) == 2
     assert all(line.startswith("emoji: prepar") for line in lines)
@@ -384,35 +387,35 @@ print(emoji.load(emoji.MODALITIES).digest(), "tensorflow" in sys.modules)
 def test_without_data_dir_the_user_cache_is_used(monkeypatch, folder):
     monkeypatch.delenv("MRL_JAX_DATA_DIR", raising=False)
     monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: {"mrl_jax": str(folder)}[name])
-    assert len(emoji.load().splits["valid"]) == len(emoji.load(data_dir=folder).splits["valid"])
+    assert len(load().splits["valid"]) == len(load(data_dir=folder).splits["valid"])
 
 
 @pytest.mark.parametrize("modalities", [["image", "text_xx"], [], ["text", "text"], "video"])
 def test_wrong_modalities(folder, modalities):
-    with pytest.raises(InputError, match="choose among these") as caught:
-        emoji.load(modalities, data_dir=folder)
+    with pytest.raises(InputError, match="choose from those of emoji") as caught:
+        load(modalities, data_dir=folder)
     assert "text_zh" in str(caught.value)
 
 
 def test_wrong_split(folder):
     with pytest.raises(InputError, match="train, valid, test"):
-        emoji.load_records("dev", data_dir=folder)
+        load_records("dev", data_dir=folder)
 
 
 def test_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"cannot be written .* MRL_JAX_DATA_DIR") as caught:
-        emoji.load(data_dir=tmp_path / "file" / "cache")
+        load(data_dir=tmp_path / "file" / "cache")
     assert "\n" not in str(caught.value)
 
 
 def test_other_versions_of_the_sources_are_refused(monkeypatch, tmp_path):
-    monkeypatch.setitem(emoji._SOURCES, "emoji", "9.9.9")
+    monkeypatch.setitem(emoji_builder._SOURCES, "emoji", "9.9.9")
     with pytest.raises(InputError, match=r"emoji 9.9.9 \(found: 2.16.0\).*pip install.*emoji==9.9.9"):
-        emoji.load(data_dir=tmp_path)
-    monkeypatch.setitem(emoji._SOURCES, "no-such-package-of-emoji", "1.0")
+        load(data_dir=tmp_path)
+    monkeypatch.setitem(emoji_builder._SOURCES, "no-such-package-of-emoji", "1.0")
     with pytest.raises(InputError, match=r"no-such-package-of-emoji 1.0 \(found: none\)"):
-        emoji.load(data_dir=tmp_path)
+        load(data_dir=tmp_path)
 
 
 class _Terminal(io.StringIO):
@@ -422,7 +425,7 @@ class _Terminal(io.StringIO):
 
 @pytest.mark.usefixtures("quick")
 def test_interrupted_preparation_is_not_taken_for_a_complete_one(monkeypatch, folder, tmp_path):
-    whole = emoji.Emoji._generate_examples
+    whole = Emoji._generate_examples
 
     def half(self, rows):
         for i, example in whole(self, rows):
@@ -431,16 +434,16 @@ def test_interrupted_preparation_is_not_taken_for_a_complete_one(monkeypatch, fo
             yield i, example
 
     with monkeypatch.context() as patch:
-        patch.setattr(emoji.Emoji, "_generate_examples", half)
+        patch.setattr(Emoji, "_generate_examples", half)
         with pytest.raises(KeyboardInterrupt):
-            emoji.load(["text"], data_dir=tmp_path)
+            load(["text"], data_dir=tmp_path)
     assert not (tmp_path / "emoji" / "1.0.0").exists()
 
     terminal = _Terminal()
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stderr", terminal)
-        again = emoji.load(["text"], data_dir=tmp_path)
-    assert again.digest() == emoji.load(["text"], data_dir=folder).digest()
+        again = load(["text"], data_dir=tmp_path)
+    assert again.digest() == load(["text"], data_dir=folder).digest()
     assert "/1898 [" in terminal.getvalue()  # the bar
     assert "Generating" not in terminal.getvalue()  # TFDS's own
 
@@ -448,13 +451,14 @@ def test_interrupted_preparation_is_not_taken_for_a_complete_one(monkeypatch, fo
 def test_killed_preparation_leaves_nothing_that_looks_complete(folder, tmp_path):
     code = """
 import os, sys
-from mrl_jax.data.emoji import emoji
+from mrl_jax.data.emoji.builder import Emoji
+from mrl_jax.data.emoji.load import load
 def kill(self, rows):
     os._exit(9)
     yield
-emoji.Emoji._generate_examples = kill
-emoji.Emoji._add_features = lambda self, rows, pictures: None
-emoji.load(data_dir=sys.argv[1])
+Emoji._generate_examples = kill
+Emoji._add_features = lambda self, rows, pictures: None
+load(data_dir=sys.argv[1])
 """
     result = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
     assert not (tmp_path / "emoji" / "1.0.0").exists(), result.stderr
@@ -462,12 +466,12 @@ emoji.load(data_dir=sys.argv[1])
     assert leftovers, result.stderr  # it was in the middle
     # A copy beside leftovers is as good as alone.
     shutil.copytree(folder / "emoji" / "1.0.0", tmp_path / "emoji" / "1.0.0")
-    assert emoji.load(data_dir=tmp_path).digest() == emoji.load(data_dir=folder).digest()
+    assert load(data_dir=tmp_path).digest() == load(data_dir=folder).digest()
 
 
 @pytest.mark.usefixtures("quick")
 def test_two_processes_may_prepare_at_once(monkeypatch, folder, tmp_path):
-    whole = emoji.Emoji._generate_examples
+    whole = Emoji._generate_examples
 
     def overtaken(self, rows):
         target = tmp_path / "emoji" / "1.0.0"
@@ -475,8 +479,8 @@ def test_two_processes_may_prepare_at_once(monkeypatch, folder, tmp_path):
             shutil.copytree(folder / "emoji" / "1.0.0", target)
         yield from whole(self, rows)
 
-    monkeypatch.setattr(emoji.Emoji, "_generate_examples", overtaken)
-    assert emoji.load(data_dir=tmp_path).digest() == emoji.load(data_dir=folder).digest()
+    monkeypatch.setattr(Emoji, "_generate_examples", overtaken)
+    assert load(data_dir=tmp_path).digest() == load(data_dir=folder).digest()
 
 
 @pytest.mark.parametrize(
@@ -505,6 +509,6 @@ def test_damaged_copy_names_the_folder_to_delete(folder, tmp_path, pattern, dama
     else:
         file.write_bytes(content[:middle] if damage == "truncate" else b"")
     with pytest.raises(InputError, match="delete that folder") as caught:
-        emoji.load(data_dir=tmp_path)
+        load(data_dir=tmp_path)
     assert str(copy) in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -15,8 +15,8 @@ import pytest
 from raw_files import SPLITS, Job, cuda_is_there, draw, job_without_models, read, refused, small_models
 
 from mrl_jax import load_dataset
-from mrl_jax.data.featurize import featurize as module
-from mrl_jax.data.featurize.featurize import add_arguments, run
+from mrl_jax.data.featurize import pipeline as module
+from mrl_jax.data.featurize.pipeline import add_arguments, run
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_neither_the_module_nor_a_refusal_imports_torch(job):
     code = f"""
 import sys
 from mrl_jax import InputError
-from mrl_jax.data.featurize.featurize import featurize
+from mrl_jax.data.featurize import featurize
 try:
     featurize({str(job.images)!r}, {str(job.texts)!r}, "out.npz", image_model={str(job.root / "shell")!r},
               text_model="owner/name")
@@ -199,7 +199,7 @@ def test_a_killed_process_goes_on_to_the_same_bytes(real):
     options = {key: str(value) if isinstance(value, Path) else value for key, value in real.options.items()}
     code = f"""
 import os, signal
-from mrl_jax.data.featurize import featurize as module
+from mrl_jax.data.featurize import pipeline as module
 save, calls = module._Work.save, []
 def killed(work):
     calls.append(0)
@@ -227,7 +227,7 @@ def test_an_output_of_the_same_settings_is_left_and_others_are_refused(real, cap
     assert "nothing to do" in capsys.readouterr().err
     assert (real.output.read_bytes(), real.output.stat().st_mtime_ns) == (first, when)
     assert not real.work().exists()
-    refused(lambda: real(batch_size=4), "out.npz exists and was made from other inputs or by other settings")
+    refused(lambda: real(batch_size=4), "out.npz exists and was made from other inputs or with other settings")
     refused(lambda: real(image_model=real.options["text_model"]), "other settings")
     draw(real.images / "p1.png", 2)
     refused(real, "other inputs")
@@ -271,7 +271,7 @@ def test_a_full_disk_is_told_and_the_run_goes_on_later(real, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "posix_fallocate", full)
-        refused(real, "out.npz cannot be written (No space left on device)", "make room")
+        refused(real, "out.npz cannot be written (No space left on device)", "free space")
     assert not real.work().exists()
     with monkeypatch.context() as patch:
         patch.setattr(zipfile.ZipFile, "open", full)

@@ -18,8 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import scipy.io
 
-from mrl_jax.data.formats import hdf5, readers
-from mrl_jax.data.formats.readers import open_arrays
+from mrl_jax.data.formats import errors, hdf5, open_arrays, read_float32
 from mrl_jax.errors import InputError
 
 ARRAYS = fuzz.sample_arrays()
@@ -163,7 +162,7 @@ def test_matrices_are_narrowed_by_rows(tmp_path, monkeypatch, matlab, packing, b
                 file.create_dataset(key, data=array, **packing)
     with open_arrays(path) as arrays:
         for key, array in given.items():
-            narrow = readers.read_float32(arrays, key)
+            narrow = read_float32(arrays, key)
             with np.errstate(over="ignore"):
                 assert_same(narrow, array.astype(np.float32))
             assert narrow.flags.c_contiguous
@@ -176,17 +175,17 @@ def test_what_is_no_matrix_of_real_numbers_is_never_narrowed(tmp_path):
             for key in [key for key in arrays if key not in fuzz.NEVER_READ]:
                 value = arrays[key]
                 matrix = value.ndim == 2 and value.dtype.kind in "fiu" and value.size and key != "spread"
-                assert_same(readers.read_float32(arrays, key), value.astype(np.float32) if matrix else value)
+                assert_same(read_float32(arrays, key), value.astype(np.float32) if matrix else value)
             for key in set(fuzz.NEVER_READ) & set(arrays):
                 with pytest.raises(InputError):
-                    readers.read_float32(arrays, key)
+                    read_float32(arrays, key)
 
 
 def test_other_formats_and_mappings_give_for_float32_what_they_hold(tmp_path):
     with open_arrays(fuzz.write_npz(tmp_path / "a.npz")) as arrays:
         for key in arrays:
-            assert_same(readers.read_float32(arrays, key), arrays[key])
-    assert readers.read_float32({"a": 3}, "a") == 3
+            assert_same(read_float32(arrays, key), arrays[key])
+    assert read_float32({"a": 3}, "a") == 3
 
 
 def test_narrowing_never_holds_the_wide_array(tmp_path):
@@ -211,7 +210,7 @@ def test_damage_is_told_when_narrowing(tmp_path):
     raw[at + 9] ^= 1
     path.write_bytes(raw)
     with open_arrays(path) as arrays, pytest.raises(InputError, match="array 'x' is damaged"):
-        readers.read_float32(arrays, "x")
+        read_float32(arrays, "x")
 
 
 def test_arrays_are_a_mapping_in_the_order_of_the_file(tmp_path):
@@ -394,16 +393,16 @@ def mat73_of(path, write):
 
 BAD_FILES = {
     "absent": (lambda d: d / "absent.npz", "does not exist"),
-    "a pipe": (lambda d: os.mkfifo(d / "pipe") or d / "pipe", "is no file"),
-    "an empty file": (lambda d: bytes_file(d / "a.npz", b""), "is empty; known are"),
-    "text": (lambda d: bytes_file(d / "a.csv", b"1,2\n" * 99), "no known format; known are .npz"),
-    "one npy": (lambda d: bytes_file(d / "a.npy", npy_bytes((1,), bytes(8))), "is one array"),
+    "a pipe": (lambda d: os.mkfifo(d / "pipe") or d / "pipe", "is not a file"),
+    "an empty file": (lambda d: bytes_file(d / "a.npz", b""), "is empty; the known formats are"),
+    "text": (lambda d: bytes_file(d / "a.csv", b"1,2\n" * 99), "no known format; the known formats are .npz"),
+    "one npy": (lambda d: bytes_file(d / "a.npy", npy_bytes((1,), bytes(8))), "is a single array"),
     "an empty folder": (lambda d: d, "neither .npy nor .parquet"),
     "two kinds in a folder": (
         lambda d: bytes_file(npy_folder(d / "a", b"") / "b.parquet", b"").parent,
         "both .npy and .parquet",
     ),
-    "a pipe in a folder": (lambda d: os.mkfifo(d / "a.npy") or d, "'a.npy' is no file"),
+    "a pipe in a folder": (lambda d: os.mkfifo(d / "a.npy") or d, "'a.npy' is not a file"),
     "a zip of no arrays": (lambda d: npz_of(d / "a.npz", [("word/doc.xml", b"x")]), "without arrays"),
     "an empty zip": (lambda d: npz_of(d / "a.npz", []), "without arrays"),
     "a stray member": (lambda d: npz_of(d / "a.npz", [("x.npy", npy_bytes((0,))), ("y.txt", b"")]), "'y.txt' is no"),
@@ -416,8 +415,8 @@ BAD_FILES = {
     "negative rows": (lambda d: npz_of(d / "a.npz", [("x.npy", npy_bytes((-1, -1), bytes(8)))]), "claims the shape"),
     "an npy of 10^15 rows": (lambda d: npy_folder(d / "a", npy_bytes((10**15, 4))), "its header claims"),
     "no width": (lambda d: npy_folder(d / "a", npy_bytes((10**15,), descr="'<U0'")), "its header claims"),
-    "truth of 7": (lambda d: npy_folder(d / "a", npy_bytes((2,), b"\1\7", "'|b1'")), "truth values"),
-    "no character": (lambda d: npy_folder(d / "a", npy_bytes((1,), b"\xff" * 4, "'<U1'")), "no characters"),
+    "truth of 7": (lambda d: npy_folder(d / "a", npy_bytes((2,), b"\1\7", "'|b1'")), "booleans other than"),
+    "no character": (lambda d: npy_folder(d / "a", npy_bytes((1,), b"\xff" * 4, "'<U1'")), "not characters"),
     "records": (lambda d: npy_folder(d / "a", record_npy()), "save plain arrays"),
     "version 3": (lambda d: npy_folder(d / "a", npy_bytes((1,), bytes(8), version=3)), "header of version"),
     "a header of 4 GB": (
@@ -453,11 +452,11 @@ BAD_FILES = {
     ),
     "never written hdf5": (
         lambda d: hdf5_of(d / "a.h5", lambda f: f.create_dataset("x", (10**12, 4096), "f8", chunks=(64, 64))),
-        "nothing was ever written",
+        "no data were written",
     ),
     "never written contiguous hdf5": (
         lambda d: hdf5_of(d / "a.h5", lambda f: f.create_dataset("x", (1000, 1000), "f8")),
-        "nothing was ever written",
+        "no data were written",
     ),
     "partly written hdf5": (lambda d: hdf5_of(d / "a.h5", some_chunks), "is claimed for"),
     "partly written gzip hdf5": (
@@ -467,7 +466,7 @@ BAD_FILES = {
                 np.ones((9, 9)), None, np.s_[:9]
             ),
         ),
-        "of 11 chunks were ever written",
+        "of 11 chunks were written",
     ),
     "grown hdf5": (
         lambda d: hdf5_of(
@@ -490,9 +489,9 @@ BAD_FILES = {
         lambda d: hdf5_of(
             d / "a.h5", lambda f: f.create_dataset("x", (9,), "u1", external=[("/etc/passwd", 0, 9)]) and None
         ),
-        "from other files",
+        "data in other files",
     ),
-    "virtual": (lambda d: hdf5_of(d / "a.h5", virtual), "from other files"),
+    "virtual": (lambda d: hdf5_of(d / "a.h5", virtual), "data in other files"),
     "hdf5 records": (lambda d: hdf5_of(d / "a.h5", cycle), "save arrays of numbers"),
     "no dataspace": (lambda d: hdf5_of(d / "a.h5", lambda f: f.__setitem__("x", h5py.Empty("f8"))), "has no data"),
     "references": (
@@ -503,7 +502,7 @@ BAD_FILES = {
         lambda d: hdf5_of(
             d / "a.h5", lambda f: f.create_dataset("x", (3,), "f8", chunks=(3,), scaleoffset=2).__setitem__(..., 1)
         ),
-        "filter that is not known",
+        "unknown filter",
     ),
     "mat73 empty that is full": (lambda d: mat73_of(d / "a.mat", bomb73), "an empty array of shape"),
     "mat73 struct": (
@@ -589,14 +588,14 @@ def test_the_hdf5_library_is_tried_once_per_file_and_left_when_it_hangs(tmp_path
     path = write_plain_hdf5(tmp_path / "a.h5")
     with monkeypatch.context() as patch:
         patch.setattr(subprocess, "run", lambda *a, **k: subprocess.CompletedProcess(a, 3))
-        with pytest.raises(InputError, match="absurd amounts"):
+        with pytest.raises(InputError, match="excessive amount"):
             read_all(path)
 
         def hang(command, timeout, **options):
             raise subprocess.TimeoutExpired(command, timeout)
 
         patch.setattr(subprocess, "run", hang)
-        with pytest.raises(InputError, match="does not get through"):
+        with pytest.raises(InputError, match="does not finish"):
             read_all(path)
     read_all(path)
     monkeypatch.setattr(subprocess, "run", None)
@@ -612,9 +611,7 @@ def test_large_blocks_are_not_read_by_the_trial(tmp_path):
 
 
 def test_importing_the_readers_brings_no_library_of_a_format():
-    program = (
-        "import sys, mrl_jax.data.formats.readers; print([m for m in ('scipy', 'h5py', 'pyarrow') if m in sys.modules])"
-    )
+    program = "import sys, mrl_jax.data.formats; print([m for m in ('scipy', 'h5py', 'pyarrow') if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
 
@@ -699,7 +696,7 @@ BAD_PARQUET = {
     "null in a list": ({"split": ["train"] * 3, "a": [[1.0], [None], [1.0]]}, "column 'a' row 1 has a null inside"),
     "null label": ({"label": [0, None, 1]}, "column 'label' row 1 is null"),
     "label lists": ({"label": [[0], [1], [2]]}, "column 'label' holds lists"),
-    "two labels": ({"labels": [0, 1, 2]}, "two columns stand for labels"),
+    "two labels": ({"labels": [0, 1, 2]}, "two columns hold labels"),
     "dates": ({"label": np.array([0, 1, 2], "M8[s]")}, "store whole numbers or text"),
     "nothing in a split": ({"a": [[1.0], None, [1.0]]}, "missing in every row of valid"),
 }
@@ -717,7 +714,7 @@ def test_bad_parquet_folders_are_refused(tmp_path):
     assert set(read_all(shards(tmp_path / "good"))) == {
         f"{s}_{k}" for s in ("train", "valid", "test") for k in ("a", "labels")
     }
-    with pytest.raises(InputError, match=r"extra\.parquet.* is named after no split"):
+    with pytest.raises(InputError, match=r"extra\.parquet.* has a name without a split"):
         read_all(shards(tmp_path / "extra", more=["extra"]))
     with pytest.raises(InputError, match=r"valid\.parquet.* other columns than 'test\.parquet'"):
         read_all(shards(tmp_path / "other", valid={"b": [[1.0]] * 3}))
@@ -753,5 +750,5 @@ def test_parquet_without_pyarrow_names_the_remedy(tmp_path, monkeypatch):
 
 
 def test_library_messages_become_one_printable_line():
-    assert readers._line("a\nb\x1b[0m\u2028c" + "d" * 999).startswith("a b?[0m c")
-    assert len(readers._line("d" * 999)) == 200
+    assert errors.one_line("a\nb\x1b[0m\u2028c" + "d" * 999).startswith("a b?[0m c")
+    assert len(errors.one_line("d" * 999)) == 200

@@ -127,7 +127,7 @@ def test_a_cut_is_resumed_within_the_call(server, tmp_path):
 
 def test_a_cut_that_lasts_is_told_and_the_next_call_resumes(server, tmp_path):
     server.cuts = [100_000, 50_000, 0]
-    told = refused("cannot be had from", download, REPO, NAME, tmp_path / "wiki")
+    told = refused("cannot be downloaded from", download, REPO, NAME, tmp_path / "wiki")
     assert NAME in told
     assert server.endpoint in told
     assert f"https://huggingface.co/datasets/{REPO}" in told
@@ -215,9 +215,9 @@ def test_no_connection_no_answer_and_bad_names_are_told(server, tmp_path, monkey
     assert nowhere in refused("refused", download, REPO, NAME, tmp_path / "wiki")
     for endpoint in ("nonsense", "ftp://127.0.0.1", "http://[::"):
         monkeypatch.setenv("HF_ENDPOINT", endpoint)
-        refused("cannot be had from", download, REPO, NAME, tmp_path / "wiki")
+        refused("cannot be downloaded from", download, REPO, NAME, tmp_path / "wiki")
     monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
-    refused("cannot be had from", download, "no good//name", NAME, tmp_path / "wiki")
+    refused("cannot be downloaded from", download, "no good//name", NAME, tmp_path / "wiki")
     monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.05)
     server.stall = threading.Event()
     refused("no answer in time", download, REPO, NAME, tmp_path / "wiki")
@@ -267,14 +267,14 @@ def test_two_downloads_at_once_do_not_mix(server, tmp_path):
 def test_no_space_for_the_download_is_told_before_it_begins(server, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    refused("1,000 are free.*make space", download, REPO, NAME, tmp_path / "wiki")
+    refused("1,000 are free.*free space", download, REPO, NAME, tmp_path / "wiki")
     assert names_in(tmp_path) == []
 
 
 def test_a_disk_that_fills_during_the_download_is_told(server, tmp_path):
     part = tmp_path / f".wiki.{hashlib.sha256(GOOD).hexdigest()[:16]}.part"
     part.symlink_to("/dev/full")
-    refused("No space left.*make space", download, REPO, NAME, tmp_path / "wiki")
+    refused("No space left.*free space", download, REPO, NAME, tmp_path / "wiki")
     assert not (tmp_path / "wiki").exists()
     part.unlink()
     download(REPO, NAME, tmp_path / "wiki")
@@ -288,7 +288,7 @@ def test_a_disk_that_fills_while_unpacking_keeps_the_download_alone(server, tmp_
 
     with monkeypatch.context() as patched:
         patched.setattr(shutil, "copyfileobj", full)
-        refused("No space left on device.*make space", download, REPO, NAME, tmp_path / "wiki")
+        refused("No space left on device.*free space", download, REPO, NAME, tmp_path / "wiki")
     assert [path.suffix for path in tmp_path.iterdir()] == [".part"]
     download(REPO, NAME, tmp_path / "wiki")
     assert_complete(tmp_path / "wiki")
@@ -335,7 +335,7 @@ BAD = {
     "backslash": (zipped([("..\\x", b"1")]), "of another system"),
     "link": (zipped([(special("link", stat.S_IFLNK | 0o777), b"/etc/passwd")]), "is a link"),
     "device": (zipped([(special("pipe", stat.S_IFIFO | 0o644), b"")]), "is a link or a special file"),
-    "twice": (zipped([("a", b"1"), ("./a", b"2")]), "comes twice"),
+    "twice": (zipped([("a", b"1"), ("./a", b"2")]), "occurs twice"),
     "marker": (zipped([(".mrl_jax.json", b"{}")]), "its name is reserved"),
     "encrypted": (encrypted(), "is encrypted"),
     "bomb": (zeros(2**31), "1100:1"),
@@ -377,8 +377,8 @@ def test_a_zip_of_ones_own_is_unpacked(tmp_path):
     os.umask(umask)
     assert stat.S_IMODE((tmp_path / "deep" / "set").stat().st_mode) == 0o777 & ~umask
     refused("already holds other files", unpack_zip, archive, tmp_path / "deep" / "set")
-    refused("does not exist or is no file", unpack_zip, tmp_path / "absent.zip", tmp_path / "other")
-    refused("does not exist or is no file", unpack_zip, tmp_path, tmp_path / "other")
+    refused("does not exist or is not a file", unpack_zip, tmp_path / "absent.zip", tmp_path / "other")
+    refused("does not exist or is not a file", unpack_zip, tmp_path, tmp_path / "other")
 
 
 def test_no_space_for_the_content_is_told_before_writing(tmp_path, monkeypatch):
@@ -386,7 +386,7 @@ def test_no_space_for_the_content_is_told_before_writing(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     monkeypatch.setattr(shutil, "copyfileobj", lambda *_: pytest.fail("something was written"))
-    refused("1,000 are free.*make space", unpack_zip, tmp_path / "a.zip", tmp_path / "set")
+    refused("1,000 are free.*free space", unpack_zip, tmp_path / "a.zip", tmp_path / "set")
     assert names_in(tmp_path) == ["a.zip"]
 
 

@@ -177,7 +177,7 @@ def test_half_a_validation_split_is_refused(tmp_path, small_catalog):
     path, name = write_layout("nus-wide", tmp_path, small_set())
     with h5py.File(path, "a") as file:
         del file["valid_imgs_deep"]
-    with pytest.raises(InputError, match="nothing stands for valid_image"):
+    with pytest.raises(InputError, match="lacks a key for valid_image"):
         load_dataset(path, set_name=name)
 
 

@@ -141,7 +141,7 @@ def test_names_that_are_numbers_keep_their_order_and_bytes_are_names():
         "bee",
         "cat",
     )
-    with pytest.raises(InputError, match="no UTF-8"):
+    with pytest.raises(InputError, match="not UTF-8"):
         normalised({"train": np.array([b"\xff"] * 5)}, rows={"train": 5})
 
 

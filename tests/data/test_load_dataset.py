@@ -111,7 +111,7 @@ BAD_ARRAYS = {
     "all-true mask of another length": (toy_arrays() | {"train_touch_mask": np.ones(7, bool)}, "mask has 7"),
     "mask of no modality": (toy_arrays() | {"train_tuch_mask": np.arange(60) > 1}, "tuch_mask belongs to no modality"),
     "class name twice": (toy_arrays() | {"class_names": ["a", "b", "a"]}, "class_names holds 'a' twice"),
-    "mask of numbers": (toy_arrays() | {"test_touch_mask": np.arange(27)}, "a mask is one true"),
+    "mask of numbers": (toy_arrays() | {"test_touch_mask": np.arange(27)}, "a mask has one value per row"),
     "mask without a sample": (toy_arrays() | {"test_touch_mask": np.zeros(27, bool)}, "false everywhere"),
     "instance without a sample": (
         toy_arrays() | {f"train_{m}_mask": np.arange(60) != 7 for m in ("sound", "touch")},

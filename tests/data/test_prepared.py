@@ -17,7 +17,9 @@ import tensorflow_datasets as tfds
 from layout_files import SIZES, inria_short, small_set
 
 from mrl_jax import InputError, files, load_dataset
-from mrl_jax.data.published import prepared
+from mrl_jax.data.published import copy_folders, prepared
+from mrl_jax.data.published import prepare as preparing
+from mrl_jax.data.published.prepare import prepare
 from mrl_jax.data.published.tfds_builders import BUILDERS
 from mrl_jax.errors import DatasetWarning
 
@@ -36,7 +38,7 @@ def everything(folder):
 
 
 def test_a_prepared_set_is_the_file_memory_mapped(source):
-    folder = prepared.prepare(NAME, source)
+    folder = prepare(NAME, source)
     data, direct = load_dataset(NAME), load_dataset(source)
     assert data.digest() == direct.digest()
     assert (data.name, data.modalities) == (NAME, ("image", "text"))
@@ -62,7 +64,7 @@ def test_missing_samples_ids_and_longer_galleries_are_kept(tmp_path, monkeypatch
     arrays["test_text"] = np.concatenate([arrays["test_text"], arrays["test_text"][:5]])
     arrays |= {"train_text_mask": np.arange(40) % 3 > 0, "train_ids": np.array([f"id{i}" for i in range(40)])}
     np.savez(tmp_path / "own.npz", **arrays)
-    folder = prepared.prepare("xmedia", tmp_path / "own.npz")
+    folder = prepare("xmedia", tmp_path / "own.npz")
     data, direct = load_dataset("xmedia"), load_dataset(tmp_path / "own.npz")
     assert data.digest() == direct.digest()
     np.testing.assert_array_equal(data.splits["train"].masks["text"], arrays["train_text_mask"])
@@ -74,7 +76,7 @@ def test_missing_samples_ids_and_longer_galleries_are_kept(tmp_path, monkeypatch
 
 
 def test_the_records_hold_the_same_rows(source):
-    folder = prepared.prepare(NAME, source)
+    folder = prepare(NAME, source)
     data, builder = load_dataset(NAME), tfds.builder_from_directory(folder)
     assert builder.info.splits["train"].num_examples == SIZES["train"]
     for s in SIZES:
@@ -94,16 +96,16 @@ def test_there_is_a_builder_for_every_set():
 
 
 def test_preparing_again_changes_nothing_and_other_data_need_overwrite(source, tmp_path, capsys):
-    folder = prepared.prepare(NAME, source)
+    folder = prepare(NAME, source)
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
-    assert prepared.prepare(NAME, source, progress=True) == folder
+    assert prepare(NAME, source, progress=True) == folder
     assert "holds the same data already" in capsys.readouterr().err
     assert {p: p.stat().st_mtime_ns for p in folder.rglob("*")} == before
     other = inria_short(tmp_path / "other.mat", small_set(seed=1))
     with pytest.raises(InputError, match=r"prepared from other data \(.*INRIA-Websearch\.mat\); --overwrite"):
-        prepared.prepare(NAME, other)
+        prepare(NAME, other)
     assert {p: p.stat().st_mtime_ns for p in folder.rglob("*")} == before
-    prepared.prepare(NAME, other, overwrite=True)
+    prepare(NAME, other, overwrite=True)
     assert load_dataset(NAME).digest() == load_dataset(other).digest()
     assert everything(folder.parents[1]) == everything(folder.parents[1])
     assert not [p for p in everything(tmp_path / "cache") if "preparing" in p]
@@ -113,8 +115,8 @@ def test_one_copy_for_each_choice_of_modalities(tmp_path, monkeypatch):
     monkeypatch.setenv("MRL_JAX_DATA_DIR", str(tmp_path / "cache"))
     arrays = small_set(("image", "text", "audio"))
     np.savez(tmp_path / "three.npz", **arrays)
-    prepared.prepare("xmedianet", tmp_path / "three.npz")
-    prepared.prepare("xmedianet", tmp_path / "three.npz", ("image", "text"))
+    prepare("xmedianet", tmp_path / "three.npz")
+    prepare("xmedianet", tmp_path / "three.npz", ("image", "text"))
     assert len(prepared.copies("xmedianet")) == 2
     assert load_dataset("xmedianet").metadata["prepared"].endswith("image-text/1.0.0")
     assert load_dataset("xmedianet", ("audio", "image")).dims == {"audio": 3, "image": 6}
@@ -130,13 +132,13 @@ def test_a_set_that_is_not_prepared_says_what_to_do(source):
     ):
         load_dataset("nus-wide")
     with pytest.raises(InputError, match="unknown data set 'mnist'"):
-        prepared.prepare("mnist", source)
+        prepare("mnist", source)
 
 
 @pytest.mark.parametrize("file", ["prepared.json", "arrays/train_image.npy", "arrays/valid_text_labels.npy"])
 @pytest.mark.parametrize("damage", ["gone", "cut", "other"])
 def test_a_damaged_copy_is_told(source, file, damage):
-    folder = prepared.prepare(NAME, source)
+    folder = prepare(NAME, source)
     path = folder / file
     whole = path.read_bytes()
     path.unlink()
@@ -149,12 +151,12 @@ def test_a_damaged_copy_is_told(source, file, damage):
         with pytest.raises(InputError, match="is not prepared"):
             load_dataset(NAME)
         return
-    with pytest.raises(InputError, match=r"damaged.*; prepare the set anew"):
+    with pytest.raises(InputError, match=r"damaged.*; prepare the set again"):
         load_dataset(NAME)
 
 
 def test_verify_finds_a_changed_number(source):
-    folder = prepared.prepare(NAME, source)
+    folder = prepare(NAME, source)
     path = folder / "arrays/test_text.npy"
     raw = bytearray(path.read_bytes())
     raw[-3] ^= 1
@@ -165,7 +167,7 @@ def test_verify_finds_a_changed_number(source):
 def test_verify_finds_changed_ids_and_records(tmp_path, monkeypatch):
     monkeypatch.setenv("MRL_JAX_DATA_DIR", str(tmp_path / "cache"))
     np.savez(tmp_path / "own.npz", **small_set(), train_ids=np.array([f"id{i}" for i in range(40)]))
-    folder = prepared.prepare("xmedia", tmp_path / "own.npz")
+    folder = prepare("xmedia", tmp_path / "own.npz")
     np.save(folder / "arrays/train_ids.npy", np.array([f"id{i + 1}" for i in range(40)]))
     [records] = folder.glob("*test.array_record*")
     records.write_bytes(records.read_bytes()[:-1])
@@ -193,30 +195,30 @@ DAMAGES = {
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_copy_is_prepared_anew(source, damage, overwrite, capsys):
-    folder = prepared.prepare(NAME, source)
+    folder = prepare(NAME, source)
     before = everything(folder)
     DAMAGES[damage](folder)
-    assert prepared.prepare(NAME, source, overwrite=overwrite, progress=True) == folder
-    assert f"{folder} is damaged, prepared anew" in capsys.readouterr().err
+    assert prepare(NAME, source, overwrite=overwrite, progress=True) == folder
+    assert f"{folder} is damaged and is prepared again" in capsys.readouterr().err
     assert everything(folder) == before
     assert prepared.verify(folder) == []
     assert load_dataset(NAME).digest() == load_dataset(source).digest()
 
 
 def test_an_index_whose_digests_were_changed_is_damaged(source):
-    folder = prepared.prepare(NAME, source)
+    folder = prepare(NAME, source)
     path = folder / "prepared.json"
     index = json.loads(path.read_text())
     path.write_text(json.dumps({**index, "sha256": "0" * 64}))
-    with pytest.raises(InputError, match=r"damaged \(its digests contradict\); prepare the set anew"):
+    with pytest.raises(InputError, match=r"damaged \(its digests contradict each other\); prepare the set again"):
         load_dataset(NAME)
 
 
 def test_a_damaged_copy_does_not_block_others(tmp_path, monkeypatch):
     monkeypatch.setenv("MRL_JAX_DATA_DIR", str(tmp_path / "cache"))
     np.savez(tmp_path / "three.npz", **small_set(("image", "text", "audio")))
-    wide = prepared.prepare("xmedianet", tmp_path / "three.npz")
-    narrow = prepared.prepare("xmedianet", tmp_path / "three.npz", ("image", "text"))
+    wide = prepare("xmedianet", tmp_path / "three.npz")
+    narrow = prepare("xmedianet", tmp_path / "three.npz", ("image", "text"))
     whole = (wide / "prepared.json").read_bytes()
     (wide / "prepared.json").write_text("{")
     for modalities in ((), ("image", "text")):
@@ -234,7 +236,7 @@ def test_a_damaged_copy_does_not_block_others(tmp_path, monkeypatch):
 def test_loading_tells_once_how_a_set_deviates(source):
     with pytest.warns(DatasetWarning) as direct:
         load_dataset(source, set_name=NAME)
-    folder = prepared.prepare(NAME, source)
+    folder = prepare(NAME, source)
     with pytest.warns(DatasetWarning) as told:
         load_dataset(NAME)
     assert [str(w.message) for w in told] == [str(w.message).replace(str(source), str(folder)) for w in direct]
@@ -247,9 +249,9 @@ def test_bad_sources_leave_nothing(source, tmp_path):
     np.savez(tmp_path / "bad.npz", **arrays)
     for bad in ("bad.npz", "absent.npz"):
         with pytest.raises(InputError):
-            prepared.prepare(NAME, tmp_path / bad)
+            prepare(NAME, tmp_path / bad)
         assert everything(tmp_path / "cache") == []
-    prepared.prepare(NAME, source)
+    prepare(NAME, source)
 
 
 LIMITED = """
@@ -271,7 +273,7 @@ def test_no_space_left_is_told_and_leaves_nothing(source, tmp_path, limit):
     assert done.stderr.splitlines()[-1].startswith("error: data folder")
     assert "cannot be written" in done.stderr
     assert everything(tmp_path / "cache") == []
-    prepared.prepare(NAME, source)
+    prepare(NAME, source)
 
 
 @pytest.mark.parametrize(
@@ -282,9 +284,9 @@ def test_only_a_lack_of_space_is_called_one(source, monkeypatch, number, space):
     def fail(*args):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(prepared, "_save", fail)
+    monkeypatch.setattr(preparing, "_save", fail)
     with pytest.raises(InputError) as told:
-        prepared.prepare(NAME, source)
+        prepare(NAME, source)
     assert os.strerror(number) in str(told.value)
     assert "MRL_JAX_DATA_DIR" in str(told.value)
     assert ("free space" in str(told.value)) == space
@@ -293,16 +295,16 @@ def test_only_a_lack_of_space_is_called_one(source, monkeypatch, number, space):
 def test_a_data_folder_that_is_a_file_is_told(source, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"cannot be written \(Not a directory\): name another folder"):
-        prepared.prepare(NAME, source, data_dir=tmp_path / "file")
+        prepare(NAME, source, data_dir=tmp_path / "file")
 
 
 def test_a_source_that_cannot_be_read_is_no_fault_of_the_data_folder(source, monkeypatch):
     def fail(path):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
-    monkeypatch.setattr(prepared, "_file_digest", fail)
+    monkeypatch.setattr(preparing, "_file_digest", fail)
     with pytest.raises(InputError, match=r"INRIA-Websearch\.mat cannot be read \(Permission denied\)"):
-        prepared.prepare(NAME, source)
+        prepare(NAME, source)
 
 
 class KilledError(BaseException):
@@ -344,14 +346,14 @@ def test_killed_while_replacing_a_copy_the_old_or_the_new_one_is_there(source, t
     digests = [load_dataset(path).digest() for path in (source, other)]
     survivors = []
     for step in itertools.count():
-        folder = prepared.prepare(NAME, source, overwrite=True)
+        folder = prepare(NAME, source, overwrite=True)
         with pytest.MonkeyPatch.context() as patched:
             killer = Killer(patched, step, moment)
             with contextlib.suppress(KilledError):
-                prepared.prepare(NAME, other, overwrite=True)
+                prepare(NAME, other, overwrite=True)
         survivors.append(digests.index(load_dataset(NAME).digest()))
         assert prepared.verify(folder) == []
-        prepared.prepare(NAME, source, overwrite=True)
+        prepare(NAME, source, overwrite=True)
         assert not [p for p in everything(tmp_path / "cache") if "preparing" in p or "old" in p]
         if not killer.dead:
             break
@@ -360,14 +362,14 @@ def test_killed_while_replacing_a_copy_the_old_or_the_new_one_is_there(source, t
 
 
 def test_half_a_replaced_copy_never_comes_back(source):
-    folder = prepared.prepare(NAME, source)
-    old = shutil.copytree(folder, folder.with_name(f".old-{prepared.VERSION}"))
+    folder = prepare(NAME, source)
+    old = shutil.copytree(folder, folder.with_name(f".old-{copy_folders.VERSION}"))
     assert prepared.copies(NAME) == [folder]
     assert not old.exists()
     folder.rename(old)
     assert prepared.copies(NAME) == [folder]
     folder.rename(old)
-    with prepared._staging(folder.parents[2], NAME):  # put back by the next preparation as well
+    with copy_folders.staging(folder.parents[2], NAME):  # put back by the next preparation as well
         assert folder.exists()
 
 
@@ -382,7 +384,7 @@ def test_without_file_locks_folders_are_not_opened(source, monkeypatch):
     monkeypatch.setattr(files, "fcntl", None)
     monkeypatch.setattr(shutil, "rmtree", lambda path, **options: subprocess.run(["rm", "-rf", path], check=True))
     monkeypatch.setattr(os, "open", as_on_windows)
-    prepared.prepare(NAME, source)
+    prepare(NAME, source)
     assert load_dataset(NAME).digest() == load_dataset(source).digest()
 
 
@@ -392,7 +394,7 @@ def test_a_killed_preparation_leaves_nothing_that_counts(source, tmp_path):
         arrays[f"{s}_image"] = np.repeat(arrays[f"{s}_image"], 4000, axis=1)
     big = tmp_path / "big.npz"
     np.savez(big, **arrays)
-    command = [sys.executable, "-m", "mrl_jax.data.load", "prepare", NAME, "--data-path", str(big)]
+    command = [sys.executable, "-m", "mrl_jax.data", "prepare", NAME, "--data-path", str(big)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     home = tmp_path / "cache" / NAME
     while not (home / ".preparing/arrays/train_image.npy").exists():
@@ -402,7 +404,7 @@ def test_a_killed_preparation_leaves_nothing_that_counts(source, tmp_path):
     process.wait()
     process.stderr.close()
     assert prepared.copies(NAME) == []
-    prepared.prepare(NAME, source)
+    prepare(NAME, source)
     assert load_dataset(NAME).digest() == load_dataset(source).digest()
     assert not [p for p in everything(home) if "preparing" in p]
 
@@ -411,7 +413,7 @@ def test_loading_takes_no_memory_for_what_is_not_read(tmp_path, monkeypatch):
     monkeypatch.setenv("MRL_JAX_DATA_DIR", str(tmp_path / "cache"))
     arrays = {k: np.repeat(v, 20_000, axis=1) if "image" in k else v for k, v in small_set().items()}
     np.savez(tmp_path / "big.npz", **arrays)
-    prepared.prepare(NAME, tmp_path / "big.npz")  # 35 MB
+    prepare(NAME, tmp_path / "big.npz")  # 35 MB
     # Not ru_maxrss: it begins at the peak of this process, so that it need not grow.
     code = f"""
 import pathlib, sys
@@ -434,13 +436,16 @@ print(loaded - before, peak() - loaded, "tensorflow_datasets" in sys.modules, "j
 
 
 def test_two_at_once_do_not_meet(source, tmp_path):
-    with prepared._staging(tmp_path / "cache", NAME), pytest.raises(InputError, match="another process is preparing"):
-        prepared.prepare(NAME, source)
-    prepared.prepare(NAME, source)
+    with (
+        copy_folders.staging(tmp_path / "cache", NAME),
+        pytest.raises(InputError, match="another process is preparing"),
+    ):
+        prepare(NAME, source)
+    prepare(NAME, source)
 
 
 def test_the_index_is_json_with_digests(source):
-    index = json.loads((prepared.prepare(NAME, source) / "prepared.json").read_text())
+    index = json.loads((prepare(NAME, source) / "prepared.json").read_text())
     assert index["sha256"] == load_dataset(source).digest()
     assert set(index["arrays"]) == {
         f"{s}/{m}/{p}" for s in SIZES for m in ("image", "text") for p in ("features", "labels")

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from raw_files import COLORS, SPLITS, draw, job_without_models, refused, table, write_csv
 
-from mrl_jax.data.featurize import featurize as command
+from mrl_jax.data.featurize import pipeline as command
 from mrl_jax.data.featurize.raw_table import find_pictures, read_rgb, read_table
 
 
@@ -139,11 +139,11 @@ def _png_header(width, height):
 REFUSED = {
     "no table": (lambda job: job.texts.unlink(), ["texts.csv cannot be read", "No such file"]),
     "empty file": (_file(""), ["no column id, text, label", "an empty file"]),
-    "no rows": (_file("id,text,label\n"), ["holds no rows"]),
+    "no rows": (_file("id,text,label\n"), ["has no rows"]),
     "missing columns": (_file("id,caption\n1,a\n"), ["no column text, label", "found: id, caption"]),
     "repeated column": (_file("id,text,label,text\n1,a,b,c\n"), ["names a column twice"]),
     "not UTF-8": (_file("id,text,label\n1,ü,b\n".encode("latin-1")), ["is not UTF-8"]),
-    "open quote": (_file('id,text,label\n1,"a,b\n'), ["no valid CSV"]),
+    "open quote": (_file('id,text,label\n1,"a,b\n'), ["is not valid CSV"]),
     "too many fields": (_file("id,text,label\n1,a,b,c\n"), ["line 2: 4 fields", "header has 3"]),
     "too few fields": (_file("id,text,label\n1,a\n"), ["line 2: 2 fields"]),
     "duplicated id": (_edit(3, id="p2"), ["line 5", "'p2' occurs twice"]),
@@ -156,10 +156,10 @@ REFUSED = {
     "class without training": (_untrained, ["class 'violet' has no row in split train"]),
     "neither text nor picture": (_nothing_at(4), ["'p4' has neither text nor picture"]),
     "ambiguous picture": (_picture("p1.JPG", b""), ["'p1' has several pictures", "p1.JPG, p1.png"]),
-    "parent folder": (_named("../texts.csv"), ["'../texts.csv'", "'p2'", "leaves the folder"]),
-    "hidden parent folder": (_named("a/../../b.png"), ["leaves the folder"]),
-    "absolute path": (_named("/etc/passwd"), ["'/etc/passwd'", "leaves the folder"]),
-    "no picture": (_picture("p2.png", b"no picture"), ["p2.png cannot be read", "it is no picture"]),
+    "parent folder": (_named("../texts.csv"), ["'../texts.csv'", "'p2'", "is outside of the folder"]),
+    "hidden parent folder": (_named("a/../../b.png"), ["is outside of the folder"]),
+    "absolute path": (_named("/etc/passwd"), ["'/etc/passwd'", "is outside of the folder"]),
+    "no picture": (_picture("p2.png", b"no picture"), ["p2.png cannot be read", "it is not a picture"]),
     "empty picture": (_picture("p2.png", b""), ["p2.png cannot be read"]),
     "program": (_picture("p2.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"), ["p2.png cannot be read"]),
     "large picture": (_picture("p2.png", _png_header(10_000, 10_000)), ["p2.png", "decompression bomb"]),

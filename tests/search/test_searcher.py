@@ -299,7 +299,7 @@ def test_a_text_finds_pictures_and_a_picture_words(emoji_run, tmp_path, capsys):
     with Image.open(tmp_path / "a.png") as grid:
         assert grid.width > 1500
 
-    from mrl_jax.data.emoji.emoji import load_records
+    from mrl_jax.data.emoji.load import load_records
 
     record = load_records("test", texts=("text_de", "text_en"))[3]
     (tmp_path / "p.png").write_bytes(record["png"])

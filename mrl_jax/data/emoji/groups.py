@@ -1,9 +1,9 @@
-"""Near-duplicates among emoji, and the split that keeps them together.
+"""Groups of near-duplicate emoji, and a split that keeps each group together.
 
-Many emoji are variations on one drawing: the same runner as a man, a woman, facing right; 24 clock faces; one heart
-in 12 colors. A split by row would put a copy of nearly every test picture into training. So rows are first joined
-into groups, by code points, by names and by pixels, and the split deals out whole groups. Nothing here draws random
-numbers: groups are ordered by the SHA-256 of their key, so that the split is the same on every machine, for ever.
+Many emoji are variations of one drawing: the same runner as a man, a woman, facing right; 24 clock faces; one heart
+in 12 colors. A split by row would put a near-copy of almost every test picture into training. So rows are first joined
+into groups, by code points, names and pixels, and whole groups are assigned to splits. No random numbers are used:
+groups are ordered by the SHA-256 of their key, so that the split is the same on every machine.
 """
 
 import hashlib
@@ -14,18 +14,21 @@ from fractions import Fraction
 
 import numpy as np
 
-__all__ = ["NEAR_DISTANCE", "SPLIT_SHARES", "assign_splits", "group_keys", "picture_distances"]
+__all__ = ["NEAR_DISTANCE", "SPLIT_TENTHS", "assign_splits", "group_keys", "picture_distances"]
 
-SPLIT_SHARES: Mapping[str, int] = {"train": 7, "valid": 1, "test": 2}  # tenths
+SPLIT_TENTHS: Mapping[str, int] = {"train": 7, "valid": 1, "test": 2}
+"""Fraction of each split in tenths."""
 
-# Pictures closer than this (see picture_distances) are near-duplicates. Below 0.10 the joined pairs are the same
-# drawing with another mouth, hand, color or sign. From 0.11 on, unlike things chain together through their common
-# frame: family silhouettes, keycaps and arrows (all signs on a square) would become one group of 39 across three
-# classes.
 NEAR_DISTANCE = 0.10
+"""Pictures closer than this (see `picture_distances`) are near-duplicates.
 
-# Code points that only vary a drawing: ZERO WIDTH JOINER, VARIATION SELECTOR-16, female, male, rightwards arrow
-# ("facing right").
+Below 0.10 the joined pairs are the same drawing with another mouth, hand, color or sign. From 0.11 on, different things
+are joined through their common frame: family silhouettes, keycaps and arrows (all signs on a square) would become one
+group of 39 across three classes.
+"""
+
+# Code points that mark a variation of a drawing: ZERO WIDTH JOINER, VARIATION SELECTOR-16, female, male, rightwards
+# arrow ("facing right").
 _VARIATION = {"200d", "fe0f", "2640", "2642", "27a1"}
 _PERSONS = {
     **dict.fromkeys(("1f468", "1f469", "1f9d1"), "adult"),
@@ -43,14 +46,14 @@ _SAME_CODES = (
     ("1f6b9", "1f6ba"),  # men's, women's symbol
 )
 
-# Words that tell apart versions of one drawing: direction, color, size, state, rank.
+# Words that distinguish versions of one drawing: direction, color, size, state, rank.
 _DIRECTION_WORDS = (
     "LEFT RIGHT UP DOWN LEFTWARDS RIGHTWARDS UPWARDS DOWNWARDS NORTH SOUTH EAST WEST CLOCKWISE ANTICLOCKWISE"
 )
 _COLOR_WORDS = "RED ORANGE YELLOW GREEN BLUE LIGHT PURPLE BROWN PINK GREY BLACK WHITE"
 _OTHER_WORDS = "LARGE MEDIUM SMALL HEAVY DOUBLE OPEN CLOSED RAISED LOWERED LOW HIGH FIRST SECOND THIRD"
 _VERSION_WORDS = frozenset(f"{_DIRECTION_WORDS} {_COLOR_WORDS} {_OTHER_WORDS}".split())
-# Series drawn after one template: everything whose "subgroup: name" matches is one group.
+# Series drawn from one template: all rows whose "subgroup: name" matches form one group.
 _TEMPLATES = (
     r"^family: KISS",
     r"^family: COUPLE WITH HEART",
@@ -105,11 +108,10 @@ def group_keys(rows: Sequence[Mapping[str, str]], pictures: np.ndarray) -> list[
 
 
 def picture_distances(pictures: np.ndarray) -> np.ndarray:
-    """Measure the root mean square difference between pictures, as they are or one mirrored, whichever is smaller.
+    """Root mean square difference of every two pictures, or of one picture and the other mirrored if that is smaller.
 
     Pictures are premultiplied by their alpha (so that a white shape differs from a hole) and averaged over 3x3 pixels
-    (so that smooth edges do not count). All sums are of integers below 2^53, hence exact whatever the order of
-    summation.
+    (so that smooth edges do not count). All sums are of integers below 2^53 and so exact in any order of summation.
 
     Args:
         pictures: uint8 [N, 72, 72, 4], RGBA.
@@ -122,7 +124,7 @@ def picture_distances(pictures: np.ndarray) -> np.ndarray:
     premultiplied = np.concatenate([pictures[..., :3] * alpha, alpha * 255], axis=-1)
     columns = premultiplied.reshape(n, height // 3, 3, width, 4).sum(axis=2)
     small = columns.reshape(n, height // 3, width // 3, 3, 4).sum(axis=3).astype(np.float64)
-    # Mirroring keeps the even part of a picture and negates the odd one: two half-size products serve both cases.
+    # Mirroring keeps the even part of a picture and negates the odd part, so two half-size products give both cases.
     left, right = small[:, :, : width // 6].reshape(n, -1), small[:, :, : width // 6 - 1 : -1].reshape(n, -1)
     even, odd = left + right, left - right
     squares = (left * left + right * right).sum(axis=1)
@@ -132,11 +134,11 @@ def picture_distances(pictures: np.ndarray) -> np.ndarray:
 
 
 def assign_splits(keys: Sequence[str], labels: Sequence[int]) -> list[str]:
-    """Deal whole groups out to train, valid and test, 7 : 1 : 2 in every class.
+    """Assign whole groups to train, valid and test, 7 : 1 : 2 in every class.
 
-    Groups come in the order of the SHA-256 of their key; each goes to the split that lacks most, relative to its
-    quota, of the group's classes, among those with room for it. Only train takes a group that would fill over a
-    quarter of a quota: a test class that is mostly clock faces would measure little else.
+    Groups are taken in the order of the SHA-256 of their key. Of the splits with room for a group, it goes to the one
+    that is emptiest relative to its quota of the main class of the group. A group that would fill over a quarter of a
+    quota can only go to train: a test class that is mostly clock faces would measure little else.
 
     Args:
         keys: N group keys.
@@ -149,27 +151,27 @@ def assign_splits(keys: Sequence[str], labels: Sequence[int]) -> list[str]:
     members: dict[str, Counter[int]] = defaultdict(Counter)
     for key, label in zip(keys, labels, strict=True):
         members[key][label] += 1
-    quotas = {(s, c): Fraction(share * totals[c], 10) for s, share in SPLIT_SHARES.items() for c in totals}
+    quotas = {(s, c): Fraction(tenths * totals[c], 10) for s, tenths in SPLIT_TENTHS.items() for c in totals}
     filled: Counter[tuple[str, int]] = Counter()
     chosen = {}
     for key in sorted(members, key=lambda k: hashlib.sha256(k.encode()).hexdigest()):
         counts = members[key]
         main = max(sorted(counts), key=lambda c: counts[c])
-        lack = {s: 1 - filled[s, main] / quotas[s, main] for s in SPLIT_SHARES}
-        rooms = [
+        free = {s: 1 - filled[s, main] / quotas[s, main] for s in SPLIT_TENTHS}
+        candidates = [
             s
-            for s in SPLIT_SHARES
+            for s in SPLIT_TENTHS
             if all(filled[s, c] + n <= quotas[s, c] for c, n in counts.items())
             and (s == "train" or counts.total() == 1 or all(4 * n <= quotas[s, c] for c, n in counts.items()))
         ]
-        chosen[key] = max(rooms or ["train"], key=lambda s: lack[s])
+        chosen[key] = max(candidates or ["train"], key=lambda s: free[s])
         for c, n in counts.items():
             filled[chosen[key], c] += n
     return [chosen[key] for key in keys]
 
 
 def _shared_keys(row: Mapping[str, str]) -> list[str]:
-    """Return the keys that near-duplicates of this row have too: by code points, by name, by template."""
+    """Keys that a row has in common with its near-duplicates: by code points, by name, by template."""
     codes = "-".join(_PERSONS.get(code, code) for code in row["id"].split("-") if code not in _VARIATION)
     keys = [f"codes {codes or row['id']}"]
     keys += [f"same {group[0]}" for group in _SAME_CODES if codes in group]

@@ -1,11 +1,10 @@
-"""The counts of `emoji_features.text_counts` without scikit-learn, whose import takes longer than a whole search."""
+"""The counts of `features.text_counts` without scikit-learn, whose import takes longer than a complete search."""
 
-import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
 
-from mrl_jax.data.emoji.features import TEXT_DIM
+from mrl_jax.data.emoji.features import TEXT_DIM, plain_text
 
 __all__ = ["hashed_counts"]
 
@@ -14,15 +13,14 @@ _MASK = 0xFFFFFFFF
 
 
 def hashed_counts(texts: Sequence[str]) -> np.ndarray:
-    """Signed counts of hashed character n-grams, int32 [N, 512]; equal to `text_counts` in every number.
+    """Signed counts of hashed character n-grams, int32 [N, 512]; exactly equal to `text_counts`.
 
     Raises:
-        UnicodeEncodeError: a text holds half of a surrogate pair.
+        UnicodeEncodeError: a text contains half of a surrogate pair.
     """
     counts = np.zeros((len(texts), TEXT_DIM), np.int32)
     for row, text in zip(counts, texts, strict=True):
-        plain = unicodedata.normalize("NFKC", text).lower().replace("_", " ").replace("-", " ")
-        for word in plain.split():
+        for word in plain_text(text).split():
             padded = f" {word} "
             for length in range(1, min(_LONGEST, len(padded)) + 1):
                 for start in range(len(padded) - length + 1):
@@ -37,7 +35,7 @@ def _murmur3(data: bytes) -> int:
     for i in range(0, len(data), 4):
         block = int.from_bytes(data[i : i + 4], "little") * 0xCC9E2D51 & _MASK
         number ^= (block << 15 | block >> 17) * 0x1B873593 & _MASK
-        if i + 4 <= len(data):  # the last, shorter block is not stirred in
+        if i + 4 <= len(data):  # not for the last, shorter block
             number = (number << 13 | number >> 19) & _MASK
             number = number * 5 + 0xE6546B64 & _MASK
     number ^= len(data)

@@ -1,1 +1,5 @@
-"""Pictures and texts to features, by pretrained models."""
+"""Features of pictures and texts, computed by pretrained Hugging Face models."""
+
+from mrl_jax.data.featurize.pipeline import featurize
+
+__all__ = ["featurize"]

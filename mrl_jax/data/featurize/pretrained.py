@@ -1,6 +1,6 @@
-"""Hugging Face models as encoders: pictures or texts of rows to features [B, D]. All of torch and transformers is here.
+"""Hugging Face models as encoders: features [B, D] of pictures or texts. Only this file uses torch and transformers.
 
-Both are imported when a model is needed, so that mistakes in the table are told at once and without them.
+Both are imported when a model is needed, so that errors in the table are reported at once and without them.
 
 Shape letters: B pictures or texts of a batch, D features.
 """
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from mrl_jax.data.featurize.raw_table import Row, first_line, read_rgb
+from mrl_jax.data.featurize.raw_table import Row, read_rgb, reason_of
 from mrl_jax.errors import InputError
 
 __all__ = ["Encode", "check_model", "load_encoder", "model_key", "package_versions", "torch_device"]
@@ -24,34 +24,44 @@ __all__ = ["Encode", "check_model", "load_encoder", "model_key", "package_versio
 _PACKAGES = ("torch", "transformers", "pillow", "torchvision")
 
 Encode = Callable[[Sequence[Row]], tuple[np.ndarray, str]]
-"""Rows to features, float32 [B, D], and how they were pooled."""
+"""Computes features of rows, float32 [B, D]; also returns the name of the pooling."""
 
 
 def check_model(modality: str, name: str) -> None:
-    """Check that a model named as a folder is one.
+    """Check that a model given as a folder exists.
+
+    Args:
+        modality: "image" or "text", for the message.
+        name: folder or hub name.
 
     Raises:
         InputError: there is no such folder, or no model in it.
     """
     if _is_local(name) and not (Path(name).expanduser() / "config.json").is_file():
-        found = "has no config.json" if Path(name).expanduser().is_dir() else "does not exist"
+        problem = "has no config.json" if Path(name).expanduser().is_dir() else "does not exist"
         raise InputError(
-            f"{modality} model {name}: the folder {found}; give a folder written by save_pretrained, "
+            f"{modality} model {name}: the folder {problem}; give a folder written by save_pretrained, "
             "or the name of a model on the Hugging Face hub"
         )
 
 
 def _is_local(name: str) -> bool:
-    """Tell a folder from a name on the hub (NAME or OWNER/NAME); a folder that exists is meant."""
+    """Whether the name is a folder and not a hub name (NAME or OWNER/NAME); an existing folder takes precedence."""
     return Path(name).expanduser().is_dir() or not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name)
 
 
 @contextlib.contextmanager
 def torch_device(device: str) -> Iterator[str]:
-    """Import the optional packages, keep them quiet, and yield "cpu" or "cuda" for "auto", "cpu" or "cuda".
+    """Import the optional packages, silence their messages, and yield the device.
+
+    Args:
+        device: "auto", "cpu" or "cuda".
+
+    Yields:
+        "cpu" or "cuda".
 
     Raises:
-        InputError: a package or the device is not there.
+        InputError: a package or the device is missing.
     """
     with warnings.catch_warnings(), contextlib.ExitStack() as stack:
         warnings.simplefilter("ignore")
@@ -61,10 +71,10 @@ def torch_device(device: str) -> Iterator[str]:
             from huggingface_hub.utils import logging as hub
         except ImportError as error:
             raise InputError(
-                f"featurize needs torch and transformers ({first_line(error)}); run: pip install 'mrl_jax[featurize]'"
+                f"featurize needs torch and transformers ({reason_of(error)}); run: pip install 'mrl_jax[featurize]'"
             ) from error
-        found = "cuda" if torch.cuda.is_available() else "cpu"
-        if device == "cuda" and found == "cpu":
+        available = "cuda" if torch.cuda.is_available() else "cpu"
+        if device == "cuda" and available == "cpu":
             raise InputError(
                 "device cuda: torch finds no CUDA device here; choose cpu or auto, or install torch for CUDA"
             )
@@ -76,7 +86,7 @@ def torch_device(device: str) -> Iterator[str]:
         library.set_verbosity_error()
         hub.set_verbosity_error()
         library.disable_progress_bar()
-        yield found if device == "auto" else device
+        yield available if device == "auto" else device
 
 
 def package_versions() -> dict[str, str]:
@@ -89,10 +99,13 @@ def package_versions() -> dict[str, str]:
 
 
 def model_key(name: str) -> dict[str, str]:
-    """What stands for a model's weights: the SHA-256 of a folder's files, or the commit on the hub.
+    """Identity of the weights of a model: the SHA-256 of the files of a folder, or the commit on the hub.
+
+    Args:
+        name: folder or hub name.
 
     Raises:
-        InputError: the hub has no such model, or cannot be reached.
+        InputError: the hub has no such model or cannot be reached.
     """
     if _is_local(name):
         total = hashlib.sha256()
@@ -103,28 +116,35 @@ def model_key(name: str) -> dict[str, str]:
         return {"sha256": total.hexdigest()}
     from transformers.utils import cached_file
 
-    with _model_told(name):  # the cache keeps files under snapshots/COMMIT
+    with _model_errors(name):  # the cache stores files in snapshots/COMMIT
         commit = Path(str(cached_file(name, "config.json"))).parent.name
     return {"name": name, "revision": commit if re.fullmatch("[0-9a-f]{40}", commit) else "main"}
 
 
 @contextlib.contextmanager
-def _model_told(name: str) -> Iterator[None]:
+def _model_errors(name: str) -> Iterator[None]:
+    """Turn every error raised inside into an `InputError` that names the model."""
     try:
         yield
-    except Exception as error:  # transformers raises many kinds
+    except Exception as error:  # transformers raises many types
         raise InputError(
-            f"model {name} cannot be loaded ({first_line(error)}); give a folder written by save_pretrained, or a "
+            f"model {name} cannot be loaded ({reason_of(error)}); give a folder written by save_pretrained, or a "
             "name on the Hugging Face hub while online"
         ) from error
 
 
 def load_encoder(modality: str, name: str, key: Mapping[str, str], device: str) -> Encode:
-    """Load a model with its preparation of "image" or "text"; every call of the encoder gives the same bits.
+    """Load a model with its image processor or tokenizer; every call of the encoder gives the same bits.
+
+    Args:
+        modality: "image" or "text".
+        name: folder or hub name.
+        key: the model's `model_key`.
+        device: "cpu" or "cuda".
 
     Raises:
-        InputError: it cannot be loaded or lacks weights; in a call, it gives no features of that kind or infinite ones,
-            a picture is damaged, or memory is short.
+        InputError: the model cannot be loaded or lacks weights. In a call of the encoder: it gives no features of this
+            modality or infinite ones, a picture is damaged, or memory runs out.
     """
     import torch
     import transformers
@@ -134,19 +154,19 @@ def load_encoder(modality: str, name: str, key: Mapping[str, str], device: str) 
     if "revision" in key:
         options["revision"] = key["revision"]
     path = str(Path(name).expanduser()) if _is_local(name) else name
-    with _model_told(name):
-        transformers.AutoConfig.from_pretrained(path, **options)  # tells best what is no model at all
+    with _model_errors(name):
+        transformers.AutoConfig.from_pretrained(path, **options)  # gives the clearest error if this is not a model
         prepare: Any = auto.from_pretrained(path, **options)
         model: Any
         model, info = transformers.AutoModel.from_pretrained(
             path, dtype=torch.float32, output_loading_info=True, **options
         )
-    # transformers fills weights that the file lacks with random numbers. An untrained pooler is not used.
-    lacking = sorted(info["missing_keys"])
-    untrained = [weight for weight in lacking if not re.search(r"(^|\.)pooler\.", weight)]
-    if untrained or (lacking and _two_towers(model)):
+    # transformers fills missing weights with random numbers. An untrained pooler is acceptable: it is not used.
+    missing = sorted(info["missing_keys"])
+    untrained = [weight for weight in missing if not re.search(r"(^|\.)pooler\.", weight)]
+    if untrained or (missing and _two_towers(model)):
         raise InputError(
-            f"model {name} lacks {len(lacking)} weights ({(untrained or lacking)[0]}); its features would be random: "
+            f"model {name} lacks {len(missing)} weights ({(untrained or missing)[0]}); its features would be random: "
             "give the complete model"
         )
     if modality == "text" and getattr(model.config, "is_encoder_decoder", False):
@@ -155,26 +175,28 @@ def load_encoder(modality: str, name: str, key: Mapping[str, str], device: str) 
         model.config.mask_ratio = 0.0
     model = model.to(device).eval()
     if modality == "image":
-        encode = _image_encoder(prepare, model, device, pooler=not lacking)
+        encode = _image_encoder(prepare, model, device, pooler=not missing)
     else:
         encode = _text_encoder(prepare, model, device)
-    return _told_encoder(encode, modality, name, device)
+    return _checked_encoder(encode, modality, name, device)
 
 
-def _told_encoder(encode: Encode, modality: str, name: str, device: str) -> Encode:
-    def told(rows: Sequence[Row]) -> tuple[np.ndarray, str]:
+def _checked_encoder(encode: Encode, modality: str, name: str, device: str) -> Encode:
+    """The encoder with deterministic results, checked features and errors that name the model."""
+
+    def checked(rows: Sequence[Row]) -> tuple[np.ndarray, str]:
         import torch
 
         try:
             with _deterministic(device):
                 features, pooling = encode(rows)
         except torch.OutOfMemoryError as error:
-            raise InputError(f"{modality} model {name}: no memory left; choose a smaller batch size") from error
+            raise InputError(f"{modality} model {name}: out of memory; choose a smaller batch size") from error
         except InputError:
             raise
         except Exception as error:
             raise InputError(
-                f"model {name} gives no {modality} features ({type(error).__name__}: {first_line(error)}); choose "
+                f"model {name} gives no {modality} features ({type(error).__name__}: {reason_of(error)}); choose "
                 f"{'a vision' if modality == 'image' else 'a text'} or two-tower model"
             ) from error
         bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
@@ -185,7 +207,7 @@ def _told_encoder(encode: Encode, modality: str, name: str, device: str) -> Enco
             )
         return features, pooling
 
-    return told
+    return checked
 
 
 def _two_towers(model: Any) -> bool:
@@ -193,7 +215,7 @@ def _two_towers(model: Any) -> bool:
 
 
 def _matrix(features: Any) -> np.ndarray:
-    """Float32 [B, D] of a tensor [B, D] or, from convolutional models, [B, D, 1, 1]."""
+    """float32 [B, D] from a tensor [B, D] or, of convolutional models, [B, D, 1, 1]."""
     if features.ndim == 4 and tuple(features.shape[2:]) == (1, 1):
         features = features.flatten(1)
     if features.ndim != 2:
@@ -204,20 +226,20 @@ def _matrix(features: Any) -> np.ndarray:
 def _image_encoder(prepare: Any, model: Any, device: str, pooler: bool) -> Encode:
     def pooled(inputs: dict[str, Any]) -> tuple[Any, str]:
         if _two_towers(model):
-            found = model.get_image_features(**inputs)  # transformers 4: a tensor
-            return getattr(found, "pooler_output", found), "get_image_features"
-        found = model(**inputs)
-        if pooler and getattr(found, "pooler_output", None) is not None:
-            return found.pooler_output, "pooler_output"
-        last = found.last_hidden_state
+            output = model.get_image_features(**inputs)  # transformers 4: a tensor
+            return getattr(output, "pooler_output", output), "get_image_features"
+        output = model(**inputs)
+        if pooler and getattr(output, "pooler_output", None) is not None:
+            return output.pooler_output, "pooler_output"
+        last = output.last_hidden_state
         if last.ndim == 4:
             return last.mean((2, 3)), "mean of last_hidden_state over positions"
         skipped = _prefix(model.config, last.shape[1], inputs["pixel_values"].shape)
         return last[:, skipped:].mean(1), "mean of last_hidden_state over patches"
 
     def encode(rows: Sequence[Row]) -> tuple[np.ndarray, str]:
-        # One by one: some processors pad to the largest of a batch, or leave sizes as they are. Equal shapes go
-        # through the model together.
+        # Pictures are processed one by one, because some processors pad to the largest of a batch or keep sizes.
+        # Pictures of equal shape then go through the model together.
         groups: dict[Any, list[tuple[int, dict[str, Any]]]] = {}
         for j, row in enumerate(rows):
             assert row.picture is not None
@@ -255,21 +277,21 @@ def _prefix(config: Any, tokens: int, shape: Sequence[int]) -> int:
 def _text_encoder(prepare: Any, model: Any, device: str) -> Encode:
     towers = _two_towers(model)
     limit = _max_tokens(prepare, model)
-    prepare.padding_side = "right"  # left, positions would depend on the longest text of the batch
+    prepare.padding_side = "right"  # with "left", positions would depend on the longest text of the batch
     if prepare.pad_token is None:
         prepare.pad_token = prepare.eos_token
-    # SigLIP was trained on, and models without a mask see, the padding: it must not depend on the batch.
+    # SigLIP was trained with padding, and models without a mask see it; so its length must not depend on the batch.
     fixed = "attention_mask" not in prepare.model_input_names or (towers and limit <= 128)
 
     def encode(rows: Sequence[Row]) -> tuple[np.ndarray, str]:
         padding = "max_length" if fixed else "longest"
-        words = prepare(
+        tokens = prepare(
             [row.text for row in rows], padding=padding, truncation=True, max_length=limit, return_tensors="pt"
         )
-        inputs = {name: tensor.to(device) for name, tensor in words.items()}
+        inputs = {name: tensor.to(device) for name, tensor in tokens.items()}
         if towers:
-            found = model.get_text_features(**inputs)
-            return _matrix(getattr(found, "pooler_output", found)), f"get_text_features, {limit} tokens"
+            output = model.get_text_features(**inputs)
+            return _matrix(getattr(output, "pooler_output", output)), f"get_text_features, {limit} tokens"
         last = model(**inputs).last_hidden_state
         mask = inputs["attention_mask"] if "attention_mask" in inputs else last.new_ones(last.shape[:2])
         weights = mask.to(last.dtype)[:, :, None]
@@ -285,10 +307,10 @@ def _max_tokens(tokenizer: Any, model: Any) -> int:
     if isinstance(positions, int) and positions > 0:
         table = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
         padding = getattr(table, "padding_idx", None)
-        positions -= 0 if padding is None else padding + 1  # RoBERTa's family counts from there on
+        positions -= 0 if padding is None else padding + 1  # RoBERTa and its variants start at this position
     else:
         positions = None
-    known = int(tokenizer.model_max_length)  # 10^30: unknown
+    known = int(tokenizer.model_max_length)  # 10^30 where it is unknown
     if known > 10**6:
         return positions or 512
     return min(known, positions) if positions else known
@@ -296,7 +318,7 @@ def _max_tokens(tokenizer: Any, model: Any) -> int:
 
 @contextlib.contextmanager
 def _deterministic(device: str) -> Iterator[None]:
-    """Full float32 precision and the same bits at every call; what a model draws, it draws from one seed."""
+    """Full float32 precision and the same bits in every call; random numbers of a model come from a fixed seed."""
     import torch
 
     flags = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)

@@ -1,4 +1,4 @@
-"""A CSV table of instances and a folder with their pictures: read, checked and digested before any model is loaded."""
+"""Read, check and digest a CSV table of instances and a folder with their pictures, before any model is loaded."""
 
 import contextlib
 import csv
@@ -17,13 +17,13 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mrl_jax.data.dataset import SPLITS
-from mrl_jax.errors import InputError
+from mrl_jax.errors import InputError, first_line
 
-__all__ = ["Row", "Table", "check_table", "digest_inputs", "find_pictures", "first_line", "read_rgb", "read_table"]
+__all__ = ["Row", "Table", "check_table", "digest_inputs", "find_pictures", "read_rgb", "read_table", "reason_of"]
 
 _COLUMNS = ("id", "text", "label")
 _SPLIT_NAMES = {**{name: name for name in SPLITS}, "validation": "valid", "val": "valid"}
-# What Pillow itself decodes; its other formats are stubs or start programs (EPS: Ghostscript).
+# Formats that Pillow decodes itself; its other formats are stubs or start programs (EPS: Ghostscript).
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "AVIF", "PPM", "TGA", "ICO", "JPEG2000")
 _SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".avif"),
@@ -39,43 +39,45 @@ class Row:
     text: str  # "": missing
     label: str
     split: str
-    image: str  # as the table names it; "": the file whose stem is the id
+    image: str  # file name in the table; "": the file whose stem is the id
     picture: Path | None = None
 
     def has(self, modality: str) -> bool:
-        """Whether its picture ("image") or text is there."""
+        """Whether its picture ("image") or text ("text") is present."""
         return self.picture is not None if modality == "image" else bool(self.text)
 
 
 @dataclass(frozen=True)
 class Table:
-    """All instances, ordered by split and then as in the file; a row's label is one of the class names."""
+    """All instances, ordered by split and then as in the file; the label of a row is one of the class names."""
 
     rows: list[Row]
     class_names: list[str]
-    split_by: str  # where the splits come from
+    split_by: str  # how rows were assigned to splits
 
 
 def read_table(path: Path, seed: int) -> Table:
-    """Read a CSV with the columns `id`, `text` and `label`, optionally `split` (else drawn by seed) and `image`.
+    """Read a CSV with the columns `id`, `text` and `label`, and optionally `split` and `image`.
+
+    Args:
+        path: the file.
+        seed: seed of the split, if there is no column `split`.
 
     Raises:
-        InputError: the file or one of its lines is not as it must be.
+        InputError: the file or one of its lines breaks a rule.
     """
     header, lines = _read_csv(path)
     rows: dict[str, Row] = {}
     for number, line in lines:
         where = f"texts {path}, line {number}"
         if len(line) != len(header):
-            raise InputError(
-                f"{where}: {len(line)} fields, but the header has {len(header)}; quote fields that hold commas"
-            )
+            raise InputError(f"{where}: {len(line)} fields, but the header has {len(header)}; quote fields with commas")
         row = _row(dict(zip(header, line, strict=True)), where, seed)
         if row.id in rows:
             raise InputError(f"{where}: the id {row.id!r} occurs twice; ids must be unique: rename or drop one row")
         rows[row.id] = row
     if not rows:
-        raise InputError(f"texts {path} holds no rows; give one line per instance below the header")
+        raise InputError(f"texts {path} has no rows; give one line per instance below the header")
     class_names = _normalize_labels(rows.values())
     ordered = sorted(rows.values(), key=lambda row: SPLITS.index(row.split))
     split_by = "column" if "split" in header else f"80/10/10 by SHA-256 of id, seed {seed}"
@@ -93,13 +95,13 @@ def _read_csv(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     except UnicodeDecodeError as error:
         raise InputError(f"texts {path} is not UTF-8 (byte {error.start}); save the table as UTF-8") from error
     except csv.Error as error:
-        raise InputError(f"texts {path} is no valid CSV ({error}); quote fields that hold commas or quotes") from error
+        raise InputError(f"texts {path} is not valid CSV ({error}); quote fields with commas or quotes") from error
     header = [name.strip() for name in lines[0][1]] if lines else []
     missing = [name for name in _COLUMNS if name not in header]
     if missing or len(set(header)) < len(header):
-        wrong = f"has no column {', '.join(missing)}" if missing else "names a column twice"
+        problem = f"has no column {', '.join(missing)}" if missing else "names a column twice"
         raise InputError(
-            f"texts {path} {wrong} (found: {', '.join(header) or 'an empty file'}); the first line must name "
+            f"texts {path} {problem} (found: {', '.join(header) or 'an empty file'}); the first line must name "
             "id, text and label, optionally split and image, each once"
         )
     return header, lines[1:]
@@ -109,7 +111,7 @@ def _row(fields: Mapping[str, str], where: str, seed: int) -> Row:
     stripped = {name: value.strip() for name, value in fields.items()}
     for name in ("id", "label"):
         if not stripped[name]:
-            raise InputError(f"{where}: the {name} is empty; give every row one, or drop the row")
+            raise InputError(f"{where}: the {name} is empty; give every row a value, or drop the row")
     if "split" not in stripped:
         split = _drawn_split(stripped["id"], seed)
     elif stripped["split"].lower() in _SPLIT_NAMES:
@@ -121,13 +123,13 @@ def _row(fields: Mapping[str, str], where: str, seed: int) -> Row:
 
 
 def _drawn_split(identity: str, seed: int) -> str:
-    """Draw 80/10/10 from seed and id alone, so that other rows do not matter."""
-    share = int.from_bytes(hashlib.sha256(f"{seed}/{identity}".encode()).digest()[:8], "big") / 2**64
-    return "train" if share < 0.8 else "valid" if share < 0.9 else "test"
+    """Split of a row, 80/10/10 by the hash of seed and id, so that it does not depend on other rows."""
+    fraction = int.from_bytes(hashlib.sha256(f"{seed}/{identity}".encode()).digest()[:8], "big") / 2**64
+    return "train" if fraction < 0.8 else "valid" if fraction < 0.9 else "test"
 
 
 def _normalize_labels(rows: Collection[Row]) -> list[str]:
-    """Return the distinct labels, numbers as numbers; where all are integers, `01` and `1` are one label."""
+    """The distinct labels, in numerical order if all are numbers; if all are integers, `01` becomes `1`."""
     if all(re.fullmatch(r"[+-]?[0-9]{1,300}", row.label) for row in rows):
         for row in rows:
             row.label = str(int(row.label))
@@ -143,8 +145,12 @@ def _normalize_labels(rows: Collection[Row]) -> list[str]:
 def find_pictures(rows: Sequence[Row], folder: Path) -> None:
     """Set `picture` of every row whose picture is in the folder.
 
+    Args:
+        rows: the rows.
+        folder: the folder.
+
     Raises:
-        InputError: a name leaves the folder, or several pictures have the stem of one id.
+        InputError: a name points outside of the folder, or several pictures have the stem of one id.
     """
     by_stem: dict[str, list[Path]] = {}
     if not all(row.image for row in rows):
@@ -156,63 +162,72 @@ def find_pictures(rows: Sequence[Row], folder: Path) -> None:
             inside = posixpath.normpath(row.image)
             if posixpath.isabs(inside) or inside == ".." or inside.startswith("../"):
                 raise InputError(
-                    f"image {row.image!r} of id {row.id!r} leaves the folder {folder}; give names relative to it"
+                    f"image {row.image!r} of id {row.id!r} is outside of the folder {folder}; give names relative to it"
                 )
-            found = [folder / inside] if (folder / inside).is_file() else []
+            paths = [folder / inside] if (folder / inside).is_file() else []
         else:
-            found = by_stem.get(row.id, [])
-        if len(found) > 1:
+            paths = by_stem.get(row.id, [])
+        if len(paths) > 1:
             raise InputError(
-                f"id {row.id!r} has several pictures in {folder} ({', '.join(path.name for path in found)}); "
+                f"id {row.id!r} has several pictures in {folder} ({', '.join(path.name for path in paths)}); "
                 "keep one, or name it in a column image"
             )
-        row.picture = found[0] if found else None
+        row.picture = paths[0] if paths else None
 
 
 def check_table(table: Table) -> list[str]:
-    """Check that the rows, with their pictures, make a data set; returns lines on what is missing.
+    """Check that the rows with their pictures form a data set.
+
+    Args:
+        table: the table, after `find_pictures`.
+
+    Returns:
+        One line for each modality with missing samples.
 
     Raises:
-        InputError: a row without text and picture, fewer than two classes, an empty split, an untrained class.
+        InputError: a row has neither text nor picture, there are fewer than two classes, a split is empty, or a class
+            has no training row.
     """
     rows, class_names = table.rows, table.class_names
     for row in rows:
         if not row.has("image") and not row.has("text"):
             raise InputError(f"id {row.id!r} has neither text nor picture; give it one of them, or drop the row")
     if len(class_names) < 2:
-        raise InputError(f"all labels are {class_names[0]!r}; at least two classes are needed to cluster by")
+        raise InputError(f"all labels are {class_names[0]!r}; at least two classes are needed")
     for split in SPLITS:
         inside = [row for row in rows if row.split == split]
         if not inside:
             raise InputError(
-                f"split {split} has no rows; every split needs some: add rows, or a column split that names it"
+                f"split {split} has no rows; every split needs rows: add some, or add a column split that names it"
             )
         for modality, what in (("image", "picture"), ("text", "text")):
             if not any(row.has(modality) for row in inside):
-                raise InputError(f"split {split} has no {what} at all; every split needs some of both modalities")
+                raise InputError(f"split {split} has no {what} at all; every split needs samples of both modalities")
     untrained = set(class_names) - {row.label for row in rows if row.split == "train"}
     if untrained:
         raise InputError(f"class {min(untrained)!r} has no row in split train; add some, or drop the class")
     missing = []
     for modality, what in (("image", "picture"), ("text", "text")):
-        lacking = [row.id for row in rows if not row.has(modality)]
-        if lacking:
-            line = f"{len(lacking)} of {len(rows)} rows have no {what} (the first: {lacking[0]}): marked as missing"
-            missing.append(line)
+        ids = [row.id for row in rows if not row.has(modality)]
+        if ids:
+            missing.append(f"{len(ids)} of {len(rows)} rows have no {what} (the first: {ids[0]}): marked as missing")
     return missing
 
 
 def digest_inputs(rows: Sequence[Row]) -> str:
-    """SHA-256 of all that the features depend on.
+    """SHA-256 of the content of all rows and pictures.
+
+    Args:
+        rows: the rows, after `find_pictures`.
 
     Raises:
-        InputError: a file is no picture at all.
+        InputError: a file is not a picture.
     """
     total = hashlib.sha256()
     for row in rows:
         content = ""
         if row.picture is not None:
-            with _picture_told(row.picture):
+            with _picture_errors(row.picture):
                 data = row.picture.read_bytes()
                 with _opened(data):
                     content = hashlib.sha256(data).hexdigest()
@@ -221,34 +236,38 @@ def digest_inputs(rows: Sequence[Row]) -> str:
 
 
 @contextlib.contextmanager
-def _picture_told(path: Path) -> Iterator[None]:
+def _picture_errors(path: Path) -> Iterator[None]:
+    """Turn every error raised inside into an `InputError` that names the picture."""
     try:
         yield
-    except Exception as error:  # broken files raise nearly anything
-        told = "it is no picture" if isinstance(error, UnidentifiedImageError) else first_line(error)
+    except Exception as error:  # on damaged files Pillow raises almost any type
+        reason = "it is not a picture" if isinstance(error, UnidentifiedImageError) else reason_of(error)
         raise InputError(
-            f"picture {path} cannot be read ({told}); replace it, or remove it to mark it missing"
+            f"picture {path} cannot be read ({reason}); replace it, or remove it to mark it as missing"
         ) from error
 
 
 @contextlib.contextmanager
 def _opened(data: bytes) -> Iterator[Image.Image]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # odd metadata
+        warnings.simplefilter("ignore")  # of unusual metadata
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with Image.open(io.BytesIO(data), formats=_FORMATS) as picture:
             yield picture
 
 
 def read_rgb(path: Path) -> Image.Image:
-    """Read a picture: its first frame, upright, 8-bit RGB; transparency is dropped, as transformers does.
+    """Read the first frame of a picture, upright, as 8-bit RGB; transparency is dropped, as in transformers.
+
+    Args:
+        path: the file.
 
     Raises:
         InputError: it is damaged, too large, or has grey values of neither 8 nor 16 bits.
     """
-    with _picture_told(path), _opened(path.read_bytes()) as picture:
+    with _picture_errors(path), _opened(path.read_bytes()) as picture:
         upright = ImageOps.exif_transpose(picture)
-        if upright.mode.startswith(("I", "F")):  # Pillow would clip these at 255
+        if upright.mode.startswith(("I", "F")):  # Pillow would clip such values at 255
             values = np.asarray(upright, np.float64)
             if upright.mode == "F" or values.min() < 0 or values.max() > 65535:
                 raise ValueError("its grey values are neither 8 nor 16 bits wide")
@@ -256,6 +275,6 @@ def read_rgb(path: Path) -> Image.Image:
         return upright.convert("RGB")
 
 
-def first_line(error: BaseException) -> str:
-    """What an error says, in one line, to be put in brackets."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:; ")
+def reason_of(error: Exception) -> str:
+    """The first line of an error message without final punctuation, for use in brackets."""
+    return first_line(error).rstrip(".:; ")

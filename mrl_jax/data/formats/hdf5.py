@@ -1,7 +1,7 @@
-"""HDF5 files, and MATLAB files of version 7.3, which are such; used through `readers`.
+"""HDF5 files, and MATLAB files of version 7.3, which are HDF5 files.
 
-The HDF5 library crashes on some damaged files (fuzzing finds about 1 in 200). So another process tries each file
-first: all that is no large block of numbers is read there.
+The HDF5 library crashes on some damaged files (fuzzing finds about 1 in 200). So a worker process reads each file
+first, except for large blocks of numbers.
 """
 
 import contextlib
@@ -14,22 +14,23 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from mrl_jax.data.formats.errors import DamagedError, Read, RefusedError, refuse
+from mrl_jax.data.formats.limits import check_claim, check_memory, text_array
 from mrl_jax.data.formats.matlab import NO_ARRAY, NO_LIST, dense_array, one_text, text_rows
-from mrl_jax.data.formats.readers import DamagedError, Read, RefusedError, check_claim, check_memory, refuse, text_array
-from mrl_jax.data.formats.sandbox import limit_process, ran_out, try_in_other_process
+from mrl_jax.data.formats.sandbox import limit_process, probe_in_worker, ran_out
 
 __all__ = ["open_hdf5", "probe"]
 
 _NO_LINK = "is a link, and links are not followed; copy the data into the file"
-_LARGE = 1 << 20  # bytes
-_BLOCK = 1 << 24  # bytes read at once where numbers are narrowed
+_LARGE = 1 << 20  # bytes; a probe does not read larger arrays of numbers
+_BLOCK = 1 << 24  # bytes read at once while numbers are converted to float32
 _CLASSES = ("double", "single", "logical", "char", *(f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32, 64)))
-_FILTERS = {1, 2, 3, 4, 32000}  # deflate, shuffle, checksum, szip, lzf: the ones that h5py brings
+_FILTERS = {1, 2, 3, 4, 32000}  # deflate, shuffle, checksum, szip, lzf: those that come with h5py
 
 
 @dataclass(frozen=True)
 class _Hdf5:
-    """An open HDF5 file, its size, whether MATLAB wrote it, and whether it is only tried."""
+    """An open HDF5 file, its size, whether MATLAB wrote it, and whether this is a probe in a worker process."""
 
     file: Any
     size: int
@@ -39,7 +40,7 @@ class _Hdf5:
 
 @dataclass(frozen=True)
 class _Item:
-    """How to read what lies at a key or behind a reference of a file."""
+    """Reads the array at a key or reference of a file."""
 
     source: _Hdf5
     at: Any
@@ -48,7 +49,7 @@ class _Item:
         return self._read(narrow=False)
 
     def float32(self) -> np.ndarray:
-        """A matrix of real numbers as float32, never held in a wider type; everything else as it is."""
+        """A matrix of real numbers as float32, converted block by block; any other array in its own type."""
         return self._read(narrow=True)
 
     def _read(self, narrow: bool) -> np.ndarray:
@@ -58,20 +59,20 @@ class _Item:
         if self.source.matlab:
             return _matlab_value(self.source, item, narrow)
         if not isinstance(item, h5py.Dataset):
-            raise RefusedError("is no array; save datasets of numbers or text")
+            raise RefusedError("is not an array; save datasets of numbers or text")
         return _plain(self.source, item, narrow)
 
 
 def open_hdf5(path: Path, file: BinaryIO, size: int, stack: contextlib.ExitStack) -> dict[str, Read]:
-    """List an HDF5 file or a MATLAB 7.3 file, which is one.
+    """List an HDF5 file or a MATLAB 7.3 file.
 
     Args:
         path: the file.
-        file: the same, open.
+        file: the same file, open.
         size: its bytes.
         stack: closes it.
     """
-    try_in_other_process("hdf5", path, file)
+    probe_in_worker("hdf5", path, file)
     return _open(path, size, stack)
 
 
@@ -88,16 +89,18 @@ def _open(path: Path, size: int, stack: contextlib.ExitStack, probing: bool = Fa
 
 
 def probe(path: Path) -> int:
-    """Read what could crash the HDF5 library: everything but large blocks of numbers. For `try_in_other_process`.
+    """Read everything that could crash the HDF5 library, that is, all but large blocks of numbers.
+
+    Called in a worker process by `probe_in_worker`.
 
     Args:
         path: the file.
 
     Returns:
-        Exit status: 0, or 3 where memory runs out, of which a damaged file can make the library take any amount. Other
-        errors are left to those who read the file.
+        Exit status: 3 where memory ran out (a damaged file can make the library request any amount), else 0. Other
+        errors are reported when the file is read.
     """
-    import h5py  # noqa: F401 (before the limit, which counts from here)
+    import h5py  # noqa: F401 (imported before the limit is set)
 
     limit_process(path.stat().st_size)
     try:
@@ -114,7 +117,7 @@ def probe(path: Path) -> int:
 
 
 def _close(file: Any) -> None:
-    with contextlib.suppress(Exception):  # a damaged file may not even close
+    with contextlib.suppress(Exception):  # closing a damaged file can fail
         file.close()
 
 
@@ -122,7 +125,7 @@ def _list_group(source: _Hdf5, group: Any, prefix: str, reads: dict[str, Read], 
     import h5py
 
     address = h5py.h5o.get_info(group.id).addr
-    if address in seen or prefix.count("/") > 32:  # a hard link may lead back
+    if address in seen or prefix.count("/") > 32:  # hard links can form a cycle
         return
     seen.add(address)
     for name in group:
@@ -153,14 +156,14 @@ def _list_cells(source: _Hdf5, item: Any, key: str) -> Mapping[str, Read]:
 
 
 def _attribute(item: Any, name: str) -> Any:
-    """A small attribute, text as str; None without it."""
+    """The value of a small attribute, text as str; None if there is no such attribute."""
     import h5py
 
     if not h5py.h5a.exists(item.id, name.encode()):
         return None
     attribute = h5py.h5a.open(item.id, name.encode())
     if attribute.get_storage_size() > 4096 or attribute.dtype.kind not in "Siu":
-        raise DamagedError(f"a strange attribute {name}")
+        raise DamagedError(f"the attribute {name} has an unexpected type or size")
     value = item.attrs[name]
     return value.decode("latin-1") if isinstance(value, bytes) else value
 
@@ -180,7 +183,7 @@ def _read_cell_strings(source: _Hdf5, key: str) -> np.ndarray:
 
 
 def _plain(source: _Hdf5, item: Any, narrow: bool) -> np.ndarray:
-    """A dataset as it is, text as str; narrow: matrices of other numbers as float32."""
+    """A dataset in its own type, text as str; if `narrow`, a matrix of other numbers as float32."""
     import h5py
 
     text = h5py.check_string_dtype(item.dtype)
@@ -201,7 +204,7 @@ def _plain(source: _Hdf5, item: Any, narrow: bool) -> np.ndarray:
 
 
 def _stored(source: _Hdf5, item: Any) -> np.ndarray:
-    """The whole of a dataset, once what it claims agrees with what is stored."""
+    """A complete dataset, after a check that its header matches what is stored."""
     _check_stored(item)
     if source.probing and item.dtype.kind in "biufc" and math.prod(item.shape) * item.dtype.itemsize > _LARGE:
         return np.broadcast_to(np.zeros((), item.dtype), item.shape)
@@ -213,14 +216,14 @@ def _is_matrix(item: Any) -> bool:
 
 
 def _as_float32(source: _Hdf5, item: Any, transposed: bool) -> np.ndarray:
-    """A matrix as float32 (inf beyond its range), read in blocks so that wider numbers take no memory."""
+    """A matrix as float32 (inf beyond its range), read in blocks so that only one block is held in the wider type."""
     if source.probing:
         return _stored(source, item)
     _check_stored(item)
     array = np.empty(item.shape[::-1] if transposed else item.shape, np.float32)
     rows = max(1, _BLOCK // max(1, item.dtype.itemsize * item.shape[1]))
     if item.chunks:
-        rows = -(-rows // item.chunks[0]) * item.chunks[0]  # so that no chunk is unpacked twice
+        rows = -(-rows // item.chunks[0]) * item.chunks[0]  # whole chunks, so that none is unpacked twice
     target = array.T if transposed else array
     with np.errstate(over="ignore"):
         for start in range(0, len(target), rows):
@@ -229,22 +232,22 @@ def _as_float32(source: _Hdf5, item: Any, transposed: bool) -> np.ndarray:
 
 
 def _check_stored(item: Any) -> None:
-    """Check that what a dataset claims agrees with what is stored."""
+    """Check that the header of a dataset matches what is stored."""
     import h5py
 
     plan, shape = item.id.get_create_plist(), item.shape
     layout = plan.get_layout()
     if plan.get_external_count() or layout not in (h5py.h5d.COMPACT, h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED):
-        raise RefusedError("takes its data from other files, which are not read; copy the data into the file")
+        raise RefusedError("refers to data in other files, which are not read; copy the data into the file")
     if shape is None:
         raise RefusedError("has no data; save an array")
     filters = [plan.get_filter(i)[0] for i in range(plan.get_nfilters())]
     if not _FILTERS.issuperset(filters) or filters.count(1) > 1:
-        raise RefusedError("is packed by a filter that is not known here; save it with gzip or unpacked")
+        raise RefusedError("is packed with an unknown filter; save it with gzip or unpacked")
     item_size = item.id.get_type().get_size()
     needed, stored = math.prod(shape) * item_size, item.id.get_storage_size()
     if needed and not stored:
-        raise DamagedError(f"shape {shape} is claimed, but nothing was ever written")
+        raise DamagedError(f"shape {shape} is claimed, but no data were written")
     if (not filters and stored < needed) or (
         layout != h5py.h5d.CHUNKED and stored != needed and not item.dtype.hasobject  # text lies elsewhere in the file
     ):
@@ -255,14 +258,14 @@ def _check_stored(item: Any) -> None:
         check_claim(math.prod(chunk) * item_size, stored, f"a chunk of shape {chunk}")
         chunks = math.prod(-(-n // c) for n, c in zip(shape, chunk, strict=True))
         if item.id.get_num_chunks() != chunks:
-            raise DamagedError(f"only {item.id.get_num_chunks()} of {chunks} chunks were ever written")
-    # Any type can be described bit by bit; converting from odd ones is where the library crashes.
+            raise DamagedError(f"only {item.id.get_num_chunks()} of {chunks} chunks were written")
+    # HDF5 can describe a number type bit by bit; the library crashes when it converts unusual ones.
     if item.dtype.kind in "biufc" and not item.id.get_type().equal(h5py.h5t.py_create(item.dtype, logical=True)):
-        raise RefusedError(f"is of an unusual type like {item.dtype}; save it as such")
+        raise RefusedError(f"is of an unusual number type close to {item.dtype}; save it as {item.dtype}")
 
 
 def _matlab_value(source: _Hdf5, item: Any, narrow: bool = False) -> np.ndarray:
-    """A variable or cell of version 7.3, in the shape and type that MATLAB shows; narrow: matrices as float32."""
+    """A variable or cell of version 7.3 in MATLAB's shape and type; if `narrow`, a matrix as float32."""
     import h5py
 
     cls = _attribute(item, "MATLAB_class")
@@ -285,8 +288,8 @@ def _matlab_value(source: _Hdf5, item: Any, narrow: bool = False) -> np.ndarray:
     if raw.dtype.names == ("real", "imag"):
         raw = raw["real"] + 1j * raw["imag"]
     elif raw.dtype.kind not in "biuf":
-        raise DamagedError(f"{raw.dtype} where MATLAB keeps {cls}")
-    array = raw.T  # MATLAB writes column by column
+        raise DamagedError(f"{raw.dtype} where MATLAB stores {cls}")
+    array = raw.T  # MATLAB stores arrays in column-major order
     if cls == "char":
         return text_rows(array.astype("<u2"), source.size)
     return array if array.dtype.kind == "c" else array.astype(dtype, copy=False)

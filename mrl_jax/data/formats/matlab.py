@@ -1,7 +1,7 @@
-"""MATLAB files of version 5, up to `-v7`; used through `readers`.
+"""MATLAB files of version 5, up to `-v7`.
 
-scipy decodes the numbers, but believes the sizes and type codes that it meets. So the tags are walked here first, and
-scipy gets one checked array at a time; that also reads one cell of a cell array without the others.
+scipy decodes the numbers, but trusts the sizes and type codes in the file. So this module parses the tags first and
+passes scipy one checked array at a time. That also makes it possible to read one cell of a cell array alone.
 """
 
 import io
@@ -15,7 +15,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from mrl_jax.data.formats.readers import MAX_RATIO, DamagedError, Read, RefusedError, check_memory, refuse, text_array
+from mrl_jax.data.formats.errors import DamagedError, Read, RefusedError, refuse
+from mrl_jax.data.formats.limits import MAX_RATIO, check_memory, text_array
 
 __all__ = ["NO_ARRAY", "NO_LIST", "dense_array", "one_text", "open_mat5", "text_rows"]
 
@@ -23,13 +24,15 @@ _MATRIX, _PACKED = 14, 15  # the two kinds of top-level elements of version 5
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 2, 5: 4, 6: 4, 7: 4, 9: 8, 12: 8, 13: 8}  # bytes of one number, by type code
 _TEXTS = {1: "latin-1", 2: "latin-1", 4: "utf-16-", 16: "utf-8", 17: "utf-16-", 18: "utf-32-"}  # + byte order
 _CELL, _CHAR, _SPARSE, _NUMBERS, _OPAQUE = 1, 4, 5, range(6, 16), 17  # classes of version 5
-_PIECE = 1 << 20
+_PIECE = 1 << 20  # bytes read at once
 NO_ARRAY = "is a struct, object or function of MATLAB, which is not read; save arrays or cell arrays of numbers"
+"""Reason for refusing a variable that is not an array."""
 NO_LIST = "is a cell array of several rows and columns; save one of shape 1xV"
+"""Reason for refusing a cell array that is not a list."""
 
 
 class _Stream:
-    """The bytes of one top-level element of version 5, unpacked on the way, forward only."""
+    """The bytes of one top-level element, unpacked while they are read; forward only."""
 
     def __init__(self, file: BinaryIO, start: int, size: int, packed: bool) -> None:
         self._file, self._at, self._end = file, start, start + size
@@ -37,7 +40,7 @@ class _Stream:
         self.pos = 0
 
     def pieces(self, size: int) -> Iterator[bytes]:
-        """The next `size` bytes in pieces, so that a claimed size takes no memory before the bytes are there."""
+        """The next `size` bytes in pieces, so that memory grows with the bytes read and not with the claimed size."""
         while size:
             piece = self._some(min(size, _PIECE))
             size -= len(piece)
@@ -56,9 +59,9 @@ class _Stream:
             self.pos += size
 
     def check_end(self) -> None:
-        """A packed element must end here, with the right checksum."""
+        """Check that a packed element ends here and that its checksum is right."""
         if self._unpack and not self._unpack.eof and (self._some(1, end=True) or not self._unpack.eof):
-            raise DamagedError("its packed bytes do not end where they should")
+            raise DamagedError("its packed bytes do not end with the array")
 
     def _some(self, size: int, end: bool = False) -> bytes:
         while True:
@@ -71,12 +74,12 @@ class _Stream:
             if piece or (end and not fed):
                 return piece
             if not fed:
-                raise DamagedError("it is cut off")
+                raise DamagedError("it is truncated")
 
 
 @dataclass(frozen=True)
 class _Element:
-    """Where a top-level element lies: its bytes without the tag, packed or not; `order` is struct's byte order."""
+    """Position of a top-level element without its tag, whether it is packed, and the byte order as in `struct`."""
 
     file: BinaryIO
     start: int
@@ -87,7 +90,7 @@ class _Element:
 
 @dataclass(frozen=True)
 class _Matrix:
-    """Header of a matrix; `rest` is the number of bytes behind it. `cls` 0 stands for a cell never filled."""
+    """Header of a matrix; `rest` is the number of bytes after it. `cls` 0 means an empty cell."""
 
     cls: int
     flags: bytes
@@ -104,11 +107,11 @@ def open_mat5(file: BinaryIO, size: int) -> dict[str, Read]:
     """List a MATLAB 5 file.
 
     Args:
-        file: open at any place; stays open while arrays are read.
+        file: the open file, at any position; it stays open while arrays are read.
         size: its bytes.
 
     Raises:
-        DamagedError: the tags do not fit the file.
+        DamagedError: the tags do not match the size of the file.
     """
     file.seek(0)
     preamble = file.read(128)
@@ -120,8 +123,8 @@ def open_mat5(file: BinaryIO, size: int) -> dict[str, Read]:
         tag = file.read(8)
         kind, length = struct.unpack(order + "II", tag) if len(tag) == 8 else (0, 0)
         if kind not in (_MATRIX, _PACKED) or not 0 < length <= size - at - 8:
-            raise DamagedError(f"no array fits at byte {at}: it is cut off or changed")
-        for key, read in _listed(_Element(file, at + 8, length, kind == _PACKED, order)).items():
+            raise DamagedError(f"no valid array at byte {at}: the file is truncated or changed")
+        for key, read in _list_variable(_Element(file, at + 8, length, kind == _PACKED, order)).items():
             if key in reads:
                 raise DamagedError(f"two arrays are named {key!r}")
             reads[key] = read
@@ -129,11 +132,11 @@ def open_mat5(file: BinaryIO, size: int) -> dict[str, Read]:
     return reads
 
 
-def _listed(element: _Element) -> dict[str, Read]:
-    """Keys of one variable: its name, or one per cell."""
-    stream, matrix = _begun(element)
+def _list_variable(element: _Element) -> dict[str, Read]:
+    """Keys of one variable: its name, or one key per cell."""
+    stream, matrix = _open_element(element)
     name = matrix.name
-    if not name:  # MATLAB's own workspace behind objects and functions
+    if not name:  # the data that MATLAB stores for objects and functions
         return {}
     if matrix.cls == _CELL:
         if matrix.count and matrix.count != max(matrix.dims):
@@ -146,8 +149,8 @@ def _listed(element: _Element) -> dict[str, Read]:
     return {name: refuse(NO_ARRAY)}
 
 
-def _begun(element: _Element) -> tuple[_Stream, _Matrix]:
-    """The element's stream behind its header, and the header."""
+def _open_element(element: _Element) -> tuple[_Stream, _Matrix]:
+    """The stream of an element, positioned after its header, and the header."""
     stream = _Stream(element.file, element.start, element.size, element.packed)
     if element.packed:
         return stream, _matrix(stream, element.order, MAX_RATIO * element.size + 4096)
@@ -155,10 +158,10 @@ def _begun(element: _Element) -> tuple[_Stream, _Matrix]:
 
 
 def _matrix(stream: _Stream, order: str, room: int) -> _Matrix:
-    """Read tag and header of a matrix that must fit into `room` bytes."""
+    """Read tag and header of a matrix that has at most `room` bytes."""
     kind, size, _ = _tag(stream, order)
     if kind != _MATRIX or size > room:
-        raise DamagedError(f"a matrix of {size} bytes (kind {kind}) where {room} can be")
+        raise DamagedError(f"a matrix of {size} bytes (kind {kind}) where at most {room} fit")
     return _header(stream, order, size) if size else _Matrix(0, b"", (0, 0), "", 0)
 
 
@@ -177,38 +180,38 @@ def _header(stream: _Stream, order: str, size: int) -> _Matrix:
     _, name = _part(stream, order, 4096)
     rest = size - (stream.pos - start)
     matrix = _Matrix(cls, flags, dims, name.decode("latin-1"), rest)
-    least = {_CELL: 8, _SPARSE: 0, _OPAQUE: 0}.get(cls, 1)  # bytes of one entry
-    if rest < 0 or (cls in (_CELL, _CHAR, *_NUMBERS) and matrix.count * least > rest):
+    entry = {_CELL: 8, _SPARSE: 0, _OPAQUE: 0}.get(cls, 1)  # smallest number of bytes of one entry
+    if rest < 0 or (cls in (_CELL, _CHAR, *_NUMBERS) and matrix.count * entry > rest):
         raise DamagedError(f"shape {list(dims)} is claimed for {max(rest, 0)} bytes")
     return matrix
 
 
 def _tag(stream: _Stream, order: str) -> tuple[int, int, bytes | None]:
-    """Type code, size, and the data themselves where they are so few that they lie in the tag."""
+    """Type code, size, and the data themselves where the tag contains them (4 bytes at most)."""
     raw = stream.read(8)
     kind, size = struct.unpack(order + "II", raw)
     if kind >> 16:
         kind, size = kind & 0xFFFF, kind >> 16
         if size > 4:
-            raise DamagedError(f"a short part of {size} bytes")
+            raise DamagedError(f"a small part of {size} bytes, more than 4")
         return kind, size, raw[4 : 4 + size]
     return kind, size, None
 
 
-def _part(stream: _Stream, order: str, most: int) -> tuple[int, bytes]:
-    """Type code and data of a part of at most `most` bytes."""
+def _part(stream: _Stream, order: str, limit: int) -> tuple[int, bytes]:
+    """Type code and data of a part of at most `limit` bytes."""
     kind, size, data = _tag(stream, order)
     if data is None:
-        if size > most:
-            raise DamagedError(f"a part of {size} bytes where {most} can be")
+        if size > limit:
+            raise DamagedError(f"a part of {size} bytes where at most {limit} fit")
         data = stream.read(size)
-        stream.read(min(-size % 8, most - size))  # parts are padded to 8 bytes, but for the last
+        stream.read(min(-size % 8, limit - size))  # every part but the last is padded to a multiple of 8 bytes
     return kind, data
 
 
 def _read_matrix(element: _Element, index: int | None) -> np.ndarray:
     """Read a variable, or one of its cells."""
-    stream, matrix = _begun(element)
+    stream, matrix = _open_element(element)
     if index is None:
         array = _value(stream, element, matrix)
         stream.check_end()
@@ -226,7 +229,7 @@ def _read_matrix(element: _Element, index: int | None) -> np.ndarray:
 
 def _read_strings(element: _Element) -> np.ndarray:
     """Read a cell array of strings as one array of str."""
-    stream, matrix = _begun(element)
+    stream, matrix = _open_element(element)
     room, texts = matrix.rest, []
     for index in range(matrix.count):
         start = stream.pos
@@ -239,10 +242,14 @@ def _read_strings(element: _Element) -> np.ndarray:
 
 
 def one_text(array: np.ndarray, index: int) -> str:
-    """The only str of `array`, the cell number `index`; "" if it is empty.
+    """The single str in a cell; "" if the cell is empty.
+
+    Args:
+        array: the content of the cell.
+        index: number of the cell, for the message.
 
     Raises:
-        RefusedError: numbers, or several rows of text.
+        RefusedError: the cell holds numbers or several rows of text.
     """
     if array.size == 0:
         return ""
@@ -252,7 +259,7 @@ def one_text(array: np.ndarray, index: int) -> str:
 
 
 def _value(stream: _Stream, element: _Element, matrix: _Matrix) -> np.ndarray:
-    """Read the array behind the header `matrix`, to its end."""
+    """Read the array that follows the header `matrix`."""
     end = stream.pos + matrix.rest
     if matrix.cls == 0:
         array = np.zeros((0, 0))
@@ -264,12 +271,12 @@ def _value(stream: _Stream, element: _Element, matrix: _Matrix) -> np.ndarray:
     else:
         raise RefusedError(NO_ARRAY)
     if stream.pos != end:
-        raise DamagedError(f"its parts end {abs(end - stream.pos)} bytes from where they should")
+        raise DamagedError(f"its parts end {abs(end - stream.pos)} bytes away from the end of the array")
     return array
 
 
 def _codes(kind: int, raw: bytes, matrix: _Matrix, order: str) -> np.ndarray:
-    """Codes of a text in MATLAB's shape, from UTF-16 or, where the shape counts so, UTF-32."""
+    """Codes of a text in MATLAB's shape: UTF-16, or UTF-32 where the shape counts whole characters."""
     if kind not in _TEXTS:
         raise DamagedError(f"text of kind {kind}")
     encoding = _TEXTS[kind]
@@ -286,10 +293,14 @@ def _codes(kind: int, raw: bytes, matrix: _Matrix, order: str) -> np.ndarray:
 def text_rows(codes: np.ndarray, stored: int) -> np.ndarray:
     """One str per row of a matrix of codes [rows, characters].
 
-    Several rows lose the spaces that made them equally long.
+    Of several rows, trailing spaces are dropped, because MATLAB pads rows to equal length.
+
+    Args:
+        codes: UTF-16 or UTF-32 codes.
+        stored: bytes that the text takes in the file.
 
     Raises:
-        RefusedError: more than two dimensions, or absurdly larger than the `stored` bytes.
+        RefusedError: more than two dimensions, or an array too large for the stored bytes.
     """
     if codes.ndim != 2:
         raise RefusedError("is text of more than two dimensions; save a cell array of strings")
@@ -299,7 +310,7 @@ def text_rows(codes: np.ndarray, stored: int) -> np.ndarray:
 
 
 def _numbers(stream: _Stream, element: _Element, matrix: _Matrix) -> np.ndarray:
-    """Let scipy decode one array, as a file of its own, after its parts are found to fit."""
+    """Check the parts of one array, then let scipy decode it as a file of its own."""
     import scipy.io
 
     sparse = matrix.cls == _SPARSE
@@ -316,7 +327,7 @@ def _numbers(stream: _Stream, element: _Element, matrix: _Matrix) -> np.ndarray:
     for i in range((3 if sparse else 1) + bool(is_complex)):
         kind, size, data = _tag(stream, order)
         if kind not in _SIZES or size > end - stream.pos + 4 * (data is not None) or size % _SIZES[kind]:
-            raise DamagedError(f"{size} bytes of numbers (kind {kind}) where {end - stream.pos} can be")
+            raise DamagedError(f"{size} bytes of numbers (kind {kind}) where at most {end - stream.pos} fit")
         if (not sparse and size != matrix.count * _SIZES[kind]) or (sparse and i < 2 and kind not in (5, 6)):
             raise DamagedError(f"{size} bytes of numbers (kind {kind}) for the shape {list(matrix.dims)}")
         body.write(struct.pack(order + "II", kind, size))
@@ -329,7 +340,7 @@ def _numbers(stream: _Stream, element: _Element, matrix: _Matrix) -> np.ndarray:
     body.seek(128)
     body.write(tag)
     body.seek(0)
-    # mat_dtype: MATLAB's own types, not the smaller ones that it packs whole numbers into; it loses imaginary parts.
+    # mat_dtype gives MATLAB's types, not the smaller ones in which it stores integers; it drops imaginary parts.
     array = scipy.io.loadmat(body, mat_dtype=not is_complex)["x"]
     if sparse:
         return dense_array(array.data, array.indices, array.indptr, matrix.dims)
@@ -339,10 +350,16 @@ def _numbers(stream: _Stream, element: _Element, matrix: _Matrix) -> np.ndarray:
 
 
 def dense_array(data: np.ndarray, rows: np.ndarray, starts: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """A dense array [rows, columns] from compressed columns; scipy would write through wrong indices unseen.
+    """A dense array [rows, columns] from compressed sparse columns; indices are checked, which scipy does not do.
+
+    Args:
+        data: values of the stored entries.
+        rows: row of each entry.
+        starts: position of the first entry of each column, and the number of entries.
+        shape: rows and columns.
 
     Raises:
-        ValueError: indices outside of `shape`.
+        ValueError: indices are outside of `shape`.
     """
     import scipy.sparse
 

@@ -1,6 +1,6 @@
-"""Parquet files as the arrays of the own layout: list columns become features; used through `readers`.
+"""Parquet files as arrays of the project's own layout; columns of lists become features.
 
-One file with a column `split`, or a folder with shards `train*.parquet`, `valid*.parquet`, `test*.parquet`.
+Input is one file with a column `split`, or a folder of shards `train*.parquet`, `valid*.parquet`, `test*.parquet`.
 """
 
 import contextlib
@@ -14,19 +14,20 @@ from typing import Any
 import numpy as np
 
 from mrl_jax.data.dataset import SPLITS
-from mrl_jax.data.formats.readers import DamagedError, Read, RefusedError, allowance, check_memory, text_array, told
-from mrl_jax.data.formats.sandbox import limit_process, try_in_other_process
+from mrl_jax.data.formats.errors import DamagedError, Read, RefusedError, input_errors
+from mrl_jax.data.formats.limits import allowance, check_memory, text_array
+from mrl_jax.data.formats.sandbox import limit_process, probe_in_worker
 from mrl_jax.errors import InputError
 
-__all__ = ["open_parquet"]
+__all__ = ["open_parquet", "probe"]
 
 _SPLIT_NAMES = {"train": 0, "valid": 1, "validation": 1, "val": 1, "test": 2}
-_ROWS, _VALUES = 4096, 1 << 22  # rows and numbers in memory at a time while a column is read
+_ROWS, _VALUES = 4096, 1 << 22  # upper bounds on the rows and numbers in memory while a column is read
 
 
 @dataclass(frozen=True)
 class _Shard:
-    """One file: its bytes, and the split (index in `SPLITS`) of each of its rows [rows]."""
+    """One file, its size in bytes, and the split of each of its rows as an index into `SPLITS` [rows]."""
 
     path: Path
     file: Any
@@ -40,14 +41,14 @@ def open_parquet(paths: Sequence[Path], stack: contextlib.ExitStack, named: bool
     Args:
         paths: the files, in order.
         stack: closes them.
-        named: the split of a file is told by its name, not by a column `split`.
+        named: whether the name of a file gives its split, instead of a column `split`.
 
     Returns:
         `{split}_{modality}` float [N, D]; `{split}_labels` or `{split}_{modality}_labels` [N]; `{split}_ids` str [N];
-        and `{split}_{modality}_mask` bool [N], True = present, where rows of a modality are missing (then zeros).
+        and, where a modality has missing rows (which become zeros), `{split}_{modality}_mask` bool [N], True = present.
 
     Raises:
-        InputError: pyarrow is missing, or the columns are not of that layout.
+        InputError: pyarrow is missing, or the columns do not have this layout.
     """
     try:
         import pyarrow.parquet  # noqa: F401
@@ -55,7 +56,7 @@ def open_parquet(paths: Sequence[Path], stack: contextlib.ExitStack, named: bool
         raise InputError(f"data file {str(paths[0])!r} is Parquet, which needs pyarrow; pip install pyarrow") from error
     shards = []
     for path in paths:
-        with told(path):
+        with input_errors(path):
             shards.append(_open_shard(path, stack, named))
             if _columns(shards[-1].file) != _columns(shards[0].file):
                 raise RefusedError(f"has other columns than {paths[0].name!r}; write all files with the same columns")
@@ -82,29 +83,30 @@ def _open_shard(path: Path, stack: contextlib.ExitStack, named: bool) -> _Shard:
 
     raw = stack.enter_context(path.open("rb"))
     size = os.fstat(raw.fileno()).st_size
-    try_in_other_process("parquet", path, raw)
+    probe_in_worker("parquet", path, raw)
     limits = {"thrift_string_size_limit": size, "thrift_container_size_limit": size, "pre_buffer": False}
     file = pq.ParquetFile(raw, **limits)
     _check_metadata(file.metadata, size)
     texts = [field.name for field in file.schema_arrow if _is_text(field.type)]
-    # Texts stay coded: a long one that a few bytes repeat must not be written out for every row.
+    # Texts stay dictionary-encoded: a long text that few bytes repeat must not be expanded for every row.
     file = pq.ParquetFile(raw, read_dictionary=texts, **limits)
     stack.callback(file.close)
     rows = file.metadata.num_rows
     if named:
-        own = [split for name, split in _SPLIT_NAMES.items() if path.name.startswith(name)]
-        if not own:
+        matches = [split for name, split in _SPLIT_NAMES.items() if path.name.startswith(name)]
+        if not matches:
             raise RefusedError(
-                "is named after no split; name the files train*.parquet, valid*.parquet and test*.parquet"
+                "has a name without a split; name the files train*.parquet, valid*.parquet and test*.parquet"
             )
         if "split" in file.schema_arrow.names:
             raise RefusedError(
                 "has a split in its name and a column 'split'; drop the column, or give the file by itself"
             )
-        return _Shard(path, file, size, np.full(rows, own[0], np.int8))
+        return _Shard(path, file, size, np.full(rows, matches[0], np.int8))
     if "split" not in file.schema_arrow.names:
         raise RefusedError(
-            "has no column 'split'; add one of train, valid and test, or give a folder of train*.parquet and so on"
+            "has no column 'split'; add one with the values train, valid and test, or give a folder of files named "
+            "train*.parquet, valid*.parquet and test*.parquet"
         )
     splits = np.empty(rows, np.int8)
     for start, array in _batches(_Shard(path, file, size, splits), "split"):
@@ -112,22 +114,24 @@ def _open_shard(path: Path, stack: contextlib.ExitStack, named: bool) -> _Shard:
             raise RefusedError(f"column 'split' is of type {array.type}; it must be text: train, valid or test")
         names = array.dictionary.to_pylist()
         codes = np.array([_SPLIT_NAMES.get(name, -1) for name in names] + [-1], np.int8)
-        found = codes[array.indices.fill_null(len(names)).to_numpy(zero_copy_only=False)]
-        if (found < 0).any():
-            row = int(np.flatnonzero(found < 0)[0])
+        numbers = codes[array.indices.fill_null(len(names)).to_numpy(zero_copy_only=False)]
+        if (numbers < 0).any():
+            row = int(np.flatnonzero(numbers < 0)[0])
             raise RefusedError(f"column 'split', row {start + row} is {array[row].as_py()!r}; use train, valid or test")
-        splits[start : start + len(array)] = found
+        splits[start : start + len(array)] = numbers
     return _Shard(path, file, size, splits)
 
 
 def probe(path: Path) -> int:
-    """Look at every column in the footer, which can end the process. For `try_in_other_process`.
+    """Read the metadata of every column in the footer, which can end the process.
+
+    Called in a worker process by `probe_in_worker`.
 
     Args:
         path: the file.
 
     Returns:
-        Exit status 0; errors are left to those who read the file.
+        Exit status 0; errors are reported when the file is read.
     """
     import pyarrow.parquet as pq
 
@@ -142,7 +146,7 @@ def probe(path: Path) -> int:
 
 
 def _check_metadata(metadata: Any, size: int) -> None:
-    """Hold what the footer claims against the size of the file."""
+    """Check the claims of the footer against the size of the file."""
     limit, packed, rows = allowance(size), 0, 0
     for g in range(metadata.num_row_groups):
         group = metadata.row_group(g)
@@ -152,7 +156,7 @@ def _check_metadata(metadata: Any, size: int) -> None:
             packed += chunk.total_compressed_size
             claims = (8 * chunk.num_values, chunk.total_uncompressed_size, 8 * group.num_rows)
             if chunk.file_path:
-                raise RefusedError("takes its data from other files, which are not read; write it anew as one file")
+                raise RefusedError("refers to data in other files, which are not read; write it as one file")
             if min(*claims, chunk.total_compressed_size) < 0 or max(claims) > limit:
                 raise DamagedError(f"row group {g}, column {c} claims {max(claims)} bytes for a file of {size}")
     if packed > size or rows != metadata.num_rows or not 0 <= 8 * rows <= limit:
@@ -160,7 +164,7 @@ def _check_metadata(metadata: Any, size: int) -> None:
 
 
 def _columns(file: Any) -> dict[str, tuple[str, str, bool]]:
-    """Key in the layout (without the split), type, and whether it is features, of each column that is read."""
+    """For each column that is read: key in the layout (without the split), type, and whether it holds features."""
     import pyarrow.types as pt
 
     schema = file.schema_arrow
@@ -180,11 +184,11 @@ def _columns(file: Any) -> dict[str, tuple[str, str, bool]]:
         if key and not features and pt.is_nested(field.type):
             raise RefusedError(f"column {name!r} holds lists; give one value per row")
         if key and key in [other for other, _, _ in keys.values()]:
-            raise RefusedError(f"two columns stand for {key}; keep one")
+            raise RefusedError(f"two columns hold {key}; keep one")
         if key:
             keys[name] = (key, str(field.type.value_type if features else field.type), features)
     if not any(features for _, _, features in keys.values()):
-        raise RefusedError("has no column of lists of numbers; store each modality as one, a row's features in a list")
+        raise RefusedError("has no column of lists of numbers; store each modality as such a column, one list per row")
     return keys
 
 
@@ -208,7 +212,7 @@ def _is_features(kind: Any) -> bool:
 
 
 def _batches(shard: _Shard, column: str) -> Iterator[tuple[int, Any]]:
-    """Number of the first row, and rows of a column, some at a time."""
+    """Batches of a column, each with the number of its first row."""
     metadata = shard.file.metadata
     values = max((_chunk(metadata, g, column).num_values for g in range(metadata.num_row_groups)), default=0)
     rows = max(1, min(_ROWS, _VALUES * max(1, metadata.num_rows) // max(1, values)))
@@ -223,24 +227,24 @@ def _batches(shard: _Shard, column: str) -> Iterator[tuple[int, Any]]:
         yield start, array
         start += len(array)
     if start != len(shard.splits):
-        raise DamagedError(f"column {column!r} has not the {len(shard.splits)} rows of the others")
+        raise DamagedError(f"column {column!r} does not have {len(shard.splits)} rows as the others do")
 
 
 def _chunk(metadata: Any, group: int, column: str) -> Any:
-    """What the footer says of a column in a row group."""
+    """Metadata of a column in a row group, from the footer."""
     row_group = metadata.row_group(group)
     chunks = (row_group.column(c) for c in range(row_group.num_columns))
     return next(c for c in chunks if c.path_in_schema == column or c.path_in_schema.startswith(column + "."))
 
 
 def _of_split(shards: Sequence[_Shard], column: str, split: int) -> Iterator[tuple[_Shard, np.ndarray, Any]]:
-    """The rows of a split, some at a time: their file, their numbers in it, their values."""
+    """Batches of the rows of a split: their file, their row numbers in it, their values."""
     import pyarrow as pa
 
     for shard in shards:
         batches = _batches(shard, column) if (shard.splits == split).any() else iter(())
         while True:
-            with told(shard.path, f" column {column!r}"):  # not around `yield`, where it would change others' warnings
+            with input_errors(shard.path, f" column {column!r}"):  # not around `yield`: it hides warnings of the caller
                 start, array = next(batches, (0, None))
                 if array is None:
                     break
@@ -251,17 +255,17 @@ def _of_split(shards: Sequence[_Shard], column: str, split: int) -> Iterator[tup
 
 
 def _absent(shards: Sequence[_Shard], column: str) -> list[bool]:
-    """For each split, whether the column lacks some row."""
+    """For each split, whether rows of the column are missing."""
     absent = np.zeros(len(SPLITS), bool)
     for shard in shards:
         metadata = shard.file.metadata
-        facts = [_chunk(metadata, g, column).statistics for g in range(metadata.num_row_groups)]
-        if all(fact is not None and fact.has_null_count and fact.null_count == 0 for fact in facts):
+        statistics = [_chunk(metadata, g, column).statistics for g in range(metadata.num_row_groups)]
+        if all(s is not None and s.has_null_count and s.null_count == 0 for s in statistics):
             continue
-        with told(shard.path):
+        with input_errors(shard.path):
             for start, array in _batches(shard, column):
-                lost = array.is_null().to_numpy(zero_copy_only=False)
-                absent |= np.bincount(shard.splits[start : start + len(array)][lost], minlength=len(SPLITS)) > 0
+                null = array.is_null().to_numpy(zero_copy_only=False)
+                absent |= np.bincount(shard.splits[start : start + len(array)][null], minlength=len(SPLITS)) > 0
     return absent.tolist()
 
 
@@ -272,12 +276,12 @@ def _read_mask(shards: Sequence[_Shard], column: str, split: int) -> np.ndarray:
 
 
 def _read_features(shards: Sequence[_Shard], column: str, split: int) -> np.ndarray:
-    """Features of a split [N, D]; rows that are missing are zeros."""
+    """Features of a split [N, D]; missing rows are zeros."""
     count = sum(int((shard.splits == split).sum()) for shard in shards)
     out, first = None, 0
     for shard, rows, array in _of_split(shards, column, split):
         present = array.is_valid().to_numpy(zero_copy_only=False)
-        with told(shard.path, f" column {column!r}"):
+        with input_errors(shard.path, f" column {column!r}"):
             values = _list_values(array, rows[present], out.shape[1] if out is not None else None)
         if len(values):
             if out is None:
@@ -292,7 +296,7 @@ def _read_features(shards: Sequence[_Shard], column: str, split: int) -> np.ndar
 
 
 def _list_values(array: Any, rows: np.ndarray, width: int | None) -> np.ndarray:
-    """The lists that are there, as one array [lists, width]; `rows` are their numbers, for messages."""
+    """The lists that are present, as one array [lists, width]; `rows` are their row numbers, for messages."""
     import pyarrow.types as pt
 
     if pt.is_fixed_size_list(array.type):
@@ -303,7 +307,8 @@ def _list_values(array: Any, rows: np.ndarray, width: int | None) -> np.ndarray:
     bad = np.flatnonzero(lengths != width)
     if len(bad):
         raise RefusedError(
-            f"row {rows[bad[0]]} has {lengths[bad[0]]} numbers, rows before it {width}; store lists of one length"
+            f"row {rows[bad[0]]} has {lengths[bad[0]]} numbers, but rows before it have {width}; store lists of one "
+            "length"
         )
     values = array.flatten()
     if values.null_count:
@@ -322,10 +327,10 @@ def _read_plain(shards: Sequence[_Shard], column: str, split: int, as_text: bool
     texts: list[str] = []
     numbers: list[np.ndarray] = []
     for shard, rows, array in _of_split(shards, column, split):
-        with told(shard.path, f" column {column!r}"):
+        with input_errors(shard.path, f" column {column!r}"):
             if array.null_count:
-                lost = np.flatnonzero(array.is_null().to_numpy(zero_copy_only=False))
-                raise RefusedError(f"row {rows[lost[0]]} is null; every row needs a value")
+                null = np.flatnonzero(array.is_null().to_numpy(zero_copy_only=False))
+                raise RefusedError(f"row {rows[null[0]]} is null; every row needs a value")
             if pt.is_dictionary(array.type) and _is_text(array.type):
                 names = array.dictionary.to_pylist()
                 texts += [names[i] for i in array.indices.to_pylist()]

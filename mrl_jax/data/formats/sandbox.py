@@ -1,7 +1,7 @@
-"""Try a file in another process first, where a library can crash on a damaged one and take the program along.
+"""Read a file in a worker process first, where a library can crash on a damaged file and end the program.
 
-The HDF5 library crashes, hangs or takes all memory on about 1 in 700 damaged files, pyarrow ends the process on about 1
-in 2,000 (found by fuzzing).
+Fuzzing found that the HDF5 library crashes, hangs or exhausts memory on about 1 in 700 damaged files, and that pyarrow
+ends the process on about 1 in 2,000.
 """
 
 import contextlib
@@ -12,54 +12,53 @@ import time
 from pathlib import Path
 from typing import BinaryIO
 
-from mrl_jax.data.formats.readers import DamagedError
+from mrl_jax.data.formats.errors import DamagedError
 
-__all__ = ["limit_process", "ran_out", "try_in_other_process"]
+__all__ = ["limit_process", "probe_in_worker", "ran_out"]
 
 _MIB = 1 << 20
-_TRIED: set[tuple[int, ...]] = set()  # files, by place, times and size, on which the library does not crash
+_PASSED: set[tuple[int, ...]] = set()  # files that the library read without a crash: device, inode, times and size
 
 
-def try_in_other_process(module: str, path: Path, file: BinaryIO) -> None:
-    """Refuse a file on which a library crashes or hangs; what went well once is not tried again.
+def probe_in_worker(module: str, path: Path, file: BinaryIO) -> None:
+    """Refuse a file on which a library crashes or hangs; a file that passed is not probed again.
 
     Args:
-        module: module beside this one, whose `probe(path)` returns 0, or 3 where memory ran out.
+        module: name of a module of this package with a function `probe(path)`, which returns 0, or 3 where memory ran
+            out.
         path: the file.
-        file: the same, open.
+        file: the same file, open.
 
     Raises:
-        DamagedError: the other process ended otherwise, or in no reasonable time.
+        DamagedError: the worker process crashed, ran out of memory or exceeded its time.
     """
     status = os.fstat(file.fileno())
     version = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
-    if version in _TRIED:
+    if version in _PASSED:
         return
     program = (
         f"import sys; sys.path[:] = sys.argv[2:]; from pathlib import Path; from mrl_jax.data.formats import {module}"
     )
     program += f"; sys.exit({module}.probe(Path(sys.argv[1])))"
     command = [sys.executable, "-c", program, os.fspath(path.absolute()), *sys.path]
-    quiet, patience = subprocess.DEVNULL, 20 + 4 * _seconds(status.st_size)  # a busy machine is slower
+    quiet, timeout = subprocess.DEVNULL, 20 + 4 * _seconds(status.st_size)  # wall time exceeds CPU time under load
     try:
-        code = subprocess.run(
-            command, stdin=quiet, stdout=quiet, stderr=quiet, timeout=patience, check=False
-        ).returncode
+        code = subprocess.run(command, stdin=quiet, stdout=quiet, stderr=quiet, timeout=timeout, check=False).returncode
     except subprocess.TimeoutExpired as error:
-        raise DamagedError(f"the library that reads it does not get through it in {patience} s") from error
-    except OSError:  # no process to be had: as good as it gets
+        raise DamagedError(f"the library that reads it does not finish in {timeout} s") from error
+    except OSError:  # no process can be started: read without a probe
         return
     if code < 0:
         raise DamagedError(f"the library that reads it crashes or hangs on it, signal {-code}")
     if code == 3:
-        raise DamagedError("the library that reads it takes absurd amounts of memory for it")
-    _TRIED.add(version)
+        raise DamagedError("the library that reads it needs an excessive amount of memory for it")
+    _PASSED.add(version)
 
 
 def limit_process(size: int) -> None:
-    """Bound this process's memory and processor time, generously for a file of `size` bytes.
+    """Limit the memory and CPU time of this process, generously for a file of `size` bytes.
 
-    Call it after importing what is needed, which counts from here.
+    Call it after all imports: their memory and time do not count.
     """
     with contextlib.suppress(ImportError, OSError, ValueError):  # where the system has no such limits
         import resource
@@ -76,5 +75,5 @@ def ran_out(error: Exception) -> bool:
 
 
 def _seconds(size: int) -> int:
-    """Processor time that trying a file of `size` bytes may take: far more than it needs."""
+    """Upper bound on the CPU time for a file of `size` bytes, far above what a sound file needs."""
     return 1 + min(8 * size // _MIB, 60 + size // (8 * _MIB))

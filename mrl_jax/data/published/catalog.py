@@ -1,17 +1,18 @@
-"""The feature sets of the field: what each should hold, in which files it circulates, and where these are published.
+"""Catalog of the published feature sets: what each should hold, its file layouts, and where it is published.
 
-Light: no data library is imported.
+No library for data files is imported here.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mrl_jax.data.dataset import SPLITS, Dataset
+from mrl_jax.errors import InputError
 
-__all__ = ["CATALOG", "EMOJI", "HUB_REPOSITORY", "FeatureSet", "KnownFile", "deviations"]
+__all__ = ["CATALOG", "EMOJI", "HUB_REPOSITORY", "FeatureSet", "KnownFile", "check_name", "deviations"]
 
 HUB_REPOSITORY = "xinxin713/hashing-benchmark-datasets"
-"""Data set on the Hugging Face hub that holds four of the sets, with a SHA256SUMS file."""
+"""Repository on the Hugging Face hub with four of the sets and a SHA256SUMS file."""
 
 
 @dataclass(frozen=True)
@@ -19,9 +20,9 @@ class KnownFile:
     """A file in which a set circulates.
 
     Attributes:
-        names: file names, alternatives separated by " or "; a folder's files joined by " + ".
-        keys: its arrays, as in a listing.
-        note: what is special about it.
+        names: file names; alternatives are separated by " or ", files of one folder are joined by " + ".
+        keys: names of its arrays, as shown to users.
+        note: remark for users.
     """
 
     names: str
@@ -31,19 +32,19 @@ class KnownFile:
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """What a set should hold.
+    """Published facts of a set.
 
     Attributes:
         title: its name in publications.
         classes: K.
         sizes: instances per split, as published.
         dims: features D per modality, where published.
-        features: what the features are.
-        files: the layouts in circulation, the preferred one first.
+        features: description of the features.
+        files: the known files and their layouts, the preferred one first.
         published: where to get them.
-        hub_file: the set's archive in `HUB_REPOSITORY`, or None.
-        class_names: in the order of the labels; empty where no source tells the order.
-        in_paper: whether Hu et al. (2021) report it, so that sizes and preset are theirs.
+        hub_file: the archive of the set in `HUB_REPOSITORY`, or None.
+        class_names: in the order of the labels; empty where no source gives the order.
+        in_paper: whether Hu et al. (2021) report results on it; sizes and preset are then those of the paper.
     """
 
     title: str
@@ -78,10 +79,12 @@ CATALOG: dict[str, FeatureSet] = {
             KnownFile(
                 "wiki_deep_doc2vec_data_corr_ae.h5py",
                 "{train,test}_imgs_deep, _texts or _text, _imgs_labels, _texts_labels",
-                "the paper's; valid: first 231 of test",
+                "file of the paper; valid: first 231 of test",
             ),
             KnownFile(
-                "wiki.mat", "{train,test}_imgs_deep, _texts_doc, _imgs_labels", "follow-ups; valid: first 231 of test"
+                "wiki.mat",
+                "{train,test}_imgs_deep, _texts_doc, _imgs_labels",
+                "file of later publications; valid: first 231 of test",
             ),
             KnownFile(
                 "raw_features.mat + {train,test}set_txt_img_cat.list (+ categories.list)",
@@ -170,11 +173,11 @@ CATALOG: dict[str, FeatureSet] = {
                 "a folder of eight files; valid: first half of test, 100 at most",
             ),
         ),
-        published="with the code of DSCMR (Zhen et al., CVPR 2019) and of its follow-ups",
+        published="with the code of DSCMR (Zhen et al., CVPR 2019) and of later methods",
         in_paper=False,
     ),
 }
-"""Name of a set, which is also its preset -> what it should hold."""
+"""Name of a set, which is also the name of its preset -> its published facts."""
 
 EMOJI = FeatureSet(
     title="Emoji",
@@ -183,27 +186,37 @@ EMOJI = FeatureSet(
     dims={"image": 784, "text": 512},
     features="image: picture, 784-d; text and text_LANGUAGE: counts of name parts, 512-d",
     files=(),
-    published="comes with the package; the first use makes the features",
+    published="comes with the package; the first use computes the features",
     in_paper=False,
 )
 """The embedded set, which needs no file."""
 
 
+def check_name(name: str) -> None:
+    """Check that a set is in the catalog.
+
+    Raises:
+        InputError: it is not.
+    """
+    if name not in CATALOG:
+        raise InputError(f"unknown data set {name!r}; choose from: {', '.join(CATALOG)}")
+
+
 def deviations(facts: FeatureSet, data: Dataset) -> list[str]:
-    """Where a data set differs from what was published of it, a line each.
+    """The differences between a data set and its published facts, one line each.
 
     Args:
-        facts: what the set should hold.
-        data: what was loaded.
+        facts: the published facts.
+        data: the loaded data.
     """
-    found = []
+    lines = []
     if data.num_classes != facts.classes:
-        found.append(f"{data.num_classes} classes; {facts.title} has {facts.classes}")
+        lines.append(f"{data.num_classes} classes; {facts.title} has {facts.classes}")
     sizes = {s: len(data.splits[s]) for s in SPLITS}
     if sizes != dict(facts.sizes):
-        told, published = (" / ".join(f"{by_split[s]:,}" for s in SPLITS) for by_split in (sizes, facts.sizes))
-        found.append(f"{told} instances (train / valid / test); {facts.title} has {published}")
+        given, published = (" / ".join(f"{by_split[s]:,}" for s in SPLITS) for by_split in (sizes, facts.sizes))
+        lines.append(f"{given} instances (train / valid / test); {facts.title} has {published}")
     for m, d in data.dims.items():
         if facts.dims.get(m, d) != d:
-            found.append(f"{d} {m} features; {facts.title} has {facts.dims[m]}")
-    return found
+            lines.append(f"{d} {m} features; {facts.title} has {facts.dims[m]}")
+    return lines

@@ -1,7 +1,8 @@
-"""Data sets of the Hugging Face hub: a zip is downloaded, verified and unpacked; its folder is complete or absent.
+"""Download a data set of the Hugging Face hub: a zip is verified and unpacked, its folder is complete or absent.
 
-huggingface_hub gives addresses, the token and the HTTP client. Its own downloads begin anew after a cut (since 1.18
-every one writes to a file of its own and deletes it on failure), so the bytes are fetched here, with Range requests.
+huggingface_hub provides addresses, the token and the HTTP client. Its own downloads restart from zero after an
+interruption (since 1.18 each writes to a new file and deletes it on failure), so this module downloads with Range
+requests.
 """
 
 import contextlib
@@ -23,17 +24,17 @@ from typing import Any, BinaryIO
 
 from tqdm import tqdm
 
-from mrl_jax.errors import InputError
+from mrl_jax.errors import InputError, first_line
 from mrl_jax.files import lock
 
 __all__ = ["download", "unpack_zip"]
 
-_MARKER = ".mrl_jax.json"  # in a complete folder: where it came from and the digest that was verified
+_MARKER = ".mrl_jax.json"  # file in a complete folder: origin and verified digest
 _SUMS = "SHA256SUMS"
 _SUMS_LINE = re.compile(r"^([0-9a-fA-F]{64})[ \t]+\*?(?:\./)?(?:data/)?(.+?)\s*$", re.MULTILINE)
 _PAUSES = (0.5, 1.0, 2.0)  # seconds between tries
 _MAX_RATIO = 1100  # deflate reaches 1,032:1
-# Base classes of what may pass, in httpx (huggingface_hub 1) and in httpx2 (huggingface_hub 2) alike.
+# Base classes of transient errors, both in httpx (huggingface_hub 1) and in httpx2 (huggingface_hub 2).
 _TRANSIENT = {"TimeoutException", "NetworkError", "RemoteProtocolError"}
 _LOGIN = "it does not exist, or needs a login: accept its terms on its page and set HF_TOKEN"
 _REFUSALS = {401: _LOGIN, 403: _LOGIN, 404: "there is no such file, revision or data set"}
@@ -42,24 +43,24 @@ _REFUSALS = {401: _LOGIN, 403: _LOGIN, 404: "there is no such file, revision or 
 def download(
     repo: str, filename: str, folder: str | os.PathLike[str], *, revision: str = "main", progress: bool = True
 ) -> Path:
-    """Download one zip of a hub data set, verify it against the set's own SHA256SUMS, unpack it into `folder`.
+    """Download one zip of a hub data set, verify it against SHA256SUMS of the data set, and unpack it into `folder`.
 
-    A folder completed earlier is returned without any request; a download that was cut goes on where it stopped.
-    HF_ENDPOINT, HF_TOKEN and HF_HUB_DOWNLOAD_TIMEOUT are heeded.
+    A folder that an earlier call completed is returned without any request; an interrupted download continues where it
+    stopped. The variables HF_ENDPOINT, HF_TOKEN and HF_HUB_DOWNLOAD_TIMEOUT are respected.
 
     Args:
         repo: the data set, as "owner/name".
         filename: path of the zip in it.
-        folder: where its files go; new or empty, or filled by an earlier call.
+        folder: folder for the unpacked files; new, empty, or completed by an earlier call.
         revision: branch, tag or commit.
-        progress: show a bar, on a terminal only.
+        progress: show a progress bar if standard error is a terminal.
 
     Returns:
         The folder.
 
     Raises:
-        InputError: no huggingface_hub, no connection, no such file, no permission, no digest or another than the
-            file's, a damaged or unsafe zip, no space, or a folder that holds other files.
+        InputError: huggingface_hub is missing, there is no connection, no such file, no permission, no digest or a
+            different one, a damaged or unsafe zip, no space, or a folder with other files.
     """
     folder = Path(folder).expanduser().absolute()
     origin = {"repo": repo, "filename": filename, "revision": revision}
@@ -67,49 +68,56 @@ def download(
         return folder
     endpoint = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
     source = _Source(repo, filename, revision, endpoint, folder)
-    with _disk_told(folder):
-        _make_room(folder)
+    with _disk_errors(folder):
+        _check_empty(folder)
         digest = source.digest()
-        part = folder.parent / f".{folder.name}.{digest[:16]}.part"  # another digest never continues this file
+        part = folder.parent / f".{folder.name}.{digest[:16]}.part"  # a new version of the file gets another name
         with part.open("a+b") as file:
             lock(file.fileno(), f"folder {str(folder)!r}: another process is downloading it; wait for its end")
-            keep = False  # what lies in `part`
+            keep = False  # whether `part` stays
             try:
-                if not _complete(folder, origin):  # else another process was faster
+                if not _complete(folder, origin):  # else another process has completed it
                     keep = True
                     source.fetch(filename, file, progress)
                     keep = False
                     file.seek(0)
-                    if (found := hashlib.file_digest(file, "sha256").hexdigest()) != digest:
-                        raise source.error(f"SHA-256 should be {digest}, found {found}: damaged or changed, so deleted")
+                    if (actual := hashlib.file_digest(file, "sha256").hexdigest()) != digest:
+                        raise source.error(
+                            f"SHA-256 should be {digest}, but is {actual}: damaged or changed, so it was deleted"
+                        )
                     _unpack(part, folder, part.with_suffix(".unpack"), {**origin, "sha256": digest})
-            except (OSError, KeyboardInterrupt):  # a full disk, for one: the verified file serves the next try
+            except (OSError, KeyboardInterrupt):  # for example a full disk: the next call uses the verified file
                 keep = True
                 raise
             finally:
                 if not keep or file.seek(0, os.SEEK_END) == 0:
                     with contextlib.suppress(OSError):
-                        file.truncate(0)  # where an open file cannot be deleted, an empty one remains
+                        file.truncate(0)  # on systems that cannot delete an open file, an empty one remains
                         part.unlink()
     return folder
 
 
 def unpack_zip(archive: Path, folder: Path) -> None:
-    """Unpack a zip into a new or empty folder, which is complete afterwards or, if anything fails, as it was.
+    """Unpack a zip into a new or empty folder. If anything fails, the folder stays as it was.
+
+    Args:
+        archive: the zip.
+        folder: the folder.
 
     Raises:
-        InputError: no such file, damaged, unsafe, absurdly large for its size, no space, or a folder with files.
+        InputError: the zip does not exist, is damaged, unsafe or expands to too many bytes, there is no space, or the
+            folder has files.
     """
     archive, folder = Path(archive), Path(folder).expanduser().absolute()
     if not archive.is_file():
-        raise InputError(f"zip file {str(archive)!r} does not exist or is no file; give the path of a .zip")
-    with _disk_told(folder):
-        _make_room(folder)
+        raise InputError(f"zip file {str(archive)!r} does not exist or is not a file; give the path of a .zip")
+    with _disk_errors(folder):
+        _check_empty(folder)
         _unpack(archive, folder, folder.parent / f".{folder.name}.{secrets.token_hex(8)}.unpack", None)
 
 
 class _RefusedError(Exception):
-    """The server answered, but not with the file."""
+    """The server answered with an error instead of the file."""
 
     def __init__(self, response: Any) -> None:
         self.status, self.code = response.status_code, response.headers.get("X-Error-Code")
@@ -118,7 +126,7 @@ class _RefusedError(Exception):
 
 @dataclass(frozen=True)
 class _Source:
-    """A file of a data set of the hub, and the folder it is meant for."""
+    """A file of a hub data set, and the folder for its content."""
 
     repo: str
     filename: str
@@ -128,27 +136,27 @@ class _Source:
 
     def error(self, reason: str) -> InputError:
         return InputError(
-            f"{self.filename} of data set {self.repo} cannot be had from {self.endpoint} ({reason}); check the "
+            f"{self.filename} of data set {self.repo} cannot be downloaded from {self.endpoint} ({reason}); check the "
             f"connection and run again, or download it by hand from https://huggingface.co/datasets/{self.repo} and "
-            "give the file's folder with --data-path"
+            "give its folder with --data-path"
         )
 
     def digest(self) -> str:
-        """The file's SHA-256 as the data set's SHA256SUMS gives it."""
+        """SHA-256 of the file, from SHA256SUMS of the data set."""
         reason = f"the data set has no {_SUMS}"
         for name in dict.fromkeys((_SUMS, str(PurePosixPath(self.filename).parent / _SUMS))):
             sums = io.BytesIO()
             if not self.fetch(name, sums, optional=True):
                 continue
             lines = _SUMS_LINE.findall(sums.getvalue().decode("utf-8", "replace"))
-            found = {digest.lower() for digest, path in lines if path == self.filename.removeprefix("data/")}
-            if len(found) == 1:
-                return found.pop()
-            reason = f"{_SUMS} gives several digests of it" if found else f"{_SUMS} does not list it"
+            digests = {digest.lower() for digest, path in lines if path == self.filename.removeprefix("data/")}
+            if len(digests) == 1:
+                return digests.pop()
+            reason = f"{_SUMS} gives several digests of it" if digests else f"{_SUMS} does not list it"
         raise self.error(f"{reason}, so it cannot be verified")
 
     def fetch(self, name: str, file: BinaryIO, progress: bool = False, optional: bool = False) -> bool:
-        """Append to `file` what it lacks; False if there is no such file and it is optional."""
+        """Append the missing bytes to `file`; False if the hub has no such file and it is optional."""
         pauses = iter(_PAUSES)
         while True:
             try:
@@ -156,9 +164,9 @@ class _Source:
                 return True
             except InputError:
                 raise
-            except Exception as error:  # the client's errors, bad addresses and names, offline mode: no common base
+            except Exception as error:  # errors of the client, bad addresses or names, offline mode: no common base
                 kinds = {base.__name__ for base in type(error).__mro__}
-                again, reason = bool(_TRANSIENT & kinds), (str(error).strip() or type(error).__name__).splitlines()[0]
+                again, reason = bool(_TRANSIENT & kinds), first_line(error)
                 if isinstance(error, _RefusedError):
                     if optional and error.status == 404 and error.code in (None, "EntryNotFound"):
                         return False
@@ -176,31 +184,31 @@ class _Source:
         timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
         headers = {"accept-encoding": "identity", "user-agent": "mrl_jax"}
         if not constants.HF_HUB_DISABLE_IMPLICIT_TOKEN and (token := get_token()):
-            headers["authorization"] = f"Bearer {token}"  # the client drops it when redirected to another host
+            headers["authorization"] = f"Bearer {token}"  # the client drops it on a redirect to another host
         if done := file.seek(0, os.SEEK_END):
             headers["range"] = f"bytes={done}-"
         with get_session().stream("GET", url, headers=headers, timeout=timeout, follow_redirects=True) as response:
             if response.status_code == 416 and done:
-                return  # nothing is missing; if there is too much, the digest tells
+                return  # nothing is missing; too many bytes would change the digest
             if response.status_code not in (200, 206):
                 raise _RefusedError(response)
             if done and not response.headers.get("content-range", "").startswith(f"bytes {done}-"):
-                done = file.seek(0)  # the server sends all
+                done = file.seek(0)  # the server sends the complete file
                 file.truncate()
             length = int(response.headers.get("content-length", 0))
-            with _disk_told(self.folder):
+            with _disk_errors(self.folder):
                 _check_space(length, self.folder)
             size, off = done + length or None, None if progress else True  # None: off unless on a terminal
             with tqdm(None, name, size, leave=False, initial=done, unit="B", unit_scale=True, disable=off) as bar:
                 for chunk in response.iter_bytes():
-                    with _disk_told(self.folder):
+                    with _disk_errors(self.folder):
                         file.write(chunk)
-                        file.flush()  # a kill loses nothing, and a full disk shows here
+                        file.flush()  # so that a kill loses nothing and a full disk is noticed here
                     bar.update(len(chunk))
 
 
 def _complete(folder: Path, origin: Mapping[str, str]) -> bool:
-    """Whether an earlier call filled the folder with this very file."""
+    """Whether an earlier call completed the folder from the same file."""
     try:
         marker = json.loads((folder / _MARKER).read_text("utf-8"))
         return marker == {**origin, "sha256": marker["sha256"]}
@@ -208,14 +216,15 @@ def _complete(folder: Path, origin: Mapping[str, str]) -> bool:
         return False
 
 
-def _make_room(folder: Path) -> None:
+def _check_empty(folder: Path) -> None:
+    """Check that the folder is new or empty, and make its parent."""
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"folder {str(folder)!r} already holds other files; name a new folder, or empty this one")
     folder.parent.mkdir(parents=True, exist_ok=True)
 
 
 def _unpack(archive: Path, folder: Path, temporary: Path, marker: Mapping[str, str] | None) -> None:
-    """Unpack into the temporary folder, which lies beside the other, and rename it."""
+    """Unpack into the temporary folder, which has the same parent, and rename it."""
     shutil.rmtree(temporary, ignore_errors=True)  # left by a kill
     temporary.mkdir()
     try:
@@ -224,7 +233,7 @@ def _unpack(archive: Path, folder: Path, temporary: Path, marker: Mapping[str, s
         if marker:
             (temporary / _MARKER).write_text(json.dumps(marker, indent=2) + "\n", "utf-8")
         if folder.exists():
-            folder.rmdir()  # it is empty, or this fails
+            folder.rmdir()  # fails if it is not empty
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -237,38 +246,40 @@ def _extract(raw: BinaryIO, archive: Path, folder: Path) -> None:
                 target = folder / path
                 (target if info.is_dir() else target.parent).mkdir(parents=True, exist_ok=True)
                 if not info.is_dir():
-                    with file.open(info) as source, target.open("xb") as sink:  # x: two may differ in case only
+                    with file.open(info) as source, target.open("xb") as sink:  # x: names may differ in case only
                         shutil.copyfileobj(source, sink, 1 << 20)
-    except Exception as error:  # zipfile and the decompressors raise many kinds on damage
+    except Exception as error:  # on damage, zipfile and the decompressors raise many types
         if isinstance(error, InputError) or getattr(error, "errno", None) is not None:
             raise
-        raise _unfit(archive, (str(error).strip() or type(error).__name__).splitlines()[0]) from error
+        raise _unpack_error(archive, first_line(error)) from error
 
 
 def _checked_members(file: zipfile.ZipFile, archive: Path, folder: Path) -> list[tuple[zipfile.ZipInfo, PurePosixPath]]:
-    """All members with their paths; none leaves the folder, none is more than a plain file or a folder."""
+    """All members with their paths, after a check that each is a plain file or folder inside the target folder."""
     total, seen, members = 0, {PurePosixPath(_MARKER)}, []
     for info in file.infolist():
         name, path = info.orig_filename, PurePosixPath(info.orig_filename)
         if path.is_absolute() or ".." in path.parts or re.search(r"^[A-Za-z]:|\\|\0", name):
-            raise _unfit(archive, f"member {name!r} leaves the folder, or its path is of another system")
+            raise _unpack_error(archive, f"member {name!r} leaves the folder, or its path is of another system")
         if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise _unfit(archive, f"member {name!r} is a link or a special file")
+            raise _unpack_error(archive, f"member {name!r} is a link or a special file")
         if info.flag_bits & 0x1:
-            raise _unfit(archive, f"member {name!r} is encrypted")
+            raise _unpack_error(archive, f"member {name!r} is encrypted")
         if path in seen and not info.is_dir():
-            raise _unfit(archive, f"member {name!r} comes twice, or its name is reserved")
+            raise _unpack_error(archive, f"member {name!r} occurs twice, or its name is reserved")
         seen.add(path)
         members.append((info, path))
         total += info.file_size
     if not members or total > _MAX_RATIO * archive.stat().st_size:
-        raise _unfit(archive, f"{len(members)} members of {total:,} bytes; 1 member and {_MAX_RATIO}:1 are the limits")
+        raise _unpack_error(
+            archive, f"{len(members)} members of {total:,} bytes; 1 member and {_MAX_RATIO}:1 are the limits"
+        )
     _check_space(total, folder)
     return members
 
 
-def _unfit(archive: Path, reason: str) -> InputError:
-    return InputError(f"zip file {str(archive)!r} cannot be unpacked ({reason}); get it anew from its publisher")
+def _unpack_error(archive: Path, reason: str) -> InputError:
+    return InputError(f"zip file {str(archive)!r} cannot be unpacked ({reason}); download it again from its publisher")
 
 
 def _check_space(size: int, folder: Path) -> None:
@@ -277,10 +288,11 @@ def _check_space(size: int, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _disk_told(folder: Path) -> Iterator[None]:
+def _disk_errors(folder: Path) -> Iterator[None]:
+    """Turn errors of the file system into an `InputError` that names the folder."""
     try:
         yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        remedy = "make space on its disk, or name a folder on another" if full else "name another folder"
+        remedy = "free space on its disk, or name a folder on another disk" if full else "name another folder"
         raise InputError(f"folder {str(folder)!r} cannot be written ({error.strerror or error}); {remedy}") from error

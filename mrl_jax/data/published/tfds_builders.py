@@ -1,14 +1,10 @@
-"""A TFDS builder per feature set: what was prepared as memory maps, as records for other programs.
+"""One TFDS builder per feature set: it writes the prepared data as records for other programs.
 
-Written with `file_format="array_record"`, read with `tfds.builder_from_directory(folder).as_data_source(split)`;
-neither needs TensorFlow.
+Records are written with `file_format="array_record"` and read with
+`tfds.builder_from_directory(folder).as_data_source(split)`; neither needs TensorFlow.
 """
 
-import contextlib
-import io
-import logging
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,7 +15,8 @@ import tensorflow_datasets as tfds
 
 from mrl_jax.data.dataset import SPLITS, Dataset
 from mrl_jax.data.published.catalog import CATALOG, FeatureSet
-from mrl_jax.data.published.prepared import VERSION as _VERSION
+from mrl_jax.data.published.copy_folders import VERSION as _VERSION
+from mrl_jax.data.tfds_writing import write_dataset
 
 __all__ = ["BUILDERS", "PairedFeatures", "write_records"]
 
@@ -30,17 +27,17 @@ class PairedFeatures(tfds.core.ShardBasedBuilder, skip_registration=True):  # ty
     """Builder of one set; `BUILDERS` has a class for each.
 
     A record holds `id` (text), and for each modality `MODALITY` (float32 [D]), `labels/MODALITY` (int32) and
-    `present/MODALITY` (false where the sample is missing and its features are zeros). A split in which modalities
-    differ in length has as many records as the longest.
+    `present/MODALITY` (false where the sample is missing and its features are zeros). If modalities differ in length,
+    a split has as many records as the longest one.
 
     Args:
-        dataset: what to write; needed to prepare.
-        **kwargs: as for every TFDS builder; `config` is made from the modalities.
+        dataset: the data to write.
+        **kwargs: as for every TFDS builder, without `config`, which follows from the modalities.
     """
 
     VERSION = tfds.core.Version(_VERSION)
     RELEASE_NOTES: Mapping[str, str] = {_VERSION: "First release."}
-    code_path = None  # TFDS would look for checksum files beside this module with a package that it does not require
+    code_path = None  # else TFDS looks for checksum files here, with a package that it does not require
     facts: ClassVar[FeatureSet]
 
     def __init__(self, *, dataset: Dataset, **kwargs: Any) -> None:
@@ -68,7 +65,7 @@ class PairedFeatures(tfds.core.ShardBasedBuilder, skip_registration=True):  # ty
         )
 
     def _shard_iterators_per_split(self, dl_manager: Any) -> Mapping[str, Sequence[Callable[[], Iterator[Any]]]]:
-        del dl_manager  # the user's files are read already
+        del dl_manager  # nothing to download: the data are already read
         row = 4 * sum(self._dataset.dims.values())
         size = max(1, _SHARD_BYTES // row)
         return {
@@ -80,24 +77,24 @@ class PairedFeatures(tfds.core.ShardBasedBuilder, skip_registration=True):  # ty
         split, dims = self._dataset.splits[name], self._dataset.dims
         present = {m: split.present(m) for m in dims}
         for j in range(start, min(stop, len(split))):
-            there = {m: j < len(present[m]) and bool(present[m][j]) for m in dims}
+            present_here = {m: j < len(present[m]) and bool(present[m][j]) for m in dims}
             record: dict[str, Any] = {
                 m: split.features[m][j] if j < len(split.features[m]) else np.zeros(d, np.float32)
                 for m, d in dims.items()
             }
             record["labels"] = {m: split.labels[m][j] if j < len(split.labels[m]) else -1 for m in dims}
-            record["present"] = there
+            record["present"] = present_here
             record["id"] = str(j) if split.ids is None else str(split.ids[j])
             yield j, record
 
 
 def config_name(modalities: Sequence[str]) -> str:
-    """Name of the folder of a choice of modalities."""
+    """Name of the TFDS configuration, and so of the folder, for these modalities."""
     return "-".join(modalities)
 
 
 def _builder(name: str, facts: FeatureSet) -> type[PairedFeatures]:
-    # TFDS has data sets of its own called "wikipedia" and so on; ours are read from their folder, not by name.
+    # TFDS has its own data sets named "wikipedia" and so on; these are read from their folder, not by name.
     members = {"facts": facts, "name": name.replace("-", "_"), "__module__": __name__, "__doc__": facts.title}
     return type(facts.title.title().replace(" ", ""), (PairedFeatures,), members, skip_registration=True)
 
@@ -111,27 +108,13 @@ def write_records(name: str, dataset: Dataset, root: Path) -> Path:
 
     Args:
         name: the set, a key of `CATALOG`.
-        dataset: what to write.
+        dataset: the data to write.
         root: folder for all sets.
 
     Returns:
-        The folder of this one, `root/SET/MODALITIES/VERSION`.
+        The folder of this set, `root/SET/MODALITIES/VERSION`.
 
     Raises:
         OSError: the records cannot be written.
     """
-    # TFDS announces a download that never happens, draws bars of its own, also into log files, and warns of a
-    # configuration that it does not know.
-    absl = logging.getLogger("absl")
-    level = absl.level
-    try:
-        absl.setLevel(logging.ERROR)
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            builder = BUILDERS[name](dataset=dataset, data_dir=os.fspath(root), file_format="array_record")
-            with tempfile.TemporaryDirectory() as downloads:
-                builder.download_and_prepare(download_dir=downloads)
-    except RuntimeError as error:  # array_record's word for a file that cannot be written
-        raise OSError(str(error).splitlines()[0]) from error
-    finally:
-        absl.setLevel(level)
-    return Path(builder.data_dir)
+    return write_dataset(lambda: BUILDERS[name](dataset=dataset, data_dir=os.fspath(root), file_format="array_record"))

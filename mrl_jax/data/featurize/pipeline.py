@@ -1,7 +1,7 @@
-"""From pictures and texts to features: any Hugging Face vision and text model, written in the project's `.npz` layout.
+"""Compute features of pictures and texts with Hugging Face models and write them as `.npz` in the own layout.
 
-Features are computed batch by batch into a work folder beside the output, so that memory stays small and a run that was
-killed goes on after its last complete batch.
+Features are computed batch by batch into a work folder beside the output. So memory use is small, and a run that was
+killed continues after its last complete batch.
 """
 
 import argparse
@@ -35,15 +35,15 @@ from mrl_jax.data.featurize.raw_table import (
     check_table,
     digest_inputs,
     find_pictures,
-    first_line,
     read_table,
+    reason_of,
 )
 from mrl_jax.errors import InputError
 from mrl_jax.files import locked
 
 __all__ = ["add_arguments", "featurize", "run"]
 
-_MADE_BY = "mrl_jax.data.featurize"
+_MADE_BY = "mrl_jax.data.featurize"  # stored in the output; must not change
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,10 +53,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--texts", required=True, metavar="FILE", help="CSV: id, text, label, optionally split and image")
     add("--image-model", required=True, metavar="NAME", help="vision or two-tower model: folder or name on the hub")
     add("--text-model", required=True, metavar="NAME", help="text or two-tower model: folder or name on the hub")
-    add("--output", required=True, metavar="FILE", help=".npz to write; a run that was killed goes on from there")
-    add("--batch-size", type=int, default=32, metavar="B", help="pictures or texts at a time (default: 32)")
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto (default): cuda where there is one")
-    add("--seed", type=int, default=0, help="of the 80/10/10 split, where the table has none (default: 0)")
+    add("--output", required=True, metavar="FILE", help=".npz to write; a run that was killed continues")
+    add("--batch-size", type=int, default=32, metavar="B", help="pictures or texts per batch (default: 32)")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto (default): cuda if available")
+    add("--seed", type=int, default=0, help="seed of the 80/10/10 split, if the table has none (default: 0)")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -78,30 +78,30 @@ def featurize(
     seed: int = 0,
     progress: bool = False,
 ) -> Path:
-    """Turn pictures and texts into features and write them as an `.npz` for `load_dataset`.
+    """Compute features of pictures and texts and write them as an `.npz` for `load_dataset`.
 
     Two-tower models (CLIP, SigLIP) give their projected features. Other vision models give `pooler_output`, or the
-    mean of the patches where that is absent or untrained; text models the mean of the last layer over the tokens.
+    mean over patches if that is absent or untrained. Text models give the mean of the last layer over tokens.
 
     Args:
         images: folder with the pictures.
-        texts: CSV in UTF-8 with the columns `id`, `text` and `label`, optionally `split` (train, valid or test; without
-            it 80/10/10 by the SHA-256 of seed and id) and `image` (file name in `images`; without it the file whose
-            stem is the id). An empty text or a picture that is not there is missing: its features are zeros, and
-            `{split}_{modality}_mask` is False there.
-        output: the `.npz`. A file made from the same inputs by the same settings is left as it is.
+        texts: CSV in UTF-8 with the columns `id`, `text` and `label`, and optionally `split` (train, valid or test;
+            without it 80/10/10 by the SHA-256 of seed and id) and `image` (file name in `images`; without it the file
+            whose stem is the id). An empty text or an absent picture is a missing sample: its features are zeros, and
+            `{split}_{modality}_mask` is False for it.
+        output: the `.npz`. A file made from the same inputs with the same settings is left unchanged.
         image_model: folder or hub name of a vision or two-tower model.
         text_model: folder or hub name of a text or two-tower model.
-        batch_size: pictures or texts at a time; changes features only by rounding.
+        batch_size: pictures or texts per batch; it changes features only by rounding.
         device: "auto", "cpu" or "cuda".
-        seed: of the split.
-        progress: show a bar, or lines in a log, on standard error.
+        seed: seed of the split.
+        progress: show progress on standard error: a bar on a terminal, else lines.
 
     Returns:
         The path of the output.
 
     Raises:
-        InputError: anything wrong with the inputs, the models or the disk, in one line.
+        InputError: the inputs, the models or the disk do not allow it; one line says why.
     """
     output = Path(output)
     models = {"image": str(image_model), "text": str(text_model)}
@@ -115,69 +115,71 @@ def featurize(
     inputs = digest_inputs(table.rows)
     with torch_device(device) as device:
         keys = {modality: model_key(name) for modality, name in models.items()}
-        how = {"batch_size": batch_size, "device": device, "versions": package_versions()}
-        settings = {"inputs": inputs, "models": keys, **how}
+        environment = {"batch_size": batch_size, "device": device, "versions": package_versions()}
+        settings = {"inputs": inputs, "models": keys, **environment}
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
         if made not in (None, digest):
             raise InputError(
-                f"output {output} exists and was made from other inputs or by other settings; "
+                f"output {output} exists and was made from other inputs or with other settings; "
                 "delete it or choose another output"
             )
-        with _disk_told(output):
+        with _disk_errors(output):
             if made == digest:
                 _remove_leftover(output, digest)
                 if progress:
-                    _say(f"{output}: made from these inputs by these settings already; nothing to do")
+                    _say(f"{output}: made from these inputs with these settings already; nothing to do")
                 return output
             with _work_folder(output, digest) as work:
                 encoders = {m: partial(load_encoder, m, name, keys[m], device) for m, name in models.items()}
                 _embed_all(work, table.rows, encoders, batch_size, progress)
                 sources = {m: {"model": name, **keys[m], **work.state[m]} for m, name in models.items()}
-                made_from = {"digest": digest, "texts": Path(texts).name, "split": table.split_by, **sources, **how}
-                _write(work, output, table, {"made_by": _MADE_BY, **made_from})
+                origin = {"digest": digest, "texts": Path(texts).name, "split": table.split_by, **sources}
+                _write(work, output, table, {"made_by": _MADE_BY, **origin, **environment})
     return output
 
 
 def _check_arguments(images: Path, output: Path, models: Mapping[str, str], batch_size: int, device: str) -> None:
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise InputError(f"batch size {batch_size!r}: it must be an integer of 1 or more; 32 suits most machines")
+        raise InputError(f"batch size {batch_size!r}: it must be an integer of 1 or more; try 32")
     if device not in ("auto", "cpu", "cuda"):
         raise InputError(f"device {device!r} is unknown; choose auto, cpu or cuda")
     if output.suffix != ".npz":
-        raise InputError(f"output {output}: features are written as .npz; give a name that ends so")
+        raise InputError(f"output {output}: features are written as .npz; give a name that ends in .npz")
     if not images.is_dir():
-        raise InputError(f"images {images}: no such folder; give the folder that holds the pictures")
+        raise InputError(f"images {images}: no such folder; give the folder with the pictures")
     for modality, name in models.items():
         check_model(modality, name)
 
 
 class _Work:
-    """The work folder: `progress.json` and a memory-mapped array for each modality, rows as in the output."""
+    """The work folder: `progress.json` and a memory-mapped array for each modality with the rows of the output."""
 
     def __init__(self, folder: Path, state: dict[str, Any]) -> None:
         self.folder, self.state = folder, state
 
     def array(self, modality: str, shape: tuple[int, int] | None = None) -> np.ndarray:
-        """Open the array of a modality, or make one of zeros where a shape is given."""
+        """Open the array of a modality, or make one of zeros if a shape is given."""
         path = self.folder / f"{modality}.npy"
         if shape is None:
             try:
                 return np.load(path, mmap_mode="r+")
             except (OSError, ValueError) as error:
                 raise InputError(
-                    f"work folder {self.folder} is damaged ({first_line(error)}); delete it and run again"
+                    f"work folder {self.folder} is damaged ({reason_of(error)}); delete it and run again"
                 ) from error
         array = np.lib.format.open_memmap(path, "w+", np.float32, shape)
-        if hasattr(os, "posix_fallocate"):  # a disk that fills up under a map kills the process
+        if hasattr(os, "posix_fallocate"):  # writing to a map kills the process if the disk is full
             with path.open("r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
         return array
 
     def commit(self, modality: str, done: int, pooling: str) -> None:
+        """Record that the first `done` samples of a modality are on disk."""
         self.state[modality] = {"done": done, "pooling": pooling}
         self.save()
 
     def save(self) -> None:
+        """Write `progress.json` atomically."""
         part = self.folder / "progress.json.part"
         with part.open("w", encoding="utf-8") as file:
             json.dump(self.state, file)
@@ -192,7 +194,7 @@ def _work_path(output: Path) -> Path:
 
 @contextlib.contextmanager
 def _work_folder(output: Path, digest: str) -> Iterator[_Work]:
-    """Open the work folder of these settings, or make it; removed when all is done, or when nothing is kept in it."""
+    """Open or make the work folder of these settings; it is removed at the end, or on an error if it is empty."""
     folder = _work_path(output)
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
@@ -213,7 +215,7 @@ def _work_folder(output: Path, digest: str) -> Iterator[_Work]:
 
 
 def _work_state(folder: Path) -> dict[str, Any]:
-    """What `progress.json` says; {} for a folder in which nothing has begun."""
+    """Content of `progress.json`; {} for a new folder."""
     try:
         state = json.loads((folder / "progress.json").read_text("utf-8"))
         if isinstance(state, dict) and "digest" in state:
@@ -227,7 +229,7 @@ def _work_state(folder: Path) -> dict[str, Any]:
 
 
 def _locked(folder: Path) -> contextlib.AbstractContextManager[None]:
-    return locked(folder, f"work folder {folder}: another process is at work there; wait for its end")
+    return locked(folder, f"work folder {folder}: another process is using it; wait for its end")
 
 
 def _remove_leftover(output: Path, digest: str) -> None:
@@ -240,7 +242,7 @@ def _remove_leftover(output: Path, digest: str) -> None:
 def _embed_all(
     work: _Work, rows: Sequence[Row], load: Mapping[str, Callable[[], Encode]], batch_size: int, progress: bool
 ) -> None:
-    if not load.keys() & work.state.keys():  # a wrong text model is told before hours of pictures
+    if not load.keys() & work.state.keys():  # so that a wrong text model is refused before hours of pictures
         load["text"]()([next(row for row in rows if row.has("text"))])
     for modality in load:
         _embed(work, modality, rows, load[modality], batch_size, progress)
@@ -249,7 +251,7 @@ def _embed_all(
 def _embed(
     work: _Work, modality: str, rows: Sequence[Row], load: Callable[[], Encode], batch_size: int, progress: bool
 ) -> None:
-    """Compute what is left of a modality's features; every batch is on disk before it counts as done."""
+    """Compute the remaining features of a modality; every batch is on disk before it counts as done."""
     present = [j for j, row in enumerate(rows) if row.has(modality)]
     done = int(work.state.get(modality, {"done": 0})["done"])
     if done == len(present):
@@ -265,7 +267,7 @@ def _embed(
             if features.shape[1] != array.shape[1]:
                 raise InputError(
                     f"{modality} model gives {features.shape[1]} features for id {rows[chosen[0]].id!r} and "
-                    f"{array.shape[1]} before; choose a model with features of one size"
+                    f"{array.shape[1]} for rows before it; choose a model with features of one size"
                 )
             array[chosen] = features
             array.flush()  # type: ignore[attr-defined]
@@ -274,7 +276,7 @@ def _embed(
 
 
 def _write(work: _Work, output: Path, table: Table, source: Mapping[str, Any]) -> None:
-    """Write the `.npz` and move it into place. Files in it carry no time, so that equal features are equal bytes."""
+    """Write the `.npz` atomically. Its members have a fixed date, so that equal features give equal bytes."""
     part = work.folder / "output.npz"
     features = {modality: work.array(modality) for modality in ("image", "text")}
     number = {name: k for k, name in enumerate(table.class_names)}
@@ -303,14 +305,14 @@ def _write(work: _Work, output: Path, table: Table, source: Mapping[str, Any]) -
 
 
 def _digest_of(output: Path) -> str | None:
-    """Settings that an existing output was made by; None where there is none.
+    """Digest of the settings of an existing output; None if there is no output.
 
     Raises:
-        InputError: it is something else, which must not be overwritten.
+        InputError: the file was not made by `featurize` and must not be overwritten.
     """
     if not os.path.lexists(output):
         return None
-    with contextlib.suppress(Exception):  # a foreign file raises nearly anything
+    with contextlib.suppress(Exception):  # reading another file can raise almost any type
         with output.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             source = json.loads(str(file["source"]))
         if source["made_by"] == _MADE_BY:
@@ -320,7 +322,7 @@ def _digest_of(output: Path) -> str | None:
 
 @contextlib.contextmanager
 def _progress(modality: str, total: int, done: int, shown: bool) -> Iterator[Callable[[int], None]]:
-    """Yields a function that counts further rows, shown as a bar on a terminal and as lines in a log."""
+    """Yields a function that adds to the number of finished rows, shown as a bar on a terminal, else as lines."""
     if not shown:
         yield lambda count: None
     elif sys.stderr.isatty():
@@ -329,27 +331,28 @@ def _progress(modality: str, total: int, done: int, shown: bool) -> Iterator[Cal
         with tqdm(total=total, initial=done, desc=modality, unit=" rows", dynamic_ncols=True) as bar:
             yield bar.update
     else:
-        state = {"rows": done, "told": done, "time": time.monotonic()}
+        state = {"rows": done, "reported": done, "time": time.monotonic()}
 
         def count(rows: int) -> None:
             state["rows"] += rows
             waited = time.monotonic() - state["time"]
-            due = state["rows"] - state["told"] >= total / 10 or waited >= 30
+            due = state["rows"] - state["reported"] >= total / 10 or waited >= 30
             if state["rows"] == total or (due and waited >= 3):
                 _say(f"{modality}: {state['rows']:,} of {total:,} rows")
-                state.update(told=state["rows"], time=time.monotonic())
+                state.update(reported=state["rows"], time=time.monotonic())
 
         yield count
 
 
 @contextlib.contextmanager
-def _disk_told(output: Path) -> Iterator[None]:
+def _disk_errors(output: Path) -> Iterator[None]:
+    """Turn errors of the file system into an `InputError` that names the output."""
     try:
         yield
     except OSError as error:
         raise InputError(
-            f"output {output} cannot be written ({error.strerror or error}); make room or choose another output; "
-            "the same command goes on after its last batch"
+            f"output {output} cannot be written ({error.strerror or error}); free space or choose another output; "
+            "the same command continues after its last batch"
         ) from error
 
 

@@ -1,0 +1,113 @@
+"""`.npz` and `.npy` files; headers are checked against the size of the file before an array is read."""
+
+import contextlib
+import io
+import math
+import os
+import zipfile
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from mrl_jax.data.formats.errors import DamagedError, Read, RefusedError, one_line, refuse
+from mrl_jax.data.formats.limits import check_claim
+
+__all__ = ["map_npy", "open_npz"]
+
+_HEADER = 1 << 16  # bytes; the header of a plain array is far shorter
+
+
+def open_npz(file: BinaryIO, size: int, stack: contextlib.ExitStack) -> dict[str, Read]:
+    """List an `.npz` file.
+
+    Args:
+        file: the open file; it stays open while arrays are read.
+        size: its bytes.
+        stack: closes the archive.
+
+    Raises:
+        DamagedError: two arrays have the same name.
+        RefusedError: the archive holds no arrays.
+    """
+    archive = stack.enter_context(zipfile.ZipFile(file))
+    reads: dict[str, Read] = {}
+    for info in archive.infolist():
+        key = info.filename.removesuffix(".npy")
+        if key in reads:
+            raise DamagedError(f"two arrays are named {one_line(key)!r}")
+        if info.filename.endswith(".npy"):
+            reads[key] = partial(_read_member, archive, info, size)
+        else:
+            reads[key] = refuse("is not an array; write the .npz with numpy.savez")
+    if not any(info.filename.endswith(".npy") for info in archive.infolist()):
+        raise RefusedError("is a zip archive without arrays; write it with numpy.savez")
+    return reads
+
+
+def map_npy(path: Path) -> np.ndarray:
+    """A read-only memory map of an `.npy` file."""
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        shape, dtype = _read_header(file, size)
+    if 0 in shape:  # an empty file cannot be mapped
+        array = np.empty(shape, dtype)
+        array.flags.writeable = False
+    else:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    return _check_values(array)
+
+
+def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, size: int) -> np.ndarray:
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 1:
+        raise RefusedError("is packed in a way that numpy never uses; write it with numpy.savez or savez_compressed")
+    if info.compress_size > size:
+        raise DamagedError(f"{info.compress_size} bytes are claimed, the file has {size}")
+    if info.compress_type == zipfile.ZIP_STORED and info.compress_size != info.file_size:
+        raise DamagedError("its two sizes in the archive differ")
+    check_claim(info.file_size, info.compress_size, "the archive")
+    with archive.open(info) as file:
+        _read_header(file, info.file_size)
+    with archive.open(info) as file:
+        array = np.lib.format.read_array(file, allow_pickle=False)
+        if file.read(1):  # reading to the end also verifies the checksum
+            raise DamagedError("bytes remain after the array")
+    return _check_values(array)
+
+
+def _read_header(file: Any, size: int) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and dtype from the header of an `.npy` of `size` bytes, after a check that they match that size."""
+    # Parsed from a bounded copy: the header's own claim of its length must not make a read allocate memory.
+    head = io.BytesIO(file.read(min(size, _HEADER)))
+    version = np.lib.format.read_magic(head)
+    if version == (1, 0):
+        shape, _, dtype = np.lib.format.read_array_header_1_0(head)
+    elif version == (2, 0):
+        shape, _, dtype = np.lib.format.read_array_header_2_0(head)
+    else:
+        raise RefusedError(
+            f"has a header of version {version}, which only record arrays need; save plain arrays of numbers or text"
+        )
+    if dtype.hasobject:
+        raise RefusedError("holds pickled objects, which are never loaded; save plain arrays of numbers or text")
+    if dtype.kind not in "biufcSU" or dtype.subdtype is not None:
+        raise RefusedError(f"is of type {one_line(dtype)}; save plain arrays of numbers or text")
+    if any(type(n) is not int or n < 0 for n in shape):
+        raise DamagedError(f"its header claims the shape {one_line(shape)}")
+    count = math.prod(shape)
+    if head.tell() + count * dtype.itemsize != size or (count and not dtype.itemsize):
+        raise DamagedError(f"its header claims {one_line(shape)} of {dtype}, which does not match its {size} bytes")
+    return shape, dtype
+
+
+def _check_values(array: np.ndarray) -> np.ndarray:
+    """The array, after a check that its bytes are values of its dtype, which numpy does not check."""
+    flat = array.reshape(-1, order="A").view(np.ndarray)
+    if array.dtype.kind == "b" and array.size and int(flat.view(np.uint8).max()) > 1:
+        raise DamagedError("booleans other than 0 and 1")
+    if array.dtype.kind == "U" and array.size:
+        codes = flat.view(array.dtype.str[0] + "u4")
+        if int(codes.max()) > 0x10FFFF or bool(((codes >= 0xD800) & (codes < 0xE000)).any()):
+            raise DamagedError("code points that are not characters")
+    return array

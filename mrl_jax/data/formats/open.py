@@ -1,0 +1,135 @@
+"""Open a data file of any format as a mapping of arrays, each read on access.
+
+Files come from unknown sources, so nothing in them is trusted: the format is recognised from the content, and every
+size that a header claims is checked against the size of the file before memory is allocated. Nothing is unpickled, and
+no link to another file is followed.
+"""
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mrl_jax.data.formats.errors import Read, input_errors
+from mrl_jax.data.formats.hdf5 import open_hdf5
+from mrl_jax.data.formats.matlab import open_mat5
+from mrl_jax.data.formats.npz import map_npy, open_npz
+from mrl_jax.data.formats.parquet import open_parquet
+from mrl_jax.errors import InputError
+
+__all__ = ["FORMATS", "LazyArrays", "open_arrays", "read_float32"]
+
+FORMATS = ".npz, a folder of .npy files, MATLAB .mat (5 to 7.3), HDF5, .parquet or a folder of .parquet files"
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+
+
+class LazyArrays(Mapping[str, np.ndarray]):
+    """Arrays of a file by name, in the order of the file; each access reads one array from the file again."""
+
+    def __init__(self, path: Path, reads: Mapping[str, Read]) -> None:
+        """Store the function that reads each array; nothing is read yet."""
+        self._path, self._reads = path, dict(reads)
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        """Read one array.
+
+        Raises:
+            KeyError: there is no such array.
+            InputError: it is damaged, or of a kind that is never read.
+        """
+        read = self._reads[key]
+        with input_errors(self._path, f" array {key!r}"):
+            return read()
+
+    def read_float32(self, key: str) -> np.ndarray:
+        """Read one array for use as float32.
+
+        Returns:
+            A matrix of real numbers in HDF5 or MATLAB 7.3 as float32 in C order, inf beyond its range, converted block
+            by block so that the wider type is never in memory whole; any other array as `self[key]` gives it.
+
+        Raises:
+            KeyError: there is no such array.
+            InputError: it is damaged, or of a kind that is never read.
+        """
+        read = self._reads[key]
+        with input_errors(self._path, f" array {key!r}"):
+            return getattr(read, "float32", read)()
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._reads
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._reads)
+
+    def __len__(self) -> int:
+        return len(self._reads)
+
+
+def read_float32(arrays: Mapping[str, Any], key: str) -> Any:
+    """An array for use as float32: by the `read_float32` of the mapping if it has one, as `LazyArrays` does."""
+    read = getattr(arrays, "read_float32", None)
+    return arrays[key] if read is None else read(key)
+
+
+@contextlib.contextmanager
+def open_arrays(path: Path) -> Iterator[Mapping[str, np.ndarray]]:
+    """Open a data file or a folder of `.npy` or Parquet files; its arrays are read one by one on access.
+
+    Args:
+        path: a file or folder in one of `FORMATS`, recognised from its content.
+
+    Yields:
+        A mapping in the order of the file. Each access reads that array again (an `.npy` gives a read-only memory map);
+        cells of a MATLAB cell array have the keys `NAME[0]`, `NAME[1]`, …; text comes as arrays of str.
+
+    Raises:
+        InputError: here or on access: the file is absent, unreadable, damaged or of an unknown format, claims
+            impossible sizes, or holds content that is never read.
+    """
+    path = Path(path)
+    with contextlib.ExitStack() as stack:
+        with input_errors(path):
+            reads = _open_folder(path, stack) if path.is_dir() else _open_file(path, stack)
+        yield LazyArrays(path, reads)
+
+
+def _open_file(path: Path, stack: contextlib.ExitStack) -> Mapping[str, Read]:
+    if not path.exists():
+        raise InputError(f"data file {str(path)!r} does not exist; give the path of {FORMATS}")
+    if not path.is_file():
+        raise InputError(f"data file {str(path)!r} is not a file; give the path of {FORMATS}")
+    file = stack.enter_context(path.open("rb"))
+    size = os.fstat(file.fileno()).st_size
+    head = file.read(4096)
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        return open_npz(file, size, stack)
+    if any(head[at : at + 8] == _HDF5 for at in (0, 512, 1024, 2048)):
+        return open_hdf5(path, file, size, stack)
+    if len(head) >= 128 and head[124:128] in (b"\x00\x01IM", b"\x01\x00MI"):
+        return open_mat5(file, size)
+    if head.startswith(b"PAR1"):
+        return open_parquet([path], stack)
+    kind = "is empty" if not size else "is a single array" if head.startswith(b"\x93NUMPY") else "is of no known format"
+    raise InputError(f"data file {str(path)!r} {kind}; the known formats are {FORMATS}; write it in one of these")
+
+
+def _open_folder(path: Path, stack: contextlib.ExitStack) -> Mapping[str, Read]:
+    arrays = sorted(p for p in path.iterdir() if p.suffix == ".npy")
+    shards = sorted(p for p in path.iterdir() if p.suffix == ".parquet")
+    if bool(arrays) == bool(shards):
+        content = "both .npy and .parquet files" if arrays else "neither .npy nor .parquet files"
+        raise InputError(f"data folder {str(path)!r} holds {content}; put the files of one kind there")
+    for file in [*arrays, *shards]:
+        if not stat.S_ISREG(file.stat().st_mode):
+            raise InputError(
+                f"data folder {str(path)!r}: {file.name!r} is not a file; keep only files of arrays in this folder"
+            )
+    if shards:
+        return open_parquet(shards, stack, named=True)
+    return {file.stem: partial(map_npy, file) for file in arrays}

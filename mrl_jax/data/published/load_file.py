@@ -1,0 +1,85 @@
+"""Load a file or folder in the own layout or a public one, and compare it with what was published of the set."""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mrl_jax.data.arrays import dataset_from_arrays
+from mrl_jax.data.dataset import Dataset
+from mrl_jax.data.published.catalog import CATALOG, deviations
+from mrl_jax.data.published.key_layouts import canonical
+from mrl_jax.data.published.source_folder import open_source
+from mrl_jax.errors import DatasetWarning, InputError
+
+__all__ = ["dataset_from_layout", "load_arrays"]
+
+
+def load_arrays(
+    path: Path,
+    modalities: Sequence[str] = (),
+    *,
+    set_name: str | None = None,
+    keep: Callable[[str, np.ndarray], np.ndarray] | None = None,
+) -> Dataset:
+    """Load a file or folder, one array at a time.
+
+    Args:
+        path: the file or folder.
+        modalities: as in `load_dataset`.
+        set_name: as in `load_dataset`.
+        keep: takes `SPLIT_MODALITY` and its checked features, float32 [N, D], and returns the array to use instead, for
+            example a memory map; it is called before the next array is read.
+
+    Raises:
+        InputError: as in `load_dataset`.
+    """
+    if not path.exists():
+        problem = "does not exist" if path.suffix or len(path.parts) > 1 else "is neither a file nor a data set"
+        raise InputError(
+            f"data {str(path)!r} {problem}; give the path of a file or folder, or one of: emoji, {', '.join(CATALOG)}"
+        )
+    with open_source(path, set_name) as arrays:
+        return dataset_from_layout(arrays, path.stem, modalities, str(path), set_name, keep)
+
+
+def dataset_from_layout(
+    arrays: Mapping[str, Any],
+    name: str,
+    modalities: Sequence[str],
+    source: str,
+    set_name: str | None,
+    keep: Callable[[str, np.ndarray], np.ndarray] | None = None,
+) -> Dataset:
+    """Check arrays of any known layout, join them to a `Dataset` and compare it with the published set.
+
+    Args:
+        arrays: name -> array, read on access.
+        name: name of the data set where `set_name` is None.
+        modalities: as in `load_dataset`.
+        source: where the arrays come from, for messages.
+        set_name: as in `load_dataset`.
+        keep: as in `load_arrays`.
+
+    Raises:
+        InputError: as in `load_dataset`.
+
+    Warns:
+        DatasetWarning: the data differ from what was published of the set.
+    """
+    facts = CATALOG.get(set_name or "")
+    arrays, _ = canonical(arrays, set_name, source)
+    data = dataset_from_arrays(arrays, name, modalities, source, keep, None if facts is None else facts.classes)
+    if facts is None:
+        return data
+    unnamed = data.class_names == tuple(map(str, range(data.num_classes)))
+    if unnamed and len(facts.class_names) == data.num_classes:
+        data = replace(data, class_names=facts.class_names)
+    differences = deviations(facts, data)
+    if differences:
+        warnings.warn(f"{source}: {'; '.join(differences)}", DatasetWarning, stacklevel=4)
+    metadata = {**data.metadata, **({"deviations": differences} if differences else {})}
+    return replace(data, name=str(set_name), metadata=metadata)
