@@ -1,4 +1,4 @@
-"""A small paired data set, written in every file layout that circulates."""
+"""A small paired data set, written in every known file layout."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def small_set(modalities=("image", "text"), seed=0):
 
 
 def _held_out(arrays, part):
-    """Validation rows before test rows, as in files that keep one test split for both."""
+    """Validation rows before test rows, as in files with one split for both."""
     return np.concatenate([arrays[f"valid_{part}"], arrays[f"test_{part}"]])
 
 
@@ -103,7 +103,7 @@ def cells_mat5(path, arrays, modalities=CELLS):
 
 
 def cells_mat73(path, arrays, modalities=CELLS):
-    """MATLAB 7.3: HDF5 behind a user block, column-major, cells as references into `#refs#`."""
+    """MATLAB 7.3: HDF5 after a user block, column-major, cells as references into `#refs#`."""
     with h5py.File(path, "w", userblock_size=512) as file:
         refs = file.create_group("#refs#")
 
@@ -133,7 +133,10 @@ def xmedia(path, arrays):
     for n, get in (("tr", lambda part: arrays[f"train_{part}"]), ("te", lambda part: _held_out(arrays, part))):
         found |= {f"I_{n}_CNN": get("image"), f"T_{n}_BOW": get("text")}
         found |= {f"{n}ImgCat": get("labels")[None] + 1, f"{n}TxtCat": get("labels")[None] + 1}
-        found |= {f"A_{n}": get("image")[:7], f"{n}AudCat": get("labels")[:7] + 1}  # unpaired views lie there, too
+        found |= {
+            f"A_{n}": get("image")[:7],
+            f"{n}AudCat": get("labels")[:7] + 1,
+        }  # the file also has unpaired modalities
     scipy.io.savemat(path, found)
     return path
 

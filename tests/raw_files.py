@@ -1,4 +1,4 @@
-"""A table, pictures and small models to make features from, and what a refusal must look like."""
+"""A table, pictures and small models for tests of `featurize`, and a check of its error messages."""
 
 import contextlib
 import csv
@@ -67,7 +67,7 @@ class Job:
 
 
 def job_without_models(root):
-    """A job whose models are empty shells: enough for all that is refused before a model is loaded."""
+    """A job whose models have no weights, for refusals before a model is loaded."""
     shell = root / "shell"
     shell.mkdir()
     (shell / "config.json").write_text("{}")
@@ -141,7 +141,7 @@ _saved = functools.cache(Models)
 
 @contextlib.contextmanager
 def small_models(root):
-    """Models below this folder, the same for all who ask in this process; the hub is switched off."""
+    """Models in this folder, made once per process; the hub is switched off."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import torch

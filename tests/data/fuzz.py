@@ -1,14 +1,15 @@
-"""Fuzzing of the readers: damaged files must load or be refused in one line, quickly and in little memory.
+"""Fuzzing of the file formats: damaged files must load or be refused in one line, quickly and in little memory.
 
-    python tests/fuzz.py [--format npz|npy|mat5|mat5z|mat73|hdf5|parquet|all]
+    python tests/data/fuzz.py [--format npz|npy|mat5|mat5z|mat73|hdf5|parquet|all]
                          [--format layouts|"load: LAYOUT"|labels|"noise: KIND"|"matrix: KIND"]
-                         [--mutations 2000] [--seed 0] [--start 0] [--no-trial]
+                         [--mutations 2000] [--seed 0] [--start 0] [--no-probe]
 
-A format has its arrays read one by one; a layout (of `layout_files`) goes through all of `load_dataset`; files of noisy
-labels and of transition matrices (`labels`: all of them) go through the functions that read these.
+Arrays of a format are read one by one; a layout (of `layout_files`) is loaded by `load_dataset`; files of noisy labels
+and of transition matrices (`labels`: all of them) are read by the functions for these.
 
-`--no-trial` reads HDF5 and Parquet without trying them in another process first: faster, and shows what the trial must
-catch. Prints a line per format, and one per failure with what repeats it: format, seed, number of the mutation.
+`--no-probe` reads HDF5 and Parquet without a probe in a worker process, which is faster and shows the failures that the
+probe must catch. Prints one line per format, and one per failure with format, seed and number of the mutation, which
+reproduce it.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-sys.path[:0] = [str(Path(__file__).parents[i]) for i in (1, 2)]  # as a program it finds what tests share, too
+sys.path[:0] = [str(Path(__file__).parents[i]) for i in (1, 2)]  # shared test modules, when run as a program
 
 from layout_files import CELLS as CELLS_OF_LAYOUTS  # noqa: E402
 from layout_files import LAYOUT_FILES, SIZES, small_set, write_layout  # noqa: E402
@@ -36,11 +37,11 @@ from layout_files import LAYOUT_FILES, SIZES, small_set, write_layout  # noqa: E
 SECONDS = 10  # for one mutation
 NEVER_READ = ("options", "soft")  # a struct and a link, refused in valid files too
 GROWTH = 512 << 20  # bytes of memory that one mutation may take
-ROOM = 3 << 30  # bytes of address space beyond what a process has at the start
+ROOM = 3 << 30  # bytes of address space in addition to those at the start of a process
 
 
 def sample_arrays() -> dict[str, np.ndarray]:
-    """Arrays of several types, 2-D as MATLAB wants them; a few tens of KB in a file."""
+    """Arrays of several types, 2-D as MATLAB needs them; a few tens of KB in a file."""
     rng = np.random.default_rng(0)
     return {
         "train_image": rng.normal(size=(40, 24)),
@@ -69,7 +70,7 @@ def sparse_sample() -> np.ndarray:
 
 
 def write_npz(path: Path) -> Path:
-    with path.open("wb") as file:  # under this very name
+    with path.open("wb") as file:  # savez would add .npz to the name
         np.savez_compressed(file, **{**sample_arrays(), "class_names": np.array(NAMES)})  # type: ignore[arg-type]
     return path
 
@@ -93,7 +94,7 @@ def write_mat5(path: Path, compress: bool = True) -> Path:
 
 
 def write_mat73(path: Path, more: dict | None = None) -> Path:
-    """As MATLAB writes -v7.3: a user block with its text, arrays transposed, classes as attributes, cells as links."""
+    """MATLAB's -v7.3: a user block with text, arrays transposed, classes as attributes, cells as references."""
     import h5py
 
     with h5py.File(path, "w", userblock_size=512) as file:
@@ -119,7 +120,7 @@ def write_mat73(path: Path, more: dict | None = None) -> Path:
 
 
 def put_mat73(group: Any, name: str, value: Any) -> Any:
-    """Write one array or str the way MATLAB does."""
+    """Write one array or str as MATLAB does."""
     kinds = {"f8": "double", "f4": "single", "b1": "logical", "c16": "double"}
     if isinstance(value, str):
         data, kind = np.frombuffer(value.encode("utf-16-le"), "<u2")[:, None], "char"
@@ -201,7 +202,7 @@ MATRIX = np.full((3, 3), 0.1) + 0.7 * np.eye(3)
 
 
 def write_own_json(path: Path) -> Path:
-    """A `noise.json` with all that one may have: a matrix, and partners."""
+    """A `noise.json` with all optional parts: a matrix, and partners."""
     import jax
 
     from mrl_jax.noise.files import noise_record
@@ -214,7 +215,7 @@ def write_own_json(path: Path) -> Path:
 
 
 def write_array(path: Path, array: np.ndarray) -> Path:
-    """One array of noisy labels, or a matrix, as the suffix wants it."""
+    """One array of noisy labels, or a matrix, in the format of the suffix."""
     import h5py
     import scipy.io
 
@@ -258,7 +259,7 @@ LOADS = {f"load: {name}": name for name in LAYOUT_FILES}
 
 
 def mutate(data: bytes, rng: random.Random) -> bytes:
-    """Damage in one to four places, half of them within 512 bytes of the start or the end."""
+    """Damage one to four places, half of them within 512 bytes of the start or the end."""
     out = bytearray(data)
     for _ in range(rng.choice((1, 1, 1, 2, 2, 4))):
         if not out:
@@ -284,7 +285,7 @@ def mutate(data: bytes, rng: random.Random) -> bytes:
             out[at : at + span] = bytes(len(out[at : at + span]))
         elif kind == 7:
             out[at:at] = b"\xff" * span
-        elif kind == 8:  # a number where one may stand
+        elif kind == 8:  # an aligned number
             size = rng.choice((2, 4, 8))
             number = rng.choice(
                 (0, 1, 2**15, 2**24, 2**31 - 1, 2**32 - 1, 2**40, 2**63, 2**64 - 1, rng.getrandbits(40))
@@ -299,7 +300,7 @@ def mutate(data: bytes, rng: random.Random) -> bytes:
 
 
 def write_valid(name: str, folder: Path) -> tuple[Path, dict[Path, bytes]]:
-    """Write a valid file or folder: its path, and the content of the files that are mutated in turn."""
+    """Write a valid file or folder; returns its path and the content of the files to mutate in turn."""
     if name in LOADS:
         path = write_layout(LOADS[name], folder, small_set(CELLS_OF_LAYOUTS))[0]
     else:
@@ -309,7 +310,7 @@ def write_valid(name: str, folder: Path) -> tuple[Path, dict[Path, bytes]]:
 
 
 def place_mutation(name: str, seed: int, index: int, valid: dict[Path, bytes]) -> None:
-    """Overwrite one of the files by a mutation, and restore the one before it."""
+    """Overwrite one of the files with a mutation, and restore the previous one."""
     files = list(valid)
     before, target = files[(index - 1) % len(files)], files[index % len(files)]
     before.write_bytes(valid[before])
@@ -317,7 +318,7 @@ def place_mutation(name: str, seed: int, index: int, valid: dict[Path, bytes]) -
 
 
 def load_outcome(name: str, path: Path) -> str:
-    """Load the data set: "ok", "refused", or what went wrong."""
+    """Load the data set: "ok", "refused", or a description of the failure."""
     from mrl_jax.data.load import load_dataset
     from mrl_jax.errors import InputError
 
@@ -331,7 +332,7 @@ def load_outcome(name: str, path: Path) -> str:
 
 
 def noise_outcome(name: str, path: Path) -> str:
-    """Read the labels or the matrix: "ok", "refused", or what went wrong."""
+    """Read the labels or the matrix: "ok", "refused", or a description of the failure."""
     from mrl_jax.errors import InputError
     from mrl_jax.noise.files import read_noise_file, read_transition_matrix
 
@@ -353,7 +354,7 @@ def noise_outcome(name: str, path: Path) -> str:
 
 
 def outcome(path: Path) -> str:
-    """Read every array: "ok", "refused", or what went wrong."""
+    """Read every array: "ok", "refused", or a description of the failure."""
     from mrl_jax.data.formats import open_arrays
     from mrl_jax.errors import InputError
 
@@ -385,8 +386,8 @@ def _checked(error: Exception) -> str:
     return "refused"
 
 
-def child(name: str, seed: int, start: int, stop: int, trial: int) -> None:
-    """Try mutations; a line of JSON before and after each. A hang ends the process by an alarm."""
+def child(name: str, seed: int, start: int, stop: int, probe: int) -> None:
+    """Test mutations; prints a line of JSON before and after each. An alarm ends the process if it hangs."""
     import h5py  # noqa: F401
     import pyarrow.parquet  # noqa: F401
     import scipy.io
@@ -398,7 +399,7 @@ def child(name: str, seed: int, start: int, stop: int, trial: int) -> None:
     if name in NOISE:
         warnings.simplefilter("error")
         warnings.simplefilter("ignore", DatasetWarning)
-    if not trial:
+    if not probe:
         hdf5.probe_in_worker = parquet.probe_in_worker = lambda *args: None
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
@@ -427,7 +428,7 @@ def child(name: str, seed: int, start: int, stop: int, trial: int) -> None:
 
 
 def _small_catalog() -> None:
-    """Let the published sets be as small as the files of the layouts, and differences no warnings."""
+    """Give the catalog the small sizes of the layout files, and ignore warnings of differences."""
     from mrl_jax.data.published.catalog import CATALOG
 
     warnings.simplefilter("ignore")
@@ -439,11 +440,11 @@ def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def fuzz(name: str, seed: int, start: int, stop: int, trial: bool = True) -> dict[int, str]:
-    """Outcome of each mutation, in child processes: one that dies is its last mutation's failure."""
+def fuzz(name: str, seed: int, start: int, stop: int, probe: bool = True) -> dict[int, str]:
+    """Outcome of each mutation, tested in child processes; if one dies, its last mutation has failed."""
     results: dict[int, str] = {}
     while start < stop:
-        command = [sys.executable, __file__, "--child", name, str(seed), str(start), str(stop), str(int(trial))]
+        command = [sys.executable, __file__, "--child", name, str(seed), str(start), str(stop), str(int(probe))]
         run = subprocess.run(command, capture_output=True, text=True, timeout=3600, check=False)
         lines = [json.loads(line) for line in run.stdout.splitlines() if line.startswith("[")]
         results.update({index: result for index, result in lines if result != "started"})
@@ -463,11 +464,11 @@ def main() -> int:
     parser.add_argument("--mutations", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--start", type=int, default=0)
-    parser.add_argument("--no-trial", action="store_true")
+    parser.add_argument("--no-probe", action="store_true")
     args = parser.parse_args()
     failed = 0
     for name in {"all": list(WRITERS), "layouts": list(LOADS), "labels": NOISE}.get(args.format, [args.format]):
-        results = fuzz(name, args.seed, args.start, args.start + args.mutations, not args.no_trial)
+        results = fuzz(name, args.seed, args.start, args.start + args.mutations, not args.no_probe)
         kinds = list(results.values())
         bad = {i: r for i, r in results.items() if r not in ("ok", "refused")}
         ok, refused = kinds.count("ok"), kinds.count("refused")

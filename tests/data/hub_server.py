@@ -1,4 +1,4 @@
-"""A small Hugging Face hub on loopback, with faults to order."""
+"""A small Hugging Face hub on loopback that produces faults on request."""
 
 import threading
 from contextlib import suppress
@@ -56,7 +56,7 @@ class HubServer:
         return f"http://127.0.0.1:{self._server.server_port}"
 
     def asked(self, name: str) -> list[tuple[str | None, int]]:
-        """Range and bytes sent of each GET of a file."""
+        """Range header and number of sent bytes for each GET of a file."""
         return [(span, sent) for path, span, sent in self.seen if path.endswith("/" + name)]
 
 
@@ -100,7 +100,7 @@ class _Handler(BaseHTTPRequestHandler):
         if hub.cuts and key.endswith(hub.cut_name):
             part = part[: hub.cuts.pop(0)]
         hub.seen.append((key, span, len(part)))
-        with suppress(OSError):  # the client may have gone
+        with suppress(OSError):  # the client may have closed the connection
             self.wfile.write(part)
         return None
 

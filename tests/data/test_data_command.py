@@ -49,7 +49,7 @@ def test_info_tells_file_keys_and_place_of_every_set(source, name, capsys):
     for known in facts.files:
         assert f"file: {known.names}\n      keys: {known.keys}" in out
     assert facts.published in out
-    assert ("not in the paper; preset values are ours" in out) == (not facts.in_paper)
+    assert ("not in the paper; the values of the preset are not the paper's" in out) == (not facts.in_paper)
     assert "not prepared; run: python -m mrl_jax.data prepare" in out
     told = json.loads(run(capsys, "info", name, "--json")[1])
     assert told["published"]["classes"] == facts.classes
@@ -104,7 +104,7 @@ def test_verify_tells_damage(source, tmp_path, capsys):
         (["info", "mine", "--verify"], "unknown data set 'mine'"),
         (["info", "nus-wide", "--data-path", ""], "--data-path is empty"),
         (["info", "emoji", "--data-path", "x"], "emoji comes with the package"),
-        (["info", "emoji", "--verify"], "emoji comes with the package and has no prepared copy of this kind"),
+        (["info", "emoji", "--verify"], "emoji comes with the package and has no prepared copy that could be verified"),
         (["info", "emoji", "--modalities", "image", "smell"], "modalities image smell"),
         (["prepare", "emoji", "--data-path", "x"], "emoji comes with the package"),
         (["prepare", "emoji", "--data-path", ""], "--data-path is empty"),
@@ -125,7 +125,7 @@ def test_bad_input_is_one_line_and_exit_code_2(source, tmp_path, argv, message, 
     assert line.startswith("error: ")
     assert message in line
     assert "Traceback" not in err
-    assert not list(tmp_path.glob("cache/*"))  # nothing was built for it
+    assert not list(tmp_path.glob("cache/*"))  # nothing was prepared
 
 
 def test_download_prepares_what_the_hub_holds(source, tmp_path, monkeypatch, capsys):
@@ -139,7 +139,7 @@ def test_download_prepares_what_the_hub_holds(source, tmp_path, monkeypatch, cap
         hub.unpack_zip(archive, folder)
         return folder
 
-    monkeypatch.setattr(hub, "download", download)  # its own tests run it against a server
+    monkeypatch.setattr(hub, "download", download)  # test_hub.py tests it against a server
     code, out, _ = run(capsys, "prepare", "inria-websearch", "--download")
     assert code == 0
     assert "prepared in" in out

@@ -1,4 +1,4 @@
-"""The embedded data set: what it holds, that it is split honestly, that loading it is safe and always the same."""
+"""The embedded data set: content, split without near-duplicates, features, safe and reproducible loading."""
 
 import hashlib
 import io
@@ -45,20 +45,20 @@ def records(folder):
 
 @pytest.fixture(scope="module")
 def stored(folder):
-    """Every feature of every record but the counts, by split, as TFDS alone reads it."""
+    """Every record by split, as TFDS reads it, all features except the counts."""
     builder = Emoji(data_dir=os.fspath(folder), file_format="array_record")
     return {split: list(builder.as_data_source(split)) for split in SPLITS}
 
 
 @pytest.fixture
 def quick(monkeypatch, stored):
-    """Preparation without the costly parts: for tests of what happens to files."""
+    """Preparation without its slow parts, for tests of the files."""
     groups = {record["id"].decode(): record["group"].decode() for split in SPLITS for record in stored[split]}
     monkeypatch.setattr(emoji_builder, "group_keys", lambda rows, pictures: [groups[row["id"]] for row in rows])
     monkeypatch.setattr(emoji_builder, "image_features", lambda images: np.zeros((len(images), 784), np.float32))
 
 
-# --- what it holds ---
+# --- content ---
 
 
 def test_rows_classes_and_types(data):
@@ -107,9 +107,9 @@ def test_known_rows(stored):
     assert fox["text_ja"]["string"].decode() == "キツネの顔"
     assert emoji_builder.CLASS_NAMES[fox["label"]] == "Animals & Nature"
     assert emoji_builder.CLASS_NAMES[rows["1f1ef-1f1f5"]["label"]] == "Flags"
-    # File names without fe0f and without leading zeros are found too.
+    # Pictures whose file names lack fe0f or leading zeros are included.
     assert {"0023-fe0f-20e3", "00a9-fe0f", "2764-fe0f"} <= set(rows)
-    # No bare skin tones, no variants in skin tones.
+    # Skin tones and variants in skin tones are left out.
     assert not any(code in key.split("-") for key in rows for code in ("1f3fb", "1f3fc", "1f3fd", "1f3fe", "1f3ff"))
 
 
@@ -171,7 +171,7 @@ def test_no_near_identical_pictures_across_splits(records):
     across = distances[where[:, None] != where[None]]
     assert across.min() >= emoji_groups.NEAR_DISTANCE
     within = distances[where[:, None] == where[None]]
-    assert (within < emoji_groups.NEAR_DISTANCE).sum() > 1898 + 500  # there was something to keep together
+    assert (within < emoji_groups.NEAR_DISTANCE).sum() > 1898 + 500  # there are near-duplicates
 
 
 def test_near_duplicates_are_in_one_group_and_unlike_things_are_not(stored):
@@ -195,7 +195,7 @@ def test_near_duplicates_are_in_one_group_and_unlike_things_are_not(stored):
         assert len({group[member] for member in members}) == 1, members
     for a, b in [("1f98a", "1f431"), ("1f1f0-1f1f5", "1f1f0-1f1f7"), ("1f550", "0031-fe0f-20e3"), ("1f46a", "1f46b")]:
         assert group[a] != group[b], (a, b)
-    assert max(Counter(group.values()).values()) <= 50  # no chain runs away
+    assert max(Counter(group.values()).values()) <= 50  # no group grows by chains of pairs
 
 
 def test_assign_splits_keeps_shares_and_ignores_row_order():
@@ -289,9 +289,9 @@ def test_image_features_of_a_disc_by_hand():
     assert features.shape == (784,)
     assert features.dtype == np.float32
     gradients, colors, thumbnail = features[:288] * 0.75, features[288:352] * 0.9, features[352:] * 5.5
-    np.testing.assert_allclose(np.linalg.norm(gradients), 1, atol=1e-5)  # skimage adds 1e-5 to the sum it divides by
+    np.testing.assert_allclose(np.linalg.norm(gradients), 1, atol=1e-5)  # skimage adds 1e-5 to the divisor
     expected = np.zeros(64)
-    expected[3 * 16] = 1  # red 3, green 0, blue 0; the transparent rest does not count
+    expected[3 * 16] = 1  # red 3, green 0, blue 0; transparent pixels are ignored
     np.testing.assert_allclose(colors, expected, atol=1e-6)
     thumbnail = thumbnail.reshape(12, 12, 3)
     np.testing.assert_allclose(thumbnail[0, 0], [1, 1, 1], atol=1e-6)
@@ -361,7 +361,7 @@ print(digest, *heavy)
         assert result.stderr == ""
 
 
-def test_preparing_anew_gives_the_same_bits_and_says_two_plain_lines(folder, tmp_path):
+def test_preparing_again_gives_the_same_bits_and_prints_two_lines(folder, tmp_path):
     code = """
 import sys
 from mrl_jax.data.emoji.builder import MODALITIES
@@ -381,7 +381,7 @@ print(load(MODALITIES).digest(), "tensorflow" in sys.modules)
     lines = result.stderr.splitlines()
     assert len(lines) == 2
     assert all(line.startswith("emoji: prepar") for line in lines)
-    assert [path.name for path in (tmp_path / "deep" / "er").rglob("*")][:2] == ["emoji", "1.0.0"]  # and nothing else
+    assert [path.name for path in (tmp_path / "deep" / "er").rglob("*")][:2] == ["emoji", "1.0.0"]  # no other files
 
 
 def test_without_data_dir_the_user_cache_is_used(monkeypatch, folder):
@@ -445,7 +445,7 @@ def test_interrupted_preparation_is_not_taken_for_a_complete_one(monkeypatch, fo
         again = load(["text"], data_dir=tmp_path)
     assert again.digest() == load(["text"], data_dir=folder).digest()
     assert "/1898 [" in terminal.getvalue()  # the bar
-    assert "Generating" not in terminal.getvalue()  # TFDS's own
+    assert "Generating" not in terminal.getvalue()  # the bar of TFDS
 
 
 def test_killed_preparation_leaves_nothing_that_looks_complete(folder, tmp_path):
@@ -463,8 +463,8 @@ load(data_dir=sys.argv[1])
     result = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
     assert not (tmp_path / "emoji" / "1.0.0").exists(), result.stderr
     leftovers = list((tmp_path / "emoji").iterdir())
-    assert leftovers, result.stderr  # it was in the middle
-    # A copy beside leftovers is as good as alone.
+    assert leftovers, result.stderr  # the process was killed during the preparation
+    # Leftovers do not affect a complete copy.
     shutil.copytree(folder / "emoji" / "1.0.0", tmp_path / "emoji" / "1.0.0")
     assert load(data_dir=tmp_path).digest() == load(data_dir=folder).digest()
 

@@ -1,4 +1,4 @@
-"""The command from pictures and texts to features: arguments, the file, and what happens when a run is cut short."""
+"""The command `featurize`: arguments, the output file, and interrupted runs."""
 
 import argparse
 import errno
@@ -53,7 +53,7 @@ print(sorted({{"torch", "transformers"}} & set(sys.modules)))"""
     assert done.stdout.endswith("[]\n")
 
 
-def test_missing_packages_are_told_with_the_extra_to_install(job, monkeypatch):
+def test_missing_packages_are_reported_with_the_extra_to_install(job, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     monkeypatch.setitem(sys.modules, "transformers", None)
     refused(job, "pip install 'mrl_jax[featurize]'")
@@ -173,12 +173,12 @@ def test_missing_texts_and_pictures_are_zeros_under_a_mask(real, capsys):
 
 @pytest.mark.bench
 @pytest.mark.parametrize("commits", [1, 4, 6])
-def test_an_interrupted_run_goes_on_to_the_same_bytes(real, monkeypatch, commits):
+def test_an_interrupted_run_continues_to_the_same_bytes(real, monkeypatch, commits):
     expected = real(real.root / "whole.npz").read_bytes()
     commit, calls = module._Work.commit, []
 
     def interrupted(work, *args):
-        if len(calls) == commits:  # features are written, but do not count yet
+        if len(calls) == commits:  # features are written, but not yet committed
             raise KeyboardInterrupt
         calls.append(args)
         commit(work, *args)
@@ -189,12 +189,12 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(real, monkeypatch, commits
     assert not real.output.exists()
     monkeypatch.setattr(module._Work, "commit", lambda work, *args: (calls.append(args), commit(work, *args)))
     assert real().read_bytes() == expected
-    assert len(calls) == 8  # four batches of pictures, four of texts, none of them twice
+    assert len(calls) == 8  # four batches of pictures and four of texts, each once
     assert not real.work().exists()
 
 
 @pytest.mark.bench
-def test_a_killed_process_goes_on_to_the_same_bytes(real):
+def test_a_killed_process_continues_to_the_same_bytes(real):
     expected = real(real.root / "whole.npz").read_bytes()
     options = {key: str(value) if isinstance(value, Path) else value for key, value in real.options.items()}
     code = f"""
@@ -263,7 +263,7 @@ def test_a_work_folder_of_others_is_refused(real, monkeypatch):
 
 
 @pytest.mark.bench
-def test_a_full_disk_is_told_and_the_run_goes_on_later(real, monkeypatch):
+def test_a_full_disk_is_reported_and_the_run_continues_later(real, monkeypatch):
     expected = real(real.root / "whole.npz").read_bytes()
 
     def full(*args, **options):

@@ -1,4 +1,4 @@
-"""Data files of every format: the same arrays from each, one at a time, and nothing believed."""
+"""Data files of every format: all give the same arrays, read one by one, and damaged or hostile files are refused."""
 
 import io
 import os
@@ -201,7 +201,7 @@ def test_narrowing_never_holds_the_wide_array(tmp_path):
         assert narrow < 16e6 + 1.1 * hdf5._BLOCK
 
 
-def test_damage_is_told_when_narrowing(tmp_path):
+def test_damage_is_reported_when_narrowing(tmp_path):
     path = tmp_path / "a.h5"
     with h5py.File(path, "w") as file:
         file.create_dataset("x", data=np.random.default_rng(0).random((500, 500)), chunks=(50, 500), fletcher32=True)
@@ -259,7 +259,7 @@ def test_truncated_files_are_refused(name, tmp_path):
 
 
 class Mark:
-    """Pickled, it runs a command when loaded."""
+    """An object that runs a command when it is unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -295,7 +295,7 @@ def npz_of(path, members, packing=zipfile.ZIP_DEFLATED):
 
 
 def npz_patched(path, change):
-    """A zip whose directory claims other sizes than its member has."""
+    """A zip whose directory claims wrong sizes of its member."""
     npz_of(path, [("x.npy", npy_bytes((4,), bytes(32)))])
     data = bytearray(path.read_bytes())
     change(data, data.index(b"PK\x01\x02"))
@@ -329,7 +329,7 @@ def record_npy():
 
 
 def mat5_patched(path, old, new, compress=False, **arrays):
-    """A MATLAB 5 file with bytes exchanged within its unpacked arrays."""
+    """A MATLAB 5 file with bytes replaced inside its unpacked arrays."""
     scipy.io.savemat(path, arrays)
     data = path.read_bytes()
     assert data.count(old) == 1
@@ -584,7 +584,7 @@ def test_interrupts_and_errors_of_the_caller_pass_through(tmp_path, monkeypatch)
             arrays["flags"]
 
 
-def test_the_hdf5_library_is_tried_once_per_file_and_left_when_it_hangs(tmp_path, monkeypatch):
+def test_the_hdf5_library_is_probed_once_per_file_and_stopped_when_it_hangs(tmp_path, monkeypatch):
     path = write_plain_hdf5(tmp_path / "a.h5")
     with monkeypatch.context() as patch:
         patch.setattr(subprocess, "run", lambda *a, **k: subprocess.CompletedProcess(a, 3))
@@ -602,7 +602,7 @@ def test_the_hdf5_library_is_tried_once_per_file_and_left_when_it_hangs(tmp_path
     assert_same(read_all(path)["wave"], ARRAYS["wave"])
 
 
-def test_large_blocks_are_not_read_by_the_trial(tmp_path):
+def test_large_blocks_are_not_read_by_a_probe(tmp_path):
     path = hdf5_of(tmp_path / "a.h5", lambda f: f.__setitem__("x", np.ones((600, 600))))
     source = hdf5._Hdf5(h5py.File(path), path.stat().st_size, False, True)
     with source.file:
@@ -610,7 +610,7 @@ def test_large_blocks_are_not_read_by_the_trial(tmp_path):
     assert_same(read_all(path)["x"], np.ones((600, 600)))
 
 
-def test_importing_the_readers_brings_no_library_of_a_format():
+def test_importing_the_formats_imports_no_library_of_a_format():
     program = "import sys, mrl_jax.data.formats; print([m for m in ('scipy', 'h5py', 'pyarrow') if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"

@@ -1,4 +1,4 @@
-"""A sample of `fuzz.py`, and the mutations that once failed."""
+"""A sample of the mutations of `fuzz.py`, and those that failed in the past."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,12 +8,12 @@ import pytest
 pytestmark = pytest.mark.slow
 
 FIRST = 8
-ONCE_FAILED = [  # as the h5py 3.16 and numpy 2.4 of that time wrote the valid files
+ONCE_FAILED = [  # with valid files written by h5py 3.16 and numpy 2.4
     ("hdf5", 0, 145),  # text whose type is changed: the HDF5 library crashed while reading it (signal 11)
-    ("hdf5", 0, 707),  # shifted bytes: a heap of text claimed 1.2 GB, which the library took
-    ("hdf5", 0, 1449),  # heap of text with a cycle: the library read on for ever
+    ("hdf5", 0, 707),  # shifted bytes: a heap of text claimed 1.2 GB, which the library allocated
+    ("hdf5", 0, 1449),  # heap of text with a cycle: the library never finished
     ("load: own parquet", 0, 1282),  # statistics of another length: pyarrow ended the process
-    ("load: wikipedia, follow-ups", 0, 840),  # line breaks in the name of an array came into the message
+    ("load: wikipedia, follow-ups", 0, 840),  # line breaks in the name of an array appeared in the message
     ("load: wikipedia, follow-ups", 0, 913),  # the same
 ]
 
@@ -21,7 +21,7 @@ ONCE_FAILED = [  # as the h5py 3.16 and numpy 2.4 of that time wrote the valid f
 def test_damaged_files_are_read_or_refused_without_crash_hang_or_much_memory():
     jobs = [(name, 0, 0, FIRST) for name in ("hdf5", "mat73")]  # the longest first
     jobs += [(name, seed, index, index + 1) for name, seed, index in ONCE_FAILED]
-    # The trial in another process is covered by these; without it the rest is faster.
+    # These cover the probe in a worker process; the others run faster without it.
     jobs += [
         (name, 0, 0, FIRST, False)
         for name in (*fuzz.WRITERS, *fuzz.LOADS, *fuzz.NOISE)

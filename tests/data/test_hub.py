@@ -1,4 +1,4 @@
-"""Data sets of the hub: what arrives is verified and complete, whatever breaks on the way; one line says what broke."""
+"""Downloads from the hub: content is verified and complete after any fault, and errors are reported in one line."""
 
 import fcntl
 import hashlib
@@ -50,7 +50,7 @@ def server(monkeypatch):
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_IMPLICIT_TOKEN", False)
-    huggingface_hub.close_session()  # the client reads proxies when it is made
+    huggingface_hub.close_session()  # a new client reads the proxy settings
     monkeypatch.setattr(hub, "_PAUSES", (0.01, 0.01))
     for name in ("HF_TOKEN", "HF_OIDC_RESOURCE"):
         monkeypatch.delenv(name, raising=False)
@@ -76,7 +76,7 @@ def names_in(folder):
 def assert_complete(folder):
     assert (folder / "wiki" / "features.bin").read_bytes() == BLOB
     assert (folder / "readme.txt").read_bytes() == b"hello"
-    assert names_in(folder.parent) == [folder.name]  # nothing is left beside it
+    assert names_in(folder.parent) == [folder.name]  # no other files are left
 
 
 # --- downloads ---
@@ -125,7 +125,7 @@ def test_a_cut_is_resumed_within_the_call(server, tmp_path):
     assert server.asked(NAME) == [(None, 100_000), ("bytes=100000-", len(GOOD) - 100_000)]
 
 
-def test_a_cut_that_lasts_is_told_and_the_next_call_resumes(server, tmp_path):
+def test_a_cut_that_lasts_is_reported_and_the_next_call_resumes(server, tmp_path):
     server.cuts = [100_000, 50_000, 0]
     told = refused("cannot be downloaded from", download, REPO, NAME, tmp_path / "wiki")
     assert NAME in told
@@ -197,7 +197,7 @@ def test_without_one_digest_nothing_is_downloaded(server, tmp_path):
         (503, None, "HTTP 503: the server failed"),
     ],
 )
-def test_refusals_of_the_server_are_told_in_one_line(server, tmp_path, status, code, match):
+def test_refusals_of_the_server_are_reported_in_one_line(server, tmp_path, status, code, match):
     server.refusals[KEY] = (status, code)
     refused(match, download, REPO, NAME, tmp_path / "wiki")
     assert len(server.asked(NAME)) == (3 if status == 503 else 1)
@@ -206,7 +206,7 @@ def test_refusals_of_the_server_are_told_in_one_line(server, tmp_path, status, c
     assert names_in(tmp_path) == []
 
 
-def test_no_connection_no_answer_and_bad_names_are_told(server, tmp_path, monkeypatch):
+def test_no_connection_no_answer_and_bad_names_are_reported(server, tmp_path, monkeypatch):
     from huggingface_hub import constants
 
     with HubServer() as gone:
@@ -224,7 +224,7 @@ def test_no_connection_no_answer_and_bad_names_are_told(server, tmp_path, monkey
     assert names_in(tmp_path) == []
 
 
-def test_offline_mode_is_told(server, tmp_path, monkeypatch):
+def test_offline_mode_is_reported(server, tmp_path, monkeypatch):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -244,7 +244,7 @@ def test_a_token_goes_to_the_hub_and_not_where_it_redirects(server, tmp_path, mo
     assert_complete(tmp_path / "wiki")
 
 
-def test_a_missing_package_is_told_unless_the_folder_is_complete(server, tmp_path, monkeypatch):
+def test_a_missing_package_is_reported_unless_the_folder_is_complete(server, tmp_path, monkeypatch):
     download(REPO, NAME, tmp_path / "wiki")
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     refused(r"pip install 'mrl_jax\[hub\]'", download, REPO, NAME, tmp_path / "other")
@@ -264,14 +264,14 @@ def test_two_downloads_at_once_do_not_mix(server, tmp_path):
 # --- full disks ---
 
 
-def test_no_space_for_the_download_is_told_before_it_begins(server, tmp_path, monkeypatch):
+def test_no_space_for_the_download_is_reported_before_it_begins(server, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     refused("1,000 are free.*free space", download, REPO, NAME, tmp_path / "wiki")
     assert names_in(tmp_path) == []
 
 
-def test_a_disk_that_fills_during_the_download_is_told(server, tmp_path):
+def test_a_disk_that_fills_during_the_download_is_reported(server, tmp_path):
     part = tmp_path / f".wiki.{hashlib.sha256(GOOD).hexdigest()[:16]}.part"
     part.symlink_to("/dev/full")
     refused("No space left.*free space", download, REPO, NAME, tmp_path / "wiki")
@@ -295,7 +295,7 @@ def test_a_disk_that_fills_while_unpacking_keeps_the_download_alone(server, tmp_
     assert [sent for _, sent in server.asked(NAME)] == [len(GOOD), 0]
 
 
-def test_a_folder_that_cannot_be_made_is_told(server, tmp_path):
+def test_a_folder_that_cannot_be_made_is_reported(server, tmp_path):
     (tmp_path / "file").write_text("")
     refused("cannot be written", download, REPO, NAME, tmp_path / "file")
     refused("cannot be written", download, REPO, NAME, tmp_path / "file" / "wiki")
@@ -319,7 +319,7 @@ def encrypted():
 
 
 def zeros(size):
-    """A zip whose one member says it unpacks to that many bytes."""
+    """A zip whose only member claims to unpack to this many bytes."""
     data = bytearray(zipped([("zeros", b"")]))
     for signature, offset in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):
         at = data.index(signature) + offset
@@ -358,7 +358,7 @@ def test_unfit_zips_are_refused_and_leave_nothing(server, tmp_path, kind):
     archive.write_bytes(data)
     refused(match, unpack_zip, archive, tmp_path / "out" / "set")
     assert names_in(tmp_path / "out") == []
-    # The same as a download whose digest is right.
+    # The same zip as a download with the right digest.
     server.files |= {KEY: data, SUMS: sums_of(data)}
     refused(match, download, REPO, NAME, tmp_path / "out" / "set")
     assert names_in(tmp_path / "out") == []
@@ -381,7 +381,7 @@ def test_a_zip_of_ones_own_is_unpacked(tmp_path):
     refused("does not exist or is not a file", unpack_zip, tmp_path, tmp_path / "other")
 
 
-def test_no_space_for_the_content_is_told_before_writing(tmp_path, monkeypatch):
+def test_no_space_for_the_content_is_reported_before_writing(tmp_path, monkeypatch):
     (tmp_path / "a.zip").write_bytes(GOOD)
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
@@ -404,14 +404,14 @@ download(*sys.argv[1:])
 
 
 @pytest.mark.slow
-def test_a_kill_while_unpacking_leaves_nothing_that_counts_as_complete(server, tmp_path):
+def test_a_kill_while_unpacking_leaves_no_copy_as_complete(server, tmp_path):
     command = [sys.executable, "-c", _KILLED, REPO, NAME, os.fspath(tmp_path / "wiki")]
     online = {**os.environ, "HF_HUB_OFFLINE": "0"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=online)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert not (tmp_path / "wiki").exists()
     left = next(path for path in tmp_path.iterdir() if path.suffix == ".unpack")
-    assert (left / "wiki" / "features.bin").read_bytes() == BLOB  # it was killed in the middle
+    assert (left / "wiki" / "features.bin").read_bytes() == BLOB  # it was killed during the download
     download(REPO, NAME, tmp_path / "wiki")
     assert_complete(tmp_path / "wiki")
     assert [sent for _, sent in server.asked(NAME)] == [len(GOOD), 0]

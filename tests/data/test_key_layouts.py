@@ -1,4 +1,4 @@
-"""Every file layout of the field loads to the same arrays; what is ambiguous or contradicts is refused."""
+"""Every public file layout loads to the same arrays; ambiguous and contradictory files are refused."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ from mrl_jax.errors import DatasetWarning
 
 @pytest.fixture
 def small_catalog(monkeypatch):
-    """The published sets, as small as the files of these tests."""
+    """The catalog with the sizes of the small test files."""
     for name, facts in CATALOG.items():
         small = dataclasses.replace(
             facts, classes=CLASSES, sizes=SIZES, dims={m: DIMS[m] for m in ("image", "text")}, class_names=()
@@ -55,7 +55,7 @@ def test_a_layout_without_validation_rows_needs_the_name_of_its_set(tmp_path):
         load_dataset(path, set_name="wikipedia")
 
 
-def test_the_set_is_told_by_its_number_of_training_rows(tmp_path, monkeypatch):
+def test_the_set_is_recognised_by_its_number_of_training_rows(tmp_path, monkeypatch):
     path, _ = write_layout("wikipedia, follow-ups", tmp_path, small_set())
     monkeypatch.setitem(CATALOG, "wikipedia", dataclasses.replace(CATALOG["wikipedia"], sizes=SIZES))
     assert {s: len(x) for s, x in load_dataset(path).splits.items()} == SIZES
@@ -103,7 +103,7 @@ def test_the_release_of_2010_brings_class_names_and_ids(tmp_path, small_catalog)
 
 
 @pytest.mark.parametrize("line", ["a b 3", "a\tb\tx", "a\tb\t³", "a\tb\t-1", "a\tb", "a\tb\t99999999999"])
-def test_a_damaged_list_is_told_with_its_line(tmp_path, small_catalog, line):
+def test_a_damaged_list_is_reported_with_its_line(tmp_path, small_catalog, line):
     folder = wikipedia_2010(tmp_path / "w", small_set())
     path = folder / "trainset_txt_img_cat.list"
     lines = path.read_text().splitlines()
@@ -113,7 +113,7 @@ def test_a_damaged_list_is_told_with_its_line(tmp_path, small_catalog, line):
         load_dataset(folder, set_name="wikipedia")
 
 
-def test_a_folder_with_one_data_file_stands_for_it(tmp_path, small_catalog):
+def test_a_folder_with_one_data_file_is_read_as_this_file(tmp_path, small_catalog):
     (tmp_path / "deep/er").mkdir(parents=True)
     path, name = write_layout("inria, short", tmp_path / "deep/er", small_set())
     (tmp_path / "deep/readme.txt").write_text("hello")
@@ -156,7 +156,7 @@ def test_a_complete_own_layout_is_not_taken_for_a_public_one(tmp_path):
     assert "text" in data.splits["train"].masks
 
 
-def test_what_a_public_layout_leaves_out_is_told(tmp_path, small_catalog):
+def test_what_a_public_layout_leaves_out_is_reported(tmp_path, small_catalog):
     arrays = small_set(("image", "text", "audio"))
     short = {}
     for s, n in (("train", "train"), ("valid", "valid"), ("test", "test")):

@@ -1,4 +1,4 @@
-"""Labels in any form become 0..K-1; what is ambiguous is told, not guessed."""
+"""Labels of any form become 0..K-1; a warning or an error reports ambiguous ones."""
 
 import warnings
 
@@ -168,7 +168,7 @@ def test_the_number_of_classes_decides_where_the_labels_alone_do_not():
 )
 @settings(deadline=None, max_examples=150, derandomize=True, database=None)
 def test_both_bases_and_all_forms_agree(labels, base, cut, form):
-    y = np.array([0, *labels])  # class 0 shows somewhere
+    y = np.array([0, *labels])  # class 0 occurs once
     parts = {"train": y[:-cut], "test": y[-cut:]}
     raw = {key: FORMS[form](part + base) for key, part in parts.items()}
     with warnings.catch_warnings():

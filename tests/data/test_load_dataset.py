@@ -1,4 +1,4 @@
-"""Data of one's own: what loads, and what is refused."""
+"""Data in the own layout: valid data load, invalid data are refused."""
 
 import numpy as np
 import pytest

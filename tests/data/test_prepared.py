@@ -1,4 +1,4 @@
-"""Sets prepared once: whole or absent, the same arrays as the file, memory-mapped, and as TFDS records."""
+"""Prepared sets: complete or absent, the same arrays as in the file, memory-mapped and as TFDS records."""
 
 import contextlib
 import errno
@@ -137,7 +137,7 @@ def test_a_set_that_is_not_prepared_says_what_to_do(source):
 
 @pytest.mark.parametrize("file", ["prepared.json", "arrays/train_image.npy", "arrays/valid_text_labels.npy"])
 @pytest.mark.parametrize("damage", ["gone", "cut", "other"])
-def test_a_damaged_copy_is_told(source, file, damage):
+def test_a_damaged_copy_is_reported(source, file, damage):
     folder = prepare(NAME, source)
     path = folder / file
     whole = path.read_bytes()
@@ -194,7 +194,7 @@ DAMAGES = {
 
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_copy_is_prepared_anew(source, damage, overwrite, capsys):
+def test_a_damaged_copy_is_prepared_again(source, damage, overwrite, capsys):
     folder = prepare(NAME, source)
     before = everything(folder)
     DAMAGES[damage](folder)
@@ -229,7 +229,7 @@ def test_a_damaged_copy_does_not_block_others(tmp_path, monkeypatch):
     (narrow / "arrays/test_text.npy").unlink()
     with pytest.warns(DatasetWarning, match="another copy is used"):
         assert load_dataset("xmedianet", ("image", "text")).metadata["prepared"] == str(wide)
-    with pytest.raises(InputError, match="damaged"):  # all modalities of the other one were not meant
+    with pytest.raises(InputError, match="damaged"):  # the other copy with all modalities is not used instead
         load_dataset("xmedianet")
 
 
@@ -264,8 +264,8 @@ sys.exit(main(["prepare", "inria-websearch", "--data-path", {source!r}]))
 
 
 @pytest.mark.parametrize("limit", [100, 500, 2000])
-def test_no_space_left_is_told_and_leaves_nothing(source, tmp_path, limit):
-    # A limit on the size of files stands for a full disk: writing fails with an OSError half-way.
+def test_no_space_left_is_reported_and_leaves_nothing(source, tmp_path, limit):
+    # A limit on the size of files simulates a full disk: writing fails with an OSError.
     code = LIMITED.format(limit=limit, source=str(source))
     unmeasured = {k: v for k, v in os.environ.items() if not k.startswith("COV")}  # coverage's own file finds no space
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=unmeasured)
@@ -292,7 +292,7 @@ def test_only_a_lack_of_space_is_called_one(source, monkeypatch, number, space):
     assert ("free space" in str(told.value)) == space
 
 
-def test_a_data_folder_that_is_a_file_is_told(source, tmp_path):
+def test_a_data_folder_that_is_a_file_is_reported(source, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"cannot be written \(Not a directory\): name another folder"):
         prepare(NAME, source, data_dir=tmp_path / "file")
@@ -308,11 +308,11 @@ def test_a_source_that_cannot_be_read_is_no_fault_of_the_data_folder(source, mon
 
 
 class KilledError(BaseException):
-    """Stands for SIGKILL: from then on the process changes no file."""
+    """Simulates SIGKILL: after it the process changes no file."""
 
 
 class Killer:
-    """Ends the process at one of its changes to names, before, in the middle of, or after it."""
+    """Ends the process before, within or after one of its changes to file names."""
 
     def __init__(self, monkeypatch, step, moment):
         self.left, self.moment, self.dead = step, moment, False
@@ -323,7 +323,7 @@ class Killer:
         def changed(path, *args, **kwargs):
             if self.dead:
                 raise KilledError
-            # Only what concerns the standing copy counts, and nothing that `rmtree` does within.
+            # Count only changes to the existing copy, and not those inside of `rmtree`.
             if "image-text" not in str(path) or kwargs.get("dir_fd") is not None or "records" in str(path):
                 return change(path, *args, **kwargs)
             self.left -= 1
@@ -369,7 +369,7 @@ def test_half_a_replaced_copy_never_comes_back(source):
     folder.rename(old)
     assert prepared.copies(NAME) == [folder]
     folder.rename(old)
-    with copy_folders.staging(folder.parents[2], NAME):  # put back by the next preparation as well
+    with copy_folders.staging(folder.parents[2], NAME):  # the next preparation restores it as well
         assert folder.exists()
 
 
@@ -388,7 +388,7 @@ def test_without_file_locks_folders_are_not_opened(source, monkeypatch):
     assert load_dataset(NAME).digest() == load_dataset(source).digest()
 
 
-def test_a_killed_preparation_leaves_nothing_that_counts(source, tmp_path):
+def test_a_killed_preparation_leaves_no_copy(source, tmp_path):
     arrays = small_set()
     for s in SIZES:
         arrays[f"{s}_image"] = np.repeat(arrays[f"{s}_image"], 4000, axis=1)
@@ -414,7 +414,7 @@ def test_loading_takes_no_memory_for_what_is_not_read(tmp_path, monkeypatch):
     arrays = {k: np.repeat(v, 20_000, axis=1) if "image" in k else v for k, v in small_set().items()}
     np.savez(tmp_path / "big.npz", **arrays)
     prepare(NAME, tmp_path / "big.npz")  # 35 MB
-    # Not ru_maxrss: it begins at the peak of this process, so that it need not grow.
+    # Not ru_maxrss: it starts at the peak of the parent process and might not grow.
     code = f"""
 import pathlib, sys
 from mrl_jax.data.load import load_dataset
@@ -430,12 +430,12 @@ print(loaded - before, peak() - loaded, "tensorflow_datasets" in sys.modules, "j
 """
     told = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
     grown, read, *imported = told.stdout.split()
-    assert int(grown) < 8_000  # kB; imports of the reading code are in it
-    assert int(read) > 15_000  # the measure can tell: 19 MB are read here
+    assert int(grown) < 8_000  # kB; includes imports of the code that reads
+    assert int(read) > 15_000  # shows that the measurement works: 19 MB are read here
     assert imported == ["False", "False"]
 
 
-def test_two_at_once_do_not_meet(source, tmp_path):
+def test_two_preparations_at_once_are_refused(source, tmp_path):
     with (
         copy_folders.staging(tmp_path / "cache", NAME),
         pytest.raises(InputError, match="another process is preparing"),

@@ -1,4 +1,4 @@
-"""Hugging Face models as encoders: features as by a call of the model itself, and models that do not fit."""
+"""Hugging Face models as encoders: features equal those of a direct call, and unsuitable models are refused."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def real(tmp_path, models):
 
 
 def direct(models, job, image, text):
-    """Features of one picture and one text at a time, by calls of the model itself."""
+    """Features of one picture and one text at a time, by direct calls of the model."""
     import torch
     import transformers as hf
 
@@ -73,9 +73,9 @@ def direct(models, job, image, text):
 def test_features_equal_a_direct_call_of_the_model(models, tmp_path, image, text, pooling):
     job = Job(tmp_path, models[image], models[text])
     job.rows = job.rows[:9] + job.rows[12:14] + job.rows[15:17]
-    job.rows[1]["text"] += " on the red square" * 6  # longer than the model's positions
+    job.rows[1]["text"] += " on the red square" * 6  # longer than the positions of the model
     job.write()
-    draw(job.images / "p3.png", 3, size=(64, 50))  # ResNet takes pictures as large as they are
+    draw(job.images / "p3.png", 3, size=(64, 50))  # ResNet does not resize pictures
     found, expected = read(job()), direct(models, job, image, text)
     for split in SPLITS:
         rows = [row for row in job.rows if row["split"] == split]
@@ -115,7 +115,7 @@ def test_models_that_do_not_fit_are_refused_in_one_line(real, models):
     refused(lambda: real(image_model=empty), "empty cannot be loaded", "Unrecognized model")
     refused(lambda: real(image_model=models["bert"]), "bert cannot be loaded")
     refused(lambda: real(text_model=models["vit"]), "vit cannot be loaded")
-    assert not real.work().exists()  # no picture went through a model in vain
+    assert not real.work().exists()  # no picture was encoded before the refusal
     if not cuda_is_there():
         refused(lambda: real(device="cuda"), "device cuda", "choose cpu")
 

@@ -1,4 +1,4 @@
-"""The table and the pictures of its rows: what is read, and what is refused before a model is loaded."""
+"""The table and its pictures: reading them, and refusals before a model is loaded."""
 
 import hashlib
 
