@@ -136,7 +136,7 @@ def xmedia(path, arrays):
         found |= {
             f"A_{n}": get("image")[:7],
             f"{n}AudCat": get("labels")[:7] + 1,
-        }  # the file also has unpaired modalities
+        }  # unpaired modalities
     scipy.io.savemat(path, found)
     return path
 
