@@ -18,8 +18,9 @@ from mrl_jax.cli import Parser, add_config_flags, run_command
 from mrl_jax.config import Config, preset
 from mrl_jax.errors import InputError
 from mrl_jax.options import PARALLEL
+from mrl_jax.report.curves import plot_curves
 from mrl_jax.report.progress import epoch_progress
-from mrl_jax.report.text import describe_noise, plot_curves, summary
+from mrl_jax.report.text import describe_noise, summary
 from mrl_jax.run.run import Run, RunFolder, load_run
 from mrl_jax.run.same_config import refuse_other_config
 from mrl_jax.training.loop import Member, train_epochs

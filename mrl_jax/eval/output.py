@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mrl_jax.files import write_whole
+from mrl_jax.report.tables import text_table
 
 __all__ = [
     "comparison_csv",
@@ -37,14 +38,14 @@ def score_table(report: Mapping[str, Any]) -> str:
         if len(report["options"]["protocol"]) == 1:
             title, prior = "average", f"{sum(report['chance'].values()) / len(report['chance']):.3f}"
         rows.append([title, "", f"{report['average']:.3f}", _ends(report.get("average_ci")), *[""] * 5, prior])
-        parts.append(_laid_out(rows, last=True))
+        parts.append(text_table(rows, separate_last=True))
     if report["instances"]:
         rows = [["instance level", "pairs", "R@1", percent, "R@5", "R@10", "median rank"]]
         for d, s in report["instances"].items():
             recalls = [f"{s[f'recall@{k}']:.3f}" for k in (1, 5, 10)]
             ends = _ends(s.get("ci", {}).get("recall@1"))
             rows.append([d, f"{s['queries']:,}", recalls[0], ends, *recalls[1:], f"{s['median_rank']:g}"])
-        parts.append(_laid_out(rows))
+        parts.append(text_table(rows))
     parts += [f"note: {note}" for note in report["notes"]]
     return "\n\n".join(parts)
 
@@ -65,29 +66,11 @@ def comparison_table(result: Mapping[str, Any]) -> str:
         of_run = result["epoch"][system] is not None
         where = f" ({result['split']}, epoch {result['epoch'][system]})" if of_run else ""
         names.append(f"{system.upper()}: {result[system]}{where}")
-    return "\n\n".join(["\n".join(names), _laid_out(rows, last=True), told])
+    return "\n\n".join(["\n".join(names), text_table(rows, separate_last=True), told])
 
 
 def _ends(interval: Sequence[float] | None, form: str = ".3f") -> str:
     return "" if interval is None else f"[{interval[0]:{form}}, {interval[1]:{form}}]"
-
-
-def _laid_out(rows: list[list[str]], last: bool = False) -> str:
-    """Columns aligned, the first to the left; columns without content left out; the last row is set apart if asked."""
-    kept = [i for i in range(len(rows[0])) if any(row[i] for row in rows[1:])]
-    widths = [max(len(row[i]) for row in rows) for i in kept]
-    lines = [
-        "  ".join(
-            [
-                row[kept[0]].ljust(widths[0]),
-                *(row[i].rjust(w) for i, w in zip(kept[1:], widths[1:], strict=True)),
-            ]
-        ).rstrip()
-        for row in rows
-    ]
-    rule = "-" * max(map(len, lines))
-    body = [*lines[1:-1], rule, lines[-1]] if last else lines[1:]
-    return "\n".join([lines[0], rule, *body])
 
 
 def score_csv(report: Mapping[str, Any]) -> str:

@@ -1,10 +1,12 @@
-"""Results as people read them: the table at the end of a run, and its learning curves."""
+"""What a run prints at its end: its data, its noise, and the table of its scores."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["describe_noise", "plot_curves", "summary", "table"]
+from mrl_jax.report.tables import text_table
+
+__all__ = ["describe_noise", "summary", "table"]
 
 
 def table(columns: Mapping[str, Mapping[str, Any]]) -> str:
@@ -19,13 +21,7 @@ def table(columns: Mapping[str, Mapping[str, Any]]) -> str:
         rows.append([d, *(f"{c['map'][d]:.3f}" for c in columns.values())])
     averages = [c.get("average", sum(c["map"].values()) / len(c["map"])) for c in columns.values()]
     rows.append(["average", *(f"{a:.3f}" for a in averages)])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), *(v.rjust(w) for v, w in zip(row[1:], widths[1:], strict=True))])
-        for row in rows
-    ]
-    rule = "-" * len(lines[0])
-    return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+    return text_table(rows, separate_last=True)
 
 
 def summary(
@@ -81,40 +77,3 @@ def describe_noise(noise: Mapping[str, Any]) -> str:
     if "mismatched_share" in noise:
         share += "; mismatched: " + ", ".join(f"{m} {s:.1%}" for m, s in noise["mismatched_share"].items())
     return f"{told}; wrong: {share}"
-
-
-def plot_curves(path: Path, metrics: Sequence[Mapping[str, Any]], result: Mapping[str, Any], title: str) -> None:
-    """Draw training losses and validation mAP against the epoch, as PNG.
-
-    Args:
-        path: the file to write.
-        metrics: the lines of `metrics.jsonl`.
-        result: content of `result.json`.
-        title: heading of the picture.
-    """
-    from matplotlib.figure import Figure  # deferred: slow to import; Figure needs no display and no global state
-    from matplotlib.ticker import MaxNLocator
-
-    epochs = [line["epoch"] for line in metrics]
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    figure.suptitle(title, fontsize=11)
-
-    for name in ("loss", "clustering", "contrastive"):
-        left.plot(epochs, [line["train"][name] for line in metrics], label="total" if name == "loss" else name)
-    left.set(xlabel="epoch", ylabel="training loss, mean over instances")
-
-    best = result["valid"]["best"]["epoch"]
-    for direction in metrics[0]["valid"]["map"]:
-        right.plot(epochs, [line["valid"]["map"][direction] for line in metrics], label=direction.replace("->", " → "))
-    right.axvline(best, color="0.6", linestyle="--", linewidth=1, label=f"best average, epoch {best}")
-    chance = sum(result["chance"].values()) / len(result["chance"])
-    right.axhline(chance, color="0.6", linestyle=":", linewidth=1, label="chance")
-    right.set(xlabel="epoch", ylabel="validation mAP", ylim=(0, None))
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.legend(fontsize=8)
-    part = path.with_name(f".{path.name}.part")
-    figure.savefig(part, dpi=120, format="png")
-    part.replace(path)

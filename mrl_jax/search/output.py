@@ -7,6 +7,7 @@ from typing import Any
 
 from mrl_jax.errors import InputError
 from mrl_jax.files import written_whole
+from mrl_jax.report.tables import aligned_lines
 from mrl_jax.run.run import Run, RunFolder
 from mrl_jax.search.gallery import is_emoji
 
@@ -28,13 +29,7 @@ def answer_table(answer: Mapping[str, Any]) -> str:
         hit = ["hit" if r["hit"] else "miss"] if "hit" in r else []
         name = [_name(r)] if _shown(results) else []
         rows.append([str(r["rank"]), f"{r['score']:.3f}", r["label"], *hit, r["id"], *name])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            v.rjust(w) if i < 2 else v.ljust(w) for i, (v, w) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+    lines = aligned_lines(rows, left=range(2, len(rows[0])))
     return "\n".join([heading, "-" * min(max(map(len, lines)), 100), *lines])
 
 

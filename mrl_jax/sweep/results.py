@@ -11,6 +11,7 @@ from typing import Any
 from mrl_jax.config import Config, shown
 from mrl_jax.files import written_whole
 from mrl_jax.options import NOISE_FIELDS
+from mrl_jax.report.tables import markdown_table
 from mrl_jax.sweep.names import AXES, varied
 
 __all__ = ["Outcome", "Sweep"]
@@ -157,11 +158,8 @@ class Sweep:
             told = f"{_told(cell['valid'])}{' *' if cell['best'] else ''}"
             wrong, seeds = f"{cell['wrong_share']:.0%}", str(len(cell["seeds"]))
             rows.append([*settings, wrong, seeds, told, *values, _told(last["average"])])
-        widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
-        rows.insert(1, ["-" * w for w in widths])
-        lines = ["| " + " | ".join(v.ljust(w) for v, w in zip(row, widths, strict=True)) + " |" for row in rows]
         what = "Test mAP at the epoch with the best validation mAP, mean ± standard deviation over seeds."
-        return "\n".join([*lines, "", what, *_told_best(summary), *_told_failures(summary)])
+        return "\n".join([markdown_table(rows), "", what, *_told_best(summary), *_told_failures(summary)])
 
     def plot(self, path: Path) -> None:
         """Draw test mAP, averaged over directions, against what was varied, as PNG.
