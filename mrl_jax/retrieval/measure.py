@@ -31,7 +31,8 @@ from mrl_jax.retrieval.metrics import (
     reciprocal_rank,
     relevant_items,
 )
-from mrl_jax.retrieval.ranking import SIMILARITIES, equal_rows, map_rankings, unit_rows
+from mrl_jax.retrieval.ranking import SIMILARITIES, equal_rows, map_rankings
+from mrl_jax.unit_rows import unit_rows_for_ranking
 
 __all__ = [
     "Ranking",
@@ -311,7 +312,7 @@ def pair_ranks(queries: Any, gallery: Any, pairs: Any = None) -> np.ndarray:
             f"{g[0] - 1}: rows of the gallery, or -1 for none"
         )
     same = equal_rows(gallery)
-    z, rows = (unit_rows(jnp.asarray(x, jnp.float32)) for x in (queries, gallery))
+    z, rows = (unit_rows_for_ranking(jnp.asarray(x, jnp.float32)) for x in (queries, gallery))
     block = min(q[0], max(min(128, q[1] // 4), 1, _PAIR_SCORES // g[0]))
     starts = [min(i, q[0] - block) for i in range(0, q[0], block)]  # the last block overlaps: one shape, compiled once
     found = np.zeros(q[0], np.int64)

@@ -26,8 +26,9 @@ from jax import Array
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from mrl_jax.retrieval import radix
+from mrl_jax.unit_rows import unit_rows_float64, unit_rows_for_ranking
 
-__all__ = ["METHODS", "SIMILARITIES", "Ranking", "equal_rows", "map_rankings", "rank", "unit_rows", "usable_cores"]
+__all__ = ["METHODS", "SIMILARITIES", "Ranking", "equal_rows", "map_rankings", "rank", "usable_cores"]
 
 METHODS = ("auto", "numba", "numpy", "xla")
 SIMILARITIES = ("float32", "bfloat16")
@@ -149,10 +150,13 @@ def _blocks_on_device(
     same = equal_rows(gallery)
     if same is not None:
         same = np.concatenate([same, np.arange(items, -(-items // shards) * shards, dtype=np.int32)])
-    rows, labels = unit_rows(_sharded(gallery, mesh, jnp.float32)).astype(similarity), _sharded(gallery_labels, mesh)
+    rows, labels = (
+        unit_rows_for_ranking(_sharded(gallery, mesh, jnp.float32)).astype(similarity),
+        _sharded(gallery_labels, mesh),
+    )
     everywhere = None if mesh is None else NamedSharding(mesh, PartitionSpec())
     queries = jnp.asarray(queries, jnp.float32) if mesh is None else jax.device_put(np.asarray(queries), everywhere)
-    queries = unit_rows(queries).astype(similarity)
+    queries = unit_rows_for_ranking(queries).astype(similarity)
     found = []
     for start in range(0, len(queries), block):
         part = (_padded(x[start : start + block], block) for x in (queries, jnp.asarray(query_labels)))
@@ -218,15 +222,6 @@ def _sharded(x: Any, mesh: Any, dtype: Any = None) -> Array:
     return jax.device_put(x, NamedSharding(mesh, PartitionSpec("gallery")))
 
 
-@jax.jit
-def unit_rows(x: Array) -> Array:
-    """Scale rows [N, L] to unit length; zero vectors stay."""
-    largest = jnp.abs(x).max(axis=-1, keepdims=True)
-    x = x / jnp.where(largest > 0, largest, 1.0)  # squares then stay in range
-    norm = jnp.linalg.norm(x, axis=-1, keepdims=True)
-    return x / jnp.where(norm > 0, norm, 1.0)
-
-
 # On CPU: each thread takes some queries from the product to the metrics. BLAS then has one thread in each, since its
 # own would wait for the next product on cores that are needed for ranking. Buffers serve again: fresh memory is slow.
 
@@ -253,7 +248,7 @@ def _blocks_on_host(
     workers, block = _shares(len(queries), items, gallery.shape[1])
     width = _most_relevant(query_labels, gallery_labels)
     reduce_block = _compiled(reduce, block, width)
-    queries, rows = (_unit_rows_on_host(x, similarity) for x in (queries, gallery))
+    queries, rows = (unit_rows_float64(np.asarray(x, np.float32), similarity) for x in (queries, gallery))
     if query_labels.ndim == 2:
         query_labels, gallery_labels = query_labels.astype(np.float32), gallery_labels.astype(np.float32)
     free: SimpleQueue[_Buffers] = SimpleQueue()
@@ -339,18 +334,6 @@ def _compiled(reduce: Callable[[Ranking], Any], block: int, width: int) -> Calla
 
     shapes = (jax.ShapeDtypeStruct((block, width), dtype) for dtype in (np.int32, np.uint8))
     return jax.jit(run).lower(*shapes).compile()
-
-
-def _unit_rows_on_host(x: Any, similarity: str) -> np.ndarray:
-    """Rows of unit length, rounded to the given precision; float32 holds the products of bfloat16 exactly."""
-    x = np.asarray(x, np.float32)
-    unit = np.empty_like(x, order="C")
-    for start in range(0, len(x), 1024):
-        rows = x[start : start + 1024].astype(np.float64)
-        norm = np.sqrt(np.einsum("ij,ij->i", rows, rows))[:, None]
-        rows /= np.where(norm > 0, norm, 1.0)
-        unit[start : start + 1024] = rows if similarity == "float32" else rows.astype(similarity)
-    return unit
 
 
 def _most_relevant(query_labels: np.ndarray, gallery_labels: np.ndarray) -> int:
