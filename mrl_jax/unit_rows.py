@@ -23,8 +23,8 @@ _ROWS = 1024  # rows that are float64 at a time
 def unit_rows(x: Array) -> Array:
     """Scale rows [..., L] to unit length. A zero row stays zero, and its gradient is zero instead of NaN.
 
-    Where the hardware flushes subnormal numbers, rows whose largest entry is below 2e-38 count as zero, and rows with an
-    entry above 8e37 become NaN: XLA multiplies by the reciprocal of the entry.
+    Where the hardware flushes subnormal numbers, rows whose largest entry is below 2e-38 count as zero, and rows with
+    an entry above 8e37 become NaN: XLA multiplies by the reciprocal of the entry.
     """
     # The result does not depend on the scale of a row, so dividing by its largest entry first changes neither value
     # nor gradient. It keeps the squares from overflowing and underflowing.

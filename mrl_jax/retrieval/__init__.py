@@ -1,4 +1,4 @@
-"""Exact retrieval metrics, fast."""
+"""Exact retrieval metrics."""
 
 from mrl_jax.retrieval.measure import (
     Ranking,

@@ -1,4 +1,5 @@
-"""Search over embeddings: exact top-k (`index`), FAISS (`faiss_index`), and a run as a search engine (`searcher`).
+"""Search over embeddings: exact top-k (`exact`, `index`), FAISS (`faiss_index`), and search with a run
+(`searcher`).
 
-`python -m mrl_jax.search` is in `__main__`; importing the package alone brings nothing, so that it starts fast.
+`python -m mrl_jax.search` is in `__main__`; this file imports nothing, so that the command starts fast.
 """

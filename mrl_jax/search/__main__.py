@@ -1,4 +1,4 @@
-"""Search with a run: a text, a picture or a row of its data -> the nearest items of a gallery.
+"""Search with a run: find the nearest items of a gallery for a text, a picture or a row of the run's data.
 
 python -m mrl_jax.search --workdir DIR (--text "…" | --image FILE | --row MODALITY:SPLIT:INDEX) [--top 10]
 """
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str] | None) -> None:
     args = _parser().parse_args(argv)
     _check_flags(args)
-    with _fast_start():  # imports take most of the time to a first answer: only what is right so far gets them
+    with _fast_start():  # imports take most of the time to the first answer: flags are checked before
         from mrl_jax.search.output import Pictures
         from mrl_jax.search.searcher import Query, Searcher
 
@@ -53,7 +53,7 @@ def _main(argv: Sequence[str] | None) -> None:
 
 @contextlib.contextmanager
 def _fast_start() -> Iterator[None]:
-    """Imports make hundreds of thousands of objects that stay; looking for garbage among them only takes time."""
+    """Pause garbage collection: imports create hundreds of thousands of objects that stay."""
     on = gc.isenabled()
     gc.disable()
     try:
@@ -65,7 +65,7 @@ def _fast_start() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _warming_up(args: argparse.Namespace) -> Iterator[None]:
-    """Compile in a thread meanwhile. Whatever is wrong there, the search itself tells."""
+    """Compile in a thread meanwhile; errors in it are ignored, since the search itself reports them."""
     from mrl_jax.search.searcher import warm_up
 
     def work() -> None:
@@ -90,7 +90,7 @@ def _show(answers: Sequence[dict[str, Any]], args: argparse.Namespace, pictures:
         write_grid(Path(args.png), answers, pictures)
     if args.json is None:
         print("\n\n".join(map(answer_table, answers)), flush=True)
-    elif args.interactive:  # a line for each answer
+    elif args.interactive:  # one line per answer
         print("\n".join(json.dumps(answer, ensure_ascii=False) for answer in answers), flush=True)
     else:
         text = json.dumps({"queries": answers}, indent=2, ensure_ascii=False)
@@ -103,18 +103,18 @@ def _show(answers: Sequence[dict[str, Any]], args: argparse.Namespace, pictures:
 
 
 def _converse(searcher: "Searcher", args: argparse.Namespace, pictures: "Pictures | None") -> None:
-    """Answer one line after the other, until the end of the input; what is wrong with a line is told and it goes on."""
+    """Answer line by line until the end of the input; an error in a line is printed, and the next line is read."""
     from mrl_jax.search.searcher import Query
 
-    if sys.stdin is None:  # closed by who started the command
+    if sys.stdin is None:  # standard input is closed
         return
-    asked = sys.stdin.isatty()
+    terminal = sys.stdin.isatty()
     if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(errors="surrogateescape")  # a line that is no text is told as one, and the next is read
-    if asked:
-        print(f"{_LINES}; a text that begins with a colon after :text", file=sys.stderr)
+        sys.stdin.reconfigure(errors="surrogateescape")  # a line that is no valid text is an error of its own
+    if terminal:
+        print(f"{_LINES}; write :text before a text that begins with a colon", file=sys.stderr)
     while True:
-        if asked:
+        if terminal:
             print("> ", end="", file=sys.stderr, flush=True)
         line = sys.stdin.readline()
         command, _, rest = line.strip().partition(" ")
@@ -126,13 +126,15 @@ def _converse(searcher: "Searcher", args: argparse.Namespace, pictures: "Picture
         value = rest.strip() if command.startswith(":") and kind == command[1:] else line.strip()
         try:
             if command.startswith(":") and value == line.strip():
-                raise InputError(f"{command} is unknown; give {_LINES}; after :text anything is a text")
+                raise InputError(
+                    f"{command} is unknown; give {_LINES}; write :text before a text that begins with a colon"
+                )
             _show([searcher.answer(Query(kind, value, args.query_modality), args.top)], args, pictures)
         except InputError as error:
-            told = " ".join(str(error).split())
-            print(f"error: {told}", file=sys.stderr, flush=True)
-            if args.json is not None:  # a line for every line
-                print(json.dumps({"error": told}, ensure_ascii=False), flush=True)
+            message = " ".join(str(error).split())
+            print(f"error: {message}", file=sys.stderr, flush=True)
+            if args.json is not None:  # one line of output per line of input
+                print(json.dumps({"error": message}, ensure_ascii=False), flush=True)
 
 
 def _check_flags(args: argparse.Namespace) -> None:
@@ -142,52 +144,56 @@ def _check_flags(args: argparse.Namespace) -> None:
         raise InputError(f"--top {args.top}: it must be 1 or more")
     for kind, value in args.queries:
         if kind == "image" and not Path(value).name:
-            raise InputError(f"--image {value!r} names no file; give the path of a picture")
+            raise InputError(f"--image {value!r} is no file name; give the path of a picture")
     if args.data_path is not None and not Path(args.data_path).expanduser().exists():
         raise InputError(f"--data-path {args.data_path!r} does not exist; give the file or folder of the data")
     if args.query_modality is not None and not args.interactive and all(k == "row" for k, _ in args.queries):
-        raise InputError("--query-modality is for texts and pictures; a row names its own modality")
+        raise InputError("--query-modality is for texts and pictures, and a row has its own modality; leave it out")
     pictures = [value for kind, value in args.queries if kind == "image"]
     outputs = {"--json": None if args.json == "-" else args.json, "--png": args.png}
     check_outputs(outputs, [args.data_path, *pictures], args.workdir)
     if args.interactive and args.json not in (None, "-"):
-        raise InputError("--interactive writes JSON to standard output, a line for each answer; leave the file out")
+        raise InputError("--interactive writes JSON to standard output, one line per answer; leave the file out")
     if args.pictures is not None and args.png is None:
-        raise InputError("--pictures is for the picture grid; add --png FILE")
+        raise InputError("--pictures is used only for the picture grid; add --png FILE")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         compiles=True,
         prog="python -m mrl_jax.search",
-        description="Search with a run: a text, a picture or a row of its data -> the nearest items of a gallery. "
-        "--text, --image and --row may be repeated.",
+        description="Search with a run: find the nearest items of a gallery for a text, a picture or a row of the "
+        "run's data. --text, --image and --row may be repeated.",
     )
     add = parser.add_argument
     add("--workdir", required=True, metavar="DIR", help="folder of the run")
-    for kind, metavar, told in (
+    for kind, metavar, text in (
         ("text", "TEXT", "a text, for runs on the emoji set or on files made by featurize"),
         ("image", "FILE", "a picture, for the same runs"),
         ("row", "MODALITY:SPLIT:INDEX", "a row of the run's data, counted from 0, such as image:test:7"),
     ):
         query = {"dest": "queries", "action": "append", "type": lambda value, kind=kind: (kind, value), "default": []}
-        add(f"--{kind}", metavar=metavar, help=told, **query)  # type: ignore[arg-type]
-    add("--interactive", action="store_true", help="then answer lines of standard input: texts, :image FILE, :row …")
+        add(f"--{kind}", metavar=metavar, help=text, **query)  # type: ignore[arg-type]
+    add("--interactive", action="store_true", help="answer lines of standard input: texts, :image FILE, :row …")
     add("--top", type=int, default=10, metavar="K", help="results per query (default: 10)")
-    add("--modality", metavar="NAME", help="of the gallery (default: the first that is not the query's)")
-    add("--query-modality", metavar="NAME", help="of a text or picture (default: the first that takes it)")
+    add("--modality", metavar="NAME", help="modality of the gallery (default: the first that is not the query's)")
+    add("--query-modality", metavar="NAME", help="modality of a text or picture (default: the first that takes it)")
     add(
         "--split",
         nargs="+",
         default=["test"],
         choices=("train", "valid", "test"),
-        help="of the gallery, one or more (default: test)",
+        help="splits of the gallery (default: test)",
     )
-    add("--checkpoint", default="best", metavar="best|last|EPOCH", help="default: best by validation mAP")
-    add("--data-path", metavar="FILE", help="other data, or the run's own at another place")
+    add("--checkpoint", default="best", metavar="best|last|EPOCH", help="default: best validation mAP")
+    add("--data-path", metavar="FILE", help="other data, or the new place of the run's data")
     add("--json", nargs="?", const="-", metavar="FILE", help="write JSON; without FILE to standard output")
-    add("--png", metavar="FILE", help="draw the results as a picture, a line for each query")
-    add("--pictures", metavar="FOLDER", help="for --png: pictures named by id, for data other than the emoji set")
+    add("--png", metavar="FILE", help="draw the results as a picture, one line per query")
+    add(
+        "--pictures",
+        metavar="FOLDER",
+        help="for --png: folder of pictures named by id, unless the data are the emoji set",
+    )
     return parser
 
 

@@ -1,4 +1,4 @@
-"""What a search finds things in: the samples of one modality of a run's data, embedded block by block."""
+"""The gallery of a search: the samples of one modality of a run's data, embedded block by block."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -13,11 +13,11 @@ from mrl_jax.run.run import Run, RunFolder, load_run, run_data
 
 __all__ = ["Gallery", "Part", "check_modality", "check_splits", "is_emoji", "open_run", "read_gallery"]
 
-_ROWS = 16384  # embedded at a time
+_ROWS = 16384  # rows that are embedded at once
 
 
 class Part(NamedTuple):
-    """Some rows of a gallery, as `Index.add` takes them; labels are names of classes."""
+    """Rows of a gallery, as `Index.add` takes them; labels are class names."""
 
     embeddings: np.ndarray
     ids: list[str]
@@ -30,11 +30,11 @@ class Gallery:
     """The samples of one modality in some splits.
 
     Attributes:
-        run: whose encoder embeds them.
+        run: the run whose encoder embeds them.
         dataset: the data.
-        modality: its name.
-        splits: where the samples come from, in this order.
-        shown: split -> for each of its rows what can be shown of it; empty where nothing is known.
+        modality: name of the modality.
+        splits: splits of the samples, in this order.
+        shown: split -> for each of its rows the fields to show with a result; empty if there are none.
     """
 
     run: Run
@@ -44,7 +44,7 @@ class Gallery:
     shown: dict[str, list[dict[str, Any]]]
 
     def parts(self) -> Iterator[Part]:
-        """Embed the samples that are there, some at a time; features may be memory maps."""
+        """Embed the samples that are present, block by block; features may be memory maps."""
         m = self.modality
         for name in self.splits:
             split = self.dataset.splits[name]
@@ -59,17 +59,17 @@ class Gallery:
                 yield Part(z, ids, labels, payloads)
 
     def about(self, split: str, row: int) -> dict[str, Any]:
-        """What is known of a row beside its label: `id`, and what can be shown."""
+        """Fields of a row besides its label: `id` if the data have ids, and the fields to show."""
         ids = self.dataset.splits[split].ids
         known = {} if ids is None else {"id": str(ids[row])}
         return known | (self.shown[split][row] if split in self.shown else {})
 
 
 def open_run(source: Run | str | os.PathLike[str], checkpoint: str | int = "best") -> tuple[Run, RunFolder | None]:
-    """A run given as such or by its folder, and that folder.
+    """Load a run from its folder; a `Run` is returned as it is, without a folder.
 
     Raises:
-        InputError: no run, no such checkpoint.
+        InputError: the folder holds no run, or not that checkpoint.
     """
     if isinstance(source, Run):
         return source, None
@@ -77,14 +77,22 @@ def open_run(source: Run | str | os.PathLike[str], checkpoint: str | int = "best
 
 
 def check_modality(run: Run, modality: str) -> str:
-    """Refuse a modality that the run lacks."""
+    """Refuse a modality that the run does not have.
+
+    Raises:
+        InputError: the modality is unknown.
+    """
     if modality not in run.modalities:
-        raise InputError(f"modality {modality!r} is not in this run; it has: {', '.join(run.modalities)}")
+        raise InputError(f"modality {modality!r} is not in this run; choose from {', '.join(run.modalities)}")
     return modality
 
 
 def check_splits(splits: Sequence[str]) -> tuple[str, ...]:
-    """Refuse unknown, repeated or no splits."""
+    """Refuse unknown or repeated splits, and an empty list.
+
+    Raises:
+        InputError: the splits are wrong.
+    """
     splits = (splits,) if isinstance(splits, str) else tuple(splits)
     if not splits or not set(splits) <= set(SPLITS) or len(set(splits)) < len(splits):
         raise InputError(f"split {' '.join(map(str, splits)) or 'none'}: choose from {', '.join(SPLITS)}, each once")
@@ -92,7 +100,7 @@ def check_splits(splits: Sequence[str]) -> tuple[str, ...]:
 
 
 def is_emoji(run: Run, folder: RunFolder | None, data: Any) -> bool:
-    """Whether the embedded data set is what is searched."""
+    """Whether the gallery is the bundled emoji data set."""
     own = folder is None or not folder.data().get("in_memory")
     return run.config.preset == "emoji" and own and data is None
 
@@ -105,15 +113,15 @@ def read_gallery(
     data: Any = None,
     dataset: Dataset | None = None,
 ) -> Gallery:
-    """Open what is to be searched.
+    """Load the gallery of a run.
 
     Args:
         run: the run.
-        folder: its folder, if there is one.
-        modality: one of the run's.
-        splits: of "train", "valid" and "test".
+        folder: its folder, or None.
+        modality: a modality of the run.
+        splits: some of "train", "valid" and "test".
         data: as for `run_data`.
-        dataset: the same, where it is loaded already.
+        dataset: the same data, if already loaded.
 
     Raises:
         InputError: an unknown modality or split; otherwise as `run_data`.
@@ -131,5 +139,5 @@ def _emoji_rows(split: str, modality: str) -> list[dict[str, Any]]:
 
     named = modality if modality.startswith("text_") else "text_en"
     records = emoji.load_records(split, texts=dict.fromkeys((named, "text")))
-    whole = ("text",) if modality == "text" else ()  # all strings behind its features; the name reads better
+    whole = ("text",) if modality == "text" else ()  # the string of all names that its features come from
     return [{"id": r["id"], "character": r["character"], "name": r[named], **{m: r[m] for m in whole}} for r in records]

@@ -1,4 +1,4 @@
-"""Files of an `Index`: an `.npz` of its own, and Parquet for vector databases."""
+"""Files of an `Index`: its own `.npz` format, and Parquet for vector databases."""
 
 import contextlib
 import json
@@ -15,7 +15,7 @@ from mrl_jax.files import written_whole
 __all__ = ["VERSION", "read_index", "write_index", "write_parquet"]
 
 VERSION = 1
-"""Of the file format; files of another one are refused."""
+"""Version of the file format; files of another version are refused."""
 
 _FORMAT = "mrl_jax.search.index"
 
@@ -23,16 +23,16 @@ _FORMAT = "mrl_jax.search.index"
 def write_index(
     path: Path, header: Mapping[str, Any], columns: Mapping[str, Any], embeddings: Iterable[np.ndarray]
 ) -> None:
-    """Write an index, whole or not at all.
+    """Write an index atomically.
 
     Args:
         path: the file.
-        header: `rows`, `width`, and whatever else JSON can hold.
+        header: `rows`, `width`, and further values that JSON can represent.
         columns: `ids` and `labels` [G], and `payloads`; each may be None.
-        embeddings: blocks that make [rows, width] together; the whole need not fit into memory.
+        embeddings: blocks of rows, together [rows, width], which need not fit into memory.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the file cannot be written.
     """
     with written_whole(path) as part, zipfile.ZipFile(part, "w") as archive:
         for name, value in {"header": {"format": _FORMAT, "version": VERSION, **header}, **columns}.items():
@@ -52,24 +52,27 @@ def write_index(
 
 @contextlib.contextmanager
 def _entry(archive: zipfile.ZipFile, name: str) -> Iterator[Any]:
-    # Without the time of day in it, the same index gives the same bytes.
+    # Entries have no time, so that equal indexes give equal bytes.
     with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
         yield file
 
 
 def read_index(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Header, and `embeddings`, `ids`, `labels` and `payloads` as far as there are; nothing in the file is run.
+    """Read the header and the columns of an index, without pickle: no code in the file runs.
+
+    Returns:
+        The header; and `embeddings`, and `ids`, `labels` and `payloads` if the index has them.
 
     Raises:
-        InputError: no such file, another file, another version of the format, or a damaged file.
+        InputError: the file does not exist, is damaged, is no index, or has another version of the format.
     """
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             header = _json(file["header"])
             if header["format"] != _FORMAT:
-                raise ValueError("it holds something else")
+                raise ValueError("it is no index")
             if header["version"] != VERSION:
-                raise ValueError(f"its format has version {header['version']}, this package reads {VERSION}")
+                raise ValueError(f"its format has version {header['version']}, this package reads version {VERSION}")
             columns = {name: file[name] for name in ("embeddings", "ids", "labels") if name in file.files}
             if "payloads" in file.files:
                 columns["payloads"] = _json(file["payloads"])
@@ -81,10 +84,10 @@ def read_index(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         ):
             raise ValueError(f"embeddings are {x.dtype} {list(x.shape)}")
     except FileNotFoundError as error:
-        raise InputError(f"index {path} does not exist; name a file that Index.save wrote") from error
-    except Exception as error:  # a damaged or foreign file raises nearly anything
-        why = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
-        raise InputError(f"index {path} cannot be read ({why}); build it anew") from error
+        raise InputError(f"index {path} does not exist; give a file that Index.save wrote") from error
+    except Exception as error:  # a damaged file can raise almost any exception
+        reason = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
+        raise InputError(f"index {path} cannot be read ({reason}); build it again") from error
     return header, columns
 
 
@@ -101,11 +104,11 @@ def write_parquet(
         path: the file.
         embeddings: blocks [N, L].
         ids: [G].
-        labels: [G] or None, which leaves the column out.
-        payloads: G values or None, which leaves the column out.
+        labels: [G], or None for no such column.
+        payloads: G values, or None for no such column.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the file cannot be written.
     """
     import pyarrow as pa  # deferred: only exports need it
     import pyarrow.parquet as pq

@@ -1,4 +1,4 @@
-"""Answers of a search as people see them: a table, and a picture grid."""
+"""Results of a search as a table and as a picture grid."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ __all__ = ["Pictures", "answer_table", "write_grid"]
 
 
 def answer_table(answer: Mapping[str, Any]) -> str:
-    """An answer of `Searcher.answer` as text: a heading, and a line for each result."""
+    """Lay out an answer of `Searcher.answer` as text: a heading, and one line per result."""
     query, gallery, results = answer["query"], answer["gallery"], answer["results"]
     known = f" ({_name(query)}, {query['label']})" if "label" in query else ""
     heading = (
@@ -42,41 +42,41 @@ def _shown(results: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _name(entry: Mapping[str, Any]) -> str:
-    """What a person calls an item: its character and name, else its id or row."""
+    """A readable name of an item: its character and name, otherwise its id or row."""
     if "name" in entry:
         return f"{entry['character']} {entry['name']}"
     return str(entry.get("id", entry.get("value")))
 
 
 class Pictures:
-    """Where the pictures of results are: in the embedded data set, or in a folder, named by id.
+    """Pictures of results: those of the emoji set, or files in a folder, named by id.
 
     Args:
         run: the run.
-        folder: its folder, if there is one.
+        folder: its folder, or None.
         data: as for `run_data`.
         where: folder with the pictures; None for those of the emoji set.
 
     Raises:
-        InputError: no pictures are known, or there is no such folder.
+        InputError: the data have no pictures, or the folder does not exist.
     """
 
     def __init__(self, run: Run, folder: RunFolder | None, data: Any, where: str | None) -> None:
         if where is None and not is_emoji(run, folder, data):
-            raise InputError("the pictures of this run's data are not known; name their folder: --pictures FOLDER")
+            raise InputError("the data of this run have no pictures; give a folder of pictures: --pictures FOLDER")
         if where is not None and not Path(where).expanduser().is_dir():
-            raise InputError(f"pictures {where}: no such folder; give the folder that holds the pictures")
+            raise InputError(f"pictures {where}: the folder does not exist; give the folder that holds the pictures")
         self._files: dict[str, Path] | None = None
         if where is not None:
             self._files = {p.stem: p for p in sorted(Path(where).expanduser().iterdir()) if p.is_file()}
         self._records: dict[str, list[dict[str, Any]]] = {}
 
     def of(self, entry: Mapping[str, Any], modality: str) -> Any:
-        """A file for Pillow, or None where an item has no picture.
+        """A file that Pillow can open, or None if the item has no picture.
 
         Args:
             entry: the query or a result of an answer.
-            modality: of the entry.
+            modality: modality of the entry.
         """
         if "split" not in entry:
             return Path(entry["value"]).expanduser() if entry["kind"] == "image" else None
@@ -93,12 +93,12 @@ class Pictures:
 
 
 def write_grid(path: Path, answers: Sequence[Mapping[str, Any]], pictures: Pictures) -> None:
-    """Draw answers as a PNG: the query at the left, its results beside it, hits in green and misses in red.
+    """Draw answers as PNG: each query at the left, its results beside it, hits framed in green and misses in red.
 
-    Results without a picture show their words.
+    A result without a picture is shown as text.
 
     Raises:
-        InputError: a picture cannot be read, or the file not be written.
+        InputError: a picture cannot be read, or the file cannot be written.
     """
     from PIL import Image
 
@@ -111,10 +111,10 @@ def write_grid(path: Path, answers: Sequence[Mapping[str, Any]], pictures: Pictu
             Tile(_caption(r), f"{r['score']:.2f}", open_picture(pictures.of(r, modality)), r.get("hit"))
             for r in answer["results"]
         ]
-        told = query["value"] if query["kind"] == "text" else _caption(query)
-        lines.append(Line(told, open_picture(pictures.of(query, query["modality"])), tiles))
+        title = query["value"] if query["kind"] == "text" else _caption(query)
+        lines.append(Line(title, open_picture(pictures.of(query, query["modality"])), tiles))
     with written_whole(path) as part:
-        # 256 colours are plenty, and a third of the bytes.
+        # 256 colours are enough, and take a third of the bytes.
         draw_grid(lines).quantize(256, dither=Image.Dither.NONE).save(part, format="png", optimize=True)
 
 

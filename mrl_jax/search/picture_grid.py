@@ -1,4 +1,4 @@
-"""A grid of pictures, drawn with Pillow: a line for each query, its results side by side."""
+"""A grid of pictures, drawn with Pillow: one line per query, its results side by side."""
 
 import functools
 from collections.abc import Sequence
@@ -10,15 +10,15 @@ from mrl_jax.errors import InputError
 
 __all__ = ["Line", "Tile", "draw_grid", "open_picture"]
 
-_SCALE = 2  # pixels of the file for each of the layout: sharp on fine screens
+_SCALE = 2  # pixels of the file per pixel of the layout, for screens of high resolution
 _TILE, _PICTURE, _LEFT, _GAP, _MARGIN = 84, 60, 104, 6, 14
-_WORDS, _LINES = 11, 2  # size of captions, and how many lines they may take
+_WORDS, _LINES = 11, 2  # font size of captions, and upper bound on their lines
 _INK, _PALE, _FRAME, _PAPER = "#1f2328", "#6e7781", "#d8dee4", "#ffffff"
 _HIT, _MISS = "#1a7f37", "#cf222e"
 
 
 class Tile(NamedTuple):
-    """One result: caption, score, its picture or None for words alone, and whether it is a hit, if known."""
+    """One result: caption, score, picture or None, and whether it is a hit, or None if that is unknown."""
 
     caption: str
     score: str
@@ -27,7 +27,7 @@ class Tile(NamedTuple):
 
 
 class Line(NamedTuple):
-    """One query, as words or as a picture with words, and its results."""
+    """One query, as text or as a picture with text, and its results."""
 
     title: str
     picture: Image.Image | None
@@ -38,7 +38,7 @@ def open_picture(source: Any) -> Image.Image | None:
     """Read a picture from a path or file as RGBA; None stays None.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: the picture cannot be read.
     """
     if source is None:
         return None
@@ -50,7 +50,7 @@ def open_picture(source: Any) -> Image.Image | None:
 
 
 def draw_grid(lines: Sequence[Line]) -> Image.Image:
-    """Draw one line below the other, on white."""
+    """Draw the lines one below the other, on white."""
     s = _SCALE
     columns = max(len(line.tiles) for line in lines)
     height = _PICTURE + 12 + (_LINES + 1) * (_WORDS + 3) + 8
@@ -89,7 +89,7 @@ def _draw_tile(grid: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, left: i
     words = _wrapped(draw, tile.caption, _font(_WORDS), (_TILE - 8) * s, _LINES)
     if tile.picture is not None:
         _paste(grid, tile.picture, middle - _PICTURE * s // 2, top + 6 * s)
-    else:  # words take the picture's place
+    else:  # the caption takes the place of the picture
         words = _wrapped(draw, tile.caption, _font(_WORDS), (_TILE - 8) * s, 5)
         y = top + (height - 18 * s) // 2 - len(words) * (_WORDS + 3) * s // 2
     for text in words:
@@ -114,7 +114,7 @@ def _font(size: int) -> Any:
 
 
 def _wrapped(draw: ImageDraw.ImageDraw, text: str, font: Any, width: int, most: int) -> list[str]:
-    """Break a text into at most so many lines of at most so many pixels; what is too long ends in an ellipsis."""
+    """Break a text into at most `most` lines of at most `width` pixels; a longer text ends in an ellipsis."""
     lines: list[str] = []
     rest = " ".join(text.split())
     while rest and len(lines) < most:

@@ -1,4 +1,4 @@
-"""How a typed text or a picture file becomes features of a run: as its training data did."""
+"""Features of a typed text or a picture file, computed as those of the run's training data."""
 
 import functools
 import json
@@ -20,26 +20,29 @@ _WHAT = {"text": "a typed text", "image": "a picture file"}
 
 
 class Inputs(Protocol):
-    """What can be typed or read from a file for one run."""
+    """The kinds of query that a run takes, and their features."""
 
     @property
     def modalities(self) -> Mapping[str, tuple[str, ...]]:
-        """Kind of query, "text" or "image" -> the run's modalities that it can be a sample of."""
+        """Kind of query, "text" or "image" -> modalities of the run that such a query can belong to."""
 
     def features(self, kind: str, value: str) -> np.ndarray:
         """Features [1, D] of a text, or of the picture in a file."""
 
 
 def query_inputs(run: Run, folder: RunFolder | None, data: Any = None) -> Inputs | None:
-    """How this run takes texts and pictures, or None where only rows of its data can be asked for.
+    """Find out how the features of texts and pictures are computed for a run.
+
+    Runs on the emoji set take both. So do runs on an `.npz` file made by `mrl_jax.data.featurize`, with the models
+    that the file records.
 
     Args:
         run: the run.
-        folder: its folder, if there is one.
+        folder: its folder, or None.
         data: as for `run_data`.
 
-    Runs on the embedded emoji take both; so do runs on an `.npz` that `mrl_jax.data.featurize` made, by the
-    models recorded there.
+    Returns:
+        The inputs, or None if only rows of the run's data can be queries.
     """
     if is_emoji(run, folder, data):
         return _EmojiInputs(run.modalities)
@@ -52,21 +55,21 @@ def query_inputs(run: Run, folder: RunFolder | None, data: Any = None) -> Inputs
 
 
 def query_modality(run: Run, inputs: Inputs | None, kind: str, wanted: str | None = None) -> str:
-    """The modality of which a text or a picture is a sample: the wanted one, else the first that takes it.
+    """The modality that a text or a picture is embedded as: the wanted one, otherwise the first that takes it.
 
     Raises:
-        InputError: none does, or not the wanted one.
+        InputError: no modality takes it, or not the wanted one.
     """
     taking = inputs.modalities[kind] if inputs is not None else ()
     if not taking:
         raise InputError(
-            f"there are no features of {_WHAT[kind]} for these data: only the emoji set itself, and files made "
-            "by python -m mrl_jax.data featurize, tell how; ask with --row MODALITY:SPLIT:INDEX"
+            f"features of {_WHAT[kind]} cannot be computed for these data, only for the emoji set and for files made "
+            "by python -m mrl_jax.data featurize; search with --row MODALITY:SPLIT:INDEX"
         )
     if wanted is None:
         return taking[0]
     if check_modality(run, wanted) not in taking:
-        raise InputError(f"modality {wanted!r} does not take {_WHAT[kind]}; choose from: {', '.join(taking)}")
+        raise InputError(f"modality {wanted!r} does not take {_WHAT[kind]}; choose from {', '.join(taking)}")
     return wanted
 
 
@@ -74,7 +77,7 @@ def query_features(inputs: Inputs, kind: str, value: str) -> np.ndarray:
     """Features [1, D] of a text or a picture file.
 
     Raises:
-        InputError: an empty text, or one without any letter or sign; a file that is no picture.
+        InputError: the text is empty or has no letter or sign, or the file is no picture.
     """
     if kind == "image":
         if not value.strip():
@@ -92,7 +95,7 @@ def query_features(inputs: Inputs, kind: str, value: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _EmojiInputs:
-    """The fixed features of the embedded data set."""
+    """The fixed features of the emoji set."""
 
     names: tuple[str, ...]
 
@@ -115,7 +118,7 @@ class _EmojiInputs:
 
 @dataclass(frozen=True)
 class _ModelInputs:
-    """The Hugging Face models by which the run's data were made."""
+    """The Hugging Face models that computed the features of the run's data."""
 
     names: tuple[str, ...]
     source: Mapping[str, Any]
@@ -146,17 +149,17 @@ def _encoder(kind: str, name: str, key: tuple[tuple[str, str], ...], device: str
     recorded = dict(key)
     if "sha256" in recorded and model_key(name) != recorded:
         raise InputError(
-            f"{kind} model {name} is not the one that made the run's features (its files have changed); restore it"
+            f"{kind} model {name} is not the one that computed the run's features (its files have changed); restore it"
         )
     return load_encoder(kind, name, recorded, device)
 
 
 def _featurized(path: Path) -> dict[str, Any] | None:
-    """How `featurize` made a file, or None where it did not."""
+    """The record of `featurize` in a file that it made, or None for other files."""
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             source = json.loads(str(file["source"]))
-        found = source["made_by"] == "mrl_jax.data.featurize" and all("model" in source[m] for m in ("image", "text"))
-    except Exception:  # not made by it, in any way
+        is_ours = source["made_by"] == "mrl_jax.data.featurize" and all("model" in source[m] for m in ("image", "text"))
+    except Exception:  # any other file
         return None
-    return source if found else None
+    return source if is_ours else None

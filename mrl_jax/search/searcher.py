@@ -1,4 +1,4 @@
-"""Search with a run from Python: a text, a picture or a row of its data -> the nearest items of a gallery."""
+"""Search with a run: the nearest items of a gallery for a text, a picture or a row of the run's data."""
 
 import contextlib
 import hashlib
@@ -22,17 +22,17 @@ from mrl_jax.search.query import query_features, query_inputs, query_modality
 
 __all__ = ["Query", "Searcher", "search", "warm_up"]
 
-_FOLDER = "search"  # in the run's folder: embedded galleries
-_WARM = 4096  # rows of a gallery that are worth compiling for beforehand
+_FOLDER = "search"  # subfolder of the run's folder that holds embedded galleries
+_WARM = 4096  # upper bound on the rows of a gallery whose programs are compiled in advance
 
 
 class Query(NamedTuple):
-    """What is looked for.
+    """A query.
 
     Attributes:
         kind: "text", "image" or "row".
         value: the text, the path of a picture, or MODALITY:SPLIT:INDEX.
-        modality: for a text or a picture: of which modality it is a sample; None for the first that takes it.
+        modality: modality that a text or a picture is embedded as; None for the first that takes it.
     """
 
     kind: str
@@ -52,42 +52,42 @@ def search(
     data: Any = None,
     checkpoint: str | int = "best",
 ) -> dict[str, Any]:
-    """The nearest items of one query; `Searcher` answers many.
+    """Find the nearest items of one query; `Searcher` answers several.
 
     Args:
         run: the folder of a run, or a `Run`.
-        text: a text; runs on the emoji set, or on a file made by `mrl_jax.data.featurize.featurize`.
+        text: a text, for runs on the emoji set or on a file made by `mrl_jax.data.featurize.featurize`.
         image: the path of a picture, for the same runs.
-        row: "MODALITY:SPLIT:INDEX", a row of the run's data. One of text, image and row is given.
-        top: how many results; a smaller gallery gives fewer.
-        modality: of the gallery; None for the first that is not the query's.
-        splits: of the gallery.
-        data: anything `load_dataset` takes; None for the run's own.
+        row: "MODALITY:SPLIT:INDEX", a row of the run's data. Give one of text, image and row.
+        top: number of results; a smaller gallery gives fewer.
+        modality: modality of the gallery; None for the first that is not the query's.
+        splits: splits of the gallery.
+        data: anything that `load_dataset` takes; None for the run's own data.
         checkpoint: "best", "last" or a number of epochs; only used with a folder.
 
     Returns:
-        What `Searcher.answer` returns.
+        As `Searcher.answer`.
 
     Raises:
-        InputError: anything wrong with run, data or query, in one line.
+        InputError: the run, the data or the query is wrong.
     """
-    given = [Query(k, str(v)) for k, v in (("text", text), ("image", image), ("row", row)) if v is not None]
-    if len(given) != 1:
-        raise InputError(f"{len(given)} queries given; give one of text, image and row")
-    return Searcher(run, modality, splits, data, checkpoint).answer(given[0], top)
+    queries = [Query(k, str(v)) for k, v in (("text", text), ("image", image), ("row", row)) if v is not None]
+    if len(queries) != 1:
+        raise InputError(f"{len(queries)} queries given; give one of text, image and row")
+    return Searcher(run, modality, splits, data, checkpoint).answer(queries[0], top)
 
 
 class Searcher:
-    """A run that is open for searching: its model and its galleries stay in memory.
+    """A run that answers queries: its model and its galleries stay in memory.
 
-    An embedded gallery is kept in the run's folder, `search/`, and used again as long as checkpoint and data are the
-    same; the folder may be deleted at any time.
+    Embedded galleries are saved in the subfolder `search/` of the run's folder, and reused as long as checkpoint and
+    data are the same. This subfolder may be deleted at any time.
 
     Args:
-        run: the folder of a run, or a `Run`, for which nothing is kept.
-        modality: of the gallery; None for the first that is not the query's.
-        splits: of the gallery.
-        data: anything `load_dataset` takes; None for the run's own.
+        run: the folder of a run, or a `Run`, whose galleries are not saved.
+        modality: modality of the gallery; None for the first that is not the query's.
+        splits: splits of the gallery.
+        data: anything that `load_dataset` takes; None for the run's own data.
         checkpoint: "best", "last" or a number of epochs; only used with a folder.
     """
 
@@ -109,47 +109,49 @@ class Searcher:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The run's data, or those given in their place."""
+        """The data given, otherwise the run's own data."""
         return run_data(self.run, self.folder, self.data)
 
     def prepare(self) -> None:
-        """Read the data now, if a first answer will need them: where no gallery is kept yet."""
+        """Read the data now if the first answer needs them: if no gallery is saved yet."""
         if self.folder is None or not (self.folder.path / _FOLDER).exists():
             _ = self.dataset
 
     def answer(self, query: Query, top: int = 10) -> dict[str, Any]:
-        """The nearest items of a query.
+        """Find the nearest items of a query.
 
         Args:
-            query: what is looked for.
-            top: how many; a smaller gallery gives fewer.
+            query: the query.
+            top: number of results; a smaller gallery gives fewer.
 
         Returns:
             `{"query": {"kind", "value", "modality", …}, "gallery": {"modality", "splits", "size", "epoch"}, "results":
-            [{"rank", "score", "label", "hit", "id", "split", "row", …}, …]}`. `hit` tells whether the result has the
-            query's label; it is there for rows only, whose label is known. A row is never its own result.
+            [{"rank", "score", "label", "hit", "id", "split", "row", …}, …]}`. `hit` says whether the result has the
+            label of the query; only queries that are rows have it. A row is never among its own results.
 
         Raises:
-            InputError: anything wrong with the query.
+            InputError: the query is wrong.
         """
         if isinstance(top, bool) or not isinstance(top, int | np.integer) or top < 1:
             raise InputError(f"top {top!r}: it must be an integer of 1 or more")
-        told, z = self._row(query.value) if query.kind == "row" else self._typed(query)
-        modality = self.modality or next((m for m in self.run.modalities if m != told["modality"]), told["modality"])
+        described, z = self._row(query.value) if query.kind == "row" else self._typed(query)
+        modality = self.modality or next(
+            (m for m in self.run.modalities if m != described["modality"]), described["modality"]
+        )
         index = self.gallery(modality)
-        own = told["modality"] == modality and told.get("split") in self.splits
-        found = index.search(z, min(top + own, len(index)))
+        own = described["modality"] == modality and described.get("split") in self.splits
+        nearest = index.search(z, min(top + own, len(index)))
         results: list[dict[str, Any]] = []
-        for score, number in zip(found.scores[0].tolist(), found.rows[0].tolist(), strict=True):
+        for score, number in zip(nearest.scores[0].tolist(), nearest.rows[0].tolist(), strict=True):
             payload = index.payloads[number]  # type: ignore[index]
-            if own and (payload["split"], payload["row"]) == (told["split"], told["row"]):
+            if own and (payload["split"], payload["row"]) == (described["split"], described["row"]):
                 continue
             label = str(index.labels[number])  # type: ignore[index]
-            hit = {"hit": label == told["label"]} if "label" in told else {}
+            hit = {"hit": label == described["label"]} if "label" in described else {}
             entry = {"rank": len(results) + 1, "score": round(score, 6), "label": label, **hit}
             results.append(entry | {"id": str(index.ids[number])} | payload)  # type: ignore[index]
         size = {"modality": modality, "splits": list(self.splits), "size": len(index), "epoch": self.run.epoch}
-        return {"query": told, "gallery": size, "results": results[:top]}
+        return {"query": described, "gallery": size, "results": results[:top]}
 
     def _typed(self, query: Query) -> tuple[dict[str, Any], np.ndarray]:
         if query.kind not in ("text", "image"):
@@ -164,17 +166,17 @@ class Searcher:
         if not modality or split not in SPLITS or not (number.isascii() and number.isdigit()):
             raise InputError(
                 f"row {value!r}: give MODALITY:SPLIT:INDEX, such as {self.run.modalities[0]}:test:0 "
-                f"(splits: {', '.join(SPLITS)}; rows count from 0)"
+                f"(splits: {', '.join(SPLITS)}; rows are counted from 0)"
             )
         check_modality(self.run, modality)
-        told = {"kind": "row", "value": value, "modality": modality, "split": split, "row": int(number)}
+        described = {"kind": "row", "value": value, "modality": modality, "split": split, "row": int(number)}
         if self.folder is not None and 0 < self.folder.data()["samples"][split][modality] <= _WARM:
-            index = self.gallery(modality, (split,))  # kept from then on: a next start reads no data
+            index = self.gallery(modality, (split,))  # saved, so that the next start reads no data
             payloads: Sequence[Any] = index.payloads or ()
             at = next((i for i, payload in enumerate(payloads) if payload["row"] == int(number)), None)
             if at is not None:
-                told |= {"label": str(index.labels[at]), "id": str(index.ids[at])}  # type: ignore[index]
-                return told | payloads[at], index.vectors([at])
+                described |= {"label": str(index.labels[at]), "id": str(index.ids[at])}  # type: ignore[index]
+                return described | payloads[at], index.vectors([at])
         rows, row = self.dataset.splits[split], int(number)
         present = rows.present(modality)
         if row >= len(present):
@@ -185,39 +187,39 @@ class Searcher:
             self._origins[modality, split] = read_gallery(
                 self.run, self.folder, modality, (split,), self.data, self.dataset
             )
-        told["label"] = self.dataset.class_names[rows.labels[modality][row]]
-        told |= self._origins[modality, split].about(split, row)
-        return told, self.run.embed({modality: rows.features[modality][row : row + 1]})[modality]
+        described["label"] = self.dataset.class_names[rows.labels[modality][row]]
+        described |= self._origins[modality, split].about(split, row)
+        return described, self.run.embed({modality: rows.features[modality][row : row + 1]})[modality]
 
     def gallery(self, modality: str, splits: tuple[str, ...] | None = None) -> Index:
-        """The index of a modality's samples: from memory, from the run's folder, or embedded now.
+        """The index of a modality's samples, from memory, from the run's folder, or embedded now.
 
         Args:
-            modality: whose samples.
-            splits: of the data; None for those of the gallery.
+            modality: the modality.
+            splits: splits of the samples; None for those of the gallery.
 
         Raises:
             InputError: the data cannot be loaded, or there is no sample.
         """
         splits = splits or self.splits
         if (modality, splits) not in self._galleries:
-            index = self._kept(modality, splits)
+            index = self._saved(modality, splits)
             if not len(index):
-                raise InputError(f"the gallery is empty: no {modality} in {' '.join(splits)}; name other splits")
+                raise InputError(f"the gallery is empty: no {modality} in {' '.join(splits)}; choose other splits")
             self._galleries[modality, splits] = index
         return self._galleries[modality, splits]
 
-    def _kept(self, modality: str, splits: tuple[str, ...]) -> Index:
+    def _saved(self, modality: str, splits: tuple[str, ...]) -> Index:
         if self.folder is None:
             return self._embedded(modality, splits)
         path, key = _kept_at(self.folder, self.run.modalities, modality, splits), self._key(modality, splits)
-        with contextlib.suppress(InputError):  # there is none, or it is damaged
+        with contextlib.suppress(InputError):  # the file does not exist or is damaged
             index = Index.load(path)
             if index.metadata.get("key") == key:
                 return index
         index = self._embedded(modality, splits)
         index.metadata = {"key": key, "modality": modality, "splits": list(splits), "epoch": self.run.epoch}
-        with contextlib.suppress(InputError, OSError):  # a folder that cannot be written keeps nothing
+        with contextlib.suppress(InputError, OSError):  # without write permission the gallery is not saved
             path.parent.mkdir(exist_ok=True)
             index.save(path)
         return index
@@ -230,7 +232,7 @@ class Searcher:
         return index
 
     def _key(self, modality: str, splits: tuple[str, ...]) -> str:
-        """What an embedded gallery depends on: data, encoder, preprocessing, and how it is computed."""
+        """A digest of everything that an embedded gallery depends on: data, encoder, preprocessing, precision."""
         assert self.folder is not None
         data = self.folder.data()["sha256"] if self.data is None else self.dataset.digest()
         config, i = self.run.config, self.run.modalities.index(modality)

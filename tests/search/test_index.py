@@ -13,7 +13,8 @@ import pytest
 from toy import save_npz, toy_arrays, toy_config
 
 from mrl_jax import InputError, train
-from mrl_jax.search.index import Index, recall, top_k, unit_blocks
+from mrl_jax.search.exact import unit_blocks
+from mrl_jax.search.index import Index, recall, top_k
 
 
 def reference(queries, gallery, k):
@@ -111,7 +112,7 @@ def test_approximate_search_reports_its_recall():
     assert index.search(x, 5, approximate=True).rows.shape == (20, 5)
     assert 0.8 <= index.recall(x, 5) <= 1
     assert recall([[0, 1], [2, 3]], [[1, 0], [3, 9]]) == 0.75
-    with pytest.raises(InputError, match=r"recall compares"):
+    with pytest.raises(InputError, match=r"rows found have shape .* give both as"):
         recall([[1]], [[1, 2]])
 
 
@@ -185,8 +186,8 @@ def test_files_that_are_no_index_are_refused(tmp_path):
     index.save(path)
     whole = path.read_bytes()
     for changes, message in (
-        ({"version": 99}, "its format has version 99, this package reads 1.; build it anew"),
-        ({"format": "other"}, "it holds something else"),
+        ({"version": 99}, "its format has version 99, this package reads version 1.; build it again"),
+        ({"format": "other"}, "it is no index"),
         ({"rows": 3}, r"embeddings are float32 \[40, 40\]"),
         ({"width": 3}, r"embeddings are float32 \[40, 40\]"),
         ({"metadata": 3}, "cannot be read"),
@@ -197,7 +198,7 @@ def test_files_that_are_no_index_are_refused(tmp_path):
             Index.load(path)
     for damaged in (whole[:-50], whole[:300], b"", b"no index", whole.replace(b"\0\0\x80\x3f", b"\0\0\x80\x40", 1)):
         path.write_bytes(damaged)
-        with pytest.raises(InputError, match=r"cannot be read .*; build it anew"):
+        with pytest.raises(InputError, match=r"cannot be read .*; build it again"):
             Index.load(path)
     np.savez(path, header=np.array([{"a": 1}], object))
     with pytest.raises(InputError, match="cannot be read"):
@@ -254,14 +255,14 @@ def test_parquet_holds_embeddings_ids_labels_and_payloads(tmp_path):
     ("call", "message"),
     [
         (lambda i: i.search(np.ones((1, 3)), 1), "queries have 3 dimensions, the gallery has 2"),
-        (lambda i: i.search(np.ones(2), 1), r"queries are float64 \[2\]; they must be numbers"),
-        (lambda i: i.search([["a", "b"]], 1), "they must be numbers"),
+        (lambda i: i.search(np.ones(2), 1), r"queries are float64 \[2\]; give numbers \[N, L\]"),
+        (lambda i: i.search([["a", "b"]], 1), r"give numbers \[N, L\]"),
         (lambda i: i.search([[1.0], [1.0, 2.0]], 1), "queries are no array"),
         (lambda i: i.search(np.ones((0, 2)), 1), "there is no query"),
         (lambda i: i.search([[0.0, 1.0], [np.nan, 1.0]], 1), "queries hold NaN, inf .* the first in row 1"),
         (lambda i: i.search([[1e300, 1.0]], 1), "values beyond float32"),
-        (lambda i: i.search([[1j, 1.0]], 1), "they must be numbers"),
-        (lambda i: i.search(np.ones((1, 2)), 4), "k is 4; it must be an integer of 1 to 3, the size of the gallery"),
+        (lambda i: i.search([[1j, 1.0]], 1), r"give numbers \[N, L\]"),
+        (lambda i: i.search(np.ones((1, 2)), 4), "k is 4; it must be an integer from 1 to 3, the size of the gallery"),
         (lambda i: i.search(np.ones((1, 2)), 0), "k is 0"),
         (lambda i: i.search(np.ones((1, 2)), 1.5), "k is 1.5"),
         (lambda i: i.search(np.ones((1, 2)), True), "k is True"),
@@ -269,12 +270,12 @@ def test_parquet_holds_embeddings_ids_labels_and_payloads(tmp_path):
         (lambda i: i.add([[np.inf, 0.0]], ids=[1], labels=["a"]), "embeddings hold NaN, inf"),
         (
             lambda i: i.add(np.ones((1, 2)), ids=[4]),
-            "labels: this index has them; give labels for all rows or for none",
+            "labels: this index has them; give labels for all rows or for no row",
         ),
         (lambda i: i.add(np.ones((1, 2)), labels=["a"]), "ids: this index has them"),
         (lambda i: i.add(np.ones((1, 2)), ids=[4], labels=["a"], payloads=[1]), "payloads: this index has none"),
         (lambda i: i.add(np.ones((1, 2)), ids=["x"], labels=["a"]), "ids are <U1, this index has int64"),
-        (lambda i: i.add(np.ones((2, 2)), ids=[4], labels=["a", "b"]), r"ids are int64 \[1\]; they must be 2"),
+        (lambda i: i.add(np.ones((2, 2)), ids=[4], labels=["a", "b"]), r"ids are int64 \[1\]; give 2"),
         (lambda i: i.add(np.ones((1, 2)), ids=[4.5], labels=["a"]), "ids are float64"),
     ],
 )
@@ -290,12 +291,12 @@ def test_bad_calls_name_the_rule_and_change_nothing(call, message):
     ("build", "message"),
     [
         (lambda: Index.build(np.eye(2), payloads=[1]), "payloads: 1 for 2 rows"),
-        (lambda: Index.build(np.eye(2), payloads=[object(), 1]), "JSON can hold"),
-        (lambda: Index.build(np.eye(2), payloads=[np.nan, 1]), "JSON can hold"),
+        (lambda: Index.build(np.eye(2), payloads=[object(), 1]), "JSON can represent"),
+        (lambda: Index.build(np.eye(2), payloads=[np.nan, 1]), "JSON can represent"),
         (lambda: Index.build(np.eye(2), payloads="ab"), "payloads are a str"),
         (lambda: Index.build(np.eye(2), labels=[[0, 1]]), "labels are int64"),
         (lambda: Index.build(np.eye(2), labels=[None, "a"]), "labels are text and integers"),
-        (lambda: Index.build(np.zeros((2, 0))), "they must be numbers"),
+        (lambda: Index.build(np.zeros((2, 0))), r"give numbers \[N, L\]"),
         (lambda: Index.build(np.eye(2), block=0), "block 0"),
         (lambda: top_k(np.eye(2), np.zeros((0, 2)), 1), "the gallery is empty"),
         (lambda: top_k(np.eye(3), np.eye(2), 1), "queries have 3 dimensions, the gallery has 2"),
@@ -325,7 +326,7 @@ def test_an_index_of_a_run_holds_its_embeddings_and_classes(tmp_path):
     assert index.search(z, 1).rows.tolist() == [[4]]
     assert len(Index.build(result.run)) == 26  # the first modality, test
     for options, message in (
-        ({"modality": "taste"}, "modality 'taste' is not in this run; it has: sound, touch"),
+        ({"modality": "taste"}, "modality 'taste' is not in this run; choose from sound, touch"),
         ({"splits": ("dev",)}, "split dev: choose from train, valid, test"),
         ({"splits": ()}, "split none"),
         ({"ids": [1]}, "come from its data"),
@@ -352,15 +353,15 @@ def test_rows_that_another_engine_did_not_find_are_nothing_and_no_hit():
         assert found.hits([labels[0]]).tolist() == [[True, False]]
         assert found.hits([nothing]).tolist() == [[False, False]]
     for rows in ([[2]], [[-2]], [[0.5]]):
-        with pytest.raises(InputError, match="rows must be integers of -1 to 1, the rows of this index"):
+        with pytest.raises(InputError, match="rows must be integers from -1 to 1, the rows of this index"):
             index.found(np.zeros((1, 1)), np.array(rows))
     for row in (2, -1):
-        with pytest.raises(InputError, match="rows must be integers of 0 to 1"):
+        with pytest.raises(InputError, match="rows must be integers from 0 to 1"):
             index.vectors([row])
 
 
 def test_kinds_are_not_mixed_and_bfloat16_is_a_number():
-    with pytest.raises(InputError, match="ids are text and integers; keep to one"):
+    with pytest.raises(InputError, match="ids are text and integers; give one of the two"):
         Index.build(np.eye(2), ids=[1, "a"])
     index = Index.build(jnp.eye(2, dtype=jnp.bfloat16), labels=[0, 1])
     assert repr(index) == "Index(2 rows of 2 dimensions)"

@@ -186,7 +186,7 @@ def test_interactive_answers_line_by_line(run, monkeypatch, capsys):
     assert all(line.startswith("error: ") for line in errors)
     assert "give MODALITY:SPLIT:INDEX" in errors[0]
     assert ":frob is unknown" in errors[1]
-    assert "ask with --row" in errors[2]
+    assert "search with --row" in errors[2]
 
 
 # --- bad input ---
@@ -196,12 +196,12 @@ def test_interactive_answers_line_by_line(run, monkeypatch, capsys):
     ("flags", "message"),
     [
         ([], "nothing to search for; give --text, --image or --row, or --interactive"),
-        (["--text", "cat"], "there are no features of a typed text"),
-        (["--image", "cat.png"], "there are no features of a picture file"),
+        (["--text", "cat"], "features of a typed text cannot be computed"),
+        (["--image", "cat.png"], "features of a picture file cannot be computed"),
         (["--row", "sound:test"], "give MODALITY:SPLIT:INDEX, such as sound:test:0"),
         (["--row", "sound:dev:0"], "give MODALITY:SPLIT:INDEX"),
         (["--row", "sound:test:-1"], "give MODALITY:SPLIT:INDEX"),
-        (["--row", "taste:test:0"], "modality 'taste' is not in this run; it has: sound, touch, smell"),
+        (["--row", "taste:test:0"], "modality 'taste' is not in this run; choose from sound, touch, smell"),
         (["--row", "sound:test:27"], "test has 27 rows of sound, 0 to 26"),
         (["--row", "touch:test:2"], "this instance has no touch"),
         (["--row", "sound:test:0", "--modality", "taste"], "modality 'taste' is not in this run"),
@@ -212,14 +212,14 @@ def test_interactive_answers_line_by_line(run, monkeypatch, capsys):
         (["--row", "sound:test:0", "--checkpoint", "99"], "no checkpoint of epoch 99"),
         (["--row", "sound:test:0", "--data-path", "none.npz"], "does not exist"),
         (["--row", "sound:test:0", "--json", ""], "names no file"),
-        (["--row", "sound:test:0", "--query-modality", "touch"], "a row names its own modality"),
+        (["--row", "sound:test:0", "--query-modality", "touch"], "a row has its own modality"),
         (["--row", "sound:test:٣"], "give MODALITY:SPLIT:INDEX"),
         (["--row", "sound:test:0", "--png", "x", "--json", "./x"], "--json and --png both name"),
-        (["--image", ""], "--image '' names no file"),
+        (["--image", ""], "--image '' is no file name"),
         (["--row", "sound:test:0", "--json", "/no/such/x.json"], "cannot be written"),
         (["--row", "sound:test:0", "--png", ""], "names no file"),
-        (["--row", "sound:test:0", "--png", "x.png"], "name their folder: --pictures FOLDER"),
-        (["--row", "sound:test:0", "--png", "x.png", "--pictures", "nowhere"], "no such folder"),
+        (["--row", "sound:test:0", "--png", "x.png"], "give a folder of pictures: --pictures FOLDER"),
+        (["--row", "sound:test:0", "--png", "x.png", "--pictures", "nowhere"], "the folder does not exist"),
         (["--row", "sound:test:0", "--pictures", "nowhere"], "add --png FILE"),
         (["--interactive", "--json", "x.json"], "leave the file out"),
     ],
@@ -251,7 +251,7 @@ def test_arrays_in_memory_must_be_given_again(tmp_path):
     train(toy_config(preset="emoji"), tmp_path / "run", data=toy_arrays())
     with pytest.raises(InputError, match=r"trained on arrays in memory; .*--data-path FILE"):
         search(tmp_path / "run", row="sound:test:0")
-    with pytest.raises(InputError, match="there are no features of a typed text"):
+    with pytest.raises(InputError, match="features of a typed text cannot be computed"):
         search(tmp_path / "run", text="cat")
     assert search(tmp_path / "run", row="sound:test:0", data=toy_arrays())["results"][0]["id"].startswith("test:")
     with pytest.raises(InputError, match="0 queries given; give one of text, image and row"):
@@ -321,7 +321,7 @@ def test_another_language_is_another_encoder(emoji_run):
     searcher = Searcher(emoji_run)
     one, two = (searcher.answer(Query("text", "Katze", m), 3) for m in ("text", "text_de"))
     assert one["results"] != two["results"]
-    with pytest.raises(InputError, match=r"modality 'image' does not take a typed text; choose from: text, text_de"):
+    with pytest.raises(InputError, match=r"modality 'image' does not take a typed text; choose from text, text_de"):
         searcher.answer(Query("text", "Katze", "image"), 3)
     with pytest.raises(InputError, match="query 'sound' is unknown"):
         searcher.answer(Query("sound", "x"), 3)

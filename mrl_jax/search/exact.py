@@ -1,0 +1,228 @@
+"""Exact top-k: the nearest gallery items of each query, block by block on the device.
+
+Shape letters: Q queries, G gallery items, L embedding dimensions, k results.
+
+Conventions as in `retrieval`: items rank by descending cosine similarity in float32, ties in gallery order; a zero
+vector has similarity 0 to everything.
+"""
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from mrl_jax.errors import InputError
+from mrl_jax.unit_rows import unit_rows_float32
+
+__all__ = [
+    "BLOCK",
+    "SMALLEST_BLOCK",
+    "as_embeddings",
+    "block_size",
+    "check_k",
+    "device_blocks",
+    "padded",
+    "recall",
+    "search_blocks",
+    "top_k",
+    "unit_blocks",
+]
+
+BLOCK = 8192  # gallery rows that are compared at once
+SMALLEST_BLOCK = 512  # rows; other sizes are 4, 16, … times that, so that few programs are compiled
+_QUERIES = 1024  # queries at once: the similarities of a block take 32 MiB
+
+
+def top_k(
+    queries: Any, gallery: Any, k: int, *, block: int = BLOCK, approximate: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k most similar gallery items of every query.
+
+    Args:
+        queries: embeddings [Q, L]; need not have unit length.
+        gallery: embeddings [G, L], an array or a memory map: one block at a time goes to the device, so that it may be
+            larger than the device's memory.
+        k: number of results, 1 to G.
+        block: gallery rows that are compared at once.
+        approximate: use `lax.approx_max_k` in each block, which is faster on TPUs.
+
+    Returns:
+        Scores float32 [Q, k] and row numbers int32 [Q, k], best first.
+
+    Raises:
+        InputError: shapes that do not fit, no query, an empty gallery, NaN or inf, or a k outside 1..G.
+
+    Example:
+        >>> import numpy as np
+        >>> scores, rows = top_k([[1.0, 0.0]], [[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], k=2)
+        >>> rows.tolist(), scores.round(3).tolist()
+        ([[1, 2]], [[1.0, 0.7070000171661377]])
+    """
+    x = as_embeddings("gallery", gallery)
+    check_k(k, len(x))
+    block = block_size(block)
+    blocks = ((rows, min(block, len(x) - i * block)) for i, rows in enumerate(device_blocks("gallery", x, block)))
+    return search_blocks(as_embeddings("queries", queries, x.shape[1]), blocks, k, approximate)
+
+
+def recall(found: Any, exact: Any) -> float:
+    """Recall of an approximate search: the fraction of the exact results that it found, in any order.
+
+    Args:
+        found: row numbers that the approximate search found [Q, k].
+        exact: row numbers of the exact results [Q, k].
+
+    Raises:
+        InputError: the shapes differ or are not [Q, k].
+
+    Example:
+        >>> recall([[3, 1], [4, 7]], [[1, 3], [4, 9]])
+        0.75
+    """
+    a, b = np.asarray(found), np.asarray(exact)
+    if a.shape != b.shape or a.ndim != 2 or not a.size:
+        raise InputError(f"rows found have shape {list(a.shape)}, exact rows {list(b.shape)}; give both as [Q, k]")
+    return float((b[:, :, None] == a[:, None, :]).any(axis=2).mean())
+
+
+def search_blocks(
+    queries: np.ndarray, blocks: Iterable[tuple[Array, int]], k: int, approximate: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k best rows of a gallery that is given as blocks on the device.
+
+    Args:
+        queries: embeddings [Q, L].
+        blocks: pairs of unit rows [B, L] and the number of them that belong to the gallery; the rest is padding.
+        k: number of results.
+        approximate: use `lax.approx_max_k`.
+
+    Returns:
+        Scores float32 [Q, k] and row numbers int32 [Q, k], best first.
+
+    Raises:
+        InputError: there is no query.
+    """
+    if not len(queries):
+        raise InputError("there is no query; give 1 or more")
+    chunks = list(device_blocks("queries", queries, _QUERIES, least=1))
+    # NumPy makes these arrays: JAX would compile a program for each, which delays the first answer.
+    best: list[Any] = [(np.full((len(c), k), -np.inf, np.float32), np.full((len(c), k), -1, np.int32)) for c in chunks]
+    start = 0
+    for block, count in blocks:
+        best = [_merge(b, c, block, start, count, k, approximate) for b, c in zip(best, chunks, strict=True)]
+        start += count
+        jax.block_until_ready(best)  # otherwise the blocks of a memory map would accumulate on the device
+    scores, rows = (np.concatenate([np.asarray(b[i]) for b in best])[: len(queries)] for i in (0, 1))
+    return scores, rows
+
+
+@partial(jax.jit, static_argnames=("k", "approximate"))
+def _merge(
+    best: tuple[Array, Array], queries: Array, block: Array, start: int, count: int, k: int, approximate: bool
+) -> tuple[Array, Array]:
+    scores = jnp.matmul(queries, block.T, precision="highest")
+    scores = jnp.where(scores == 0, 0.0, scores)  # `lax.top_k` ranks -0.0 below 0.0
+    scores = jnp.where((jnp.arange(len(block)) < count)[None], scores, -jnp.inf)
+    top = jax.lax.approx_max_k if approximate else jax.lax.top_k
+    block_scores, columns = top(scores, min(k, len(block)))
+    # Earlier rows come first, and `lax.top_k` takes the first of equal values: ties are in gallery order.
+    scores = jnp.concatenate([best[0], block_scores], axis=1)
+    rows = jnp.concatenate([best[1], start + columns], axis=1)
+    scores, columns = jax.lax.top_k(scores, k)
+    return scores, jnp.take_along_axis(rows, columns, axis=1)
+
+
+def block_size(block: int) -> int:
+    """Round a number of rows up to a multiple of 128.
+
+    In other sizes, the scores of equal rows at different places may differ in the last bit.
+
+    Raises:
+        InputError: it is no integer of 1 or more.
+    """
+    if isinstance(block, bool) or not isinstance(block, int) or block < 1:
+        raise InputError(f"block {block!r}: it must be an integer of 1 or more")
+    return -(-block // 128) * 128
+
+
+def unit_blocks(name: str, x: Any, size: int, first: int = 0, unit: bool = False) -> Iterator[np.ndarray]:
+    """Scale rows of x [N, L] to unit length, float32, `size` rows at a time; zero rows stay zero.
+
+    Args:
+        name: name of x in error messages.
+        x: numbers [N, L]; may be a memory map.
+        size: rows at a time.
+        first: number of the first row in error messages.
+        unit: the rows already have unit length and stay as they are.
+
+    Raises:
+        InputError: x is no such array, or not finite in float32.
+    """
+    x = as_embeddings(name, x)
+    for i in range(0, len(x), size):
+        with np.errstate(over="ignore"):
+            rows: Any = np.asarray(x[i : i + size]).astype(np.float32, copy=False)
+        bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+        if len(bad):
+            raise InputError(
+                f"{name} hold NaN, inf or values beyond float32, the first in row {first + i + bad[0]}; "
+                "embeddings must be finite"
+            )
+        if unit:
+            yield rows
+            continue
+        yield unit_rows_float32(rows)
+
+
+def device_blocks(
+    name: str, x: np.ndarray, size: int, least: int = SMALLEST_BLOCK, first: int = 0, unit: bool = False
+) -> Iterator[Array]:
+    """Unit rows of x on the device, in blocks of `size` rows, padded with zero rows.
+
+    All blocks have the same size, so that equal rows get equal scores in every block. A single block may be smaller:
+    `least` rows or more. The other arguments are those of `unit_blocks`.
+    """
+    for rows in unit_blocks(name, x, size, first, unit):
+        yield jax.device_put(padded(rows, size if len(x) > size else least, size))
+
+
+def padded(rows: np.ndarray, least: int, most: int) -> np.ndarray:
+    """Append zero rows to rows [n, L], up to `least` times a power of 4, but at most `most` rows."""
+    while least < len(rows):
+        least *= 4
+    return np.pad(rows, [(0, min(least, most) - len(rows)), (0, 0)])
+
+
+def as_embeddings(name: str, values: Any, width: int | None = None) -> np.ndarray:
+    """Check that values are embeddings [N, L], with L = `width` if given; the values are neither copied nor read.
+
+    Raises:
+        InputError: they are no numbers [N, L], or have another number of dimensions.
+    """
+    try:
+        x = np.asanyarray(values)
+    except ValueError as error:
+        raise InputError(f"{name} are no array [N, L] ({error}); give rows of equal length") from error
+    if x.dtype.name == "bfloat16":  # NumPy does not know this type of JAX as a number
+        x = x.astype(np.float32)
+    if x.ndim != 2 or x.dtype.kind not in "fiub" or not x.shape[1]:
+        raise InputError(f"{name} are {x.dtype} {list(x.shape)}; give numbers [N, L], [1, L] for a single embedding")
+    if width is not None and x.shape[1] != width:
+        raise InputError(f"{name} have {x.shape[1]} dimensions, the gallery has {width}; embed both with the same run")
+    return x
+
+
+def check_k(k: Any, size: int) -> None:
+    """Refuse an empty gallery of `size` rows, and a number of results k that it does not have.
+
+    Raises:
+        InputError: the gallery is empty, or k is no integer from 1 to `size`.
+    """
+    if not size:
+        raise InputError("the gallery is empty; give 1 row or more")
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= size:
+        raise InputError(f"k is {k!r}; it must be an integer from 1 to {size}, the size of the gallery")
