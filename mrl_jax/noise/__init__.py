@@ -1,4 +1,4 @@
-"""Label noise: draw it, or read it from a file."""
+"""Label noise: injected, or read from a file."""
 
 from mrl_jax.noise.files import read_noise_file, read_transition_matrix
 from mrl_jax.noise.inject import NoiseSpec, NoisyLabels, inject_noise, transition_matrix

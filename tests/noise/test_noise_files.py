@@ -84,8 +84,8 @@ def test_the_record_counts_what_became_wrong():
 @pytest.mark.parametrize(
     ("matrix", "kind", "message"),
     [
-        (None, "matrix", "misses its transition matrix"),
-        (MATRIX, "symmetric", "only kind 'matrix' has one"),
+        (None, "matrix", "needs a transition matrix"),
+        (MATRIX, "symmetric", "takes no matrix"),
         ([[0.5, 0.5]], "matrix", r"shape \(1, 2\)"),
         ([[0.5, 0.5], [1.0]], "matrix", "no table of numbers"),
         ([["a"]], "matrix", "no table of numbers"),
@@ -112,7 +112,7 @@ def test_inputs_that_do_not_fit_the_kind_are_refused():
     refused("features of 1 modalities", features=features[:1])
     refused("features 1 are", features=[features[0], features[1][:5]])
     refused("features 0 are", features=[features[0] * np.nan, features[1]])
-    refused(r"labels outside 0\.\.5", clean=clean + 1, features=features)
+    refused(r"labels lie outside 0\.\.5", clean=clean + 1, features=features)
     refused("the mask is int64", mask=np.ones((2, 20), int), features=features)
     refused("for 2 classes, but K = 6", NoiseSpec(1, "matrix", matrix=np.eye(2)))
     refused(r"rate 0\.05 of N = 20 selects one sample", NoiseSpec(0.05, "pair-mismatch"))
@@ -126,7 +126,7 @@ def test_inputs_that_do_not_fit_the_kind_are_refused():
 def test_transition_matrices_of_the_other_kinds():
     np.testing.assert_array_equal(transition_matrix(NoiseSpec(0.5, "pair-mismatch"), 3), np.eye(3))
     for kind, match in (
-        ("instance-dependent", "no class transition"),
+        ("instance-dependent", "no transition matrix"),
         ("asymmetric", "needs the key"),
         ("nearest-class", "needs the labels and features"),
     ):
@@ -283,7 +283,9 @@ def test_labels_of_missing_samples_are_ignored(tmp_path):
 def test_labels_outside_the_classes_are_named(tmp_path):
     labels = GIVEN.copy()
     labels[1, 17] = -3
-    refused(write_json(tmp_path / "a.json", labels.tolist()), "label -3 of text, instance 17 .*another data set")
+    refused(
+        write_json(tmp_path / "a.json", labels.tolist()), "label -3 of text, instance 17 .*give the file of these data"
+    )
     labels[1, 17] = K + 1
     refused(write_json(tmp_path / "a.json", labels.tolist()), r"label 7 of text, instance 17 .*0\.\.5; 1 such")
     one_based = GIVEN + 1
@@ -291,7 +293,7 @@ def test_labels_outside_the_classes_are_named(tmp_path):
     refused(write_json(tmp_path / "a.json", one_based.tolist()), "is no class")
 
 
-def test_the_value_that_the_program_of_mrl_draws_by_mistake_is_drawn_anew(tmp_path):
+def test_the_label_k_that_the_official_implementation_draws_is_drawn_again(tmp_path):
     rng = np.random.default_rng(5)
     clean = rng.integers(0, 10, (2, 2000)).astype(np.int32)
     chosen = rng.random(clean.shape) < 0.6
@@ -325,14 +327,14 @@ def test_the_value_that_the_program_of_mrl_draws_by_mistake_is_drawn_anew(tmp_pa
     assert described["beyond_classes"] == 1
     assert found.labels[1, 5] == CLEAN[1, 5]
     once[0, 7] = K + 1
-    refused(write_json(tmp_path / "d.json", once.tolist()), "is no class.*; 3 such labels")
+    refused(write_json(tmp_path / "d.json", once.tolist()), "is no class .3 such labels")
     given[chosen] = 10  # far more than that program draws
     refused(write_json(tmp_path / "a.json", given.tolist()), "label 10 of image", clean=clean, k=10)
 
 
-def test_rows_in_another_order_are_refused_if_the_name_tells_the_rate_and_noted_otherwise(tmp_path):
+def test_rows_in_another_order_are_refused_if_the_name_has_the_rate_and_noted_otherwise(tmp_path):
     labels = np.random.default_rng(1).permuted(CLEAN, axis=1)
-    refused(write_json(tmp_path / "noise_labels_0.6_sym.json", labels.tolist()), "by chance only .*at least 40%")
+    refused(write_json(tmp_path / "noise_labels_0.6_sym.json", labels.tolist()), "only by chance .*at least 40%")
     assert "another row order" in read(write_json(tmp_path / "noise_labels_1.0_sym.json", labels.tolist()))[1]["note"]
     assert "another row order" in read(write_json(tmp_path / "a.json", labels.tolist()))[1]["note"]
 
@@ -340,18 +342,18 @@ def test_rows_in_another_order_are_refused_if_the_name_tells_the_rate_and_noted_
 @pytest.mark.parametrize(
     ("content", "match"),
     [
-        (GIVEN[:, :-1].tolist(), r"shape \[2, 119\].*same split"),
+        (GIVEN[:, :-1].tolist(), r"shape \[2, 119\].*those of the training split"),
         ([GIVEN[0].tolist()] * 3, r"shape \[3, 120\]"),
         ([[1, 2], [3]], "differ in length"),
-        ((GIVEN + 0.5).tolist(), r"label .* at \[0, 0\] is no whole number"),
-        ([float("nan")] * N, "label nan at .* is no whole number"),
-        ([1e300] * N, "no whole number"),
-        (["1"] * N, "must be whole numbers"),
-        ([10**30] * N, "must be whole numbers"),
-        ([[10**400] * N, [0.5] * N], "must be whole numbers"),
-        (["x" * 500_000, *[1] * (N - 1)], "labels hold a str; they must be whole numbers"),
+        ((GIVEN + 0.5).tolist(), r"label .* at \[0, 0\] is no integer"),
+        ([float("nan")] * N, "label nan at .* is no integer"),
+        ([1e300] * N, "no integer"),
+        (["1"] * N, "must be integers"),
+        ([10**30] * N, "must be integers"),
+        ([[10**400] * N, [0.5] * N], "must be integers"),
+        (["x" * 500_000, *[1] * (N - 1)], "labels hold a str; they must be integers"),
         ([[[1]] * N] * 2, "labels hold a list"),
-        (None, "must be whole numbers"),
+        (None, "must be integers"),
         ({"image": [1] * N}, "holds image; it must hold one array .*or one for each of image, text"),
         ({"a": 1, "b": 2}, "holds no labels; it must hold"),
         ({"noisy_label": [1] * N, "noise_label": [1] * N}, "holds noisy_label and noise_label"),
@@ -394,7 +396,7 @@ def test_an_npy_with_more_than_its_header_says_is_refused(tmp_path):
     np.save(tmp_path / "a.npy", GIVEN)
     head = (tmp_path / "a.npy").read_bytes()
     (tmp_path / "b.npy").write_bytes(head.replace(b"(2, 120)", b"(1, 120)"))
-    refused(tmp_path / "b.npy", r"header claims the shape \(1, 120\), but the file holds more")
+    refused(tmp_path / "b.npy", r"header gives the shape \(1, 120\), but the file holds more")
     (tmp_path / "c.npy").write_bytes(head.replace(b"(2, 120)", b"(9, 120)"))
     refused(tmp_path / "c.npy", "damaged")
 
@@ -422,14 +424,14 @@ def test_pickles_groups_text_and_unknown_suffixes_are_refused(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_group("noisy_label")
     refused(tmp_path / "a.h5", "holds no labels")
-    refused(write(tmp_path / "b.mat", noisy_label="text"), "must be whole numbers")
+    refused(write(tmp_path / "b.mat", noisy_label="text"), "must be integers")
     refused(write(tmp_path / "c.mat", other=GIVEN, more=GIVEN), "holds no labels")
 
 
 def test_files_and_arrays_over_the_limit_are_refused_unread(tmp_path, monkeypatch):
     path = write(tmp_path / "a.mat", noisy_label=np.zeros((500, 500)))
     monkeypatch.setattr(mrl_jax.noise.files, "_LIMIT", 1_000_000)
-    refused(path, "has over 0 MiB")
+    refused(path, "is larger than 0 MiB")
     monkeypatch.undo()
     with h5py.File(tmp_path / "b.h5", "w") as file:
         file.create_dataset("noisy_label", (10**9, 500), "f8", chunks=(1000, 10))  # takes no room in the file
@@ -469,7 +471,7 @@ def test_transition_matrices_that_do_not_fit_are_refused(tmp_path):
     np.save(tmp_path / "a.npy", MATRIX)
     refused("a.npy", "6 x 6, but the data have K = 5", 5)
     np.savez(tmp_path / "a.npz", a=MATRIX, b=MATRIX)
-    refused("a.npz", "must hold one array, or one that is named matrix")
+    refused("a.npz", "must hold one array, or an array named matrix")
     np.savez(tmp_path / "b.npz", matrix=MATRIX, b=MATRIX)
     assert np.shape(read_transition_matrix(tmp_path / "b.npz", K)) == (K, K)
     np.save(tmp_path / "b.npy", np.eye(K) + 0j)
