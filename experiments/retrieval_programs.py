@@ -59,7 +59,7 @@ def block_rows(data: Data) -> int:
     """Queries of a block that fits 64 MiB, at least 128."""
     from mrl_jax.retrieval import ranking
 
-    return min(len(data.queries), max(ranking._LEAST_ROWS, ranking._BLOCK_SCORES // len(data.gallery)))
+    return min(len(data.queries), max(ranking._MIN_ROWS, ranking._BLOCK_SCORES // len(data.gallery)))
 
 
 def product(data: Data) -> Callable[[], float]:

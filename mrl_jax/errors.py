@@ -1,4 +1,4 @@
-"""Errors that a user can mend, told in one line."""
+"""Errors that a user can fix, with messages of one line."""
 
 from collections.abc import Iterable
 
@@ -14,36 +14,36 @@ __all__ = [
 
 
 class InputError(ValueError):
-    """Bad input: what was given, the rule it breaks, the remedy. Commands print it as one line and exit with 2."""
+    """Wrong input. The message names what was given, the rule and the remedy; commands print it and exit with 2."""
 
     def __init__(self, message: str) -> None:
-        # Names out of damaged files may hold anything; the message stays one line that a terminal can show.
+        # Names from damaged files may hold any character; the message stays one line that a terminal can show.
         super().__init__("".join(c if c.isprintable() else " " if c.isspace() else "?" for c in message))
 
 
 class NonFiniteLossError(FloatingPointError):
-    """The training loss became inf or NaN. The message names epoch and step; the last good checkpoint stays."""
+    """The training loss became inf or NaN. The message names epoch and step; the last checkpoint remains."""
 
 
 class CheckpointError(OSError):
-    """A checkpoint could not be written. The message names folder and reason; earlier checkpoints stay."""
+    """A checkpoint could not be written. The message names folder and reason; earlier checkpoints remain."""
 
 
 class DatasetWarning(UserWarning):
-    """Data can be used but differ from what was published or expected. Commands print it as one line and go on."""
+    """Data differ from what was published or expected, but can be used. Commands print one line and continue."""
 
 
 def listed(names: Iterable[str], most: int = 30) -> str:
-    """Names for a message: so many of them, each cut to a readable length."""
+    """Names for a message: at most `most` of them, each cut to 80 characters."""
     names = list(names)
     shown = ", ".join(name if len(name) <= 80 else f"{name[:80]}…" for name in names[:most])
     return shown + (f" … ({len(names)} in all)" if len(names) > most else "") or "none"
 
 
 class ProcessLostError(RuntimeError):
-    """Another process of a run over several ended or cannot be reached; checkpoints stay."""
+    """Another process of the run ended or cannot be reached; checkpoints remain."""
 
 
 def first_line(error: Exception) -> str:
-    """What an error of a library says first, or its type."""
+    """The first line of an error's message, or its type if there is none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,4 +1,4 @@
-"""Output files: checked before the work, written whole or not at all; locks; JSON that people can read."""
+"""Output files: checks before the work, atomic writes, locks, and readable JSON."""
 
 import contextlib
 import json
@@ -23,16 +23,16 @@ _PICTURES = ("--png", "--plot")
 
 
 def check_outputs(outputs: Mapping[str, str | None], inputs: Iterable[str | None], workdir: str | None = None) -> None:
-    """Refuse outputs that cannot be written, or that would take the place of something, before anything is computed.
+    """Refuse outputs that cannot be written or would overwrite an input, before anything is computed.
 
     Args:
-        outputs: flag -> file, or None where it is not given.
+        outputs: flag -> file, or None if the flag is not given.
         inputs: files that are read.
-        workdir: folder of a run, whose own files stay.
+        workdir: folder of a run, whose files must not be overwritten.
 
     Raises:
-        InputError: an output without a name, in a folder that is not there or cannot be written, that is a folder, an
-            input, a file of the run, or the same as another output; a picture not called PNG.
+        InputError: an output has no name, is in a folder that does not exist or cannot be written, or is a folder, an
+            input, a file of the run or another output; or the suffix of a picture is not PNG.
     """
     read = {os.path.realpath(os.path.expanduser(x)) for x in inputs if x}
     if workdir is not None:
@@ -43,33 +43,33 @@ def check_outputs(outputs: Mapping[str, str | None], inputs: Iterable[str | None
             continue
         path = Path(os.path.realpath(value))
         if not Path(value).name:
-            remedy = "; leave the name out to write to standard output" if flag == "--json" else ""
-            raise InputError(f"{flag} {value!r} names no file{remedy}")
-        why = "it is a folder" if path.is_dir() else "" if path.parent.is_dir() else "no such folder"
-        if not why and not os.access(path if path.exists() else path.parent, os.W_OK):
-            why = "permission denied"
-        if why:
-            raise InputError(f"{flag} {value!r} cannot be written ({why}); name another file")
+            remedy = ", or leave the name out to write to standard output" if flag == "--json" else ""
+            raise InputError(f"{flag} {value!r} is no file name; give one{remedy}")
+        reason = "it is a folder" if path.is_dir() else "" if path.parent.is_dir() else "its folder does not exist"
+        if not reason and not os.access(path if path.exists() else path.parent, os.W_OK):
+            reason = "permission denied"
+        if reason:
+            raise InputError(f"{flag} {value!r} cannot be written ({reason}); give another file")
         if flag in _PICTURES and path.suffix.lower() not in ("", ".png"):
             raise InputError(f"{flag} {value!r}: pictures are written as PNG; name it {path.stem}.png")
         if str(path) in read:
-            raise InputError(f"{flag} {value!r} is a file that is read or belongs to the run; name another")
-        if str(path) in taken and not (path.exists() and not path.is_file()):  # devices take any number
-            raise InputError(f"{taken[str(path)]} and {flag} both name {value!r}; give each a file of its own")
+            raise InputError(f"{flag} {value!r} is a file that is read or belongs to the run; give another file")
+        if str(path) in taken and not (path.exists() and not path.is_file()):  # devices take several outputs
+            raise InputError(f"{taken[str(path)]} and {flag} are both {value!r}; give each its own file")
         taken[str(path)] = flag
 
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A file to write beside `path`, which takes its place once all is on the disk, and goes if anything fails.
+    """Atomic write: yields a temporary file, which replaces `path` on success and is deleted on failure.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the file cannot be written.
     """
     if not path.name:
-        raise InputError(f"{str(path)!r} names no file")
-    special = path.exists() and not path.is_file() and not path.is_dir()  # a device or a pipe: not to be replaced
-    target = Path(os.path.realpath(path))  # of a link, the file that it leads to
+        raise InputError(f"{str(path)!r} is no file name; give one")
+    special = path.exists() and not path.is_file() and not path.is_dir()  # a device or a pipe, which is not replaced
+    target = Path(os.path.realpath(path))  # the target of a link
     folder = Path(tempfile.gettempdir()) if special else target.parent
     part = folder / f".{target.name}.{os.getpid()}.part"
     try:
@@ -81,60 +81,60 @@ def written_whole(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(part, target)
     except OSError as error:
-        raise InputError(f"{str(path)!r} cannot be written ({error.strerror or error}); name another file") from error
+        raise InputError(f"{str(path)!r} cannot be written ({error.strerror or error}); give another file") from error
     finally:
-        with contextlib.suppress(OSError):  # of a folder that is none
+        with contextlib.suppress(OSError):  # the folder may not be a folder
             part.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file in one move.
+    """Write a file atomically.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the file cannot be written.
     """
     with written_whole(path) as part:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def lock(handle: int, told: str) -> None:
-    """Keep other processes out until the handle is closed, however that comes about.
+def lock(handle: int, message: str) -> None:
+    """Lock a file or folder against other processes until the handle is closed, also by the end of the process.
 
-    On Windows, and on file systems without locks, nobody is kept out.
+    There are no locks on Windows and on some file systems; then this does nothing.
 
     Args:
-        handle: of a file or a folder.
-        told: the error, if another process is in.
+        handle: handle of a file or a folder.
+        message: message of the error if another process has the lock.
 
     Raises:
-        InputError: another process is in.
+        InputError: another process has the lock.
     """
     if fcntl is None:
         return
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise InputError(told) from None
-    except OSError:  # no locks here
+        raise InputError(message) from None
+    except OSError:  # a file system without locks
         return
 
 
 @contextlib.contextmanager
-def locked(folder: Path, told: str) -> Iterator[None]:
-    """`lock` on a folder that is there."""
-    if fcntl is None:  # Windows, which cannot open folders either
+def locked(folder: Path, message: str) -> Iterator[None]:
+    """Hold `lock` on an existing folder."""
+    if fcntl is None:  # Windows, which cannot open folders
         yield
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        lock(handle, told)
+        lock(handle, message)
         yield
     finally:
         os.close(handle)
 
 
 def pretty_json(value: Any, margin: str = "") -> str:
-    """JSON with a line per entry of an object, and lists on one line, however long: people read the rest."""
+    """JSON with one line per entry of an object, and each list on one line, so that people can read it."""
     if not isinstance(value, dict) or not value:
         return json.dumps(value, ensure_ascii=False, allow_nan=False)
     inner = margin + "  "

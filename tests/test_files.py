@@ -49,7 +49,7 @@ def test_pipes_and_devices_are_written_to(tmp_path):
 @pytest.mark.parametrize("name", ["", "no/such/folder/x", "."])
 def test_places_that_cannot_be_written_are_refused(tmp_path, name, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=r"names no file|cannot be written"):
+    with pytest.raises(InputError, match=r"is no file name|cannot be written"):
         write_whole(tmp_path / name if name.startswith("no") else type(tmp_path)(name), "x")
     assert list(tmp_path.iterdir()) == []
 
@@ -68,13 +68,13 @@ def test_outputs_are_checked_before_anything_is_computed(tmp_path, monkeypatch):
         with pytest.raises(InputError, match=message):
             check_outputs(outputs, inputs, workdir)
 
-    refused("names no file; leave the name out", {"--json": ""})
-    refused("no such folder", {"--csv": "no/such/x.csv"})
+    refused("is no file name; give one, or leave the name out", {"--json": ""})
+    refused("its folder does not exist", {"--csv": "no/such/x.csv"})
     refused("it is a folder", {"--csv": "run"})
     refused("is a file that is read", {"--csv": "data.npz"})
     refused("is a file that is read", {"--csv": "link"})
     refused("belongs to the run", {"--json": "run/config.json"})
-    refused("--csv and --json both name", {"--csv": "a", "--json": "./a"})
+    refused("--csv and --json are both", {"--csv": "a", "--json": "./a"})
     check_outputs({"--csv": "a.csv", "--json": None, "--plot": "run/b.png"}, ["data.npz", None], "run")
     check_outputs({"--csv": os.devnull, "--json": os.devnull}, [])
     assert (tmp_path / "data.npz").read_text() == "x"

@@ -1,4 +1,4 @@
-"""Evaluate a run, or embeddings from elsewhere."""
+"""Evaluation of runs, and of embeddings of any origin."""
 
 from mrl_jax.eval.evaluate import Options, compare, evaluate, evaluate_embeddings
 

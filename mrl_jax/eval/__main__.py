@@ -1,4 +1,4 @@
-"""Score a run, or embeddings from elsewhere, or test two of them against each other.
+"""Score a run or embeddings of any origin, or test the difference between two of them.
 
 python -m mrl_jax.eval --workdir DIR [--split valid|test] [--checkpoint best|last|EPOCH] [--json [FILE]] …
 python -m mrl_jax.eval --embeddings FILE …
@@ -32,7 +32,7 @@ from mrl_jax.retrieval import measure as retrieval
 
 __all__ = ["main"]
 
-_OF_RUNS = ("split", "checkpoint", "data_path")
+_RUN_FLAGS = ("split", "checkpoint", "data_path")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,17 +53,17 @@ def _main(argv: Sequence[str] | None) -> None:
         return
     if args.embeddings is not None:
         embedded = read_embeddings(args.embeddings, args.modalities)
-        found, per_query = full_report(embedded, options)
-        scores = {"source": args.embeddings, **found}
+        report, per_query = full_report(embedded, options)
+        scores = {"source": args.embeddings, **report}
         title = args.embeddings
     else:
         embedded = embed_split(args.workdir, data, split, checkpoint)
-        found, per_query = full_report(embedded, options)
-        scores = {"source": args.workdir, "checkpoint": checkpoint, "epoch": embedded.epoch, "split": split, **found}
+        report, per_query = full_report(embedded, options)
+        scores = {"source": args.workdir, "checkpoint": checkpoint, "epoch": embedded.epoch, "split": split, **report}
         title = f"{split}, epoch {embedded.epoch}"
     if args.per_query:
-        asked = directions(embedded, options.protocol)
-        rows = {name: embedded.rows_of(asked[name].query) for name in per_query}
+        by_name = directions(embedded, options.protocol)
+        rows = {name: embedded.rows_of(by_name[name].query) for name in per_query}
         write_whole(Path(args.per_query), per_query_csv(per_query, rows))
     if args.plot:
         plot_precision_recall(Path(args.plot), _curves(embedded, options), title)
@@ -74,64 +74,74 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         compiles=True,
         prog="python -m mrl_jax.eval",
-        description="Exact retrieval scores of a run or of embeddings from elsewhere, and tests between two systems.",
+        description="Exact retrieval scores of a run or of embeddings of any origin, and tests between two systems.",
         epilog="docs/evaluation.md defines every metric.",
     )
-    what = parser.add_argument_group("what to score, one of these")
+    what = parser.add_argument_group("what to score (give one of these)")
     what.add_argument("--workdir", metavar="DIR", help="folder of a run")
     what.add_argument("--embeddings", metavar="FILE", help="embeddings and labels (.npz, .h5, .mat, folder of .npy)")
-    what.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two runs or files: is their difference chance?")
+    what.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two runs or files: test their difference")
     of_run = parser.add_argument_group("for runs")
     of_run.add_argument("--split", choices=("valid", "test"), help="default: test")
-    of_run.add_argument("--data-path", metavar="FILE", help="other data, or the run's own at another place")
-    of_run.add_argument("--checkpoint", metavar="best|last|EPOCH", help="default: best by validation mAP")
-    how = parser.add_argument_group("how to score")
-    how.add_argument("--modalities", nargs="+", default=(), metavar="M", help="of --embeddings; default: all")
-    how.add_argument(
+    of_run.add_argument("--data-path", metavar="FILE", help="other data, or the new place of the run's data")
+    of_run.add_argument("--checkpoint", metavar="best|last|EPOCH", help="default: best validation mAP")
+    scoring = parser.add_argument_group("how to score")
+    scoring.add_argument(
+        "--modalities", nargs="+", default=(), metavar="M", help="modalities of --embeddings; default: all"
+    )
+    scoring.add_argument(
         "--protocol",
         nargs="+",
         choices=PROTOCOLS,
         default=["cross"],
-        help="each modality against each other, against all others together, within itself; default: cross",
+        help="gallery: each other modality, all others together, or the query's own; default: cross",
     )
-    how.add_argument("--k", nargs="+", type=int, metavar="K", help="cut-offs; default: 1 5 10 50")
-    how.add_argument(
+    scoring.add_argument("--k", nargs="+", type=int, metavar="K", help="cut-offs; default: 1 5 10 50")
+    scoring.add_argument(
         "--without-relevant",
         choices=("zero", "skip"),
         default="zero",
-        help="queries without a relevant item count 0 or are left out; default: zero",
+        help="queries without a relevant item count as 0 or are left out; default: zero",
     )
-    how.add_argument(
-        "--bootstrap", type=int, default=1000, metavar="N", help="samples for intervals, 0 for none; default: 1000"
+    scoring.add_argument(
+        "--bootstrap",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="samples for intervals, 0 for none; default: 1000",
     )
-    how.add_argument("--permutations", type=int, metavar="N", help=f"of the test of --compare; default: {PERMUTATIONS}")
-    to = parser.add_argument_group("output, besides the table")
-    to.add_argument(
-        "--json", nargs="?", const="-", metavar="FILE", help="all scores; without FILE instead of the table"
+    scoring.add_argument("--permutations", type=int, metavar="N", help=f"of --compare; default: {PERMUTATIONS}")
+    output = parser.add_argument_group("output, besides the table")
+    output.add_argument(
+        "--json",
+        nargs="?",
+        const="-",
+        metavar="FILE",
+        help="all scores; without FILE to standard output, without the table",
     )
-    to.add_argument("--csv", metavar="FILE", help="all scores, a line each")
-    to.add_argument("--per-query", metavar="FILE", help="every metric of every query, CSV")
-    to.add_argument("--plot", metavar="FILE", help="precision-recall curves, PNG")
+    output.add_argument("--csv", metavar="FILE", help="all scores, one per line")
+    output.add_argument("--per-query", metavar="FILE", help="every metric of every query, CSV")
+    output.add_argument("--plot", metavar="FILE", help="precision-recall curves, PNG")
     return parser
 
 
 def _check_flags(args: argparse.Namespace) -> None:
-    """Refuse flags that contradict before anything is computed."""
+    """Refuse contradictory flags before anything is computed."""
     given = [name for name in ("workdir", "embeddings", "compare") if getattr(args, name) is not None]
     if len(given) != 1:
-        told = "all of them" if len(given) == 3 else " and ".join(f"--{n}" for n in given) or "none"
-        raise InputError(f"give one of --workdir DIR, --embeddings FILE and --compare A B ({told} given)")
+        text = "all of them" if len(given) == 3 else " and ".join(f"--{n}" for n in given) or "none"
+        raise InputError(f"give one of --workdir DIR, --embeddings FILE and --compare A B ({text} given)")
     unused = {
         "workdir": ("modalities", "permutations"),
-        "embeddings": (*_OF_RUNS, "permutations"),
+        "embeddings": (*_RUN_FLAGS, "permutations"),
         "compare": ("modalities", "k", "per_query", "plot"),
     }
     if given == ["compare"] and not any((Path(x) / "config.json").is_file() for x in args.compare):
-        unused["compare"] += _OF_RUNS  # two files
+        unused["compare"] += _RUN_FLAGS  # two files
     for name in unused[given[0]]:
         if getattr(args, name) not in (None, ()):
-            what = "--compare of two files" if name in _OF_RUNS and given == ["compare"] else f"--{given[0]}"
-            raise InputError(f"--{name.replace('_', '-')} does not go with {what}; leave it out")
+            what = "--compare of two files" if name in _RUN_FLAGS and given == ["compare"] else f"--{given[0]}"
+            raise InputError(f"--{name.replace('_', '-')} cannot be combined with {what}; leave it out")
     outputs = {
         "--json": None if args.json == "-" else args.json,
         "--csv": args.csv,
@@ -150,18 +160,17 @@ def _output(args: argparse.Namespace, result: Mapping[str, Any], table_csv: str,
 
 
 def _curves(embedded: Embedded, options: Options) -> dict[str, Any]:
-    """Precision at 101 levels of recall, mean over the queries, by direction."""
+    """Precision at 101 levels of recall, mean over the queries, per direction."""
     if embedded.labels is None:
-        raise InputError(f"{embedded.source}: --plot draws curves by labels, and there are none; leave it out")
+        raise InputError(f"{embedded.source}: --plot needs labels, and there are none; leave it out")
     curves = {}
     for name, d in directions(embedded, options.protocol).items():
         gallery = np.concatenate([embedded.embeddings[m] for m in d.gallery])
         labels = np.concatenate([embedded.labels[m] for m in d.gallery])
-        own, own_labels = embedded.embeddings[d.query], embedded.labels[d.query]
         curves[name] = retrieval.precision_recall_curve(
-            own,
+            embedded.embeddings[d.query],
             gallery,
-            own_labels,
+            embedded.labels[d.query],
             labels,
             exclude_self=d.exclude_self,
             without_relevant=options.without_relevant,

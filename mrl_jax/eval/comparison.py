@@ -1,4 +1,4 @@
-"""Is the difference between two systems more than chance? Paired randomisation tests on per-query average precision."""
+"""Paired randomisation tests of the difference between two systems, on the average precision of each query."""
 
 from typing import Any
 
@@ -15,34 +15,35 @@ __all__ = ["compare_embedded"]
 def compare_embedded(a: Embedded, b: Embedded, options: Options, permutations: int = 10_000) -> dict[str, Any]:
     """Compare two systems that embedded the same samples.
 
-    Per direction the unit is the query's instance; for the average over the directions of the first protocol the signs
+    The unit of the test is the query's instance. For the average over the directions of the first protocol, the signs
     of all queries of an instance flip together, because they are not independent.
 
     Args:
-        a: the one system.
-        b: the other.
+        a: embeddings of the first system.
+        b: embeddings of the second system.
         options: protocol, queries without relevant items, bootstrap samples and seed.
-        permutations: of the randomisation test.
+        permutations: number of permutations of the randomisation test.
 
     Returns:
-        `{"a", "b": sources, "split", "epoch": {"a", "b"} (None where no run embedded), "map": {"a->b": {"a": mAP,
+        `{"a", "b": sources, "split", "epoch": {"a", "b"} (None unless a run embedded), "map": {"a->b": {"a": mAP,
         "b": mAP, "difference": a - b, "ci": [low, high], "p", "queries"}}, "average": the same without queries,
         "options"}`; "ci" only with bootstrap samples.
 
     Raises:
-        InputError: the samples, labels or pairs of the two differ, there are no labels, or permutations are too few.
+        InputError: the samples, labels or pairs of the two differ, there are no labels, or the number of permutations
+            is out of range.
     """
     if not 99 <= permutations <= 10**7:
         raise InputError(f"permutations {permutations}: give 99 to 10,000,000")
     _check_same(a, b)
-    found = directions(a, options.protocol)
+    by_name = directions(a, options.protocol)
     directions(b, options.protocol)
     ap, groups = {}, {}
-    for name, direction in found.items():
+    for name, direction in by_name.items():
         ours, theirs = (rank_queries(x, direction, (), ("ap",)) for x in (a, b))
-        kept = counted(ours, options.without_relevant, name)
-        ap[name] = np.column_stack([ours["ap"], theirs["ap"]])[kept]
-        groups[name] = (ap[name] @ np.array([[1.0], [-1.0]]), a.instances[direction.query][kept])
+        counts = counted(ours, options.without_relevant, name)
+        ap[name] = np.column_stack([ours["ap"], theirs["ap"]])[counts]
+        groups[name] = (ap[name] @ np.array([[1.0], [-1.0]]), a.instances[direction.query][counts])
     first = list(directions(a, options.protocol[:1]))
     drawn = {}
     if options.bootstrap:
@@ -62,7 +63,7 @@ def compare_embedded(a: Embedded, b: Embedded, options: Options, permutations: i
         "b": b.source,
         "split": a.split or b.split,
         "epoch": {"a": a.epoch, "b": b.epoch},
-        "map": {name: {**line([name]), "queries": len(ap[name])} for name in found},
+        "map": {name: {**line([name]), "queries": len(ap[name])} for name in by_name},
         "average": line(first),
         "options": {
             "protocol": list(options.protocol),
@@ -76,20 +77,20 @@ def compare_embedded(a: Embedded, b: Embedded, options: Options, permutations: i
 
 
 def _check_same(a: Embedded, b: Embedded) -> None:
-    """Per-query differences mean something only for the same queries against the same galleries."""
+    """Refuse two systems whose queries or galleries differ: differences per query would have no meaning."""
     what = f"{a.source} and {b.source}"
     for x in (a, b):
         if x.labels is None:
-            raise InputError(f"{x.source} has no labels; a comparison of average precision needs them")
+            raise InputError(f"{x.source} has no labels; give labels, which average precision needs")
     assert a.labels is not None
     assert b.labels is not None
     if set(a.embeddings) != set(b.embeddings):
-        told = " against ".join(", ".join(x.embeddings) for x in (a, b))
-        raise InputError(f"{what} differ in modalities: {told}; compare systems that embed the same ones")
+        given = " against ".join(", ".join(x.embeddings) for x in (a, b))
+        raise InputError(f"{what} differ in modalities: {given}; compare systems with the same modalities")
     sizes = [{m: len(x.embeddings[m]) for m in a.embeddings} for x in (a, b)]
     if sizes[0] != sizes[1]:
-        told = " against ".join(", ".join(f"{m} {n}" for m, n in s.items()) for s in sizes)
-        raise InputError(f"{what} differ in their numbers of samples: {told}; embed the same data and split")
+        given = " against ".join(", ".join(f"{m} {n}" for m, n in s.items()) for s in sizes)
+        raise InputError(f"{what} differ in their numbers of samples: {given}; embed the same data and split")
     same_order = list(a.embeddings) == list(b.embeddings)
     if a.digest and b.digest and a.digest != b.digest and same_order:
         raise InputError(f"{what} were trained on different data (digests differ); compare runs on the same data")
@@ -97,15 +98,15 @@ def _check_same(a: Embedded, b: Embedded) -> None:
         raise InputError(f"{what} differ in ids or in their order; write the rows of both in the same order")
     if not _same_partition(a.labels, b.labels):
         raise InputError(
-            f"{what} differ in labels, so that other items are relevant; write the rows of both in the same order, "
-            "with the same labels (a run with --noisy-validation scores valid with labels of its own)"
+            f"{what} differ in labels, so that different items are relevant; write the rows of both in the same "
+            "order, with the same labels (a run with --noisy-validation has its own labels of the split valid)"
         )
     if not _same_partition(a.instances, b.instances):
-        raise InputError(f"{what} differ in which rows are pairs; give both the same ids, or neither any")
+        raise InputError(f"{what} differ in which rows are pairs; give both the same ids, or no ids")
 
 
 def _same_partition(a: Any, b: Any) -> bool:
-    """Whether the same rows are equal in both, however classes or instances are numbered; multi-hot: the same."""
+    """Whether the same rows are equal in both, for any numbering of classes or instances; multi-hot rows must agree."""
     one, other = (np.concatenate([x[m] for m in a]) for x in (a, b))
     if one.ndim != other.ndim or one.ndim == 2:
         return one.shape == other.shape and bool((one == other).all())
@@ -113,6 +114,6 @@ def _same_partition(a: Any, b: Any) -> bool:
 
 
 def _first_seen(x: np.ndarray) -> np.ndarray:
-    """Each value as the place where it first occurs."""
+    """Replace each value by the position of its first occurrence."""
     _, first, inverse = np.unique(x, return_index=True, return_inverse=True)
     return first[inverse]

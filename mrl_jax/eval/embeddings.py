@@ -1,4 +1,4 @@
-"""Embeddings out of a file, for evaluation apart from any run; docs/evaluation.md describes the layout."""
+"""Embeddings from a file, for evaluation without a run; docs/evaluation.md describes the layout."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -22,48 +22,47 @@ def read_embeddings(path: str | os.PathLike[str], modalities: Sequence[str] = ()
 
     Args:
         path: an `.npz`, a folder of `.npy`, an HDF5 or a MATLAB file.
-        modalities: which to use, in this order; empty for all two-dimensional arrays that are nothing else.
+        modalities: names of the modalities to use, in this order; empty for all arrays that have no other meaning.
 
     Raises:
-        InputError: no such file, a damaged one, or one that breaks the layout; file, key, rule and remedy are named.
+        InputError: the file does not exist, is damaged, or breaks the layout.
     """
     path = Path(path).expanduser()
     if (path / "config.json").is_file():
-        raise InputError(f"{str(path)!r} is the folder of a run, not embeddings; score it with --workdir")
+        raise InputError(f"{str(path)!r} is the folder of a run, not of embeddings; score it with --workdir")
     with open_arrays(path) as arrays:
         source = str(path)
-        found = _modalities(arrays, modalities, source)
-        z = {m: arrays[m] for m in found}
-        labels, ids = (_belonging(arrays, found, what, source) for what in ("labels", "ids"))
-        names = arrays.get("class_names", ())
-        return check_embedded(z, labels, ids, names, source)
+        names = _modalities(arrays, modalities, source)
+        z = {m: arrays[m] for m in names}
+        labels, ids = (_belonging(arrays, names, what, source) for what in ("labels", "ids"))
+        return check_embedded(z, labels, ids, arrays.get("class_names", ()), source)
 
 
 def _modalities(arrays: Mapping[str, np.ndarray], wanted: Sequence[str], source: str) -> list[str]:
     keys = list(arrays)
     if len(set(wanted)) != len(wanted):
-        raise InputError(f"{source}: modalities {' '.join(wanted)} repeat one; name each once")
+        raise InputError(f"{source}: modalities {' '.join(wanted)} repeat a name; give each once")
     if any(k.startswith(tuple(f"{s}_" for s in SPLITS)) for k in keys) and not wanted:
         raise InputError(
-            f"{source} holds data in splits, not embeddings; python -m mrl_jax.train --data-path learns from it. The "
-            f"layout of embeddings is {LAYOUT}"
+            f"{source} holds data in splits, not embeddings; train on it with python -m mrl_jax.train --data-path. "
+            f"Embeddings need {LAYOUT}"
         )
-    found = [k for k in keys if k not in ("labels", "ids", "class_names") and not k.endswith(("_labels", "_ids"))]
-    if missing := [m for m in wanted if m not in found]:
-        raise InputError(f"{source}: no modality {missing[0]!r}; found: {listed(found)}")
-    if not found:
-        raise InputError(f"{source}: no modality; the layout is {LAYOUT}; keys found: {listed(keys)}")
+    present = [k for k in keys if k not in ("labels", "ids", "class_names") and not k.endswith(("_labels", "_ids"))]
+    if missing := [m for m in wanted if m not in present]:
+        raise InputError(f"{source}: it has no modality {missing[0]!r}; choose from {listed(present)}")
+    if not present:
+        raise InputError(f"{source}: it has no modality, only the keys {listed(keys)}; give {LAYOUT}")
     if wanted:
         return list(wanted)
     for key in keys:
         owner = key.removesuffix("_labels").removesuffix("_ids")
-        if owner != key and owner not in found:
-            raise InputError(f"{source}: {key} belongs to no modality; modalities found: {listed(found)}")
-    return found
+        if owner != key and owner not in present:
+            raise InputError(f"{source}: {key} belongs to no modality; rename it (modalities: {listed(present)})")
+    return present
 
 
 def _belonging(arrays: Mapping[str, np.ndarray], modalities: Sequence[str], what: str, source: str) -> Any:
-    """Labels or ids: shared, or modality -> its own, else the shared ones; None where there are none."""
+    """Labels or ids: the shared array, or one per modality, in which the shared array fills gaps; None without any."""
     own = [m for m in modalities if f"{m}_{what}" in arrays]
     if not own:
         return arrays.get(what)

@@ -1,4 +1,4 @@
-"""Evaluate a run, or embeddings from elsewhere: the full set of retrieval metrics, and tests between two systems."""
+"""Evaluate a run or embeddings of any origin with all retrieval metrics, and test the difference of two systems."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from mrl_jax.run.run import Run, RunFolder, load_run, run_data
 
 __all__ = ["PERMUTATIONS", "Options", "compare", "embed_split", "evaluate", "evaluate_embeddings", "score"]
 
-PERMUTATIONS = 10_000  # of the test, unless told otherwise
+PERMUTATIONS = 10_000  # default of the test
 
 
 def score(z: Mapping[str, Any], labels: Mapping[str, Any], centers: Any) -> dict[str, Any]:
@@ -57,11 +57,11 @@ def evaluate(
 
     Args:
         run: the folder of a run, or a `Run` from `load_run`.
-        data: anything `load_dataset` takes; None for the data that the run's configuration names.
-        split: "train", "valid" or "test"; labels are those of the data set, without injected noise, but a run with
-            noisy validation labels, given by its folder, is scored on these.
+        data: anything that `load_dataset` takes; None for the data in the run's configuration.
+        split: "train", "valid" or "test". Labels are those of the data set, without injected noise; only the folder of
+            a run with noisy validation labels is scored on these.
         checkpoint: "best", "last" or a number of epochs; only used with a folder.
-        options: cut-offs, protocol, bootstrap and the like.
+        options: cut-offs, protocol, bootstrap samples, etc.
 
     Returns:
         `{"epoch", "split", "map": {"a->b": mAP}, "average", "average_ci", "chance": {"a->b": class prior}, "metrics":
@@ -69,7 +69,7 @@ def evaluate(
         docs/evaluation.md describes each.
 
     Raises:
-        InputError: no run, no such checkpoint or split, or data that do not fit the run.
+        InputError: no run, an unknown checkpoint or split, or data that do not fit the run.
         NonFiniteLossError: an embedding is inf or NaN.
     """
     embedded = embed_split(run, data, split, checkpoint)
@@ -84,22 +84,22 @@ def evaluate_embeddings(
     class_names: Sequence[str] = (),
     options: Options = Options(),  # noqa: B008 - frozen
 ) -> dict[str, Any]:
-    """Evaluate embeddings from anywhere.
+    """Evaluate embeddings of any origin.
 
     Args:
         embeddings: modality -> numbers [N, L]; need not have unit length.
-        labels: for all modalities alike or modality -> labels: integers or names [N], or multi-hot [N, K]. Without
-            labels only instance-level scores are reported.
-        ids: for all modalities alike or modality -> text or integers [N]; rows of two modalities with the same id are
-            pairs. Without ids, rows pair between modalities of the same length.
-        class_names: K names, for scores by class.
-        options: cut-offs, protocol, bootstrap and the like.
+        labels: shared by all modalities, or modality -> labels: integers or names [N], or multi-hot [N, K]. Without
+            labels, only instance-level scores are reported.
+        ids: shared by all modalities, or modality -> text or integers [N]; rows of two modalities with the same id are
+            pairs. Without ids, row i of one modality is paired with row i of any other of the same length.
+        class_names: K names, for scores per class.
+        options: cut-offs, protocol, bootstrap samples, etc.
 
     Returns:
         As `evaluate`, without "epoch" and "split".
 
     Raises:
-        InputError: anything that is wrong with the input.
+        InputError: the input is wrong.
 
     Example:
         >>> import numpy as np
@@ -124,28 +124,28 @@ def compare(
 
     Args:
         a: the folder of a run, a `Run`, or a file of embeddings.
-        b: likewise; it must have embedded the same samples.
-        data: as in `evaluate`, for runs.
-        split: as in `evaluate`, for runs.
-        checkpoint: as in `evaluate`, for runs.
-        options: protocol, bootstrap and the like.
-        permutations: of the test.
+        b: likewise, with embeddings of the same samples.
+        data: for runs: as in `evaluate`.
+        split: for runs: as in `evaluate`.
+        checkpoint: for runs: as in `evaluate`.
+        options: protocol, bootstrap samples, etc.
+        permutations: number of permutations of the test.
 
     Returns:
         As `comparison.compare_embedded`.
 
     Raises:
-        InputError: as `evaluate`, or the two differ in data, split, modalities, labels or pairs.
+        InputError: as `evaluate`; or the two differ in data, split, modalities, labels or pairs.
     """
-    found = []
+    systems = []
     for x in (a, b):
         if isinstance(x, Run) or (Path(x) / "config.json").is_file():
-            found.append(embed_split(x, data, split, checkpoint))
+            systems.append(embed_split(x, data, split, checkpoint))
         else:
             if Path(x).is_dir() and not any(Path(x).glob("*.npy")):
-                raise InputError(f"{str(x)!r} holds neither a run nor embeddings; name the folder of a run, or a file")
-            found.append(read_embeddings(x))
-    return compare_embedded(found[0], found[1], options, permutations)
+                raise InputError(f"{str(x)!r} holds neither a run nor embeddings; give the folder of a run, or a file")
+            systems.append(read_embeddings(x))
+    return compare_embedded(systems[0], systems[1], options, permutations)
 
 
 def _check_finite(z: Mapping[str, Any]) -> None:
@@ -178,7 +178,7 @@ def embed_split(run: Run | str | os.PathLike[str], data: Any, split: str, checkp
 
 
 def _instances(split: Split, rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Row j of every modality is instance j, except in galleries of different sizes whose labels contradict that."""
+    """Number the instances: row j of every modality is instance j, unless sizes and labels contradict that."""
     sizes = {m: len(split.labels[m]) for m in rows}
     both = np.all([split.present(m)[: min(sizes.values())] for m in rows], axis=0)
     labels = [split.labels[m][: len(both)][both] for m in rows]

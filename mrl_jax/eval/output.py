@@ -1,4 +1,4 @@
-"""Scores and comparisons as people and programs read them: tables, JSON, CSV, precision-recall curves."""
+"""Scores and comparisons as tables, CSV and precision-recall curves."""
 
 import csv
 import io
@@ -22,11 +22,11 @@ __all__ = [
 
 
 def score_table(report: Mapping[str, Any]) -> str:
-    """The main scores of a report, a row per direction, in under 100 columns for names of usual length."""
+    """The main scores of a report, one row per direction; under 100 columns wide unless names are long."""
     parts, percent = [], f"{report['options']['level']:.0%} CI"
     if "metrics" in report:
         ks = report["options"]["k"]
-        k = 10 if 10 in ks else max(ks)  # most tables of the field tell these
+        k = 10 if 10 in ks else max(ks)  # most published tables have these
         names = [f"map@{max(ks)}", f"precision@{k}", f"recall@{k}", f"ndcg@{k}", "mrr"]
         titles = [f"mAP@{max(ks)}", f"P@{k}", f"R@{k}", f"NDCG@{k}", "MRR"]
         rows = [["label level", "queries", "mAP", percent, *titles, "chance"]]
@@ -51,7 +51,7 @@ def score_table(report: Mapping[str, Any]) -> str:
 
 
 def comparison_table(result: Mapping[str, Any]) -> str:
-    """The two systems of a comparison side by side, a row per direction and one for the average."""
+    """The two systems of a comparison side by side, with one row per direction and one for the average."""
     percent = f"{result['options']['level']:.0%} CI"
     rows = [["mAP", "queries", "A", "B", "A - B", percent, "p"]]
     protocols = result["options"]["protocol"]
@@ -60,13 +60,13 @@ def comparison_table(result: Mapping[str, Any]) -> str:
         queries = f"{line['queries']:,}" if "queries" in line else ""
         numbers = [f"{line['a']:.3f}", f"{line['b']:.3f}", f"{line['difference']:+.3f}"]
         rows.append([d, queries, *numbers, _ends(line.get("ci"), "+.3f"), f"{line['p']:.4f}"])
-    told = f"p: paired randomisation test, two-sided, {result['options']['permutations']:,} permutations"
+    footnote = f"p: paired randomisation test, two-sided, {result['options']['permutations']:,} permutations"
     names = []
     for system in ("a", "b"):
         of_run = result["epoch"][system] is not None
         where = f" ({result['split']}, epoch {result['epoch'][system]})" if of_run else ""
         names.append(f"{system.upper()}: {result[system]}{where}")
-    return "\n\n".join(["\n".join(names), text_table(rows, separate_last=True), told])
+    return "\n\n".join(["\n".join(names), text_table(rows, separate_last=True), footnote])
 
 
 def _ends(interval: Sequence[float] | None, form: str = ".3f") -> str:
@@ -76,8 +76,8 @@ def _ends(interval: Sequence[float] | None, form: str = ".3f") -> str:
 def score_csv(report: Mapping[str, Any]) -> str:
     """A report in long form: `direction,class,metric,value,low,high`.
 
-    `class` is empty where all classes count; `low` and `high` are empty where there is no interval. Points of the
-    11-point curve are called `precision@recall=0.1`, instance-level scores `instance_recall@1`.
+    `class` is empty for scores over all classes; `low` and `high` are empty for scores without an interval. Points of
+    the 11-point curve are called `precision@recall=0.1`, instance-level scores `instance_recall@1`.
     """
     rows: list[list[Any]] = [["direction", "class", "metric", "value", "low", "high"]]
 
@@ -101,7 +101,7 @@ def score_csv(report: Mapping[str, Any]) -> str:
 
 
 def comparison_csv(result: Mapping[str, Any]) -> str:
-    """A comparison as `direction,queries,a,b,difference,low,high,p`, the average as the last row."""
+    """A comparison as `direction,queries,a,b,difference,low,high,p`; the last row is the average."""
     rows: list[list[Any]] = [["direction", "queries", "a", "b", "difference", "low", "high", "p"]]
     for d, line in [*result["map"].items(), ("average", result["average"])]:
         ends = line.get("ci", ("", ""))
@@ -110,11 +110,11 @@ def comparison_csv(result: Mapping[str, Any]) -> str:
 
 
 def per_query_csv(per_query: Mapping[str, Mapping[str, np.ndarray]], rows_of: Mapping[str, np.ndarray]) -> str:
-    """Every metric of every query: `direction,row,…`, `row` being that of the data.
+    """Every metric of every query: `direction,row,…`; `row` is the row number in the data.
 
     Args:
         per_query: direction -> metric -> [Q]; curves are left out.
-        rows_of: direction -> integers [Q].
+        rows_of: direction -> row numbers, integers [Q].
     """
     names = list(dict.fromkeys(n for values in per_query.values() for n, v in values.items() if v.ndim == 1))
     rows: list[list[Any]] = [["direction", "row", *names]]
@@ -126,7 +126,7 @@ def per_query_csv(per_query: Mapping[str, Mapping[str, np.ndarray]], rows_of: Ma
 
 def _csv(rows: Sequence[Sequence[Any]]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)  # floats in full, as repr writes them
+    csv.writer(text, lineterminator="\n").writerows(rows)  # floats with all digits, as by repr
     return text.getvalue()
 
 

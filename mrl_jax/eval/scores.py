@@ -1,4 +1,4 @@
-"""The full report on embeddings: every metric per direction and class, instance-level scores, bootstrap intervals.
+"""The full report on embeddings: all metrics per direction and class, instance-level scores, bootstrap intervals.
 
 Shape letters: Q queries, G gallery items, S metrics.
 """
@@ -17,16 +17,16 @@ from mrl_jax.retrieval import measure as retrieval
 __all__ = ["PROTOCOLS", "Direction", "Options", "PerQuery", "counted", "directions", "full_report", "rank_queries"]
 
 PROTOCOLS = ("cross", "others", "within")
-INSTANCE_K = (1, 5, 10)  # instance-level recall at these
+INSTANCE_K = (1, 5, 10)  # cut-offs of instance-level recall
 
-_FEWEST_SAMPLES = 100  # below, the ends of a 95% interval are mere extremes
+_MIN_SAMPLES = 100  # of the bootstrap; with fewer, the ends of a 95% interval are the extremes
 _ORDER = ("ap", "r_precision", "rr", "ndcg", "ap@", "ap_min@", "precision@", "recall@", "ndcg@", "curve", "relevant")
 
-PerQuery = dict[str, np.ndarray]  # metric -> [Q], as `retrieval.retrieval_metrics` gives them
+PerQuery = dict[str, np.ndarray]  # metric -> [Q], as from `retrieval.retrieval_metrics`
 
 
 class Direction(NamedTuple):
-    """Queries of one modality against a gallery: another one, all others together, or itself without the query."""
+    """Modality of the queries, and modalities of the gallery; `exclude_self` if these are the same."""
 
     query: str
     gallery: tuple[str, ...]
@@ -39,10 +39,10 @@ class Options:
 
     Attributes:
         k: cut-offs of the metrics at k.
-        protocol: any of `PROTOCOLS`; the average is over the directions of the first.
-        without_relevant: queries without a relevant item count 0 ("zero") or are left out ("skip").
-        bootstrap: samples for the intervals; 0 for none.
-        seed: of these samples.
+        protocol: one or more of `PROTOCOLS`; the average is over the directions of the first.
+        without_relevant: whether queries without a relevant item count as 0 ("zero") or are left out ("skip").
+        bootstrap: number of bootstrap samples for the intervals; 0 for no intervals.
+        seed: seed of these samples.
 
     Raises:
         InputError: a value out of range.
@@ -55,7 +55,7 @@ class Options:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("k", "protocol"):  # one of them needs no tuple
+        for name in ("k", "protocol"):  # a single value needs no tuple
             value = getattr(self, name)
             object.__setattr__(self, name, (value,) if isinstance(value, str | int) else tuple(value))
         if (
@@ -63,51 +63,54 @@ class Options:
             or len(set(self.k)) < len(self.k)
             or any(not isinstance(k, int | np.integer) or k < 1 for k in self.k)
         ):
-            raise InputError(f"k {_told(self.k)}: give whole numbers from 1 on, each once")
+            raise InputError(f"k {_joined(self.k)}: give integers from 1 on, each once")
         unknown = [p for p in self.protocol if p not in PROTOCOLS]
         if unknown or not self.protocol or len(set(self.protocol)) < len(self.protocol):
-            raise InputError(f"protocol {_told(self.protocol)}: choose from {', '.join(PROTOCOLS)}, each once")
+            raise InputError(f"protocol {_joined(self.protocol)}: choose from {', '.join(PROTOCOLS)}, each once")
         if self.without_relevant not in ("zero", "skip"):
             raise InputError(f"without_relevant {self.without_relevant!r}: choose zero or skip")
-        if self.bootstrap and not _FEWEST_SAMPLES <= self.bootstrap <= 10**7:
-            raise InputError(f"bootstrap {self.bootstrap}: give 0 for no intervals, or {_FEWEST_SAMPLES} to 10,000,000")
+        if self.bootstrap and not _MIN_SAMPLES <= self.bootstrap <= 10**7:
+            raise InputError(f"bootstrap {self.bootstrap}: give 0 for no intervals, or {_MIN_SAMPLES} to 10,000,000")
 
 
 def directions(data: Embedded, protocols: Sequence[str]) -> dict[str, Direction]:
-    """The directions of some protocols by their names: `a->b`, `a->others`, `a->a`.
+    """The directions of some protocols, by name: `a->b`, `a->others`, `a->a`.
 
     Raises:
-        InputError: one modality for a protocol that needs two, or modalities of different embedding sizes.
+        InputError: only one modality for a protocol that needs two, different embedding sizes, or one row for the
+            protocol within.
     """
     names = list(data.embeddings)
-    found: dict[str, Direction] = {}
+    by_name: dict[str, Direction] = {}
     for protocol in protocols:
         if protocol == "within":
-            found |= {f"{a}->{a}": Direction(a, (a,), True) for a in names}
+            by_name |= {f"{a}->{a}": Direction(a, (a,), True) for a in names}
             continue
         if len(names) < 2:
             raise InputError(f"{data.source}: {names[0]} is the only modality; add another, or choose protocol within")
         widths = {m: np.shape(z)[1] for m, z in data.embeddings.items()}
         if len(set(widths.values())) > 1:
-            told = ", ".join(f"{m} has {n}" for m, n in widths.items())
-            raise InputError(f"{data.source}: numbers of columns differ: {told}; embed into one common space")
+            given = ", ".join(f"{m} has {n}" for m, n in widths.items())
+            raise InputError(f"{data.source}: numbers of columns differ: {given}; embed into one common space")
         if protocol == "cross":
-            found |= {f"{a}->{b}": Direction(a, (b,), False) for a in names for b in names if a != b}
+            by_name |= {f"{a}->{b}": Direction(a, (b,), False) for a in names for b in names if a != b}
         else:
-            found |= {f"{a}->others": Direction(a, tuple(b for b in names if b != a), False) for a in names}
-    if single := next((d.query for d in found.values() if d.exclude_self and len(data.embeddings[d.query]) < 2), None):
-        raise InputError(f"{data.source}: {single} has one row, its gallery within is empty; add rows, or leave it out")
-    return found
+            by_name |= {f"{a}->others": Direction(a, tuple(b for b in names if b != a), False) for a in names}
+    if single := next(
+        (d.query for d in by_name.values() if d.exclude_self and len(data.embeddings[d.query]) < 2), None
+    ):
+        raise InputError(f"{data.source}: {single} has one row and an empty gallery within; add rows, or leave it out")
+    return by_name
 
 
 def rank_queries(
     data: Embedded, direction: Direction, k: Sequence[int], metrics: Sequence[str] | None = None
 ) -> PerQuery:
-    """Every metric of every query of a direction, or only some, in the order of reports; the data have labels."""
+    """Compute metrics of every query of a direction, in the order of reports; the data must have labels."""
     assert data.labels is not None
     gallery = np.concatenate([data.embeddings[m] for m in direction.gallery])
     labels = np.concatenate([data.labels[m] for m in direction.gallery])
-    found = retrieval.retrieval_metrics(
+    values = retrieval.retrieval_metrics(
         data.embeddings[direction.query],
         gallery,
         data.labels[direction.query],
@@ -116,10 +119,10 @@ def rank_queries(
         metrics=metrics,
         exclude_self=direction.exclude_self,
     )
-    return {name: found[name] for name in sorted(found, key=_place)}
+    return {name: values[name] for name in sorted(values, key=_report_order)}
 
 
-def _place(name: str) -> tuple[int, int]:
+def _report_order(name: str) -> tuple[int, int]:
     base, at, k = name.partition("@")
     return _ORDER.index(base + at), int(k or 0)
 
@@ -128,44 +131,43 @@ def counted(per_query: PerQuery, without_relevant: str, name: str) -> np.ndarray
     """Which queries count, bool [Q].
 
     Raises:
-        InputError: none does.
+        InputError: no query counts.
     """
-    kept = np.ones(len(per_query["ap"]), bool) if without_relevant == "zero" else per_query["relevant"] > 0
-    if not kept.any():
-        raise InputError(f"{name}: no query has a relevant item, and such are skipped; count them 0 instead")
-    return kept
+    counts = np.ones(len(per_query["ap"]), bool) if without_relevant == "zero" else per_query["relevant"] > 0
+    if not counts.any():
+        raise InputError(f"{name}: no query has a relevant item, and such queries are skipped; count them as 0 instead")
+    return counts
 
 
 def full_report(data: Embedded, options: Options) -> tuple[dict[str, Any], dict[str, PerQuery]]:
-    """All scores of some embeddings.
+    """All scores of embeddings.
 
     Args:
-        data: the embeddings and what they are scored by.
+        data: the embeddings, with labels and pairs.
         options: what to report.
 
     Returns:
-        The report, ready for JSON (docs/evaluation.md describes it), and the values of every query by direction; with
-        known pairs these include "pair_rank", 0 for a query without a pair.
+        The report, ready for JSON (docs/evaluation.md describes it), and the values of every query per direction; with
+        known pairs these include "pair_rank", which is 0 for a query without a pair.
 
     Raises:
-        InputError: neither labels nor pairs, or options that do not fit the data.
+        InputError: there are neither labels nor pairs, or the options do not fit the data.
     """
-    found = directions(data, options.protocol)
-    per_query: dict[str, PerQuery] = {name: {} for name in found}
+    by_name = directions(data, options.protocol)
+    per_query: dict[str, PerQuery] = {name: {} for name in by_name}
     out: dict[str, Any] = {}
     if data.labels is not None:
-        for name, direction in found.items():
+        for name, direction in by_name.items():
             per_query[name] |= rank_queries(data, direction, options.k)
-        out |= _class_scores(data, found, per_query, options)
-    ranks = {name: r for name, d in found.items() if (r := _pair_ranks(data, d)) is not None}
+        out |= _label_scores(data, by_name, per_query, options)
+    ranks = {name: r for name, d in by_name.items() if (r := _pair_ranks(data, d)) is not None}
     if data.labels is None and not ranks:
         raise InputError(
-            f"{data.source}: there are neither labels nor pairs to score by; add labels, or ids that say which rows "
-            "belong together"
+            f"{data.source}: there are neither labels nor pairs to score by; add labels, or ids that define pairs"
         )
     for name, r in ranks.items():
         per_query[name]["pair_rank"] = r
-    units = {name: data.instances[found[name].query] for name in ranks}
+    units = {name: data.instances[by_name[name].query] for name in ranks}
     out["instances"] = {name: _instance_scores(r, units[name], options) for name, r in ranks.items()}
     out["notes"] = _notes(data)
     out["options"] = {
@@ -179,27 +181,27 @@ def full_report(data: Embedded, options: Options) -> tuple[dict[str, Any], dict[
     return out, {name: values for name, values in per_query.items() if values}
 
 
-def _class_scores(
-    data: Embedded, found: Mapping[str, Direction], per_query: Mapping[str, PerQuery], options: Options
+def _label_scores(
+    data: Embedded, by_name: Mapping[str, Direction], per_query: Mapping[str, PerQuery], options: Options
 ) -> dict[str, Any]:
-    """Whatever needs labels: means, also by class, chance, intervals."""
+    """The scores that need labels: means, means per class, chance, intervals."""
     assert data.labels is not None
     metrics, chance, classes, groups = {}, {}, {}, []
-    for name, direction in found.items():
+    for name, direction in by_name.items():
         values = per_query[name]
-        kept = counted(values, options.without_relevant, name)
+        counts = counted(values, options.without_relevant, name)
         metrics[name] = retrieval.summarize(values, options.without_relevant)
         size = sum(len(data.embeddings[m]) for m in direction.gallery) - direction.exclude_self
-        chance[name] = float(np.mean(values["relevant"][kept] / size))
+        chance[name] = float(np.mean(values["relevant"][counts] / size))
         by_class = retrieval.summarize_by_class(values, data.labels[direction.query], options.without_relevant)
         classes[name] = {data.class_name(k): means for k, means in by_class.items()}
         columns = np.column_stack([values[q] for q in _means(values)])
-        groups.append((columns[kept], data.instances[direction.query][kept]))
+        groups.append((columns[counts], data.instances[direction.query][counts]))
     first = list(directions(data, options.protocol[:1]))
     by_direction = {name: m["map"] for name, m in metrics.items()}
     out: dict[str, Any] = {"map": by_direction, "average": sum(by_direction[d] for d in first) / len(first)}
     if options.bootstrap:
-        drawn = dict(zip(found, bootstrap_means(groups, options.bootstrap, options.seed), strict=True))
+        drawn = dict(zip(by_name, bootstrap_means(groups, options.bootstrap, options.seed), strict=True))
         for name, samples in drawn.items():
             ends = interval(samples).T.tolist()
             metrics[name]["ci"] = dict(zip(_means(per_query[name]).values(), ends, strict=True))
@@ -209,15 +211,16 @@ def _class_scores(
 
 
 def _means(per_query: PerQuery) -> dict[str, str]:
-    """The metrics of which a mean is reported: their names per query -> those of the means."""
+    """The metrics whose means are reported: name per query -> name of the mean."""
     names = [q for q, v in per_query.items() if v.ndim == 1 and q not in ("relevant", "pair_rank")]
     return {q: "mrr" if q == "rr" else "m" + q if q.split("@")[0] in ("ap", "ap_min") else q for q in names}
 
 
 def _pair_ranks(data: Embedded, direction: Direction) -> np.ndarray | None:
-    """Rank of each query's own instance in the gallery, the first one of several; 0 where it has none.
+    """Rank of the first gallery item of each query's own instance; 0 if the gallery has none.
 
-    None where nothing pairs, and within a modality.
+    Returns:
+        int64 [Q]; None if there are no pairs, and within a modality.
     """
     if direction.exclude_self:
         return None
@@ -232,13 +235,13 @@ def _pair_ranks(data: Embedded, direction: Direction) -> np.ndarray | None:
     gallery = np.concatenate([data.embeddings[m] for m in direction.gallery])
     if len(numbers) == len(others):
         return retrieval.pair_ranks(queries, gallery, np.where(paired, first[at], -1))
-    # Several rows of an instance, such as the captions of a picture: the first of them counts.
+    # Several rows per instance, such as the captions of a picture: the first in the ranking counts.
     reciprocal = retrieval.retrieval_metrics(queries, gallery, own, others, metrics=("rr",))["rr"]
     return np.where(paired, np.rint(1 / np.where(paired, reciprocal, 1.0)), 0).astype(np.int64)
 
 
 def _instance_scores(ranks: np.ndarray, units: np.ndarray, options: Options) -> dict[str, Any]:
-    """Recall of the pair and its median rank, over the queries that have one; all of an instance are drawn together."""
+    """Instance-level recall and median rank over the queries with a pair; the bootstrap draws instances."""
     ranks, units = ranks[ranks > 0], units[ranks > 0]
     hits = np.column_stack([ranks <= k for k in INSTANCE_K]).astype(np.float64)
     names = [f"recall@{k}" for k in INSTANCE_K]
@@ -252,7 +255,7 @@ def _instance_scores(ranks: np.ndarray, units: np.ndarray, options: Options) -> 
 
 
 def _notes(data: Embedded) -> list[str]:
-    """What a reader of the scores should know of the embeddings."""
+    """Remarks on the embeddings for readers of the scores."""
     notes = []
     for m, z in data.embeddings.items():
         if zero := int((~np.asarray(z).any(axis=1)).sum()):
@@ -262,5 +265,5 @@ def _notes(data: Embedded) -> list[str]:
     return notes
 
 
-def _told(values: Any) -> str:
+def _joined(values: Any) -> str:
     return " ".join(map(str, values)) or "is empty"

@@ -215,7 +215,8 @@ def _check_plan(spec: NoiseSpec, num_classes: int, pool: np.ndarray) -> None:
     """Refuse a matrix for another K, and pairs that cannot be swapped; pool bool [M, N] are the samples to select."""
     if spec.matrix is not None and len(spec.matrix) != num_classes:
         raise InputError(
-            f"noise: the transition matrix is for {len(spec.matrix)} classes, but K = {num_classes}; give one row and one column per class"
+            f"noise: the transition matrix is for {len(spec.matrix)} classes, but K = {num_classes}; "
+            "give one row and one column per class"
         )
     if spec.kind == "pair-mismatch" and len(pool) < 2:
         raise InputError("noise kind 'pair-mismatch' needs two or more modalities to form pairs; choose another kind")

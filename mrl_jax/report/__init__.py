@@ -1,1 +1,1 @@
-"""Results as people read them."""
+"""Text, tables, learning curves and progress for people to read."""

@@ -1,4 +1,4 @@
-"""Progress of a run: a bar on a terminal or in a notebook, plain lines in a log."""
+"""Progress of training: a bar on a terminal or in a notebook, plain lines in a log."""
 
 import sys
 import time
@@ -11,11 +11,11 @@ __all__ = ["SweepProgress", "epoch_progress"]
 
 @contextmanager
 def epoch_progress(epochs: int, enabled: bool) -> Iterator[Callable[[Sequence[Mapping[str, Any]]], None]]:
-    """Yields a function that takes the log so far and shows its last line, on standard error.
+    """Yields a function that takes the log so far and shows its last line on standard error.
 
     Args:
-        epochs: how many the run has.
-        enabled: False shows nothing.
+        epochs: number of epochs of the run.
+        enabled: if False, nothing is shown.
     """
     if not enabled:
         yield lambda log: None
@@ -25,9 +25,9 @@ def epoch_progress(epochs: int, enabled: bool) -> Iterator[Callable[[Sequence[Ma
         with tqdm(total=epochs, desc="training", unit="epoch", dynamic_ncols=True) as bar:
 
             def advance(log: Sequence[Mapping[str, Any]]) -> None:
-                if bar.n == 0 and len(log) > 1:  # resumed: those before tell nothing of the time left
+                if bar.n == 0 and len(log) > 1:  # resumed: epochs before do not count for the time left
                     bar.initial = bar.n = len(log) - 1
-                bar.set_postfix_str(_told(log), refresh=False)
+                bar.set_postfix_str(_scores(log), refresh=False)
                 bar.update()
 
             yield advance
@@ -39,7 +39,7 @@ def epoch_progress(epochs: int, enabled: bool) -> Iterator[Callable[[Sequence[Ma
             if not started and len(log) > 1:
                 print(f"resumed after epoch {len(log) - 1} of {epochs}", file=sys.stderr)
             started = True
-            print(f"epoch {log[-1]['epoch']:>{len(str(epochs))}}/{epochs}  {_told(log)}", file=sys.stderr, flush=True)
+            print(f"epoch {log[-1]['epoch']:>{len(str(epochs))}}/{epochs}  {_scores(log)}", file=sys.stderr, flush=True)
 
         yield write
 
@@ -48,16 +48,16 @@ class SweepProgress(AbstractContextManager["SweepProgress"]):
     """Progress over the epochs of many runs, with the time left, on standard error.
 
     Args:
-        runs: of the sweep.
-        done: those that are complete already.
-        epochs: that are left, of all runs together.
-        enabled: False shows nothing.
+        runs: number of runs of the sweep.
+        done: number of runs that are already complete.
+        epochs: number of epochs left, of all runs together.
+        enabled: if False, nothing is shown.
     """
 
     def __init__(self, runs: int, done: int, epochs: int, enabled: bool) -> None:
         self._runs, self._done, self._epochs, self._enabled = runs, done, epochs, enabled
         self._bar: Any = None
-        self._passed, self._began, self._told = 0, time.monotonic(), time.monotonic()
+        self._passed, self._began, self._printed = 0, time.monotonic(), time.monotonic()
         if enabled and (sys.stderr.isatty() or "ipykernel" in sys.modules):
             from tqdm.auto import tqdm
 
@@ -70,18 +70,18 @@ class SweepProgress(AbstractContextManager["SweepProgress"]):
             self._bar.close()
 
     def advance(self, members: Sequence[Any]) -> None:
-        """An epoch of these runs, trained together, has ended."""
+        """Count one epoch of these runs, which are trained together."""
         self._passed += len(members)
         if self._bar is not None:
             self._bar.set_postfix_str(self._at(members), refresh=False)
             self._bar.update(len(members))
-        elif time.monotonic() - self._told >= _SECONDS:
+        elif time.monotonic() - self._printed >= _SECONDS:
             self._print(self._at(members))
 
     def end(self, members: Sequence[Any]) -> None:
-        """These runs have ended."""
+        """Count these runs as ended."""
         self._done += len(members)
-        self._epochs -= sum(m.task.config.epochs - len(m.log) for m in members)  # that a failed run will not have
+        self._epochs -= sum(m.task.config.epochs - len(m.log) for m in members)  # epochs that a failed run lacks
         failed = sum(m.error is not None for m in members)
         if self._enabled and self._bar is None:
             self._print(f"{self._done}/{self._runs} runs done" + (f", {failed} failed" if failed else ""))
@@ -92,16 +92,16 @@ class SweepProgress(AbstractContextManager["SweepProgress"]):
         epoch = max(len(m.log) for m in members)
         return f"{which} of {self._runs}, epoch {epoch}/{members[0].task.config.epochs}"
 
-    def _print(self, what: str) -> None:
+    def _print(self, message: str) -> None:
         if not self._enabled:
             return
-        self._told = time.monotonic()
-        left = (self._told - self._began) * (self._epochs - self._passed) / max(self._passed, 1)
+        self._printed = time.monotonic()
+        left = (self._printed - self._began) * (self._epochs - self._passed) / max(self._passed, 1)
         more = f", {_duration(left)} left" if self._passed < self._epochs else ""
-        print(f"{what}{more}", file=sys.stderr, flush=True)
+        print(f"{message}{more}", file=sys.stderr, flush=True)
 
 
-_SECONDS = 10.0  # between lines
+_SECONDS = 10.0  # least time between lines
 
 
 def _duration(seconds: float) -> str:
@@ -109,6 +109,7 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{minutes:.0f} min" if minutes < 100 else f"{hours:.1f} h"
 
 
-def _told(log: Sequence[Mapping[str, Any]]) -> str:
+def _scores(log: Sequence[Mapping[str, Any]]) -> str:
     best = max(line["valid"]["average"] for line in log)
-    return f"loss {log[-1]['train']['loss']:.4f}, valid mAP {log[-1]['valid']['average']:.3f} (best {best:.3f})"
+    loss = f"loss {log[-1]['train']['loss']:.4f}, " if "loss" in log[-1]["train"] else ""
+    return f"{loss}valid mAP {log[-1]['valid']['average']:.3f} (best {best:.3f})"

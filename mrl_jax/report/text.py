@@ -10,10 +10,10 @@ __all__ = ["describe_noise", "summary", "table"]
 
 
 def table(columns: Mapping[str, Mapping[str, Any]]) -> str:
-    """Lay out scores, a row per direction and one for their average.
+    """Lay out scores, with one row per direction and one for their average.
 
     Args:
-        columns: title -> `{"map": {direction: value}, "average": value}`; without an average its mean is shown.
+        columns: title -> `{"map": {direction: value}, "average": value}`; without "average", the mean is shown.
     """
     directions = list(next(iter(columns.values()))["map"])
     rows = [["mAP", *columns]]
@@ -27,7 +27,7 @@ def table(columns: Mapping[str, Mapping[str, Any]]) -> str:
 def summary(
     config: Any, data: Mapping[str, Any], noise: Mapping[str, Any], result: Mapping[str, Any], workdir: Path | None
 ) -> str:
-    """What a run prints at its end: data, noise, the table, time and place.
+    """What a run prints at its end: data, noise, the table of scores, time and folder.
 
     Args:
         config: the run's `Config`.
@@ -62,18 +62,18 @@ def summary(
 
 
 def describe_noise(noise: Mapping[str, Any]) -> str:
-    """The noise of a run in words.
+    """Describe the noise of a run.
 
     Args:
         noise: content of `noise.json`.
     """
     if noise["kind"] == "file":
-        told = f"from {noise['file']['source']}"
+        origin = f"from {noise['file']['source']}"
     elif noise["rate"] > 0:
-        told = f"{noise['kind']} noise {noise['rate']:g} per {noise['scope']}"
+        origin = f"{noise['kind']} noise {noise['rate']:g} per {noise['scope']}"
     else:
         return "as given, no noise injected"
-    share = ", ".join(f"{m} {s:.1%}" for m, s in noise["wrong_share"].items())
+    fractions = ", ".join(f"{m} {s:.1%}" for m, s in noise["wrong_share"].items())
     if "mismatched_share" in noise:
-        share += "; mismatched: " + ", ".join(f"{m} {s:.1%}" for m, s in noise["mismatched_share"].items())
-    return f"{told}; wrong: {share}"
+        fractions += "; mismatched: " + ", ".join(f"{m} {s:.1%}" for m, s in noise["mismatched_share"].items())
+    return f"{origin}; wrong: {fractions}"

@@ -1,13 +1,12 @@
-"""Exact ranking metrics for retrieval between modalities.
+"""Exact metrics for retrieval between modalities, from embeddings and labels.
 
-`retrieval_metrics` and `mean_average_precision` take embeddings and labels; the metrics themselves are pure functions
-of a ranking (`metrics.py`), rankings come block by block (`ranking.py`).
+The metrics are pure functions of a ranking (`metrics.py`); rankings are computed block by block (`ranking.py`).
 
 Shape letters: Q queries, G gallery items, L embedding dimensions, K classes, R relevant items of a query.
 
-Conventions, the same everywhere: items rank by descending cosine similarity in float32; equal ones in gallery order; an
-item is relevant if it has the query's label, or shares one with it; a query without any relevant item has the value 0.
-A zero vector has similarity 0 to everything. A cut-off beyond the gallery is allowed: nothing lies behind its end.
+Conventions: items rank by descending cosine similarity in float32, ties in gallery order. An item is relevant if it has
+the query's label, or at least one of its labels. A query without any relevant item has the value 0. A zero vector has
+similarity 0 to everything. A cut-off may exceed the gallery: no items follow its last one.
 """
 
 import functools
@@ -56,7 +55,7 @@ __all__ = [
     "summarize_by_class",
 ]
 
-_PAIR_SCORES = 1 << 24  # similarities held at once by `pair_ranks`: 64 MiB
+_PAIR_SCORES = 1 << 24  # similarities of a block in `pair_ranks`: 64 MiB
 
 
 def retrieval_metrics(
@@ -72,19 +71,19 @@ def retrieval_metrics(
     devices: Sequence[Any] | None = None,
     method: str = "auto",
 ) -> dict[str, np.ndarray]:
-    """Every metric of every query, exact, by cosine similarity, in blocks: memory grows with the gallery, not Q x G.
+    """Every metric of every query, exact, by cosine similarity. Memory grows with the gallery, not with Q x G.
 
     Args:
         queries: embeddings [Q, L]; need not have unit length.
         gallery: embeddings [G, L].
         query_labels: integers [Q], or multi-hot 0/1 [Q, K].
         gallery_labels: integers [G] or multi-hot [G, K], likewise.
-        k: cut-offs, or one.
-        metrics: only these of the names below, which takes less time than all; "relevant" always comes with them.
-        exclude_self: row i of both is the same item, which is no answer to itself (retrieval within a modality).
+        k: one or more cut-offs.
+        metrics: names of the metrics to compute, of those below; fewer take less time. "relevant" is always computed.
+        exclude_self: row i of both is the same item, which is not in its own ranking (retrieval within a modality).
         similarity: precision of the similarity product, "float32" or "bfloat16".
-        devices: shard the gallery over these devices; None for JAX's default one.
-        method: how rankings are made, see `map_rankings`; it does not change them.
+        devices: devices to shard the gallery over; None for JAX's default device.
+        method: method of ranking, see `map_rankings`; all methods give the same ranks.
 
     Returns:
         Name -> float64 [Q]: "ap", "ndcg", "r_precision", "rr" (reciprocal rank), and for every cut-off "ap@k" (divided
@@ -93,7 +92,7 @@ def retrieval_metrics(
 
     Raises:
         ValueError: shapes that do not fit each other, no query, an empty gallery, embeddings that are not finite,
-            labels that are neither integers nor multi-hot, or unknown metrics.
+            labels that are neither integers nor multi-hot, or an unknown metric.
     """
     k = (k,) if isinstance(k, int | np.integer) else k
     ks = tuple(int(x) for x in k)
@@ -102,74 +101,74 @@ def retrieval_metrics(
     known = [*_METRICS, *(f"{name}@{k}" for k in ks for name in _METRICS_AT), "curve", "relevant"]
     wanted = tuple(known if metrics is None else dict.fromkeys([*metrics, "relevant"]))
     if unknown := [name for name in wanted if name not in known]:
-        raise ValueError(f"retrieval_metrics: {unknown[0]!r} is no metric; choose from {', '.join(known)}")
-    how = _How(exclude_self, similarity, devices, method)
+        raise ValueError(f"retrieval_metrics: {unknown[0]!r} is an unknown metric; choose from {', '.join(known)}")
+    options = _RankingOptions(exclude_self, similarity, devices, method)
     reduce = functools.partial(_metrics, ks, wanted)
-    return _per_query("retrieval_metrics", reduce, queries, gallery, query_labels, gallery_labels, how)
+    return _per_query("retrieval_metrics", reduce, queries, gallery, query_labels, gallery_labels, options)
 
 
 _METRICS = ("ap", "ndcg", "r_precision", "rr")
 _METRICS_AT = ("ap", "ap_min", "precision", "recall", "ndcg")
 
 
-@functools.cache  # one object for the same metrics, so that they compile once
+@functools.cache  # the same object for the same metrics, so that they compile once
 def _metrics(ks: tuple[int, ...], wanted: tuple[str, ...], most: int) -> Callable[[Ranking], dict[str, Array]]:
     def measure(r: Ranking) -> dict[str, Array]:
-        found = {"ap": average_precision(r), "ndcg": ndcg(r, None, most), "r_precision": r_precision(r)}
+        values = {"ap": average_precision(r), "ndcg": ndcg(r, None, most), "r_precision": r_precision(r)}
         for k in ks:
-            found |= {f"ap@{k}": average_precision(r, k), f"ap_min@{k}": average_precision(r, k, "relevant")}
-            found |= {f"precision@{k}": precision(r, k), f"recall@{k}": recall(r, k), f"ndcg@{k}": ndcg(r, k, most)}
-        found |= {"rr": reciprocal_rank(r), "curve": interpolated_precision(r), "relevant": relevant_items(r)}
-        return {name: found[name] for name in wanted}  # XLA leaves out what nobody asks for
+            values |= {f"ap@{k}": average_precision(r, k), f"ap_min@{k}": average_precision(r, k, "relevant")}
+            values |= {f"precision@{k}": precision(r, k), f"recall@{k}": recall(r, k), f"ndcg@{k}": ndcg(r, k, most)}
+        values |= {"rr": reciprocal_rank(r), "curve": interpolated_precision(r), "relevant": relevant_items(r)}
+        return {name: values[name] for name in wanted}  # XLA removes the unused metrics
 
     return measure
 
 
 def summarize(per_query: Mapping[str, Any], without_relevant: str = "zero") -> dict[str, Any]:
-    """Means over the queries of what `retrieval_metrics` found.
+    """Means over the queries of the result of `retrieval_metrics`.
 
     Args:
-        per_query: its result.
-        without_relevant: queries without a relevant item count 0 ("zero") or are left out ("skip").
+        per_query: the result.
+        without_relevant: whether queries without a relevant item count as 0 ("zero") or are left out ("skip").
 
     Returns:
-        "map", "map@k", "map_min@k", "mrr" and the others by their names; "curve" is a list; "queries" is the number
-        that counted. With "skip" and no query left every value is 0.
+        "map", "map@k", "map_min@k", "mrr" and the others under their own names; "curve" is a list; "queries" is the
+        number of queries that count. With "skip" and no query left every value is 0.
 
     Raises:
         ValueError: an unknown `without_relevant`.
     """
-    kept = _counted(np.asarray(per_query["relevant"]), without_relevant)
-    found: dict[str, Any] = {}
+    counted = _counted(np.asarray(per_query["relevant"]), without_relevant)
+    means: dict[str, Any] = {}
     for name, values in per_query.items():
         if name != "relevant":
-            mean = np.asarray(values, np.float64)[kept].sum(axis=0) / max(1, kept.sum())
+            mean = np.asarray(values, np.float64)[counted].sum(axis=0) / max(1, counted.sum())
             name = "mrr" if name == "rr" else f"m{name}" if name == "ap" or name.startswith("ap") else name
-            found[name] = mean.tolist()
-    return {**found, "queries": int(kept.sum())}
+            means[name] = mean.tolist()
+    return {**means, "queries": int(counted.sum())}
 
 
 def summarize_by_class(
     per_query: Mapping[str, Any], query_labels: Any, without_relevant: str = "zero"
 ) -> dict[int, dict[str, Any]]:
-    """Means over the queries of each class that has any.
+    """Means over the queries of each class that has queries.
 
     Args:
         per_query: the result of `retrieval_metrics`.
         query_labels: integers [Q], or multi-hot [Q, K]: a query then counts in each of its classes.
-        without_relevant: as in `summarize`; with "skip", classes of which no query is left are left out.
+        without_relevant: as in `summarize`; with "skip", classes without any remaining query are left out.
 
     Returns:
-        Class number -> as `summarize`, classes ascending.
+        Class number -> result of `summarize`, in ascending order of classes.
 
     Raises:
         ValueError: an unknown `without_relevant`.
     """
     query_labels = np.asarray(query_labels)
-    kept = _counted(np.asarray(per_query["relevant"]), without_relevant)
+    counted = _counted(np.asarray(per_query["relevant"]), without_relevant)
     hot = query_labels.ndim == 2
-    classes = np.flatnonzero(query_labels[kept].any(axis=0)) if hot else np.unique(query_labels[kept])
-    rows = (np.flatnonzero(kept & (query_labels[:, c] != 0 if hot else query_labels == c)) for c in classes)
+    classes = np.flatnonzero(query_labels[counted].any(axis=0)) if hot else np.unique(query_labels[counted])
+    rows = (np.flatnonzero(counted & (query_labels[:, c] != 0 if hot else query_labels == c)) for c in classes)
     return {
         int(c): summarize({name: np.asarray(values)[r] for name, values in per_query.items()})
         for c, r in zip(classes, rows, strict=True)
@@ -198,12 +197,12 @@ def mean_average_precision(
         query_labels: integers [Q], or multi-hot 0/1 [Q, K].
         gallery_labels: integers [G] or multi-hot [G, K], likewise.
         k: cut-off; None (default) for the whole gallery.
-        divisor: of AP@k, see `average_precision`: "hits" (default) within k, or "relevant" for min(k, R).
-        without_relevant: queries without a relevant item count 0 ("zero", the default) or are left out ("skip").
-        exclude_self: row i of both is the same item, which is no answer to itself.
+        divisor: divisor of AP@k, see `average_precision`: "hits" (default) within k, or "relevant" for min(k, R).
+        without_relevant: whether queries without a relevant item count as 0 ("zero") or are left out ("skip").
+        exclude_self: row i of both is the same item, which is not in its own ranking.
         similarity: precision of the similarity product, "float32" or "bfloat16".
-        devices: shard the gallery over these devices; None for JAX's default one.
-        method: how rankings are made, see `map_rankings`; it does not change them.
+        devices: devices to shard the gallery over; None for JAX's default device.
+        method: method of ranking, see `map_rankings`; all methods give the same ranks.
 
     Returns:
         The mean over all queries that count, in [0, 1].
@@ -217,10 +216,10 @@ def mean_average_precision(
         >>> mean_average_precision(np.eye(2), np.eye(2), np.array([0, 1]), np.array([0, 1]))
         1.0
     """
-    how = _How(exclude_self, similarity, devices, method)
+    options = _RankingOptions(exclude_self, similarity, devices, method)
     reduce = functools.partial(_average_precision, k, divisor)
-    found = _per_query("mean_average_precision", reduce, queries, gallery, query_labels, gallery_labels, how)
-    return summarize(found, without_relevant)["map"]
+    values = _per_query("mean_average_precision", reduce, queries, gallery, query_labels, gallery_labels, options)
+    return summarize(values, without_relevant)["map"]
 
 
 @functools.cache
@@ -245,10 +244,10 @@ def precision_recall_curve(
 
     Arguments and errors as in `mean_average_precision`.
     """
-    how = _How(exclude_self, similarity, devices, method)
+    options = _RankingOptions(exclude_self, similarity, devices, method)
     reduce = functools.partial(_curve, levels)
-    found = _per_query("precision_recall_curve", reduce, queries, gallery, query_labels, gallery_labels, how)
-    return np.array(summarize(found, without_relevant)["curve"])
+    values = _per_query("precision_recall_curve", reduce, queries, gallery, query_labels, gallery_labels, options)
+    return np.array(summarize(values, without_relevant)["curve"])
 
 
 @functools.cache
@@ -256,8 +255,8 @@ def _curve(levels: int, most: int) -> Callable[[Ranking], dict[str, Array]]:
     return lambda r: {"curve": interpolated_precision(r, levels), "relevant": relevant_items(r)}
 
 
-class _How(NamedTuple):
-    """Keywords of `map_rankings`, by the same names."""
+class _RankingOptions(NamedTuple):
+    """Keyword arguments of `map_rankings`."""
 
     exclude_self: bool
     similarity: str
@@ -272,36 +271,39 @@ def _per_query(
     gallery: Any,
     query_labels: Any,
     gallery_labels: Any,
-    how: _How,
+    options: _RankingOptions,
 ) -> dict[str, np.ndarray]:
-    """Check the arguments of a public function, named for messages, and reduce the ranking of every query.
+    """Check the arguments of the public function `name`, and reduce the ranking of every query.
 
-    `reduce` makes what `map_rankings` takes from the largest gain that is possible.
+    `reduce` takes an upper bound on the gains, and returns the function for `map_rankings`.
     """
-    *arrays, most = _checked(name, queries, gallery, query_labels, gallery_labels, how.similarity, how.exclude_self)
-    found = map_rankings(reduce(most), *arrays, **how._asdict())
-    return {name: x.astype(np.int64 if name == "relevant" else np.float64) for name, x in found.items()}
+    *arrays, most = _checked(
+        name, queries, gallery, query_labels, gallery_labels, options.similarity, options.exclude_self
+    )
+    values = map_rankings(reduce(most), *arrays, **options._asdict())
+    return {name: x.astype(np.int64 if name == "relevant" else np.float64) for name, x in values.items()}
 
 
 def pair_ranks(queries: Any, gallery: Any, pairs: Any = None) -> np.ndarray:
-    """Instance-level retrieval: the rank of each query's own partner, the only hit there is.
+    """Instance-level retrieval: the rank of each query's partner, its only relevant item.
 
-    recall@k is the mean of `(ranks >= 1) & (ranks <= k)`, and the median rank is their median.
+    Recall@k is the mean of `(ranks >= 1) & (ranks <= k)`.
 
     Args:
         queries: embeddings [Q, L].
         gallery: embeddings [G, L].
-        pairs: the partner's gallery row, integers [Q]; -1 where there is none. None: row i belongs to row i.
+        pairs: gallery row of each partner, integers [Q], -1 for a query without partner; None if row i belongs to row
+            i.
 
     Returns:
-        int64 [Q], 1-based, ties in gallery order; 0 where there is no partner.
+        int64 [Q], 1-based, ties in gallery order; 0 for queries without partner.
 
     Raises:
-        ValueError: shapes that do not fit, embeddings that are not finite, or rows that the gallery does not have.
+        ValueError: shapes that do not fit, embeddings that are not finite, or row numbers outside the gallery.
     """
     q, g = np.shape(queries), np.shape(gallery)
     if len(q) != 2 or len(g) != 2 or q[1] != g[1] or 0 in (*q, *g):
-        raise ValueError(f"pair_ranks: queries {q}, gallery {g}; it needs [Q, L] and [G, L], all at least 1")
+        raise ValueError(f"pair_ranks: queries {q}, gallery {g}; give [Q, L] and [G, L], all at least 1")
     queries, gallery = _finite("pair_ranks", "queries", queries), _finite("pair_ranks", "gallery", gallery)
     if pairs is None and q[0] != g[0]:
         raise ValueError(f"pair_ranks: {q[0]} queries and {g[0]} gallery rows do not pair by row; give pairs [Q]")
@@ -314,11 +316,11 @@ def pair_ranks(queries: Any, gallery: Any, pairs: Any = None) -> np.ndarray:
     same = equal_rows(gallery)
     z, rows = (unit_rows_for_ranking(jnp.asarray(x, jnp.float32)) for x in (queries, gallery))
     block = min(q[0], max(min(128, q[1] // 4), 1, _PAIR_SCORES // g[0]))
-    starts = [min(i, q[0] - block) for i in range(0, q[0], block)]  # the last block overlaps: one shape, compiled once
-    found = np.zeros(q[0], np.int64)
+    starts = [min(i, q[0] - block) for i in range(0, q[0], block)]  # the last block overlaps: one shape compiles once
+    ranks = np.zeros(q[0], np.int64)
     for i in starts:
-        found[i : i + block] = _pair_ranks(z[i : i + block], rows, pairs[i : i + block].astype(np.int32), same)
-    return np.where(pairs >= 0, found, 0)
+        ranks[i : i + block] = _pair_ranks(z[i : i + block], rows, pairs[i : i + block].astype(np.int32), same)
+    return np.where(pairs >= 0, ranks, 0)
 
 
 @jax.jit
@@ -338,7 +340,7 @@ def cross_modal_map(embeddings: Mapping[str, Any], labels: Mapping[str, Any]) ->
         labels: modality -> integers [N], or multi-hot [N, K].
 
     Returns:
-        `{"a->b": mAP}` with queries from a and gallery b, m(m-1) entries.
+        `{"a->b": mAP}` for queries from a and gallery b, m(m-1) entries.
     """
     return {
         f"{a}->{b}": mean_average_precision(embeddings[a], embeddings[b], labels[a], labels[b])
@@ -352,10 +354,9 @@ def cross_modal_chance(labels: Mapping[str, Any]) -> dict[str, float]:
 
 
 def chance_map(query_labels: Any, gallery_labels: Any) -> float:
-    """The class prior: mean over queries of the share of the gallery that is relevant.
+    """The class prior: mean over queries of the fraction of the gallery that is relevant.
 
-    A ranking that knows nothing has this precision at every rank, in expectation, and so (up to a term of order
-    log(G)/G) this mAP.
+    A random ranking has this expected precision at every rank, and so (up to a term of order log(G)/G) this mAP.
 
     Args:
         query_labels: integers [Q], or multi-hot [Q, K].
@@ -365,11 +366,11 @@ def chance_map(query_labels: Any, gallery_labels: Any) -> float:
     if query_labels.ndim == 2:
         rows, counts = np.unique(query_labels, axis=0, return_counts=True)
         other = (gallery_labels != 0).astype(np.float32).T
-        shares = [((row != 0).astype(np.float32) @ other > 0).mean() for row in rows]
-        return float(np.average(shares, weights=counts))
+        fractions = [((row != 0).astype(np.float32) @ other > 0).mean() for row in rows]
+        return float(np.average(fractions, weights=counts))
     values, counts = np.unique(gallery_labels, return_counts=True)
-    share = dict(zip(values.tolist(), (counts / len(gallery_labels)).tolist(), strict=True))
-    return float(np.mean([share.get(label, 0.0) for label in query_labels.tolist()]))
+    fraction = dict(zip(values.tolist(), (counts / len(gallery_labels)).tolist(), strict=True))
+    return float(np.mean([fraction.get(label, 0.0) for label in query_labels.tolist()]))
 
 
 def _pairs(names: Iterable[str]) -> list[tuple[str, str]]:
@@ -384,7 +385,7 @@ def _counted(relevant: np.ndarray, without_relevant: str) -> np.ndarray:
 
 
 def _finite(name: str, what: str, x: Any) -> Any:
-    """The rows in float32, where they lie."""
+    """Check that the rows are finite in float32; arrays of JAX stay on their device."""
     if not isinstance(x, jax.Array):
         with np.errstate(over="ignore"):
             x = np.asarray(x, np.float32)
@@ -406,7 +407,7 @@ def _checked(
     similarity: str,
     exclude_self: bool,
 ) -> tuple:
-    """Arrays that fit each other, labels as `map_rankings` takes them, and the largest gain that is possible."""
+    """Check the arguments; return arrays and labels for `map_rankings`, and an upper bound on the gains."""
     q, g = np.shape(queries), np.shape(gallery)
     ql, gl = np.shape(query_labels), np.shape(gallery_labels)
     if (
@@ -414,13 +415,13 @@ def _checked(
         or ql[:1] != q[:1] or gl[:1] != g[:1] or ql[1:] != gl[1:] or len(ql) > 2
     ):  # fmt: skip
         raise ValueError(
-            f"{name}: queries {q} with labels {ql}, gallery {g} with labels {gl}; it needs [Q, L] with [Q] and [G, L] "
+            f"{name}: queries {q} with labels {ql}, gallery {g} with labels {gl}; give [Q, L] with [Q] and [G, L] "
             "with [G], all at least 1, or multi-hot labels [Q, K] and [G, K]"
         )
     if exclude_self and q[0] != g[0]:
         raise ValueError(
             f"{name}: {q[0]} queries and {g[0]} gallery rows with exclude_self, where row i of both is the same item; "
-            "they must be as many: give the same rows twice"
+            "give the same rows twice"
         )
     if similarity not in SIMILARITIES:
         raise ValueError(f"{name}: similarity {similarity!r}: choose from {', '.join(SIMILARITIES)}")
@@ -428,17 +429,17 @@ def _checked(
     given = [np.asarray(query_labels), np.asarray(gallery_labels)]
     if len(ql) == 2:
         if not {x.dtype.kind for x in given} <= set("biuf") or any(((x != 0) & (x != 1)).any() for x in given):
-            raise ValueError(f"{name}: labels [N, K] must be multi-hot, 0 or 1; class numbers are given as [N]")
+            raise ValueError(f"{name}: labels [N, K] must be multi-hot, 0 or 1; give class numbers as [N]")
         multi = [x.astype(np.uint8) for x in given]
         most = min(int(x.sum(axis=1, dtype=np.int64).max()) for x in multi)
         if most > 255:
-            raise ValueError(f"{name}: items have up to {most} labels; at most 255 can be told apart")
+            raise ValueError(f"{name}: items have up to {most} labels; give at most 255 per item")
         return queries, gallery, *multi, max(1, most)
-    # NumPy would join signed and unsigned 64-bit integers as floats.
+    # NumPy would concatenate signed and unsigned 64-bit integers as floats.
     given = [x.astype(np.int64) if x.dtype == np.uint64 and x.max() < 2**63 else x for x in given]
     together = np.concatenate(given)
     if together.dtype.kind not in "iu":
-        raise ValueError(f"{name}: labels are {together.dtype}; they must be integers")
-    # Numbered anew: JAX would cut 64-bit labels to 32 bits, so that different ones could become equal.
+        raise ValueError(f"{name}: labels are {together.dtype}; give integers")
+    # Classes are renumbered: JAX would cut 64-bit labels to 32 bits, so that different labels could become equal.
     numbers = np.unique(together, return_inverse=True)[1].astype(np.int32)
     return queries, gallery, numbers[: q[0]], numbers[q[0] :], 1

@@ -1,10 +1,11 @@
-"""Metrics of a ranking, as pure functions: they run under `jit` and `vmap`.
+"""Metrics of a ranking: pure functions that run under `jit` and `vmap`.
 
 A `Ranking` comes from `rank(scores, gains)`, or block by block from `ranking.map_rankings`.
 
 Shape letters: G gallery items, N entries of a ranking, R relevant items of a query; leading axes are queries.
 
-A query without any relevant item has the value 0. A cut-off beyond the gallery is allowed: nothing lies behind its end.
+A query without any relevant item has the value 0. A cut-off may exceed the gallery: no items
+follow its last one.
 """
 
 import jax
@@ -37,8 +38,8 @@ def average_precision(ranking: Ranking, k: int | None = None, divisor: str = "hi
     """Average precision: mean over the relevant items of the precision at their rank.
 
     AP@k sums over the relevant items within rank k only. Two divisors are in use: the number of these items ("hits",
-    the default and the form of cross-modal retrieval, in which late items cost nothing) or min(k, R) ("relevant", in
-    which a relevant item that is not within k counts 0). Without k both are R.
+    the default, usual in cross-modal retrieval), or min(k, R) ("relevant": a relevant item beyond rank k counts 0).
+    Without k both are R.
 
     Args:
         ranking: entries [..., N].
@@ -67,14 +68,14 @@ def average_precision(ranking: Ranking, k: int | None = None, divisor: str = "hi
 
 
 def precision(ranking: Ranking, k: int) -> Array:
-    """Precision@k: share of relevant items among the first k ranks, float32 [...]; divided by k also where k > G."""
+    """Precision@k: fraction of relevant items within rank k, float32 [...]; the divisor is k, also if k > G."""
     return _within(ranking, k).sum(axis=-1) / jnp.float32(k)
 
 
 def recall(ranking: Ranking, k: int) -> Array:
-    """Recall@k: share of the relevant items that lie within rank k, float32 [...].
+    """Recall@k: fraction of the relevant items that are within rank k, float32 [...].
 
-    Retrieval of single pairs calls "recall@k" the share of queries whose own partner lies within rank k; that is
+    Instance-level retrieval uses "recall@k" for the fraction of queries whose partner is within rank k: the mean of
     `pair_ranks(…) <= k`.
     """
     return _within(ranking, k).sum(axis=-1) / jnp.maximum(relevant_items(ranking), 1).astype(jnp.float32)
@@ -100,15 +101,15 @@ def ndcg(ranking: Ranking, k: int | None = None, most: int = 1) -> Array:
     Args:
         ranking: entries [..., N].
         k: cut-off, or None for the whole gallery.
-        most: the largest gain there can be, a static number: 1 for single labels.
+        most: upper bound on the gains, a static number: 1 for single labels.
 
     Returns:
         float32 [...] in [0, 1].
     """
     hit = _within(ranking, k)
-    found = _sum(jnp.where(hit, ranking.gain / jnp.log2(1.0 + ranking.rank), 0.0))
-    # The best order puts the largest gains first. As gain = sum over v of [gain >= v], and items of gain >= v then hold
-    # the first n_v ranks, its value needs no sorting.
+    gained = _sum(jnp.where(hit, ranking.gain / jnp.log2(1.0 + ranking.rank), 0.0))
+    # The ideal order puts the largest gains first: the n_v items with gain >= v take the first n_v ranks. As gain = sum
+    # over v of [gain >= v], its value needs no sorting.
     place = jax.lax.broadcasted_iota(jnp.int32, ranking.gain.shape, ranking.gain.ndim - 1) + 1
     discount = 1.0 / jnp.log2(1.0 + place)
 
@@ -116,8 +117,8 @@ def ndcg(ranking: Ranking, k: int | None = None, most: int = 1) -> Array:
         n_v = jnp.minimum((ranking.gain >= v).sum(axis=-1), _cut(ranking, k))
         return ideal + _sum(jnp.where(place <= n_v[..., None], discount, 0.0))
 
-    ideal = jax.lax.fori_loop(1, most + 1, add, jnp.zeros_like(found))
-    return jnp.where(ideal > 0, found / jnp.where(ideal > 0, ideal, 1.0), 0.0)
+    ideal = jax.lax.fori_loop(1, most + 1, add, jnp.zeros_like(gained))
+    return jnp.where(ideal > 0, gained / jnp.where(ideal > 0, ideal, 1.0), 0.0)
 
 
 def interpolated_precision(ranking: Ranking, levels: int = 11) -> Array:
@@ -141,7 +142,7 @@ def interpolated_precision(ranking: Ranking, levels: int = 11) -> Array:
     steps = levels - 1
 
     def at(level: Array) -> Array:
-        # Hits for recall level / steps, rounded up: whole numbers, in parts that stay within 32 bits.
+        # Hits needed for recall level / steps, rounded up, computed in integers that stay within 32 bits.
         needed = count // steps * level + (count % steps * level + steps - 1) // steps
         reached = hit & (ranking.hits >= needed)
         return jnp.where(reached, at_hits, 0.0).max(axis=-1)
@@ -164,7 +165,7 @@ def _precision_at_hits(ranking: Ranking) -> Array:
 
 
 def _sum(x: Array) -> Array:
-    """Sum over the last axis in two levels: 32 bits then suffice for 1e-6 over a million entries."""
+    """Sum over the last axis in two levels: float32 then is accurate to 1e-6 over a million entries."""
     x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, -x.shape[-1] % 256)])
     partial_sums = x.reshape(*x.shape[:-1], -1, 256).sum(axis=-1)
-    return jax.lax.optimization_barrier(partial_sums).sum(axis=-1)  # else XLA makes it one sum again
+    return jax.lax.optimization_barrier(partial_sums).sum(axis=-1)  # otherwise XLA merges the two sums

@@ -1,4 +1,4 @@
-"""Ranks of the relevant items by radix sort, compiled by numba: the fastest exact form on CPU; extra `fast`."""
+"""Ranks of the relevant items by radix sort, compiled by numba: the fastest exact method on CPU (extra `fast`)."""
 
 import functools
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import numpy as np
 
 __all__ = ["available", "kernel"]
 
-# Unsigned constants, since indices that may be negative cost a comparison each.
+# Unsigned constants: an index that may be negative costs a comparison.
 _NEGATIVE_ZERO, _POSITIVE = np.int32(-(2**31)), np.uint32(0x7FFFFFFF)
 _DIGIT, _11, _22 = np.uint32(2047), np.uint32(11), np.uint32(22)
 _32, _43, _54 = np.uint64(32), np.uint64(43), np.uint64(54)
@@ -16,32 +16,32 @@ _32, _43, _54 = np.uint64(32), np.uint64(43), np.uint64(54)
 
 @functools.cache
 def available() -> bool:
-    """Whether numba is installed and works with the NumPy that is there."""
+    """Whether numba is installed and works with the installed NumPy."""
     try:
         import numba  # noqa: F401
-    except Exception:  # not only ImportError: it refuses versions that it does not know in its own ways
+    except Exception:  # numba refuses unknown versions of NumPy by exceptions other than ImportError
         return False
     return True
 
 
 @functools.cache
 def kernel() -> Callable[..., None]:
-    """The compiled function; numba loads on the first call, and keeps its machine code on disk.
+    """The compiled function; the first call imports numba, which caches its machine code on disk.
 
-    `f(bits, gain, rank, kept)` reads scores as their bits int32 [B, G] and gains uint8 [B, G], and writes the ranks of
-    the relevant items int32 [B, N] and their gains uint8 [B, N], zeros behind. It runs without Python's lock, so
-    threads can share the rows.
+    `f(bits, gain, ranks, gains)` reads the bits of the scores int32 [B, G] and gains uint8 [B, G], and writes the ranks
+    int32 [B, N] and gains uint8 [B, N] of the relevant items, followed by zeros. It releases Python's global lock, so
+    that threads can rank rows in parallel.
     """
     from numba import njit
 
     try:
         return njit(nogil=True, cache=True)(_rank_rows)
-    except RuntimeError:  # no folder for the machine code can be written
+    except RuntimeError:  # no folder for the cache is writable
         return njit(nogil=True)(_rank_rows)
 
 
-def _rank_rows(bits: Any, gain: Any, rank: Any, kept: Any) -> None:
-    # A stable radix sort from the least significant digit: 11, 11 and 10 bits, whose counters fit the L1 cache.
+def _rank_rows(bits: Any, gain: Any, ranks: Any, gains: Any) -> None:
+    # A stable radix sort from the least significant digit: 11, 11 and 10 bits, so that the counters fit the L1 cache.
     items = bits.shape[1]
     one, two, hit = np.empty(items, np.uint64), np.empty(items, np.uint64), np.empty(items, np.uint8)
     low, middle, high = np.empty(2048, np.int32), np.empty(2048, np.int32), np.empty(2048, np.int32)
@@ -51,13 +51,13 @@ def _rank_rows(bits: Any, gain: Any, rank: Any, kept: Any) -> None:
             x = bits[i, j]
             if x == _NEGATIVE_ZERO:
                 x = np.int32(0)
-            key = np.uint32(x) ^ (~np.uint32(x >> 31) & _POSITIVE)  # descending scores, as ascending integers
+            key = np.uint32(x) ^ (~np.uint32(x >> 31) & _POSITIVE)  # descending scores become ascending integers
             one[j] = np.uint64(key) << _32 | np.uint64(gain[i, j])
             low[key & _DIGIT] += 1
             middle[(key >> _11) & _DIGIT] += 1
             high[key >> _22] += 1
         a, b, c = 0, 0, 0
-        for d in range(2048):  # counts become starts
+        for d in range(2048):  # counts become start positions
             low[d], a = a, a + low[d]
             middle[d], b = b, b + middle[d]
             high[d], c = c, c + high[d]
@@ -73,15 +73,15 @@ def _rank_rows(bits: Any, gain: Any, rank: Any, kept: Any) -> None:
             place = middle[digit]
             middle[digit] = place + 1
             one[place] = item
-        for j in range(items):  # the keys have done their work
+        for j in range(items):  # the keys are no longer needed
             item = one[j]
             digit = item >> _54
             place = high[digit]
             high[digit] = place + 1
             hit[place] = np.uint8(item)
-        found = 0
+        count = 0
         for j in range(items):
             if hit[j]:
-                rank[i, found], kept[i, found] = j + 1, hit[j]
-                found += 1
-        rank[i, found:], kept[i, found:] = 0, 0
+                ranks[i, count], gains[i, count] = j + 1, hit[j]
+                count += 1
+        ranks[i, count:], gains[i, count:] = 0, 0

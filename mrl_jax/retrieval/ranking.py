@@ -1,8 +1,8 @@
-"""Rankings of a gallery by similarity, exact, in blocks: where the relevant items stand for every query.
+"""Exact rankings of a gallery by similarity, block by block: the ranks of the relevant items of every query.
 
-Metrics need only the ranks of the relevant items. On CPU a radix sort compiled by numba finds them (`radix.py`, extra
-`fast`), without numba one NumPy sort of integers that pack score and place; on accelerators, and under `jit`, one
-stable XLA sort that carries the gains along. All give the same ranks.
+Metrics need only the ranks of the relevant items. On CPU a radix sort compiled by numba computes them (`radix.py`,
+extra `fast`), or without numba one NumPy sort of integers that pack score and position; on accelerators, and under
+`jit`, one stable XLA sort that carries the gains along. All methods give the same ranks.
 
 Shape letters: Q queries, B queries of a block, G gallery items, L embedding dimensions, K classes, N entries of a
 ranking.
@@ -33,24 +33,24 @@ __all__ = ["METHODS", "SIMILARITIES", "Ranking", "equal_rows", "map_rankings", "
 METHODS = ("auto", "numba", "numpy", "xla")
 SIMILARITIES = ("float32", "bfloat16")
 
-_BLOCK_SCORES = 1 << 24  # similarities held at once on a device: 64 MiB, and a few times that while ranking
-_LEAST_ROWS = 128  # queries of a product, see `_least_rows`
-_CHUNK_SCORES = 1 << 20  # similarities that a thread takes at a time on CPU, where the gallery is small
-_MOST_SCORES = 1 << 28  # of all threads together: 1.25 GiB with their gains
-_CACHED_SCORES = 1 << 18  # ranked in one call
-_THREADS_PAY = 1 << 20
-_NUMBA_PAYS = 1 << 25  # similarities in all from which loading numba (0.5 s, compiled before) saves more than it takes
+_BLOCK_SCORES = 1 << 24  # similarities of a block on a device: 64 MiB, and a few times that during ranking
+_MIN_ROWS = 128  # queries per product, see `_min_rows`
+_CHUNK_SCORES = 1 << 20  # similarities per block of a thread on CPU, for small galleries
+_MAX_SCORES = 1 << 28  # similarities of all threads together: 1.25 GiB with their gains
+_CACHED_SCORES = 1 << 18  # similarities ranked in one call
+_THREADS_PAY = 1 << 20  # similarities in all from which threads save time
+_NUMBA_PAYS = 1 << 25  # similarities in all from which numba saves more time than loading it takes (0.5 s)
 
 
 class Ranking(NamedTuple):
-    """Where the relevant items of a query stand. Leading axes are queries.
+    """The ranks of the relevant items of a query. Leading axes are queries.
 
-    An entry is a rank. Entries of gain 0 count for nothing: items that are not relevant, or padding.
+    Entries with gain 0 do not count: they are items that are not relevant, or padding.
 
     Attributes:
         rank: int32 [..., N], 1-based, ascending among the relevant entries.
-        hits: int32 [..., N], relevant items up to this rank, itself included.
-        gain: unsigned integers [..., N]: 1 or, with several labels per item, the number of shared ones.
+        hits: int32 [..., N], number of relevant items up to this rank, inclusive.
+        gain: unsigned integers [..., N]: 1, or with several labels per item the number of shared labels.
     """
 
     rank: Array
@@ -66,7 +66,7 @@ def rank(scores: Array, gain: Array) -> Ranking:
         gain: bool or unsigned integers [..., G], 0 for items that are not relevant.
 
     Returns:
-        A ranking with an entry for every gallery item, N = G.
+        A ranking with one entry per gallery item, N = G.
     """
     gain = gain.astype(jnp.uint8) if gain.dtype == bool else gain
     descending = -jnp.where(scores == 0, 0, scores)  # -0.0 ties with 0.0
@@ -89,18 +89,18 @@ def map_rankings(
 ) -> Any:
     """Apply a function to the ranking of every query, block by block: memory grows with the gallery, not with Q x G.
 
-    Equal gallery rows tie exactly, whatever the matrix product does at its edges.
+    Equal gallery rows tie exactly, even if the matrix product rounds them differently.
 
     Args:
-        reduce: pure and the same object from call to call, so that it compiles once; ranking [B, N] -> a pytree of
-            arrays [B, ...].
+        reduce: pure function, ranking [B, N] -> a pytree of arrays [B, ...]. It compiles once if it is the same object
+            in every call.
         queries: finite embeddings [Q, L].
         gallery: finite embeddings [G, L].
         query_labels: int32 [Q], or multi-hot uint8 [Q, K] with at most 255 labels a row.
         gallery_labels: int32 [G] or [G, K], likewise.
-        exclude_self: row i of both is the same item, which is no answer to itself.
+        exclude_self: row i of both is the same item, which is not in its own ranking.
         similarity: precision of the product, "float32" or "bfloat16" (sums stay float32).
-        devices: shard the gallery over these; None for JAX's default device.
+        devices: devices to shard the gallery over; None for JAX's default device.
         method: "auto", or one of "numba", "numpy" (both on CPU) and "xla".
 
     Returns:
@@ -116,7 +116,7 @@ def map_rankings(
 
 
 def _choose(method: str, scores: int, mesh: Any) -> str:
-    """The method that serves best, or the one asked for."""
+    """Resolve "auto" to the fastest method, and check any other."""
     on_cpu = mesh is None and jax.default_backend() == "cpu"
     if method == "auto":
         if not on_cpu:
@@ -127,11 +127,11 @@ def _choose(method: str, scores: int, mesh: Any) -> str:
     if method == "numba" and not radix.available():
         raise ValueError("method 'numba': numba is not installed; pip install 'mrl_jax[fast]', or choose auto")
     if method != "xla" and mesh is not None:
-        raise ValueError(f"method {method!r} runs on the host; a gallery sharded over devices needs xla")
+        raise ValueError(f"method {method!r} runs on the host; choose xla for a gallery sharded over devices")
     return method
 
 
-# On accelerators: product, sort and metrics of a block are one program.
+# On accelerators: product, sort and metrics of a block are one compiled program.
 
 
 def _blocks_on_device(
@@ -145,7 +145,7 @@ def _blocks_on_device(
     mesh: Any,
 ) -> list[Any]:
     shards, items = 1 if mesh is None else mesh.size, len(gallery)
-    block = min(len(queries), max(_least_rows(queries.shape[1]), _BLOCK_SCORES // items))
+    block = min(len(queries), max(_min_rows(queries.shape[1]), _BLOCK_SCORES // items))
     block = -(-block // shards) * shards
     same = equal_rows(gallery)
     if same is not None:
@@ -157,12 +157,12 @@ def _blocks_on_device(
     everywhere = None if mesh is None else NamedSharding(mesh, PartitionSpec())
     queries = jnp.asarray(queries, jnp.float32) if mesh is None else jax.device_put(np.asarray(queries), everywhere)
     queries = unit_rows_for_ranking(queries).astype(similarity)
-    found = []
+    blocks = []
     for start in range(0, len(queries), block):
         part = (_padded(x[start : start + block], block) for x in (queries, jnp.asarray(query_labels)))
         options = {"items": items, "exclude_self": exclude_self, "mesh": mesh}
-        found.append(_reduce_block(reduce, *part, rows, labels, same, start, **options))
-    return [jax.tree.map(np.asarray, x) for x in found]
+        blocks.append(_reduce_block(reduce, *part, rows, labels, same, start, **options))
+    return [jax.tree.map(np.asarray, x) for x in blocks]
 
 
 @partial(jax.jit, static_argnames=("reduce", "items", "exclude_self", "mesh"))
@@ -179,7 +179,7 @@ def _reduce_block(
     exclude_self: bool,
     mesh: Any,
 ) -> Any:
-    """Reduce the rankings of a block of queries that begins with row `start`."""
+    """Reduce the rankings of a block of queries; `start` is the row number of its first query."""
     scores = jnp.dot(queries, gallery.T, precision="highest", preferred_element_type=jnp.float32)
     if query_labels.ndim == 1:
         gain = (query_labels[:, None] == gallery_labels[None, :]).astype(jnp.uint8)
@@ -214,7 +214,7 @@ def _mesh(devices: Sequence[Any]) -> Any:
 
 
 def _sharded(x: Any, mesh: Any, dtype: Any = None) -> Array:
-    """On the default device, or padded by zero rows and a part on each device, never whole on one."""
+    """Put x on the default device; or pad it with zero rows and put one part on each device of the mesh."""
     if mesh is None:
         return jnp.asarray(x, dtype)
     x = np.asarray(x, dtype)
@@ -222,15 +222,15 @@ def _sharded(x: Any, mesh: Any, dtype: Any = None) -> Array:
     return jax.device_put(x, NamedSharding(mesh, PartitionSpec("gallery")))
 
 
-# On CPU: each thread takes some queries from the product to the metrics. BLAS then has one thread in each, since its
-# own would wait for the next product on cores that are needed for ranking. Buffers serve again: fresh memory is slow.
+# On CPU: each thread computes product, ranks and metrics of some queries. BLAS uses one thread in each: more threads of
+# its own would wait for the next product on cores that ranking needs. Buffers are reused, since new memory is slow.
 
 
 class _Buffers(NamedTuple):
     scores: np.ndarray  # float32 [B, G]
     gain: np.ndarray  # uint8 [B, G]
     ranks: np.ndarray  # int32 [B, N]
-    kept: np.ndarray  # uint8 [B, N]
+    gains: np.ndarray  # uint8 [B, N], of the relevant items
 
 
 def _blocks_on_host(
@@ -245,8 +245,8 @@ def _blocks_on_host(
 ) -> list[Any]:
     items, same = len(gallery), equal_rows(gallery)
     again = None if same is None else np.flatnonzero(same != np.arange(items))
-    workers, block = _shares(len(queries), items, gallery.shape[1])
-    width = _most_relevant(query_labels, gallery_labels)
+    workers, block = _threads_and_block(len(queries), items, gallery.shape[1])
+    width = _max_relevant(query_labels, gallery_labels)
     reduce_block = _compiled(reduce, block, width)
     queries, rows = (unit_rows_float64(np.asarray(x, np.float32), similarity) for x in (queries, gallery))
     if query_labels.ndim == 2:
@@ -261,7 +261,7 @@ def _blocks_on_host(
         buffers, part = free.get(), slice(start, min(start + block, len(queries)))
         try:
             count = part.stop - start
-            scores, gain, ranks, kept = (x[:count] for x in buffers)
+            scores, gain, ranks, gains = (x[:count] for x in buffers)
             if query_labels.ndim == 1:
                 np.equal(query_labels[part, None], gallery_labels, out=gain.view(bool))
             else:
@@ -272,9 +272,9 @@ def _blocks_on_host(
             if exclude_self:
                 own = np.arange(count), np.arange(start, part.stop)
                 scores[own], gain[own] = -np.inf, 0
-            _rank_on_host(scores, gain, ranks, kept, method)
-            # Rows behind the last query hold what was there before. Copying waits, so the buffers are free again.
-            return jax.tree.map(np.array, reduce_block(buffers.ranks, buffers.kept))
+            _rank_on_host(scores, gain, ranks, gains, method)
+            # Rows after the last query are stale. Copying the result waits for it, so that the buffers are free again.
+            return jax.tree.map(np.array, reduce_block(buffers.ranks, buffers.gains))
         finally:
             free.put(buffers)
 
@@ -285,23 +285,23 @@ def _blocks_on_host(
         return list(pool.map(work, starts))
 
 
-def _shares(queries: int, items: int, dims: int) -> tuple[int, int]:
-    """Threads, and queries that each takes at a time: enough of them for the product, not too many for the memory."""
+def _threads_and_block(queries: int, items: int, dims: int) -> tuple[int, int]:
+    """Number of threads, and queries per block of a thread: enough for the product, within the memory bound."""
     if queries * items < _THREADS_PAY:
         return 1, queries
-    block = max(_least_rows(dims), _CHUNK_SCORES // items)
-    workers = max(1, min(usable_cores(), _MOST_SCORES // (block * items)))
+    block = max(_min_rows(dims), _CHUNK_SCORES // items)
+    workers = max(1, min(usable_cores(), _MAX_SCORES // (block * items)))
     rounds = -(-queries // (workers * block))
     return workers, -(-queries // (workers * rounds))
 
 
-def _least_rows(dims: int) -> int:
-    """Queries of a product: fewer would read the gallery too often, more take over 5/16 of its memory."""
-    return max(1, min(_LEAST_ROWS, dims // 4))
+def _min_rows(dims: int) -> int:
+    """Queries per product: fewer read the gallery too often, more take over 5/16 of the memory of the gallery."""
+    return max(1, min(_MIN_ROWS, dims // 4))
 
 
 class _OneBlasThread:
-    """While anyone is inside, BLAS has one thread per caller; who leaves last gives the others back."""
+    """Limits BLAS to one thread per caller while any caller is inside; the last to leave restores the limits."""
 
     def __init__(self) -> None:
         self._lock, self._inside = threading.Lock(), 0
@@ -311,7 +311,7 @@ class _OneBlasThread:
         with self._lock:
             self._inside += 1
             if self._inside == 1:
-                from threadpoolctl import threadpool_limits  # deferred: rankings on accelerators do without it
+                from threadpoolctl import threadpool_limits  # deferred: rankings on accelerators do not need it
 
                 self._limits = threadpool_limits(1, "blas")
 
@@ -327,7 +327,7 @@ _ONE_BLAS_THREAD = _OneBlasThread()
 
 @functools.lru_cache(maxsize=256)
 def _compiled(reduce: Callable[[Ranking], Any], block: int, width: int) -> Callable[[Any, Any], Any]:
-    """The metrics of a block, compiled before threads ask for it; `jit` would compile anew in each of them."""
+    """The metrics of a block, compiled ahead of time: `jit` would compile them in each thread."""
 
     def run(ranks: Array, gain: Array) -> Any:
         return reduce(Ranking(ranks, jax.lax.broadcasted_iota(jnp.int32, gain.shape, 1) + 1, gain))
@@ -336,39 +336,39 @@ def _compiled(reduce: Callable[[Ranking], Any], block: int, width: int) -> Calla
     return jax.jit(run).lower(*shapes).compile()
 
 
-def _most_relevant(query_labels: np.ndarray, gallery_labels: np.ndarray) -> int:
-    """A number of entries that holds the relevant items of any query."""
+def _max_relevant(query_labels: np.ndarray, gallery_labels: np.ndarray) -> int:
+    """An upper bound on the relevant items of a query."""
     if query_labels.ndim == 2:
         per_class = gallery_labels.sum(axis=0, dtype=np.int64)
-        most = int((query_labels.astype(np.float64) @ per_class).max())
+        bound = int((query_labels.astype(np.float64) @ per_class).max())
     else:
         values, counts = np.unique(gallery_labels, return_counts=True)
-        most = int(counts[np.isin(values, query_labels)].max(initial=0))
-    return max(1, min(most, len(gallery_labels)))
+        bound = int(counts[np.isin(values, query_labels)].max(initial=0))
+    return max(1, min(bound, len(gallery_labels)))
 
 
-def _rank_on_host(scores: np.ndarray, gain: np.ndarray, ranks: np.ndarray, kept: np.ndarray, method: str) -> None:
-    """Write ranks int32 and gains uint8 of the relevant items, both [B, N], zeros behind them."""
+def _rank_on_host(scores: np.ndarray, gain: np.ndarray, ranks: np.ndarray, gains: np.ndarray, method: str) -> None:
+    """Write ranks int32 and gains uint8 of the relevant items, both [B, N], followed by zeros."""
     rank_rows, bits = radix.kernel() if method == "numba" else _rank_rows, scores.view(np.int32)
     rows = max(1, _CACHED_SCORES // scores.shape[1])
     for start in range(0, len(scores), rows):
         chunk = slice(start, start + rows)
-        rank_rows(bits[chunk], gain[chunk], ranks[chunk], kept[chunk])
+        rank_rows(bits[chunk], gain[chunk], ranks[chunk], gains[chunk])
 
 
-def _rank_rows(bits: np.ndarray, gain: np.ndarray, ranks: np.ndarray, kept: np.ndarray) -> None:
-    """One sort of integers with the score above and the item's number below, which settles ties too."""
+def _rank_rows(bits: np.ndarray, gain: np.ndarray, ranks: np.ndarray, gains: np.ndarray) -> None:
+    """One sort of 64-bit integers: the score in the upper half, the item's number, which breaks ties, in the lower."""
     key = (bits.view(np.float32) + np.float32(0)).view(np.int32)  # -0.0 becomes 0.0
-    key ^= (key >> 31) & np.int32(0x7FFFFFFF)  # floats as integers of the same order
+    key ^= (key >> 31) & np.int32(0x7FFFFFFF)  # floats become integers of the same order
     packed = (~key).astype(np.int64) << 32
     packed |= np.arange(bits.shape[1])
     packed.sort(axis=1)
     low_half = 0 if sys.byteorder == "little" else 1
     sorted_gain = np.take_along_axis(gain, packed.view(np.uint32)[:, low_half::2], axis=1)
-    row, place = np.nonzero(sorted_gain)
+    row, position = np.nonzero(sorted_gain)
     column = np.arange(len(row)) - np.searchsorted(row, np.arange(len(bits)))[row]
-    ranks[:], kept[:] = 0, 0
-    ranks[row, column], kept[row, column] = place + 1, sorted_gain[row, place]
+    ranks[:], gains[:] = 0, 0
+    ranks[row, column], gains[row, column] = position + 1, sorted_gain[row, position]
 
 
 def usable_cores() -> int:
@@ -377,13 +377,13 @@ def usable_cores() -> int:
 
 
 def equal_rows(x: Any) -> np.ndarray | None:
-    """For every row the number of the first row that equals it, int32 [N]; None where all rows differ.
+    """For every row the number of the first row that equals it, int32 [N]; None if all rows differ.
 
     Args:
         x: [N, L].
     """
     x = np.asarray(x, np.float32)
-    # Two columns tell almost all rows apart; only those that agree in them are compared whole.
+    # Almost all rows differ in these two columns; only rows that agree in them are compared in full.
     key = np.ascontiguousarray(x[:, [0, -1]] + np.float32(0)).view(np.uint64)[:, 0]  # -0.0 becomes 0.0
     _, inverse, counts = np.unique(key, return_inverse=True, return_counts=True)
     same = np.arange(len(x), dtype=np.int32)

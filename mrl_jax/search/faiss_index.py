@@ -142,7 +142,7 @@ class FaissIndex:
                 _faiss().write_index(self.engine, str(part))
             except RuntimeError as error:
                 raise InputError(
-                    f"{str(path)!r} cannot be written ({_first_line(error)}); name another file"
+                    f"{str(path)!r} cannot be written ({_first_line(error)}); give another file"
                 ) from error
 
     @classmethod

@@ -147,7 +147,7 @@ def test_without_labels_the_command_reports_pairs_and_says_why(tmp_path, capsys)
     assert "there are no labels: only instance-level scores are reported" in out
     assert {line.split(",")[2][:9] for line in (tmp_path / "s.csv").read_text().splitlines()[1:]} == {"instance_"}
     assert eval_main(["--embeddings", str(path), "--plot", str(tmp_path / "p.png")]) == 2
-    assert "--plot draws curves by labels" in capsys.readouterr().err
+    assert "--plot needs labels" in capsys.readouterr().err
 
 
 def test_curves_are_drawn(tmp_path, capsys):
@@ -179,25 +179,28 @@ def test_drawn_curves_pass_through_the_eleven_points(tmp_path, capsys, monkeypat
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"text": TEXT[:20]}, "text has 20 rows, labels has shape [24]; give one each, or text_labels of its own"),
+        ({"text": TEXT[:20]}, "text has 20 rows, labels shape [24]; give one per row, or text_labels for text alone"),
         ({"text": TEXT[:, :5]}, "numbers of columns differ: image has 8, text has 5"),
         ({"text": TEXT[:0]}, "text is empty"),
         (
             {"text": np.where(LABELS[:, None] == 2, np.nan, TEXT)},
-            "text holds values NaN, inf or beyond float32, the first in row 2",
+            "text holds NaN, inf or values beyond float32, the first in row 2",
         ),
         ({"text": None}, "image is the only modality"),
-        ({"text": None, "image": None}, "no modality; the layout is MODALITY [N, L]"),
+        ({"text": None, "image": None}, "it has no modality, only the keys labels, class_names; give MODALITY [N, L]"),
         (
             {"epoch": np.array(3)},
-            "epoch is int64 []; embeddings must be real numbers [N, L]; take it out, or name those",
+            "epoch is int64 []; embeddings must be real numbers [N, L]; remove it, or name the modalities",
         ),
         ({"labels": None, "image_labels": LABELS}, "text_labels is missing; give labels to every modality, or to none"),
-        ({"audio_labels": LABELS}, "audio_labels belongs to no modality; modalities found: image, text"),
+        ({"audio_labels": LABELS}, "audio_labels belongs to no modality; rename it (modalities: image, text)"),
         ({"image_ids": np.arange(24)}, "text_ids is missing; give ids to every modality"),
         ({"class_names": np.array(["cat"])}, "class_names has 1 names for 3 classes"),
         ({"labels": LABELS - 1}, "the value -1"),
-        ({"train_image": IMAGE}, "holds data in splits, not embeddings; python -m mrl_jax.train --data-path learns"),
+        (
+            {"train_image": IMAGE},
+            "holds data in splits, not embeddings; train on it with python -m mrl_jax.train --data-path",
+        ),
         ({"text": np.array([{}] * 24)}, "pickled objects"),
     ],
 )
@@ -217,21 +220,21 @@ def test_bad_files_are_one_line_with_file_key_and_rule(changes, message, tmp_pat
         (["--embeddings", "DIR/absent.npz"], "does not exist"),
         (["--embeddings", "DIR/text.npz"], "is of no known format"),
         (["--embeddings", "DIR"], "neither .npy nor .parquet"),
-        (["--embeddings", "FILE", "--modalities", "image", "sound"], "no modality 'sound'; found: image, text"),
-        (["--embeddings", "FILE", "--modalities", "image", "image"], "repeat one"),
-        (["--embeddings", "FILE", "--k", "0"], "k 0: give whole numbers from 1 on"),
+        (["--embeddings", "FILE", "--modalities", "image", "sound"], "no modality 'sound'; choose from image, text"),
+        (["--embeddings", "FILE", "--modalities", "image", "image"], "repeat a name"),
+        (["--embeddings", "FILE", "--k", "0"], "k 0: give integers from 1 on"),
         (["--embeddings", "FILE", "--k", "five"], "invalid int value: 'five'"),
         (["--embeddings", "FILE", "--bootstrap", "7"], "bootstrap 7"),
         (["--embeddings", "FILE", "--protocol", "all"], "invalid choice: 'all'"),
-        (["--embeddings", "FILE", "--split", "test"], "--split does not go with --embeddings"),
-        (["--embeddings", "FILE", "--checkpoint", "3"], "--checkpoint does not go with --embeddings"),
-        (["--embeddings", "FILE", "--permutations", "999"], "--permutations does not go with --embeddings"),
+        (["--embeddings", "FILE", "--split", "test"], "--split cannot be combined with --embeddings"),
+        (["--embeddings", "FILE", "--checkpoint", "3"], "--checkpoint cannot be combined with --embeddings"),
+        (["--embeddings", "FILE", "--permutations", "999"], "--permutations cannot be combined with --embeddings"),
         (["--embeddings", "FILE", "--workdir", "DIR"], "give one of"),
         (["--embeddings", "FILE", "--csv", "DIR/no/x.csv"], "cannot be written"),
-        (["--embeddings", "FILE", "--csv", ""], "--csv '' names no file"),
+        (["--embeddings", "FILE", "--csv", ""], "--csv '' is no file name"),
         (["--embeddings", "FILE", "--csv", "FILE"], "is a file that is read"),
-        (["--embeddings", "FILE", "--csv", "DIR/x", "--json", "DIR/x"], "--json and --csv both name"),
-        (["--embeddings", "FILE", "--per-query", "."], "--per-query '.' names no file"),
+        (["--embeddings", "FILE", "--csv", "DIR/x", "--json", "DIR/x"], "--json and --csv are both"),
+        (["--embeddings", "FILE", "--per-query", "."], "--per-query '.' is no file name"),
         (["--embeddings", "FILE", "--plot", "DIR/no/x.png"], "cannot be written"),
     ],
 )

@@ -283,11 +283,9 @@ def test_labels_of_missing_samples_are_ignored(tmp_path):
 def test_labels_outside_the_classes_are_named(tmp_path):
     labels = GIVEN.copy()
     labels[1, 17] = -3
-    refused(
-        write_json(tmp_path / "a.json", labels.tolist()), "label -3 of text, instance 17 .*give the file of these data"
-    )
+    refused(write_json(tmp_path / "a.json", labels.tolist()), "label -3 of text, instance 17 .*file of these data")
     labels[1, 17] = K + 1
-    refused(write_json(tmp_path / "a.json", labels.tolist()), r"label 7 of text, instance 17 .*0\.\.5; 1 such")
+    refused(write_json(tmp_path / "a.json", labels.tolist()), r"label 7 of text, instance 17 .*1 such.*0\.\.5")
     one_based = GIVEN + 1
     one_based[0, 4] = 0
     refused(write_json(tmp_path / "a.json", one_based.tolist()), "is no class")
@@ -437,7 +435,7 @@ def test_files_and_arrays_over_the_limit_are_refused_unread(tmp_path, monkeypatc
         file.create_dataset("noisy_label", (10**9, 500), "f8", chunks=(1000, 10))  # takes no room in the file
     refused(tmp_path / "b.h5", "b.h5")
     (tmp_path / "c.json").write_text(json.dumps([[0] * 500_000] * 2))
-    refused(tmp_path / "c.json", "has over 1 MiB; labels take far less")
+    refused(tmp_path / "c.json", "is larger than 1 MiB; labels take far less")
 
 
 def test_links_to_other_files_are_not_followed(tmp_path):

@@ -192,7 +192,7 @@ def test_only_the_metrics_that_are_asked_for():
     for name, values in some.items():
         assert_allclose(values, every[name], rtol=1e-6)
     assert set(retrieval_metrics(*arguments, k=3, metrics=("ap@3",))) == {"ap@3", "relevant"}
-    with pytest.raises(ValueError, match=r"'ap@5' is no metric; choose from ap, ndcg, .*ndcg@7, curve, relevant"):
+    with pytest.raises(ValueError, match=r"'ap@5' is an unknown metric; choose from ap, ndcg, .*ndcg@7, curve, rel"):
         retrieval_metrics(*arguments, k=(3, 7), metrics=("ap@5",))
 
 
@@ -291,7 +291,7 @@ def test_values_that_are_not_finite_are_refused_by_name(bad, which):
 )
 def test_shapes_that_do_not_fit_are_refused_with_the_shapes(queries, gallery, query_labels, gallery_labels):
     shapes = (queries, gallery, query_labels, gallery_labels)
-    with pytest.raises(ValueError, match="it needs") as caught:
+    with pytest.raises(ValueError, match="give ") as caught:
         mean_average_precision(*(np.ones(shape) for shape in shapes))
     assert all(str(shape) in str(caught.value) for shape in shapes)
 
@@ -301,12 +301,12 @@ def test_shapes_that_do_not_fit_are_refused_with_the_shapes(queries, gallery, qu
     [
         (np.array([[2, 0], [0, 1]]), "must be multi-hot"),
         (np.array([["a", "b"], ["c", "d"]]), "must be multi-hot"),
-        (np.array([True, False]), "labels are bool; they must be integers"),
-        (np.ones((2, 3)), "it needs"),
+        (np.array([True, False]), "labels are bool; give integers"),
+        (np.ones((2, 3)), "give .Q, L"),
     ],
 )
 def test_labels_that_are_neither_classes_nor_multi_hot_are_refused(query_labels, message):
-    gallery_labels = np.arange(2) if "needs" in message else query_labels
+    gallery_labels = np.arange(2) if "Q, L" in message else query_labels
     with pytest.raises(ValueError, match=message):
         mean_average_precision(np.eye(2), np.eye(2), query_labels, gallery_labels)
 
@@ -326,5 +326,5 @@ def test_labels_beyond_32_bits_stay_different_and_other_labels_are_refused():
     z = np.eye(2)
     assert mean_average_precision(z[:1], z[::-1], np.array([2**32]), np.array([0, 2**32])) == 1.0
     assert mean_average_precision(z[:1], z[::-1], np.array([0]), np.array([0, 2**32])) == 0.5
-    with pytest.raises(ValueError, match="labels are float64; they must be integers"):
+    with pytest.raises(ValueError, match="labels are float64; give integers"):
         mean_average_precision(z, z, np.array([0.0, 1.0]), np.array([0, 1]))

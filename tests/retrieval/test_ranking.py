@@ -49,7 +49,7 @@ def test_methods_rank_alike(method, multi):
 def test_blocks_of_any_size_give_the_same_ranking(method, queries_per_block, monkeypatch):
     for name in ("_BLOCK_SCORES", "_CHUNK_SCORES"):
         monkeypatch.setattr(mrl_jax.retrieval.ranking, name, queries_per_block * 31 + 5)
-    for name, value in (("_LEAST_ROWS", 1), ("_THREADS_PAY", 0)):
+    for name, value in (("_MIN_ROWS", 1), ("_THREADS_PAY", 0)):
         monkeypatch.setattr(mrl_jax.retrieval.ranking, name, value)
     found, expected = ranked(method)
     np.testing.assert_array_equal(found, expected)
@@ -57,9 +57,9 @@ def test_blocks_of_any_size_give_the_same_ranking(method, queries_per_block, mon
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_gallery_larger_than_a_block_is_ranked_too(method, monkeypatch):
-    for name in ("_BLOCK_SCORES", "_CHUNK_SCORES", "_MOST_SCORES", "_CACHED_SCORES"):
+    for name in ("_BLOCK_SCORES", "_CHUNK_SCORES", "_MAX_SCORES", "_CACHED_SCORES"):
         monkeypatch.setattr(mrl_jax.retrieval.ranking, name, 10)
-    for name, value in (("_LEAST_ROWS", 1), ("_THREADS_PAY", 0)):
+    for name, value in (("_MIN_ROWS", 1), ("_THREADS_PAY", 0)):
         monkeypatch.setattr(mrl_jax.retrieval.ranking, name, value)
     found, expected = ranked(method)
     np.testing.assert_array_equal(found, expected)
@@ -68,7 +68,7 @@ def test_a_gallery_larger_than_a_block_is_ranked_too(method, monkeypatch):
 @pytest.mark.parametrize("method", ["numpy", pytest.param("numba", marks=pytest.mark.bench)])
 @pytest.mark.parametrize("cores", [1, 2, 5, 64])
 def test_threads_do_not_change_the_ranking(method, cores, monkeypatch):
-    for name, value in (("_LEAST_ROWS", 2), ("_CHUNK_SCORES", 1), ("_THREADS_PAY", 0), ("usable_cores", lambda: cores)):
+    for name, value in (("_MIN_ROWS", 2), ("_CHUNK_SCORES", 1), ("_THREADS_PAY", 0), ("usable_cores", lambda: cores)):
         monkeypatch.setattr(mrl_jax.retrieval.ranking, name, value)
     for multi in (False, True):
         found, expected = ranked(method, multi, q=61)
@@ -78,7 +78,7 @@ def test_threads_do_not_change_the_ranking(method, cores, monkeypatch):
 def test_threads_and_their_memory_are_bounded(monkeypatch):
     monkeypatch.setattr(mrl_jax.retrieval.ranking, "usable_cores", lambda: 64)
     for queries, items in ((462, 462), (23_661, 23_661), (10_000, 100_000), (10**6, 10**6), (5, 10**8)):
-        workers, block = mrl_jax.retrieval.ranking._shares(queries, items, dims=512)
+        workers, block = mrl_jax.retrieval.ranking._threads_and_block(queries, items, dims=512)
         assert 1 <= workers <= 64
         assert 5 * workers * block * items <= max(5 * 2**28, 5 / 16 * 4 * 512 * items)  # bytes
 
@@ -105,7 +105,7 @@ def test_special_scores_rank_as_floats_do(method):
 
 
 def test_a_thread_that_fails_ends_the_others(monkeypatch):
-    for name, value in (("_LEAST_ROWS", 1), ("_CHUNK_SCORES", 1), ("_THREADS_PAY", 0), ("usable_cores", lambda: 2)):
+    for name, value in (("_MIN_ROWS", 1), ("_CHUNK_SCORES", 1), ("_THREADS_PAY", 0), ("usable_cores", lambda: 2)):
         monkeypatch.setattr(mrl_jax.retrieval.ranking, name, value)
     calls = []
 
@@ -248,7 +248,7 @@ def test_bfloat16_similarity_is_near_float32():
     ("options", "message"),
     [
         ({"method": "fast"}, "choose from auto, numba, numpy, xla"),
-        ({"method": "numpy", "devices": jax.devices()}, "sharded over devices needs xla"),
+        ({"method": "numpy", "devices": jax.devices()}, "choose xla for a gallery sharded over devices"),
         ({"similarity": "float16"}, "choose from float32, bfloat16"),
     ],
 )
