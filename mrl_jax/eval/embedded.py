@@ -109,7 +109,7 @@ def _finite(m: str, x: Any, source: str) -> np.ndarray:
             "remove it, or name the modalities to use (--modalities A B)"
         )
     if 0 in x.shape:
-        raise InputError(f"{source}: {m} has shape {list(x.shape)}; give every modality one row and column or more")
+        raise InputError(f"{source}: {m} is empty, shape {list(x.shape)}; give one row and column or more")
     rule = "embeddings must be finite: leave such rows out, and give ids if rows then no longer pair"
     return finite_float32(x, f"{source}: {m}", rule)
 
@@ -129,7 +129,9 @@ def _spread(given: Any, z: Mapping[str, np.ndarray], what: str, source: str) -> 
             y = np.char.decode(y, "utf-8", "backslashreplace")
         if y.ndim == 0 or len(y) != len(x):
             remedy = "" if own else f", or {m}_{what} for {m} alone"
-            raise InputError(f"{source}: {m} has {len(x)} rows, {key} shape {list(y.shape)}; give one per row{remedy}")
+            raise InputError(
+                f"{source}: {m} has {len(x)} rows, {key} has shape {list(y.shape)}; give one per row{remedy}"
+            )
         arrays[m] = y
     return arrays
 
@@ -145,10 +147,8 @@ def _labels(
         return _numbered(given, class_names, source)
     checked = {}
     for m, y in given.items():
-        label_text, rule = (
-            f"{source}: the labels of {m} are {y.dtype} {list(y.shape)}",
-            "or multi-hot rows of 0 and 1 [N, K]",
-        )
+        label_text = f"{source}: the labels of {m} are {y.dtype} {list(y.shape)}"
+        rule = "or multi-hot rows of 0 and 1 [N, K]"
         if y.ndim == 2 and y.dtype.kind in "biuf":
             if not ((y == 0) | (y == 1)).all():
                 raise InputError(f"{label_text} with values other than 0 and 1; give integers or names [N], {rule}")

@@ -179,7 +179,10 @@ def test_drawn_curves_pass_through_the_eleven_points(tmp_path, capsys, monkeypat
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"text": TEXT[:20]}, "text has 20 rows, labels shape [24]; give one per row, or text_labels for text alone"),
+        (
+            {"text": TEXT[:20]},
+            "text has 20 rows, labels has shape [24]; give one per row, or text_labels for text alone",
+        ),
         ({"text": TEXT[:, :5]}, "numbers of columns differ: image has 8, text has 5"),
         ({"text": TEXT[:0]}, "text is empty"),
         (
@@ -199,7 +202,7 @@ def test_drawn_curves_pass_through_the_eleven_points(tmp_path, capsys, monkeypat
         ({"labels": LABELS - 1}, "the value -1"),
         (
             {"train_image": IMAGE},
-            "holds data in splits, not embeddings; train on it with python -m mrl_jax.train --data-path",
+            "holds data in splits, not embeddings; train on it with python -m",
         ),
         ({"text": np.array([{}] * 24)}, "pickled objects"),
     ],

@@ -251,7 +251,7 @@ E = np.eye(4)
         (({"a": E, "b": E}, [[0], [1, 2], [3], [0]]), "labels is no array"),
         (({"a": E, "b": E[:, :3]}, [0, 1, 2, 3]), "numbers of columns differ: a has 4, b has 3"),
         (({"a": E}, [0, 1, 2, 3]), "a is the only modality"),
-        (({"a": E, "b": E}, [0, 1, 2]), r"a has 4 rows, labels shape \[3\]; give one per row, or a_labels"),
+        (({"a": E, "b": E}, [0, 1, 2]), r"a has 4 rows, labels has shape \[3\]; give one per row, or a_labels"),
         (({"a": E, "b": E}, {"a": [0, 1, 2, 3]}), "b_labels is missing"),
         (({"a": E, "b": E}, 7), r"labels has shape \[\]"),
         (({"a": E, "b": E}, [0, 1, 2, -1]), "the value -1; classes are numbered from 0"),
@@ -271,7 +271,7 @@ E = np.eye(4)
         (({"a": E, "b": E}, None, [1, 2, 3, np.nan]), "hold nan; give text or integers"),
         (({"a": E, "b": E}, None, [1, 2, 3, 3.5]), r"hold 3\.5; give text or integers"),
         (({"a": E, "b": E}, None, np.array([1, 2, 3, 2**63], np.uint64)), "hold 9223372036854775808; give text"),
-        (({"a": E, "b": E}, None, {"a": [1, 2, 3, 4], "b": list("1234")}), "some give text, others numbers"),
+        (({"a": E, "b": E}, None, {"a": [1, 2, 3, 4], "b": list("1234")}), "some ids are text, others numbers"),
     ],
 )
 def test_bad_input_is_told_with_its_rule(arguments, message):
@@ -286,7 +286,7 @@ def test_one_protocol_or_cut_off_needs_no_tuple():
 
 
 def test_one_row_has_no_gallery_within_its_modality():
-    with pytest.raises(InputError, match="no gallery within"):
+    with pytest.raises(InputError, match="empty gallery within"):
         evaluate_embeddings({"a": E, "b": E[:1]}, {"a": [0] * 4, "b": [0]}, options=Options(protocol=("within",)))
 
 
