@@ -69,11 +69,11 @@ def top_k(
     return search_blocks(as_embeddings("queries", queries, x.shape[1]), blocks, k, approximate)
 
 
-def recall(found: Any, exact: Any) -> float:
+def recall(approximate: Any, exact: Any) -> float:
     """Recall of an approximate search: the fraction of the exact results that it found, in any order.
 
     Args:
-        found: row numbers that the approximate search found [Q, k].
+        approximate: row numbers of the approximate results [Q, k].
         exact: row numbers of the exact results [Q, k].
 
     Raises:
@@ -83,7 +83,7 @@ def recall(found: Any, exact: Any) -> float:
         >>> recall([[3, 1], [4, 7]], [[1, 3], [4, 9]])
         0.75
     """
-    a, b = np.asarray(found), np.asarray(exact)
+    a, b = np.asarray(approximate), np.asarray(exact)
     if a.shape != b.shape or a.ndim != 2 or not a.size:
         raise InputError(f"rows found have shape {list(a.shape)}, exact rows {list(b.shape)}; give both as [Q, k]")
     return float((b[:, :, None] == a[:, None, :]).any(axis=2).mean())

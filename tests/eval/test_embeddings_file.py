@@ -181,7 +181,7 @@ def test_drawn_curves_pass_through_the_eleven_points(tmp_path, capsys, monkeypat
     [
         (
             {"text": TEXT[:20]},
-            "text has 20 rows, labels has shape [24]; give one per row, or text_labels for text alone",
+            "text has 20 rows, labels has shape [24]; give one per row, or text_labels for text",
         ),
         ({"text": TEXT[:, :5]}, "numbers of columns differ: image has 8, text has 5"),
         ({"text": TEXT[:0]}, "text is empty"),

@@ -214,7 +214,7 @@ def test_interactive_answers_line_by_line(run, monkeypatch, capsys):
         (["--row", "sound:test:0", "--json", ""], "is no file name"),
         (["--row", "sound:test:0", "--query-modality", "touch"], "a row has its own modality"),
         (["--row", "sound:test:٣"], "give MODALITY:SPLIT:INDEX"),
-        (["--row", "sound:test:0", "--png", "x", "--json", "./x"], "--json and --png both name"),
+        (["--row", "sound:test:0", "--png", "x", "--json", "./x"], "--json and --png are both"),
         (["--image", ""], "--image '' is no file name"),
         (["--row", "sound:test:0", "--json", "/no/such/x.json"], "cannot be written"),
         (["--row", "sound:test:0", "--png", ""], "is no file name"),
