@@ -1,4 +1,4 @@
-"""Files appear whole or not at all; links and devices stay what they are."""
+"""Atomic writes; links and devices are preserved; checks of outputs; locks."""
 
 import os
 import threading

@@ -1,4 +1,4 @@
-"""Comparing two systems: the numbers against their definition, the refusal of what cannot be compared."""
+"""Comparison of two systems: the numbers against their definition, and systems that cannot be compared."""
 
 import csv
 import json

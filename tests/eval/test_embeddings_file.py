@@ -1,4 +1,4 @@
-"""Embeddings from a file by the command: every format and layout, all outputs, every bad file in one line."""
+"""The command on files of embeddings: all formats, layouts and outputs, and one line per wrong file."""
 
 import csv
 import json
@@ -46,13 +46,13 @@ def test_every_format_gives_the_same_scores(tmp_path, capsys):
     for key, value in ARRAYS.items():
         np.save(tmp_path / "e" / f"{key}.npy", value)
     for name in ("e.npz", "e.h5", "e", "e.mat"):
-        found = scores_of(capsys, "--embeddings", tmp_path / name)
-        assert found.pop("source") == str(tmp_path / name)
+        actual = scores_of(capsys, "--embeddings", tmp_path / name)
+        assert actual.pop("source") == str(tmp_path / name)
         if name == "e.mat":
-            found["classes"] = {
-                d: dict(zip(("cat", "dog", "owl"), c.values(), strict=True)) for d, c in found["classes"].items()
+            actual["classes"] = {
+                d: dict(zip(("cat", "dog", "owl"), c.values(), strict=True)) for d, c in actual["classes"].items()
             }
-        assert found == expected, name
+        assert actual == expected, name
 
 
 def test_own_labels_ids_and_a_choice_of_modalities(tmp_path, capsys):
@@ -87,8 +87,8 @@ def test_csv_parsed_back_equals_json(tmp_path, capsys):
     with table.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["direction", "class", "metric", "value", "low", "high"]
-    found = {(r["direction"], r["class"], r["metric"]): r for r in rows}
-    assert len(found) == len(rows)
+    actual = {(r["direction"], r["class"], r["metric"]): r for r in rows}
+    assert len(actual) == len(rows)
     expected = {("average", "", "map"): (scores["average"], scores["average_ci"])}
     for d, metrics in scores["metrics"].items():
         for c, of_class in {"": metrics, **scores["classes"][d]}.items():
@@ -98,10 +98,10 @@ def test_csv_parsed_back_equals_json(tmp_path, capsys):
         expected[d, "", "chance"] = (scores["chance"][d], None)
     for d, pairs in scores["instances"].items():
         expected |= {(d, "", f"instance_{n}"): (v, pairs["ci"].get(n)) for n, v in pairs.items() if n != "ci"}
-    assert set(found) == set(expected)
+    assert set(actual) == set(expected)
     for key, (value, ends) in expected.items():
-        assert float(found[key]["value"]) == value
-        assert [found[key]["low"], found[key]["high"]] == (["", ""] if ends is None else [repr(x) for x in ends])
+        assert float(actual[key]["value"]) == value
+        assert [actual[key]["low"], actual[key]["high"]] == (["", ""] if ends is None else [repr(x) for x in ends])
 
 
 def test_values_of_every_query_average_to_the_scores(tmp_path, capsys):

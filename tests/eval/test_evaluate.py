@@ -1,4 +1,4 @@
-"""Evaluation of runs: the same numbers as training reported, from the checkpoint alone; pairs; comparisons."""
+"""Evaluation of runs: the scores that training reported, from the checkpoint alone; pairs; comparisons."""
 
 import json
 import shutil
@@ -152,10 +152,10 @@ def test_pairs_are_found_through_the_masks_of_missing_samples(run, tmp_path, cap
     z = loaded.embed({m: arrays[f"test_{m}"] for m in ("sound", "touch")})
     similarity = np.where(touch, z["sound"].astype(np.float64) @ z["touch"].T.astype(np.float64), -np.inf)
     ranks = (similarity >= np.diag(similarity)[:, None]).sum(axis=1)[sound & touch]
-    found = evaluate(loaded, arrays)["instances"]["sound->touch"]
-    assert found["queries"] == (sound & touch).sum() < min(sound.sum(), touch.sum())
-    assert found["recall@5"] == pytest.approx(np.mean(ranks <= 5))
-    assert found["median_rank"] == np.median(ranks)
+    actual = evaluate(loaded, arrays)["instances"]["sound->touch"]
+    assert actual["queries"] == (sound & touch).sum() < min(sound.sum(), touch.sum())
+    assert actual["recall@5"] == pytest.approx(np.mean(ranks <= 5))
+    assert actual["median_rank"] == np.median(ranks)
 
     data = save_npz(tmp_path / "masked.npz", arrays)
     flags = ["--workdir", str(run), "--data-path", str(data), "--per-query", str(tmp_path / "q.csv")]
@@ -163,7 +163,7 @@ def test_pairs_are_found_through_the_masks_of_missing_samples(run, tmp_path, cap
     lines = [x.split(",") for x in (tmp_path / "q.csv").read_text().splitlines()]
     rows = [int(x[1]) for x in lines if x[0] == "sound->touch"]
     assert rows == np.flatnonzero(sound).tolist()
-    assert f" {found['queries']} " in capsys.readouterr().out
+    assert f" {actual['queries']} " in capsys.readouterr().out
 
 
 def test_rows_beyond_those_of_the_other_modality_have_no_pair_and_unpaired_galleries_none_at_all(run):
@@ -171,8 +171,8 @@ def test_rows_beyond_those_of_the_other_modality_have_no_pair_and_unpaired_galle
     labels = arrays.pop("test_labels")
     arrays |= {"test_touch": arrays["test_touch"][:20], "test_touch_labels": labels[:20], "test_sound_labels": labels}
     loaded = load_run(run)
-    found = evaluate(loaded, arrays)["instances"]
-    assert {d: s["queries"] for d, s in found.items()} == {"sound->touch": 20, "touch->sound": 20}
+    actual = evaluate(loaded, arrays)["instances"]
+    assert {d: s["queries"] for d, s in actual.items()} == {"sound->touch": 20, "touch->sound": 20}
     arrays["test_touch"], arrays["test_touch_labels"] = arrays["test_touch"][1:], labels[1:20]
     assert evaluate(loaded, arrays)["instances"] == {}
 

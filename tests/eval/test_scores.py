@@ -114,8 +114,8 @@ def test_pairs_by_row_by_id_and_where_some_have_none():
     assert by_id["instances"]["a->b"] == scores
     fewer = {"a": z["a"], "b": z["b"][3:]}
     ids = {"a": np.arange(12), "b": np.arange(3, 12)}
-    found, values = full_report(check_embedded(fewer, {"a": labels, "b": labels[3:]}, ids), QUICK)
-    assert found["instances"]["a->b"]["queries"] == 9
+    actual, values = full_report(check_embedded(fewer, {"a": labels, "b": labels[3:]}, ids), QUICK)
+    assert actual["instances"]["a->b"]["queries"] == 9
     assert values["a->b"]["pair_rank"][:3].tolist() == [0, 0, 0]
     behind = (similarity[3:, 3:] >= np.diag(similarity)[3:, None]).sum(axis=1)
     assert values["a->b"]["pair_rank"][3:].tolist() == behind.tolist()
@@ -139,7 +139,7 @@ def test_of_several_captions_of_a_picture_the_first_found_counts():
 
 
 def test_captions_of_a_picture_are_drawn_together():
-    """Five equal captions tell no more than one, so the interval is the same."""
+    """Five equal captions give no more information than one, so the interval is the same."""
     rng = np.random.default_rng(0)
     image = rng.normal(size=(40, 6))
     text = image + 1.5 * rng.normal(size=image.shape)
@@ -202,7 +202,7 @@ def test_intervals_hold_their_means_and_follow_the_seed():
     json.dumps(scores, allow_nan=False)
 
 
-def test_zero_vectors_are_similar_to_nothing_and_told():
+def test_zero_vectors_are_similar_to_nothing_and_reported():
     z = {"a": np.zeros((2, 3)), "b": np.eye(3)[:2]}
     scores = evaluate_embeddings(z, [0, 1], options=QUICK)
     assert_allclose(scores["metrics"]["a->b"]["map"], (1 + 1 / 2) / 2)  # all tie: gallery order
@@ -274,7 +274,7 @@ E = np.eye(4)
         (({"a": E, "b": E}, None, {"a": [1, 2, 3, 4], "b": list("1234")}), "some ids are text, others numbers"),
     ],
 )
-def test_bad_input_is_told_with_its_rule(arguments, message):
+def test_bad_input_is_reported_with_its_rule(arguments, message):
     z, labels, ids, names = (*arguments, None, None)[:4] if len(arguments) < 4 else arguments
     with pytest.raises(InputError, match=message):
         evaluate_embeddings(z, labels, ids=ids, class_names=names or ())
@@ -304,6 +304,6 @@ def test_one_row_has_no_gallery_within_its_modality():
         ({"bootstrap": -1}, "bootstrap -1"),
     ],
 )
-def test_bad_options_are_told(changes, message):
+def test_bad_options_are_reported(changes, message):
     with pytest.raises(InputError, match=message):
         Options(**changes)

@@ -20,7 +20,7 @@ def column(values, units=None):
 
 
 def exact_p(differences):
-    """All 2^U tosses, one by one."""
+    """All 2^U signs, one by one."""
     signs = np.array(list(itertools.product((-1, 1), repeat=len(differences))))
     sums = np.abs(signs @ np.asarray(differences))
     return float(np.mean(sums >= abs(sum(differences)) - 1e-12))
@@ -48,7 +48,7 @@ def test_p_agrees_with_scipy(n):
 
 
 def test_p_by_hand():
-    # Three tosses of eight or more: +++ and --- reach 3; the found one counts once more.
+    # +++ and --- of the eight signs reach 3; the observed signs count once more.
     assert_allclose(randomization_test([1.0, 1.0, 1.0], 80_000), 2 / 8, atol=0.007)
     assert randomization_test([0.0, 0.0], 99) == 1.0
     assert randomization_test([0.3], 99) == 1.0  # one query: either sign is as large
@@ -95,9 +95,9 @@ def test_bad_input_to_the_test_is_refused(values, permutations):
 def test_bootstrap_means_equal_means_over_drawn_rows():
     rng = np.random.default_rng(0)
     values, samples = rng.uniform(size=(7, 2)), 50
-    (found,) = bootstrap_means([(values, np.arange(7))], samples, seed=5)
+    (actual,) = bootstrap_means([(values, np.arange(7))], samples, seed=5)
     drawn = np.random.default_rng(5).integers(7, size=(samples, 7), dtype=np.int32)
-    assert_allclose(found, values[drawn].mean(axis=1), **tolerances.FLOAT64)
+    assert_allclose(actual, values[drawn].mean(axis=1), **tolerances.FLOAT64)
 
 
 def test_units_are_drawn_with_all_their_queries_in_all_groups():

@@ -1,4 +1,4 @@
-"""Label noise: how many labels change, to what, in which modalities, and that a key decides it all."""
+"""Label noise: number of changed labels, their new classes, modalities, and dependence on the key alone."""
 
 import jax
 import jax.numpy as jnp
@@ -181,7 +181,7 @@ def test_labels_that_are_not_integers_are_refused_and_no_labels_have_no_wrong_sh
         NoiseSpec("0.6")
 
 
-# Drawn by the program that the published results come from; they must never change.
+# Drawn by the version that produced the published results; they must never change.
 GOLDEN_CLEAN = [[8, 6, 5, 2, 3, 0, 0, 0, 1, 8, 6, 9, 5, 6, 9, 7, 6, 5, 5, 9],
                 [2, 8, 6, 0, 3, 8, 5, 0, 7, 7, 8, 1, 0, 8, 0, 5, 0, 2, 4, 4]]  # fmt: skip
 GOLDEN = {
@@ -215,7 +215,7 @@ RATES = (0.0, 0.001, 0.1, 0.3, 0.5, 0.77, 0.999, 1.0)
 
 
 def count_bounds(kind, scope, rate, mask):
-    """Least and most selected samples [M] by counting alone; they differ only for scope "instance" with a mask."""
+    """Lower and upper bound on the selected samples [M]; they differ only for scope "instance" with a mask."""
     if scope == "modality":
         least = most = [round(rate * int(p.sum())) for p in mask]
     else:
@@ -228,7 +228,7 @@ def count_bounds(kind, scope, rate, mask):
 
 
 def checked_draw(kind, scope, rate, mask, clean, k, key, features):
-    """A draw whose counts are exactly those asked for."""
+    """A draw with exactly the required counts."""
     m, n = clean.shape
     p = np.random.default_rng(k).dirichlet(np.ones(k), k) if kind == "matrix" else None
     spec = NoiseSpec(rate, kind, scope, p)
@@ -269,7 +269,7 @@ def checked_draw(kind, scope, rate, mask, clean, k, key, features):
 
 
 def some_missing(m, n, seed):
-    """A mask [M, N] whose counts depend on N alone, which bounds what is compiled; some are missing everywhere."""
+    """A mask [M, N] whose counts depend only on N, which limits compilations; some instances are missing in all."""
     mask = np.ones((m, n), bool)
     for i in range(m):
         mask[i, np.arange(n // 4) + i * n // 8] = False
@@ -281,7 +281,7 @@ def some_missing(m, n, seed):
     kind=st.sampled_from(NOISE_KINDS),
     scope=st.sampled_from(NOISE_SCOPES),
     rate=st.sampled_from(RATES),
-    m=st.sampled_from((1, 2, 4)),  # few shapes: each compiles anew
+    m=st.sampled_from((1, 2, 4)),  # few shapes: each is compiled
     n=st.sampled_from((2, 200)),
     k=st.sampled_from((2, 3, 300)),
     masked=st.booleans(),
@@ -390,7 +390,7 @@ def test_a_matrix_never_draws_a_class_with_probability_zero_even_at_the_end_of_t
 
 
 def reference_distances(x, y, k):
-    """Distances [N, K] of standardised samples to class means, and [K, K] between the means, the slow way."""
+    """Distances [N, K] of standardised samples to class means, and [K, K] between the means, by loops."""
     z = (x - x.mean(0)) / x.std(0)
     means = np.stack([z[y == c].mean(0) if (y == c).any() else np.full(x.shape[1], np.inf) for c in range(k)])
     with np.errstate(invalid="ignore"):
@@ -527,10 +527,10 @@ def test_noise_like_that_of_other_samples_confuses_the_same_classes(kind, scope)
     spec, key = NoiseSpec(1.0, kind, scope), jax.random.key(4)
     train = np.asarray(inject_noise(clean["train"], spec, key, k, features=x["train"]).labels)
     like = NoiseSource(key, clean["train"], x["train"])
-    found = inject_noise(clean["valid"], spec, jax.random.key(9), k, features=x["valid"], like=like)
+    actual = inject_noise(clean["valid"], spec, jax.random.key(9), k, features=x["valid"], like=like)
     if kind != "instance-dependent":
         for i in range(2):
-            assert dict(zip(clean["valid"][i], np.asarray(found.labels)[i], strict=True)) == dict(
+            assert dict(zip(clean["valid"][i], np.asarray(actual.labels)[i], strict=True)) == dict(
                 zip(clean["train"][i], train[i], strict=True)
             )
         return
@@ -540,4 +540,4 @@ def test_noise_like_that_of_other_samples_confuses_the_same_classes(kind, scope)
     y = np.concatenate([clean["train"], clean["valid"]], axis=1)
     source = NoiseSource(key, y, both, np.stack([mask] * 2))
     again = inject_noise(y, spec, key, k, features=both, like=source)
-    np.testing.assert_array_equal(np.asarray(again.labels)[:, 900:], found.labels)
+    np.testing.assert_array_equal(np.asarray(again.labels)[:, 900:], actual.labels)

@@ -1,4 +1,4 @@
-"""Noise: refused arguments, records, and labels and matrices from files: what is read, and every refusal."""
+"""Noise: refused arguments, records, and labels and matrices from files, valid and refused."""
 
 import hashlib
 import json
@@ -42,7 +42,7 @@ def write_json(path, value):
 
 
 def write(path, **arrays):
-    """The arrays in the format of the file's suffix."""
+    """Write the arrays in the format of the file's suffix."""
     if path.suffix == ".mat":
         scipy.io.savemat(path, arrays)
     elif path.suffix == ".npz":
@@ -140,12 +140,12 @@ def test_transition_matrices_of_the_other_kinds():
 @pytest.mark.parametrize("kind", NOISE_KINDS)
 def test_a_record_comes_back_from_its_file_for_every_kind(tmp_path, kind, scope):
     spec, noisy, record = record_of(kind, scope=scope)
-    found, described = read(write_json(tmp_path / "noise.json", record))
+    actual, described = read(write_json(tmp_path / "noise.json", record))
     for name in ("labels", "clean", "wrong_share", "partners"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(noisy, name))
-        assert getattr(found, name).dtype == getattr(noisy, name).dtype
+        np.testing.assert_array_equal(getattr(actual, name), getattr(noisy, name))
+        assert getattr(actual, name).dtype == getattr(noisy, name).dtype
     moved = np.asarray(noisy.partners) != np.arange(N)
-    np.testing.assert_array_equal(found.selected, (np.asarray(noisy.labels) != CLEAN) | moved)
+    np.testing.assert_array_equal(actual.selected, (np.asarray(noisy.labels) != CLEAN) | moved)
     nominal = described["nominal"]
     assert (nominal["rate"], nominal["kind"], nominal["scope"], nominal["seed"]) == (0.5, kind, scope, 3)
     assert (described["format"], described["source"]) == ("noise.json", "noise.json")
@@ -157,8 +157,8 @@ def test_a_record_with_missing_samples_comes_back_and_its_modalities_may_change_
     mask = np.ones((2, N), bool)
     mask[1, :30] = False
     _, noisy, record = record_of("symmetric", mask=mask)
-    found, _ = read(write_json(tmp_path / "noise.json", record), mask=mask)
-    np.testing.assert_array_equal(found.wrong_share, noisy.wrong_share)
+    actual, _ = read(write_json(tmp_path / "noise.json", record), mask=mask)
+    np.testing.assert_array_equal(actual.wrong_share, noisy.wrong_share)
     swapped, _ = read_noise_file(tmp_path / "noise.json", CLEAN[::-1], NAMES[::-1], K)
     np.testing.assert_array_equal(swapped.labels, noisy.labels[::-1])
 
@@ -190,20 +190,20 @@ def test_a_record_that_was_damaged_or_drawn_for_other_data_is_refused(tmp_path):
 
 def test_json_files_of_other_programs_are_read(tmp_path):
     path = tmp_path / "noise_labels_0.2_sym.json"
-    found, described = read(write_json(path, GIVEN.tolist()))
-    np.testing.assert_array_equal(found.labels, GIVEN)
-    np.testing.assert_array_equal(found.selected, GIVEN != CLEAN)
-    np.testing.assert_array_equal(found.wrong_share, (GIVEN != CLEAN).mean(1).astype(np.float32))
+    actual, described = read(write_json(path, GIVEN.tolist()))
+    np.testing.assert_array_equal(actual.labels, GIVEN)
+    np.testing.assert_array_equal(actual.selected, GIVEN != CLEAN)
+    np.testing.assert_array_equal(actual.wrong_share, (GIVEN != CLEAN).mean(1).astype(np.float32))
     assert described["nominal"] == {"rate": 0.2, "kind": "symmetric"}
     assert (described["format"], described["numbering"], described["shared"]) == ("JSON", 0, False)
     assert described["agreement"] == pytest.approx(dict(zip(NAMES, (GIVEN == CLEAN).mean(1), strict=True)))
     assert "note" not in described
     assert len(described["sha256"]) == 64
-    found, described = read(write_json(tmp_path / "a.json", {"text": GIVEN[1].tolist(), "image": GIVEN[0].tolist()}))
-    np.testing.assert_array_equal(found.labels, GIVEN)
+    actual, described = read(write_json(tmp_path / "a.json", {"text": GIVEN[1].tolist(), "image": GIVEN[0].tolist()}))
+    np.testing.assert_array_equal(actual.labels, GIVEN)
     assert described["nominal"] is None
-    found, described = read(write_json(tmp_path / "b.json", GIVEN[0].tolist()), clean=CLEAN[[0, 0]])
-    np.testing.assert_array_equal(found.labels, GIVEN[[0, 0]])
+    actual, described = read(write_json(tmp_path / "b.json", GIVEN[0].tolist()), clean=CLEAN[[0, 0]])
+    np.testing.assert_array_equal(actual.labels, GIVEN[[0, 0]])
     assert described["shared"]
 
 
@@ -211,8 +211,8 @@ def test_json_files_of_other_programs_are_read(tmp_path):
 @pytest.mark.parametrize("suffix", [".mat", ".h5", ".npz"])
 def test_arrays_of_other_programs_are_read_by_their_names(tmp_path, suffix, key):
     path = write(tmp_path / f"noise{suffix}", **{key: GIVEN + 1.0, "other": np.zeros(3)})  # MATLAB: doubles from 1
-    found, described = read(path)
-    np.testing.assert_array_equal(found.labels, GIVEN)
+    actual, described = read(path)
+    np.testing.assert_array_equal(actual.labels, GIVEN)
     assert described["numbering"] == 1
 
 
@@ -240,10 +240,10 @@ def test_every_layout_of_labels_is_read(tmp_path, suffix, array, shared):
         np.save(path, array)
     else:
         write(path, noisy_label=array)
-    found, described = read(path, clean=CLEAN[[0, 0]] if shared else CLEAN)
-    np.testing.assert_array_equal(found.labels, GIVEN[[0, 0]] if shared else GIVEN)
+    actual, described = read(path, clean=CLEAN[[0, 0]] if shared else CLEAN)
+    np.testing.assert_array_equal(actual.labels, GIVEN[[0, 0]] if shared else GIVEN)
     assert described["shared"] == shared
-    assert found.labels.dtype == found.clean.dtype == np.int32
+    assert actual.labels.dtype == actual.clean.dtype == np.int32
 
 
 def test_matlab_7_3_files_sparse_one_hot_and_arrays_per_modality_are_read(tmp_path):
@@ -264,8 +264,8 @@ def test_matlab_7_3_files_sparse_one_hot_and_arrays_per_modality_are_read(tmp_pa
 def test_the_numbering_is_found_at_every_rate(tmp_path, kind, rate, base):
     clean = np.random.default_rng(3).integers(0, 10, (2, 1500)).astype(np.int32)
     labels = np.asarray(inject_noise(clean, NoiseSpec(rate, kind), jax.random.key(0), 10).labels)
-    found, described = read(write_json(tmp_path / "a.json", (labels + base).tolist()), clean=clean, k=10)
-    np.testing.assert_array_equal(found.labels, labels)
+    actual, described = read(write_json(tmp_path / "a.json", (labels + base).tolist()), clean=clean, k=10)
+    np.testing.assert_array_equal(actual.labels, labels)
     assert described["numbering"] == base
     assert ("note" in described) == (rate == 1.0 or (rate == 0.9 and kind != "symmetric"))
 
@@ -274,8 +274,8 @@ def test_labels_of_missing_samples_are_ignored(tmp_path):
     mask = np.ones((2, N), bool)
     mask[0, :40] = False
     path = write_json(tmp_path / "a.json", np.where(mask, GIVEN, -1).tolist())
-    found, described = read(path, mask=mask)
-    np.testing.assert_array_equal(found.labels, np.where(mask, GIVEN, CLEAN))
+    actual, described = read(path, mask=mask)
+    np.testing.assert_array_equal(actual.labels, np.where(mask, GIVEN, CLEAN))
     assert described["agreement"]["image"] == pytest.approx((GIVEN == CLEAN)[0, 40:].mean())
     assert read(path, mask=np.zeros((2, N), bool))[1]["agreement"] == {"image": 1.0, "text": 1.0}
 
@@ -299,8 +299,8 @@ def test_the_label_k_that_the_official_implementation_draws_is_drawn_again(tmp_p
     path = write_json(tmp_path / "noise_labels_0.6_sym.json", given.tolist())
     beyond = given == 10
     with pytest.warns(DatasetWarning, match=f"{beyond.sum()} labels are 10, but the classes are 0..9"):
-        found, described = read(path, clean=clean, k=10)
-    labels = np.asarray(found.labels)
+        actual, described = read(path, clean=clean, k=10)
+    labels = np.asarray(actual.labels)
     np.testing.assert_array_equal(labels[~beyond], given[~beyond])
     assert described["beyond_classes"] == beyond.sum()
     counts = np.bincount(labels[beyond], minlength=10)
@@ -309,21 +309,21 @@ def test_the_label_k_that_the_official_implementation_draws_is_drawn_again(tmp_p
     with pytest.warns(DatasetWarning):
         np.testing.assert_array_equal(read(path, clean=clean, k=10)[0].labels, labels)
     with pytest.warns(DatasetWarning, match=r"labels are 11, but the classes are 1\.\.10"):  # MATLAB: doubles from 1
-        found, described = read(write(tmp_path / "a.mat", noisy_label=given + 1.0), clean=clean, k=10)
+        actual, described = read(write(tmp_path / "a.mat", noisy_label=given + 1.0), clean=clean, k=10)
     assert (described["numbering"], described["beyond_classes"]) == (1, beyond.sum())
-    np.testing.assert_array_equal(np.asarray(found.labels)[~beyond], given[~beyond])
+    np.testing.assert_array_equal(np.asarray(actual.labels)[~beyond], given[~beyond])
     write_json(tmp_path / "b.json", given[0].tolist())  # a label for both modalities stays one
     with pytest.warns(DatasetWarning):
-        found, described = read(tmp_path / "b.json", clean=clean[[0, 0]], k=10)
-    np.testing.assert_array_equal(found.labels[0], found.labels[1])
+        actual, described = read(tmp_path / "b.json", clean=clean[[0, 0]], k=10)
+    np.testing.assert_array_equal(actual.labels[0], actual.labels[1])
     once = GIVEN.copy()
     once[0, 3] = once[1, 5] = K
     mask = np.ones((2, N), bool)
     mask[1, 5] = False
     with pytest.warns(DatasetWarning, match="1 labels are 6"):  # a missing sample's label does not count
-        found, described = read(write_json(tmp_path / "c.json", once.tolist()), mask=mask)
+        actual, described = read(write_json(tmp_path / "c.json", once.tolist()), mask=mask)
     assert described["beyond_classes"] == 1
-    assert found.labels[1, 5] == CLEAN[1, 5]
+    assert actual.labels[1, 5] == CLEAN[1, 5]
     once[0, 7] = K + 1
     refused(write_json(tmp_path / "d.json", once.tolist()), "is no class .3 such labels")
     given[chosen] = 10  # far more than that program draws

@@ -26,8 +26,8 @@ def test_map_by_hand():
     queries = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
     gallery = np.array([[1.0, 0.1], [0.1, 1.0], [-1.0, 0.0]])
     # Rankings: (0, 1, 2), (1, 0, 2) and, by a tie in gallery order, (0, 1, 2).
-    found = mean_average_precision(queries, gallery, np.array([0, 0, 1]), np.array([0, 1, 0]))
-    assert found == pytest.approx(((1 + 2 / 3) / 2 + (1 / 2 + 2 / 3) / 2 + 1 / 2) / 3, abs=tolerances.PRECISION)
+    actual = mean_average_precision(queries, gallery, np.array([0, 0, 1]), np.array([0, 1, 0]))
+    assert actual == pytest.approx(((1 + 2 / 3) / 2 + (1 / 2 + 2 / 3) / 2 + 1 / 2) / 3, abs=tolerances.PRECISION)
 
 
 @pytest.mark.parametrize(("q", "g"), [(1, 1), (1, 40), (40, 1), (7, 30), (60, 45)])
@@ -50,24 +50,24 @@ def test_map_equals_scikit_learn_without_ties():
     expected = [
         average_precision_score(gallery_labels == label, s) for label, s in zip(query_labels, scores, strict=True)
     ]
-    found = mean_average_precision(queries, gallery, query_labels, gallery_labels)
-    assert found == pytest.approx(np.mean(expected), abs=tolerances.PRECISION)
+    actual = mean_average_precision(queries, gallery, query_labels, gallery_labels)
+    assert actual == pytest.approx(np.mean(expected), abs=tolerances.PRECISION)
 
 
 def test_a_query_without_relevant_items_counts_zero():
     gallery = np.eye(2)
-    found = mean_average_precision(np.eye(2), gallery, np.array([0, 7]), np.array([0, 1]))
-    assert found == pytest.approx(1 / 2, abs=tolerances.PRECISION)
+    actual = mean_average_precision(np.eye(2), gallery, np.array([0, 7]), np.array([0, 1]))
+    assert actual == pytest.approx(1 / 2, abs=tolerances.PRECISION)
     assert mean_average_precision(np.eye(2), gallery, np.array([7, 7]), np.array([0, 1])) == 0.0
 
 
 def test_zero_vectors_are_similar_to_nothing():
     gallery = np.array([[-1.0, 0.0], [0.0, 0.0], [1.0, 0.0]])  # similarities to (1, 0): -1, 0, 1
     for item, rank in ((0, 3), (1, 2), (2, 1)):
-        found = mean_average_precision(np.array([[1.0, 0.0]]), gallery, np.array([1]), np.arange(3) == item)
-        assert found == pytest.approx(1 / rank, abs=tolerances.PRECISION)
-    found = mean_average_precision(np.zeros((1, 2)), gallery, np.array([1]), np.array([0, 0, 1]))
-    assert found == pytest.approx(1 / 3, abs=tolerances.PRECISION)  # everything ties, so gallery order
+        actual = mean_average_precision(np.array([[1.0, 0.0]]), gallery, np.array([1]), np.arange(3) == item)
+        assert actual == pytest.approx(1 / rank, abs=tolerances.PRECISION)
+    actual = mean_average_precision(np.zeros((1, 2)), gallery, np.array([1]), np.array([0, 0, 1]))
+    assert actual == pytest.approx(1 / 3, abs=tolerances.PRECISION)  # everything ties, so gallery order
 
 
 @pytest.mark.parametrize("scale", [2.0**-100, 0.37, 1e30])
@@ -75,9 +75,9 @@ def test_map_does_not_depend_on_the_length_of_embeddings(scale):
     arguments = (labels(20), labels(50, seed=1))
     queries, gallery = random_rows(20), random_rows(50, seed=1)
     lengths = np.random.default_rng(3).uniform(0.5, 2.0, (50, 1)).astype(np.float32)
-    found = mean_average_precision(np.float32(scale) * queries, gallery * lengths, *arguments)
+    actual = mean_average_precision(np.float32(scale) * queries, gallery * lengths, *arguments)
     expected = mean_average_precision(queries, gallery, *arguments)
-    assert found == pytest.approx(expected, abs=tolerances.PRECISION)
+    assert actual == pytest.approx(expected, abs=tolerances.PRECISION)
 
 
 def test_map_takes_lists_and_jax_arrays_and_returns_a_float():
@@ -94,7 +94,7 @@ def test_map_takes_lists_and_jax_arrays_and_returns_a_float():
 def expected_metrics(queries, gallery, gains, ks, exclude_self=False):
     """By explicit loops in float64."""
     scores = [[float(np.dot(g.astype(np.float64), q)) for g in gallery] for q in queries]
-    found = []
+    actual = []
     for i, (s, g) in enumerate(zip(scores, gains.tolist(), strict=True)):
         if exclude_self:
             s, g = s[:i] + s[i + 1 :], g[:i] + g[i + 1 :]
@@ -112,8 +112,8 @@ def expected_metrics(queries, gallery, gains, ks, exclude_self=False):
             row[f"precision@{k}"] = reference.precision(s, g, k)
             row[f"recall@{k}"] = reference.recall(s, g, k)
             row[f"ndcg@{k}"] = reference.ndcg(s, g, k)
-        found.append(row)
-    return {name: np.array([row[name] for row in found]) for name in found[0]}
+        actual.append(row)
+    return {name: np.array([row[name] for row in actual]) for name in actual[0]}
 
 
 @pytest.mark.parametrize("multi", [False, True])
@@ -124,11 +124,11 @@ def test_every_metric_equals_explicit_loops_with_ties(multi, exclude_self):
     given = [multi_hot(31, seed=s) if multi else labels(31, k=8, seed=s) for s in (0, 0 if exclude_self else 1)]
     gains = given[0].astype(int) @ given[1].T if multi else (given[0][:, None] == given[1]).astype(int)
     ks = (1, 5, 30, 100)
-    found = retrieval_metrics(z, gallery, *given, k=ks, exclude_self=exclude_self)
+    actual = retrieval_metrics(z, gallery, *given, k=ks, exclude_self=exclude_self)
     expected = expected_metrics(z, gallery, gains, ks, exclude_self)
-    assert set(found) == set(expected)
+    assert set(actual) == set(expected)
     for name, values in expected.items():
-        np.testing.assert_allclose(found[name], values, atol=tolerances.PRECISION, err_msg=name)
+        np.testing.assert_allclose(actual[name], values, atol=tolerances.PRECISION, err_msg=name)
 
 
 def test_multi_hot_labels_of_one_class_each_equal_class_numbers():
@@ -145,9 +145,9 @@ def test_chance_of_multi_hot_labels_is_the_share_that_shares_a_label():
 
 
 def test_means_count_queries_without_relevant_items_or_leave_them_out():
-    found = retrieval_metrics(np.eye(3), np.eye(3)[:2], np.array([0, 1, 7]), np.array([0, 1]), k=(2,))
-    assert found["relevant"].tolist() == [1, 1, 0]
-    zero, skip = summarize(found), summarize(found, "skip")
+    actual = retrieval_metrics(np.eye(3), np.eye(3)[:2], np.array([0, 1, 7]), np.array([0, 1]), k=(2,))
+    assert actual["relevant"].tolist() == [1, 1, 0]
+    zero, skip = summarize(actual), summarize(actual, "skip")
     assert (zero["map"], zero["queries"]) == (pytest.approx(2 / 3), 3)
     assert (skip["map"], skip["queries"]) == (pytest.approx(1.0), 2)
     assert skip["precision@2"] == pytest.approx(1 / 2)
@@ -174,10 +174,10 @@ def test_map_at_k_by_both_divisors():
 def test_means_by_class():
     values = {"ap": [0.2, 0.4, 0.9, 0.0], "ap@2": [1.0, 0.0, 0.5, 0.0], "rr": [1, 1, 1, 0], "relevant": [1, 1, 1, 0]}
     labels = np.array([3, 3, 5, 9])
-    found = summarize_by_class(values, labels)
-    assert list(found) == [3, 5, 9]
-    assert found[3] == {"map": pytest.approx(0.3), "map@2": 0.5, "mrr": 1.0, "queries": 2}
-    assert found[5] == {"map": 0.9, "map@2": 0.5, "mrr": 1.0, "queries": 1}
+    actual = summarize_by_class(values, labels)
+    assert list(actual) == [3, 5, 9]
+    assert actual[3] == {"map": pytest.approx(0.3), "map@2": 0.5, "mrr": 1.0, "queries": 2}
+    assert actual[5] == {"map": 0.9, "map@2": 0.5, "mrr": 1.0, "queries": 1}
     assert list(summarize_by_class(values, labels, "skip")) == [3, 5]  # of class 9 no query is left
     hot = np.array([[1, 1, 0], [0, 1, 0], [0, 1, 0], [0, 0, 0]])
     assert {k: v["map"] for k, v in summarize_by_class(values, hot).items()} == pytest.approx({0: 0.2, 1: 0.5})
@@ -242,13 +242,13 @@ def test_every_ordered_pair_of_modalities_has_its_own_map():
     sizes = {"image": 20, "text": 30, "sound": 10}
     embeddings = {name: exact_rows(n, seed=n) for name, n in sizes.items()}
     given = {name: labels(n) for name, n in sizes.items()}
-    found = cross_modal_map(embeddings, given)
-    assert list(found) == ["image->text", "image->sound", "text->image", "text->sound", "sound->image", "sound->text"]
-    for name, value in found.items():
+    actual = cross_modal_map(embeddings, given)
+    assert list(actual) == ["image->text", "image->sound", "text->image", "text->sound", "sound->image", "sound->text"]
+    for name, value in actual.items():
         a, b = name.split("->")
         expected = reference.mean_average_precision(embeddings[a], embeddings[b], given[a], given[b])
         assert value == pytest.approx(expected, abs=tolerances.PRECISION)
-    assert len(set(found.values())) == 6
+    assert len(set(actual.values())) == 6
 
 
 def test_chance_is_the_mean_share_of_relevant_items():
@@ -258,9 +258,9 @@ def test_chance_is_the_mean_share_of_relevant_items():
 
 def test_chance_is_about_the_map_of_random_embeddings():
     arguments = (labels(300, k=2), labels(300, k=2, seed=1))
-    found = mean_average_precision(random_rows(300), random_rows(300, seed=1), *arguments)
+    actual = mean_average_precision(random_rows(300), random_rows(300, seed=1), *arguments)
     # The excess of a random ranking over the class prior is of order log(G) / G, here 0.02.
-    assert 0.0 < found - chance_map(*arguments) < 0.03
+    assert 0.0 < actual - chance_map(*arguments) < 0.03
 
 
 # Errors

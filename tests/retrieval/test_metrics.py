@@ -51,7 +51,7 @@ def test_every_metric_by_hand():
         "ndcg@4": (1 / log2(2) + 3 / log2(5)) / ideal,
         "ndcg@2": (1 / log2(2)) / (3 / log2(2) + 2 / log2(3)),
     }
-    found = {
+    actual = {
         "relevant_items": metrics.relevant_items(r),
         "average_precision": average_precision(r),
         "ap@5": average_precision(r, 5),
@@ -66,7 +66,7 @@ def test_every_metric_by_hand():
         "ndcg@2": ndcg(r, 2, most=3),
     }
     for name, value in expected.items():
-        np.testing.assert_allclose(found[name], value, **tolerances.HAND, err_msg=name)
+        np.testing.assert_allclose(actual[name], value, **tolerances.HAND, err_msg=name)
     # Recall 0 to 1/3 is reached at rank 1, up to 2/3 at rank 4 (precision 2/4), up to 1 at rank 8 (3/8).
     np.testing.assert_allclose(interpolated_precision(r), [1] * 4 + [1 / 2] * 3 + [3 / 8] * 4, **tolerances.HAND)
     np.testing.assert_allclose(interpolated_precision(r, 4), [1, 1, 1 / 2, 3 / 8], **tolerances.HAND)
@@ -79,8 +79,8 @@ def test_equal_scores_rank_in_gallery_order():
 
 @pytest.mark.parametrize("scores", [[0.0, -0.0, 0.0], [-0.0, 0.0, -0.0]])
 def test_zero_and_negative_zero_tie(scores):
-    found = [average_precision(rank(jnp.array(scores), jnp.arange(3) == i)) for i in range(3)]
-    np.testing.assert_allclose(found, [1.0, 1 / 2, 1 / 3], **tolerances.HAND)
+    actual = [average_precision(rank(jnp.array(scores), jnp.arange(3) == i)) for i in range(3)]
+    np.testing.assert_allclose(actual, [1.0, 1 / 2, 1 / 3], **tolerances.HAND)
 
 
 METRICS = {

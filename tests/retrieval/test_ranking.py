@@ -1,4 +1,4 @@
-"""Rankings block by block: all methods alike, any block, sharded galleries, ties of equal rows, self exclusion."""
+"""Rankings block by block: equal results of all methods and block sizes, sharding, ties, self exclusion."""
 
 import contextlib
 import sys
@@ -21,7 +21,7 @@ METHODS = ["numpy", "xla", pytest.param("numba", marks=pytest.mark.bench)]
 
 
 def gain_at_rank(r: Ranking):
-    """Gains by rank [B, 31]: every form of a ranking written out alike."""
+    """Gains by rank [B, 31], the same for every form of a ranking."""
     place = jnp.where(r.gain > 0, r.rank, 0)
     rows = jnp.zeros((len(place), 32), jnp.uint8)
     return jnp.put_along_axis(rows, place, r.gain, axis=1, inplace=False)[:, 1:]
@@ -31,17 +31,17 @@ def ranked(method="numpy", multi=False, q=23, seed=0, **options):
     """Gains in ranked order of `q` queries in a gallery of 31, with many ties; ours and by argsort in float64."""
     queries, gallery = exact_rows(q, seed=seed), exact_rows(31, seed=seed + 1)
     given = [multi_hot(n).astype(np.uint8) if multi else labels(n).astype(np.int32) for n in (q, 31)]
-    found = map_rankings(gain_at_rank, queries, gallery, *given, method=method, **options)
+    actual = map_rankings(gain_at_rank, queries, gallery, *given, method=method, **options)
     gains = given[0].astype(int) @ given[1].T if multi else given[0][:, None] == given[1]
     expected = [reference.ranked_gains(gallery @ x, g.astype(int)) for x, g in zip(queries, gains, strict=True)]
-    return found, np.array(expected)
+    return actual, np.array(expected)
 
 
 @pytest.mark.parametrize("multi", [False, True])
 @pytest.mark.parametrize("method", METHODS)
 def test_methods_rank_alike(method, multi):
-    found, expected = ranked(method, multi)
-    np.testing.assert_array_equal(found, expected)
+    actual, expected = ranked(method, multi)
+    np.testing.assert_array_equal(actual, expected)
 
 
 @pytest.mark.parametrize("queries_per_block", [1, 4, 7, 22, 23, 1000])
@@ -51,8 +51,8 @@ def test_blocks_of_any_size_give_the_same_ranking(method, queries_per_block, mon
         monkeypatch.setattr(mrl_jax.retrieval.ranking, name, queries_per_block * 31 + 5)
     for name, value in (("_MIN_ROWS", 1), ("_THREADS_PAY", 0)):
         monkeypatch.setattr(mrl_jax.retrieval.ranking, name, value)
-    found, expected = ranked(method)
-    np.testing.assert_array_equal(found, expected)
+    actual, expected = ranked(method)
+    np.testing.assert_array_equal(actual, expected)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -61,8 +61,8 @@ def test_a_gallery_larger_than_a_block_is_ranked_too(method, monkeypatch):
         monkeypatch.setattr(mrl_jax.retrieval.ranking, name, 10)
     for name, value in (("_MIN_ROWS", 1), ("_THREADS_PAY", 0)):
         monkeypatch.setattr(mrl_jax.retrieval.ranking, name, value)
-    found, expected = ranked(method)
-    np.testing.assert_array_equal(found, expected)
+    actual, expected = ranked(method)
+    np.testing.assert_array_equal(actual, expected)
 
 
 @pytest.mark.parametrize("method", ["numpy", pytest.param("numba", marks=pytest.mark.bench)])
@@ -71,8 +71,8 @@ def test_threads_do_not_change_the_ranking(method, cores, monkeypatch):
     for name, value in (("_MIN_ROWS", 2), ("_CHUNK_SCORES", 1), ("_THREADS_PAY", 0), ("usable_cores", lambda: cores)):
         monkeypatch.setattr(mrl_jax.retrieval.ranking, name, value)
     for multi in (False, True):
-        found, expected = ranked(method, multi, q=61)
-        np.testing.assert_array_equal(found, expected)
+        actual, expected = ranked(method, multi, q=61)
+        np.testing.assert_array_equal(actual, expected)
 
 
 def test_threads_and_their_memory_are_bounded(monkeypatch):
@@ -85,7 +85,7 @@ def test_threads_and_their_memory_are_bounded(monkeypatch):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_special_scores_rank_as_floats_do(method):
-    """Negative, tiny, huge, zero of both signs: as scores, not as similarities."""
+    """Scores that are negative, tiny, huge, or zero of both signs."""
     rng = np.random.default_rng(0)
     scores = rng.choice([0.0, -0.0, 1e-45, -1e-45, 1.0, -1.0, 3e38, -3e38, -np.inf, 1.5e-39], (6, 31)).astype(
         np.float32
@@ -96,12 +96,12 @@ def test_special_scores_rank_as_floats_do(method):
         # XLA flushes denormal numbers to zero on some platforms; similarities of unit vectors do not come near them.
         scores[np.abs(scores) < 1e-37] = 0
         expected = [reference.ranked_gains(s, g) for s, g in zip(scores, gain, strict=True)]
-        found = mrl_jax.retrieval.ranking.rank(jnp.asarray(scores), jnp.asarray(gain))
+        actual = mrl_jax.retrieval.ranking.rank(jnp.asarray(scores), jnp.asarray(gain))
     else:
         ranks, kept = np.empty((6, 31), np.int32), np.empty((6, 31), np.uint8)
         mrl_jax.retrieval.ranking._rank_on_host(scores, gain, ranks, kept, method)
-        found = Ranking(jnp.asarray(ranks), None, jnp.asarray(kept))
-    np.testing.assert_array_equal(gain_at_rank(found), expected)
+        actual = Ranking(jnp.asarray(ranks), None, jnp.asarray(kept))
+    np.testing.assert_array_equal(gain_at_rank(actual), expected)
 
 
 def test_a_thread_that_fails_ends_the_others(monkeypatch):
@@ -161,8 +161,8 @@ def test_metrics_compile_once_whatever_the_context_and_thread(monkeypatch):
 @pytest.mark.parametrize("multi", [False, True])
 @pytest.mark.parametrize("count", [1, 2, 3, 8])
 def test_a_sharded_gallery_ranks_like_one_device(count, multi):
-    found, expected = ranked("auto", multi, devices=jax.devices()[:count])
-    np.testing.assert_array_equal(found, expected)
+    actual, expected = ranked("auto", multi, devices=jax.devices()[:count])
+    np.testing.assert_array_equal(actual, expected)
 
 
 @pytest.mark.parametrize("devices", [[], 4, "cpu", ["cpu:0"], [jax.devices()[0]] * 2])
@@ -176,9 +176,9 @@ def test_a_sharded_gallery_in_blocks_without_self(monkeypatch):
     monkeypatch.setattr(mrl_jax.retrieval.ranking, "_BLOCK_SCORES", 200)
     z, y = random_rows(61), labels(61)
     expected = retrieval_metrics(z, z, y, y, exclude_self=True)
-    found = retrieval_metrics(z, z, y, y, exclude_self=True, devices=jax.devices())
+    actual = retrieval_metrics(z, z, y, y, exclude_self=True, devices=jax.devices())
     for name, values in expected.items():
-        np.testing.assert_allclose(found[name], values, atol=tolerances.PRECISION, err_msg=name)
+        np.testing.assert_allclose(actual[name], values, atol=tolerances.PRECISION, err_msg=name)
 
 
 def test_no_device_holds_the_whole_gallery(monkeypatch):
@@ -198,8 +198,8 @@ def test_embeddings_on_a_device_can_have_their_gallery_sharded():
     z, g, a, b = random_rows(9), random_rows(61, seed=1), labels(9), labels(61)
     expected = mean_average_precision(z, g, a, b)
     placed = (jax.device_put(x, jax.devices()[1]) for x in (z, g))
-    found = mean_average_precision(*placed, a, b, devices=jax.devices())
-    assert found == pytest.approx(expected, abs=tolerances.PRECISION)
+    actual = mean_average_precision(*placed, a, b, devices=jax.devices())
+    assert actual == pytest.approx(expected, abs=tolerances.PRECISION)
 
 
 # Equal rows
@@ -227,8 +227,8 @@ def test_equal_rows_tie_in_sharded_galleries_and_pair_ranks():
     gallery = random_rows(6, dim=64)[np.random.default_rng(2).integers(0, 6, 301)]
     arguments = (random_rows(11, dim=64, seed=1), gallery, labels(11), labels(301, seed=1))
     expected = reference.mean_average_precision(*arguments)
-    found = mean_average_precision(*arguments, devices=jax.devices())
-    assert found == pytest.approx(expected, abs=tolerances.PRECISION)
+    actual = mean_average_precision(*arguments, devices=jax.devices())
+    assert actual == pytest.approx(expected, abs=tolerances.PRECISION)
     first = [next(i for i in range(301) if (gallery[i] == row).all()) for row in gallery]
     ranks = pair_ranks(gallery, gallery)
     np.testing.assert_array_equal(ranks, [sum(first[j] == first[i] for j in range(i + 1)) for i in range(301)])

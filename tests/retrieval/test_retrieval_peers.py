@@ -34,7 +34,7 @@ KS = (1, 5, 10, 3000)
 
 
 class Case(NamedTuple):
-    """What we are given, and the same as scores and gains per query, which is what peers take."""
+    """The arguments of our functions, and the same data as scores and gains per query for the peers."""
 
     queries: np.ndarray
     gallery: np.ndarray
@@ -49,7 +49,7 @@ class Case(NamedTuple):
 
 
 def build(queries, gallery, multi, exclude_self=False):
-    """Labels, the last of them of a query without relevant items, and float64 similarities."""
+    """Labels, the last one for a query without relevant items, and float64 similarities."""
     rng, q, g = np.random.default_rng(5), len(queries), len(gallery)
     given = [rng.random((n, 6)) < 0.3 if multi else rng.integers(0, 6, n) for n in (q, g)]
     given[0][-1] = False if multi else 77
@@ -66,7 +66,7 @@ def unit(x):
 
 
 def separated(q, g, exclude_self=False):
-    """Random rows whose similarities differ by more than float32 can err, so that all peers rank alike."""
+    """Random rows whose similarities differ by more than float32 errors, so that all peers give the same ranking."""
     for seed in itertools.count():
         rng = np.random.default_rng([seed, q, g])
         gallery = rng.normal(size=(g, 8)).astype(np.float32)
@@ -92,10 +92,10 @@ def case(request):
     return build(*separated(q, g, within), multi, within)
 
 
-def agree(found, expected):
+def agree(actual, expected):
     assert expected
     for name, values in expected.items():
-        np.testing.assert_allclose(found[name], values, atol=tolerances.PRECISION, rtol=0, err_msg=name)
+        np.testing.assert_allclose(actual[name], values, atol=tolerances.PRECISION, rtol=0, err_msg=name)
 
 
 def per_query(rows):
@@ -107,14 +107,14 @@ def per_query(rows):
 
 def by_numpy(case):
     def row(s, g):
-        found = {"ap": reference.average_precision(s, g), "r_precision": reference.r_precision(s, g)}
-        found |= {"rr": reference.reciprocal_rank(s, g), "ndcg": reference.ndcg(s, g)}
-        found |= {"curve": reference.interpolated_precision(s, g), "relevant": (g > 0).sum()}
+        actual = {"ap": reference.average_precision(s, g), "r_precision": reference.r_precision(s, g)}
+        actual |= {"rr": reference.reciprocal_rank(s, g), "ndcg": reference.ndcg(s, g)}
+        actual |= {"curve": reference.interpolated_precision(s, g), "relevant": (g > 0).sum()}
         for k in KS:
-            found |= {f"ap@{k}": reference.average_precision(s, g, k), f"ndcg@{k}": reference.ndcg(s, g, k)}
-            found |= {f"ap_min@{k}": reference.average_precision(s, g, k, "relevant")}
-            found |= {f"precision@{k}": reference.precision(s, g, k), f"recall@{k}": reference.recall(s, g, k)}
-        return found
+            actual |= {f"ap@{k}": reference.average_precision(s, g, k), f"ndcg@{k}": reference.ndcg(s, g, k)}
+            actual |= {f"ap_min@{k}": reference.average_precision(s, g, k, "relevant")}
+            actual |= {f"precision@{k}": reference.precision(s, g, k), f"recall@{k}": reference.recall(s, g, k)}
+        return actual
 
     return per_query([row(s, g) for s, g in zip(case.scores, case.gains, strict=True)])
 
@@ -124,19 +124,19 @@ def by_sklearn(case):
         if not g.any():  # it warns and gives 0
             return dict.fromkeys(["ap", "ndcg", *(f"ndcg@{k}" for k in KS)], 0.0) | {"curve": np.zeros(11)}
         precision, recall, _ = sklearn.metrics.precision_recall_curve(g > 0, s)
-        found = {"ap": sklearn.metrics.average_precision_score(g > 0, s)}
-        found["curve"] = [precision[:-1][recall[:-1] >= level / 10 - 1e-9].max() for level in range(11)]
+        actual = {"ap": sklearn.metrics.average_precision_score(g > 0, s)}
+        actual["curve"] = [precision[:-1][recall[:-1] >= level / 10 - 1e-9].max() for level in range(11)]
         if len(g) > 1:  # it refuses a single item
-            found["ndcg"] = sklearn.metrics.ndcg_score([g], [s])
-            found |= {f"ndcg@{k}": sklearn.metrics.ndcg_score([g], [s], k=k) for k in KS}
-        return found
+            actual["ndcg"] = sklearn.metrics.ndcg_score([g], [s])
+            actual |= {f"ndcg@{k}": sklearn.metrics.ndcg_score([g], [s], k=k) for k in KS}
+        return actual
 
     return per_query([row(s, g) for s, g in zip(case.scores, case.gains, strict=True)])
 
 
 @contextlib.contextmanager
 def torch_float64():
-    """Without it torchmetrics takes differences of discounts that were summed in float32."""
+    """Set float64: otherwise torchmetrics subtracts discounts that were summed in float32."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
@@ -149,28 +149,31 @@ def by_torchmetrics(case):
     def row(s, g):
         s, g = torch.tensor((1 + s) / 2), torch.tensor(g)  # relevant items of a score <= 0 would not count
         hit = g > 0
-        found = {"ap": tm.retrieval_average_precision(s, hit), "ndcg": tm.retrieval_normalized_dcg(s, g)}
-        found |= {"rr": tm.retrieval_reciprocal_rank(s, hit), "r_precision": tm.retrieval_r_precision(s, hit)}
+        actual = {"ap": tm.retrieval_average_precision(s, hit), "ndcg": tm.retrieval_normalized_dcg(s, g)}
+        actual |= {"rr": tm.retrieval_reciprocal_rank(s, hit), "r_precision": tm.retrieval_r_precision(s, hit)}
         for k in KS:
-            found[f"ap@{k}"] = tm.retrieval_average_precision(s, hit, top_k=k)
-            found[f"precision@{k}"] = tm.retrieval_precision(s, hit, top_k=k)
-            found[f"recall@{k}"] = tm.retrieval_recall(s, hit, top_k=k)
-            found[f"ndcg@{k}"] = tm.retrieval_normalized_dcg(s, g, top_k=k)
+            actual[f"ap@{k}"] = tm.retrieval_average_precision(s, hit, top_k=k)
+            actual[f"precision@{k}"] = tm.retrieval_precision(s, hit, top_k=k)
+            actual[f"recall@{k}"] = tm.retrieval_recall(s, hit, top_k=k)
+            actual[f"ndcg@{k}"] = tm.retrieval_normalized_dcg(s, g, top_k=k)
         precision, recall, _ = tm.retrieval_precision_recall_curve(s, hit)
         levels = [precision[recall >= level / 10 - 1e-6] for level in range(11)]
-        return {**{n: float(x) for n, x in found.items()}, "curve": [float(x.max()) if len(x) else 0.0 for x in levels]}
+        return {
+            **{n: float(x) for n, x in actual.items()},
+            "curve": [float(x.max()) if len(x) else 0.0 for x in levels],
+        }
 
     with torch_float64():
         return per_query([row(s, g) for s, g in zip(case.scores, case.gains, strict=True)])
 
 
-def at_k_from_map_cut(found, relevant):
-    """AP@k of both divisors from one that is divided by R."""
+def at_k_from_map_cut(actual, relevant):
+    """AP@k with both divisors, computed from AP@k divided by R."""
     for k in KS:
-        cut, recall = found.pop(f"map@{k}"), found[f"recall@{k}"]
-        found[f"ap@{k}"] = np.divide(cut, recall, out=np.zeros_like(cut), where=recall > 0)
-        found[f"ap_min@{k}"] = cut * relevant / np.maximum(1, np.minimum(k, relevant))
-    return found
+        cut, recall = actual.pop(f"map@{k}"), actual[f"recall@{k}"]
+        actual[f"ap@{k}"] = np.divide(cut, recall, out=np.zeros_like(cut), where=recall > 0)
+        actual[f"ap_min@{k}"] = cut * relevant / np.maximum(1, np.minimum(k, relevant))
+    return actual
 
 
 def by_ranx(case):
@@ -182,13 +185,13 @@ def by_ranx(case):
         qrels.append(np.stack([best.astype(float), g[best].astype(float)], axis=1))
     names = {"map": "ap", "mrr": "rr", "r-precision": "r_precision", "ndcg": "ndcg"}
     names |= {f"{name}@{k}": f"{name}@{k}" for name in ("map", "precision", "recall", "ndcg") for k in KS}
-    told = ranx.evaluate(qrels, run, list(names), return_mean=False)
-    found = {ours: np.array(told[theirs]) for theirs, ours in names.items()}
-    return at_k_from_map_cut(found, np.array([(g > 0).sum() for g in case.gains]))
+    scores = ranx.evaluate(qrels, run, list(names), return_mean=False)
+    actual = {ours: np.array(scores[theirs]) for theirs, ours in names.items()}
+    return at_k_from_map_cut(actual, np.array([(g > 0).sum() for g in case.gains]))
 
 
 def by_pytrec_eval(case):
-    """Names of items descend with the gallery, since trec_eval gives the later name the better rank."""
+    """Items have descending names, since trec_eval ranks the later name first among ties."""
     size = max(map(len, case.scores))
     item = [f"{size - j:07d}" for j in range(size)]
     qrels = {str(i): {item[j]: int(x) for j, x in enumerate(g)} for i, g in enumerate(case.gains)}
@@ -199,10 +202,10 @@ def by_pytrec_eval(case):
     for k in KS:
         names |= {f"map_cut_{k}": f"map@{k}", f"P_{k}": f"precision@{k}"}
         names |= {f"recall_{k}": f"recall@{k}", f"ndcg_cut_{k}": f"ndcg@{k}"}
-    told = pytrec_eval.RelevanceEvaluator(qrels, measures).evaluate(run)
-    rows = [told[str(i)] for i in range(len(case.scores))]
-    found = {ours: np.array([row[theirs] for row in rows]) for theirs, ours in names.items()}
-    return at_k_from_map_cut(found, found["relevant"]) | {"trec curve": trec_curve(rows)}
+    scores = pytrec_eval.RelevanceEvaluator(qrels, measures).evaluate(run)
+    rows = [scores[str(i)] for i in range(len(case.scores))]
+    actual = {ours: np.array([row[theirs] for row in rows]) for theirs, ours in names.items()}
+    return at_k_from_map_cut(actual, actual["relevant"]) | {"trec curve": trec_curve(rows)}
 
 
 def trec_curve(rows):
@@ -214,12 +217,12 @@ def trec_curve(rows):
 
 @pytest.mark.parametrize("peer", [by_numpy, by_sklearn, by_torchmetrics, by_ranx, by_pytrec_eval])
 def test_all_metrics_agree_with_a_peer(case, peer):
-    expected, found = peer(case), case.ours()
+    expected, actual = peer(case), case.ours()
     curve = expected.pop("trec curve", None)
     if curve is not None:
-        tens = found["relevant"] % 10 == 0  # elsewhere it rounds levels of recall in its own way
-        np.testing.assert_allclose(found["curve"][tens], curve[tens], atol=tolerances.PRECISION)
-    agree(found, expected)
+        tens = actual["relevant"] % 10 == 0  # elsewhere it rounds levels of recall in its own way
+        np.testing.assert_allclose(actual["curve"][tens], curve[tens], atol=tolerances.PRECISION)
+    agree(actual, expected)
 
 
 def test_every_metric_has_more_than_one_peer():
@@ -231,7 +234,7 @@ def test_every_metric_has_more_than_one_peer():
 
 @pytest.mark.parametrize("peer", [by_numpy, by_ranx, by_pytrec_eval])
 @pytest.mark.parametrize("multi", [False, True])
-def test_tied_items_in_gallery_order_agree_where_a_peer_can_be_told(peer, multi):
+def test_tied_items_in_gallery_order_agree_where_a_peer_can_be_told_the_order(peer, multi):
     case = build(exact_rows(20), exact_rows(60, seed=1), multi)
     assert all(len(np.unique(s)) < 20 for s in case.scores)
     agree(case.ours(), {name: x for name, x in peer(case).items() if name != "trec curve"})
@@ -257,8 +260,8 @@ def test_means_agree_with_torchmetrics_whatever_happens_to_queries_without_relev
     scores, hit = torch.tensor(np.concatenate(case.scores)), torch.tensor(np.concatenate(case.gains) > 0)
     for k in (None, 5):
         expected = RetrievalMAP(empty_target_action=action, top_k=k)((1 + scores) / 2, hit, index)
-        found = mean_average_precision(*case[:4], k=k, without_relevant=without_relevant)
-        assert found == pytest.approx(float(expected), abs=tolerances.PRECISION)
+        actual = mean_average_precision(*case[:4], k=k, without_relevant=without_relevant)
+        assert actual == pytest.approx(float(expected), abs=tolerances.PRECISION)
 
 
 # Where they differ, as the table in docs/retrieval.md says
@@ -277,8 +280,8 @@ def on_scores(scores, gains):
 def test_divisors_of_ap_at_k():
     scores, hit = [0.9, 0.8, 0.7, 0.6, 0.5], [1, 0, 1, 1, 0]
     case = on_scores(scores, hit)
-    found = case.ours(ks=(1, 2))
-    assert (found["ap@2"], found["ap_min@2"]) == (pytest.approx(1), pytest.approx(1 / 2))
+    actual = case.ours(ks=(1, 2))
+    assert (actual["ap@2"], actual["ap_min@2"]) == (pytest.approx(1), pytest.approx(1 / 2))
     assert float(tm.retrieval_average_precision(torch.tensor(scores), torch.tensor(hit), top_k=2)) == 1
     qrels = {"q": {str(i): x for i, x in enumerate(hit)}}
     run = {"q": {str(i): x for i, x in enumerate(scores)}}
@@ -292,7 +295,7 @@ def as_lists(scores, gains):
 
 
 def ranx_value(metric, qrels, run):
-    """It fails on a single metric@k, so the metric is asked for beside another."""
+    """A single metric@k fails, so a second metric is requested, too."""
     return float(ranx.evaluate(qrels, run, [metric, "mrr"], return_mean=False)[metric][0])
 
 
@@ -307,8 +310,8 @@ def test_torchmetrics_ignores_relevant_items_of_scores_that_are_not_positive():
 
 def test_torchmetrics_sums_discounts_of_ndcg_in_float32():
     case = build(*separated(24, 1100), multi=False)
-    found = [float(tm.retrieval_normalized_dcg(*map(torch.tensor, row))) for row in zip(*case[4:6], strict=True)]
-    error = np.abs(found - by_numpy(case)["ndcg"]).max()
+    actual = [float(tm.retrieval_normalized_dcg(*map(torch.tensor, row))) for row in zip(*case[4:6], strict=True)]
+    error = np.abs(actual - by_numpy(case)["ndcg"]).max()
     assert 1e-6 < error < 1e-5
     agree(case.ours(), {"ndcg": by_torchmetrics(case)["ndcg"]})
 
@@ -324,11 +327,11 @@ def test_ndcg_of_tied_items_is_a_mean_over_their_orders_in_scikit_learn_and_torc
     gains, scores = (3, 0, 1, 0), np.full(4, 0.5)
     orders = [on_scores(scores, g).ours(ks=(2,)) for g in set(itertools.permutations(gains))]
     for name, k in (("ndcg", None), ("ndcg@2", 2)):
-        mean = np.mean([found[name] for found in orders])
-        assert np.ptp([found[name] for found in orders]) > 0.1
+        mean = np.mean([actual[name] for actual in orders])
+        assert np.ptp([actual[name] for actual in orders]) > 0.1
         assert sklearn.metrics.ndcg_score([gains], [scores], k=k) == pytest.approx(mean, abs=tolerances.PRECISION)
-        found = tm.retrieval_normalized_dcg(torch.tensor(scores), torch.tensor(gains), top_k=k)
-        assert float(found) == pytest.approx(mean, abs=tolerances.PRECISION)
+        actual = tm.retrieval_normalized_dcg(torch.tensor(scores), torch.tensor(gains), top_k=k)
+        assert float(actual) == pytest.approx(mean, abs=tolerances.PRECISION)
 
 
 def test_scikit_learn_gives_tied_items_one_precision_and_the_last_rank():
@@ -364,9 +367,9 @@ def test_pytrec_eval_leaves_out_queries_that_nothing_was_judged_for():
 
 def test_exponential_gains_are_another_metric():
     scores, gains = [0.9, 0.5, 0.1], [1, 2, 0]
-    found = float(on_scores(scores, gains).ours()["ndcg"][0])
-    assert ranx_value("ndcg", *as_lists(scores, gains)) > found  # it takes the given order of the gains for the best
+    actual = float(on_scores(scores, gains).ours()["ndcg"][0])
+    assert ranx_value("ndcg", *as_lists(scores, gains)) > actual  # it takes the given order of the gains for the best
     qrels, run = as_lists(scores, gains)
     qrels[0] = qrels[0][np.argsort(-qrels[0][:, 1])]
-    assert ranx_value("ndcg", qrels, run) == pytest.approx(found, abs=tolerances.PRECISION)
-    assert ranx_value("ndcg_burges", qrels, run) < found - 0.01
+    assert ranx_value("ndcg", qrels, run) == pytest.approx(actual, abs=tolerances.PRECISION)
+    assert ranx_value("ndcg_burges", qrels, run) < actual - 0.01

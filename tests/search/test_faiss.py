@@ -1,4 +1,4 @@
-"""FAISS as the engine of large galleries; queries by the models that made a run's features."""
+"""FAISS for large galleries; queries by the models that computed a run's features."""
 
 import shutil
 import sys
@@ -51,8 +51,8 @@ def test_recall_against_the_exact_result(kind, least, clustered, tmp_path):
     assert (np.diff(scores, axis=1) <= 0).all()
     if kind == "flat":
         np.testing.assert_allclose(scores, top_k(queries, gallery, 10)[0], atol=1e-5)
-    found = index.found(scores, rows)
-    assert found.ids[0, 0] == f"r{rows[0, 0]}"
+    actual = index.found(scores, rows)
+    assert actual.ids[0, 0] == f"r{rows[0, 0]}"
     engine.save(tmp_path / "a.faiss")
     again = FaissIndex.load(tmp_path / "a.faiss")
     np.testing.assert_array_equal(again.search(queries, 10)[1], rows)
@@ -61,8 +61,8 @@ def test_recall_against_the_exact_result(kind, least, clustered, tmp_path):
 
 def test_longer_codes_find_more(clustered):
     gallery, queries = clustered
-    found = [FaissIndex.build(gallery, "ivfpq", code_bytes=b).recall(queries, gallery, 10) for b in (4, 16)]
-    assert found[1] > found[0] + 0.1
+    actual = [FaissIndex.build(gallery, "ivfpq", code_bytes=b).recall(queries, gallery, 10) for b in (4, 16)]
+    assert actual[1] > actual[0] + 0.1
 
 
 def test_a_memory_map_is_added_block_by_block(clustered, tmp_path):
@@ -99,7 +99,7 @@ def test_bad_input(call, message):
         call()
 
 
-def test_a_missing_package_is_told(monkeypatch):
+def test_a_missing_package_is_reported(monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(InputError, match=r"pip install 'mrl_jax\[faiss\]'"):
         FaissIndex.build(np.eye(3))

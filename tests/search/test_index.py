@@ -1,4 +1,4 @@
-"""Top-k search against a float64 reference, files of an index, and every bad input."""
+"""Top-k search against a float64 reference, files of an index, and wrong input."""
 
 import json
 import re
@@ -18,7 +18,7 @@ from mrl_jax.search.index import Index, recall, top_k
 
 
 def reference(queries, gallery, k):
-    """Float64 similarities, ranked stably: equal ones in gallery order."""
+    """Float64 similarities in a stable ranking: ties in gallery order."""
     units = []
     for x in (queries, gallery):
         x = np.asarray(x, np.float64)
@@ -30,7 +30,7 @@ def reference(queries, gallery, k):
 
 
 def tied(rng, size, kinds=5, width=7):
-    """A gallery in which every row is one of a few."""
+    """A gallery with many equal rows."""
     return rng.normal(size=(kinds, width))[rng.integers(0, kinds, size)]
 
 
@@ -47,9 +47,9 @@ def test_equal_rows_rank_in_gallery_order_across_blocks(block, queries, size, k)
     np.testing.assert_array_equal(rows, expected)
     np.testing.assert_allclose(scores, expected_scores, atol=1e-6)
     assert scores.dtype == np.float32
-    found = Index.build(gallery, block=block).search(x, k)
-    np.testing.assert_array_equal(found.rows, rows)
-    np.testing.assert_array_equal(found.scores, scores)
+    actual = Index.build(gallery, block=block).search(x, k)
+    np.testing.assert_array_equal(actual.rows, rows)
+    np.testing.assert_array_equal(actual.scores, scores)
 
 
 def test_more_queries_than_fit_at_once():
@@ -96,10 +96,10 @@ def test_adding_in_pieces_equals_building_at_once(pieces):
         part = slice(start, start := start + n)
         index.add(gallery[part], ids=ids[part], labels=labels[part], payloads=payloads[part])
     k = min(10, len(index))
-    found, whole = index.search(x, k), Index.build(gallery, ids=ids, labels=labels, block=128).search(x, k)
-    np.testing.assert_array_equal(found.rows, reference(x, gallery, k)[1])
+    actual, whole = index.search(x, k), Index.build(gallery, ids=ids, labels=labels, block=128).search(x, k)
+    np.testing.assert_array_equal(actual.rows, reference(x, gallery, k)[1])
     for name in ("rows", "ids", "labels"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(whole, name))
+        np.testing.assert_array_equal(getattr(actual, name), getattr(whole, name))
     assert index.payloads == payloads
     np.testing.assert_array_equal(
         np.concatenate(list(index.embeddings())), np.concatenate([*unit_blocks("", gallery, 9)])
@@ -118,10 +118,10 @@ def test_approximate_search_reports_its_recall():
 
 def test_hits_compare_labels():
     index = Index.build(np.eye(3), labels=["a", "b", "a"])
-    found = index.search(np.eye(3)[:2], 3)
-    np.testing.assert_array_equal(found.hits(["a", "b"]), [[True, False, True], [True, False, False]])
+    actual = index.search(np.eye(3)[:2], 3)
+    np.testing.assert_array_equal(actual.hits(["a", "b"]), [[True, False, True], [True, False, False]])
     with pytest.raises(InputError, match="one per row"):
-        found.hits(["a"])
+        actual.hits(["a"])
     with pytest.raises(InputError, match="holds no labels"):
         Index.build(np.eye(3)).search(np.eye(3), 1).hits([0, 1, 2])
 
@@ -151,9 +151,9 @@ def test_save_and_load_round_trip(tmp_path, extras):
     for name in ("ids", "labels"):
         assert np.array_equal(getattr(again, name), getattr(index, name))
     assert again.payloads == index.payloads
-    found, expected = again.search([[1.0, 1.0]], 3), index.search([[1.0, 1.0]], 3)
-    np.testing.assert_array_equal(found.scores, expected.scores)
-    np.testing.assert_array_equal(found.rows, expected.rows)
+    actual, expected = again.search([[1.0, 1.0]], 3), index.search([[1.0, 1.0]], 3)
+    np.testing.assert_array_equal(actual.scores, expected.scores)
+    np.testing.assert_array_equal(actual.rows, expected.rows)
     index.save(tmp_path / "b.npz")
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.npz", "b.npz"]
@@ -172,7 +172,7 @@ def test_an_empty_index_can_be_kept_but_not_searched(tmp_path):
 
 
 def rewritten(path, **changes):
-    """The same file with a header that differs."""
+    """The same file with another header."""
     with np.load(path) as file:
         arrays = dict(file)
     header = json.loads(arrays["header"].tobytes()) | changes
@@ -213,7 +213,7 @@ def test_files_that_are_no_index_are_refused(tmp_path):
         Index.load(tmp_path)
 
 
-def test_damaged_columns_are_told_with_the_file(tmp_path):
+def test_damaged_columns_are_reported_with_the_file(tmp_path):
     path = tmp_path / "a.npz"
     Index.build(np.eye(4), ids=np.arange(4)).save(path)
     with np.load(path) as file:
@@ -223,7 +223,7 @@ def test_damaged_columns_are_told_with_the_file(tmp_path):
         Index.load(path)
 
 
-def test_a_place_that_cannot_be_written_is_told(tmp_path):
+def test_a_file_that_cannot_be_written_is_reported(tmp_path):
     index = Index.build(np.eye(2))
     for write in (index.save, index.export_parquet):
         with pytest.raises(InputError, match="cannot be written"):
@@ -347,11 +347,11 @@ def test_the_example_of_the_docs_runs(tmp_path, monkeypatch):
 def test_rows_that_another_engine_did_not_find_are_nothing_and_no_hit():
     for ids, labels, nothing in (([5, 6], [1, 1], -1), (["a", "b"], ["x", "x"], "")):
         index = Index.build(np.eye(2), ids=ids, labels=labels)
-        found = index.found(np.array([[0.5, -np.inf]]), np.array([[1, -1]]))
-        assert found.ids.tolist() == [[ids[1], nothing]]
-        assert found.labels.tolist() == [[labels[1], nothing]]
-        assert found.hits([labels[0]]).tolist() == [[True, False]]
-        assert found.hits([nothing]).tolist() == [[False, False]]
+        actual = index.found(np.array([[0.5, -np.inf]]), np.array([[1, -1]]))
+        assert actual.ids.tolist() == [[ids[1], nothing]]
+        assert actual.labels.tolist() == [[labels[1], nothing]]
+        assert actual.hits([labels[0]]).tolist() == [[True, False]]
+        assert actual.hits([nothing]).tolist() == [[False, False]]
     for rows in ([[2]], [[-2]], [[0.5]]):
         with pytest.raises(InputError, match="rows must be integers from -1 to 1, the rows of this index"):
             index.found(np.zeros((1, 1)), np.array(rows))
@@ -365,9 +365,9 @@ def test_kinds_are_not_mixed_and_bfloat16_is_a_number():
         Index.build(np.eye(2), ids=[1, "a"])
     index = Index.build(jnp.eye(2, dtype=jnp.bfloat16), labels=[0, 1])
     assert repr(index) == "Index(2 rows of 2 dimensions)"
-    found = index.search(np.eye(2), 1)
+    actual = index.search(np.eye(2), 1)
     with pytest.raises(InputError, match="query labels are <U1, those of this index int64"):
-        found.hits(["0", "1"])
+        actual.hits(["0", "1"])
     index.add(np.zeros((0, 2)), labels=[])
     assert len(index) == 2
     for width in (0, "a", True):

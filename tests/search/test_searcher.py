@@ -1,4 +1,4 @@
-"""The search command: on rows of any run, on typed texts and pictures where a run knows how to take them."""
+"""The search command: rows of any run, and texts and pictures for runs whose features can be computed."""
 
 import io
 import json
@@ -110,7 +110,7 @@ def test_one_modality_after_the_other_can_be_searched_without_a_folder(run):
     assert answer == search(run, row="sound:test:5", top=4)
 
 
-# --- the kept gallery ---
+# --- the saved gallery ---
 
 
 def test_a_gallery_is_kept_and_used_again(run, tmp_path, monkeypatch):
@@ -124,7 +124,7 @@ def test_a_gallery_is_kept_and_used_again(run, tmp_path, monkeypatch):
         patch.setattr(Searcher, "_embedded", None)
         assert search(copied, row="sound:test:5") == first
     other = search(copied, row="sound:test:5", checkpoint=1 if first["gallery"]["epoch"] == 3 else 3)
-    assert other["results"] != first["results"]  # another checkpoint: embedded anew
+    assert other["results"] != first["results"]  # another checkpoint: embedded again
     assert kept.read_bytes() != before
     for damaged in (before[:200], b"", before):
         kept.write_bytes(damaged)
@@ -233,7 +233,7 @@ def test_bad_input_is_one_line_and_exit_code_2(run, flags, message, capsys):
     assert captured.out == ""
 
 
-def test_no_run_and_changed_data_are_told(run, tmp_path, capsys):
+def test_no_run_and_changed_data_are_reported(run, tmp_path, capsys):
     assert main(["--workdir", str(tmp_path), "--row", "a:test:0"]) == 2
     assert "holds no run" in capsys.readouterr().err
     copied = tmp_path / "run"
@@ -307,8 +307,8 @@ def test_a_text_finds_pictures_and_a_picture_words(emoji_run, tmp_path, capsys):
     (answer,) = json.loads(capsys.readouterr().out)["queries"]
     by_row = search(emoji_run, row="image:test:3", modality="text_de")
     assert [r["id"] for r in answer["results"]] == [r["id"] for r in by_row["results"]]
-    found = by_row["results"][0]
-    assert found["name"] == load_records("test", texts=("text_de",))[found["row"]]["text_de"]
+    actual = by_row["results"][0]
+    assert actual["name"] == load_records("test", texts=("text_de",))[actual["row"]]["text_de"]
     assert (by_row["query"]["character"], by_row["query"]["name"]) == (record["character"], record["text_en"])
     assert (tmp_path / "b.png").stat().st_size > 1000
     asked(emoji_run, "--row", "text_de:test:3", "--top", 2)
