@@ -4,4 +4,4 @@
 # are left out, and say so. PYTHON chooses the interpreter; `--smoke` runs tiny sizes anywhere.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} exec "${PYTHON:-python3}" experiments/gpu_check.py "$@"
+PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} exec "${PYTHON:-python3}" -m experiments.benchmarks.gpu_check "$@"

@@ -17,13 +17,20 @@ from mrl_jax.training.run_spec import prepare_data, prepare_task
 from mrl_jax.training.train_step import Recipe, TrainData, epoch_batches, init_state, learning_rate_at, train_epoch
 
 pytestmark = pytest.mark.bench
+ROOT = Path(__file__).parents[2]
 DIMS, CLASSES, N, B = (9, 7), 4, 102, 10
+
+
+def command(name, *flags):
+    """A benchmark in a process of its own."""
+    started = [sys.executable, "-m", f"experiments.benchmarks.{name}", *flags]
+    return subprocess.run(started, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.filterwarnings("ignore:::torch")  # of its compiler's own code
 @pytest.mark.parametrize("name", ["Reference", "Best", "Compiled"])
 def test_fifty_steps_have_the_losses_of_ours(name):
-    import pytorch_mrl
+    from experiments.benchmarks import pytorch_mrl
 
     rng = np.random.default_rng(0)
     features = [rng.normal(size=(N, d)).astype(np.float32) for d in DIMS]
@@ -46,22 +53,20 @@ def test_fifty_steps_have_the_losses_of_ours(name):
 
 @pytest.mark.parametrize(("name", "told"), [("training", "least time / ours"), ("sweep", "together / alone")])
 def test_the_timings_run(name, told):
-    script = Path(__file__).parents[2] / "experiments" / f"{name}_timings.py"
-    done = subprocess.run([sys.executable, str(script), "--smoke"], capture_output=True, text=True, check=False)
+    done = command(f"{name}_timings", "--smoke")
     assert done.returncode == 0, done.stderr
     assert told in done.stdout
 
 
 def test_the_benchmark_beside_pytorch_runs():
-    script = Path(__file__).parents[2] / "experiments" / "benchmark_pytorch.py"
-    done = subprocess.run([sys.executable, str(script), "--smoke"], capture_output=True, text=True, check=False)
+    done = command("benchmark_pytorch", "--smoke")
     assert done.returncode == 0, done.stderr
     for what in ("epoch", "scored", "run of 2 epochs", "start", "first start", "memory"):
         assert f"| smoke | {what} | " in done.stdout
 
 
 def gpu_check(*flags, **environment):
-    script = Path(__file__).parents[2] / "experiments" / "gpu_check.sh"
+    script = ROOT / "experiments" / "gpu_check.sh"
     env = {**os.environ, "PYTHON": sys.executable, "JAX_PLATFORMS": "cpu", **environment}
     return subprocess.run(["bash", str(script), *flags], env=env, capture_output=True, text=True, check=False)
 
@@ -101,8 +106,8 @@ def test_the_gpu_check_leaves_out_parts_whose_packages_are_missing_and_tells_wha
 
 
 def test_what_the_gpu_check_found_in_part_is_shown_and_far_numbers_fail(monkeypatch):
-    import gpu_check as check
-    import gpu_parts
+    from experiments.benchmarks import gpu_check as check
+    from experiments.benchmarks import gpu_parts
 
     parts = {
         "ours": {"tiny": {"float32": {"epoch_seconds": 0.5}, "tf32": {"epoch_seconds": 0.25}}},
@@ -120,8 +125,9 @@ def test_what_the_gpu_check_found_in_part_is_shown_and_far_numbers_fail(monkeypa
 
 
 def test_steps_before_a_graph_is_recorded_are_taken_back():
-    import pytorch_mrl
     import torch
+
+    from experiments.benchmarks import pytorch_mrl
 
     rng = np.random.default_rng(0)
     features, labels = [rng.normal(size=(20, d)).astype(np.float32) for d in DIMS], np.zeros((2, 20), int)
@@ -139,8 +145,9 @@ def test_steps_before_a_graph_is_recorded_are_taken_back():
 
 
 def test_a_recorded_graph_leaves_the_last_batch_to_the_steps_before_it():
-    import pytorch_mrl
     import torch
+
+    from experiments.benchmarks import pytorch_mrl
 
     class Recorded:  # what is left of a capture, where there is no GPU
         def replay(self):
@@ -157,9 +164,9 @@ def test_a_recorded_graph_leaves_the_last_batch_to_the_steps_before_it():
 
 
 def test_map_of_both_programs_is_ours():
-    import pytorch_mrl
     import torch
 
+    from experiments.benchmarks import pytorch_mrl
     from mrl_jax import mean_average_precision
 
     rng = np.random.default_rng(0)
@@ -174,7 +181,7 @@ def test_map_of_both_programs_is_ours():
 
 @pytest.mark.parametrize("name", ["Reference", "Best"])
 def test_a_whole_run_ends_as_ours(name):
-    import pytorch_mrl
+    from experiments.benchmarks import pytorch_mrl
 
     arrays = toy_arrays()
     task = prepare_task(config := toy_config(noise_rate=0.4, epochs=6), prepare_data(config, arrays))

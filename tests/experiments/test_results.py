@@ -27,9 +27,18 @@ COMMITTED = (
 )  # fmt: skip
 
 
+def place_of(name):
+    """experiments.ROOM.NAME of a program."""
+    (path,) = HERE.glob(f"*/{name}.py")
+    return f"experiments.{path.parent.name}.{name}"
+
+
+def module_of(name):
+    return importlib.import_module(place_of(name))
+
+
 def run(name, *flags):
-    module = importlib.import_module(name)
-    module.main([str(flag) for flag in flags])
+    module_of(name).main([str(flag) for flag in flags])
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +55,7 @@ def results(tmp_path_factory, views):
     out = tmp_path_factory.mktemp("results")
     data = ("--sets", "wikipedia-views", "--views", views)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(importlib.import_module("paper").SMOKE, "batch_size", 20)
+        patch.setitem(module_of("protocol").SMOKE, "batch_size", 20)
         for name in PROGRAMS:
             run(name, "--smoke", "--out", out, *(() if name == "figure3" else data))
     return out
@@ -80,12 +89,12 @@ def test_methods_share_their_runs_and_each_has_the_same_number_of_trials(results
     assert {r["settings"]["loss"] for r in methods["CE"]["runs"]} == {"ce"}
     assert {r["settings"]["beta"] for r in methods["MRL (Lc only)"]["runs"]} == {0.0}
     assert {r["settings"]["beta"] for r in methods["MRL (Lr only)"]["runs"]} == {1.0}
-    full = importlib.import_module("paper")
+    full = module_of("protocol")
     assert {len(m.trials()) for m in full.ABLATION} == {full.BUDGET}
 
 
 def test_trials_are_scored_at_their_own_settings(results, views):
-    paper = importlib.import_module("paper")
+    paper = module_of("protocol")
     trial = kept(results)["methods"]["MRL"]["trials"][1]
     config = {k: v for k, v in kept(results)["set"]["config"].items() if k != "data_path"}
     for rate, valid in zip((0.2, 0.8), trial["valid"], strict=True):
@@ -115,12 +124,12 @@ def test_tables_hold_the_mean_over_seeds_and_the_difference_to_the_paper(results
     assert float(row["map"]) == pytest.approx(np.mean(maps), abs=1e-5)
     assert float(row["std"]) == pytest.approx(np.std(maps, ddof=1), abs=1e-5)
     named = {"table": "3", "dataset": "wikipedia", "method": "CE", "direction": "image_to_text", "noise_rate": "0.6"}
-    cell = next(r for r in lines_of(HERE / "published.csv") if r | named == r)
+    cell = next(r for r in lines_of(HERE / "paper" / "published.csv") if r | named == r)
     assert float(row["published"]) == float(cell["map"])
     assert float(row["difference"]) == pytest.approx(float(row["map"]) - float(cell["map"]), abs=1e-5)
     text = (results / "table3.md").read_text()
     assert f"(paper {cell['map']}" in text
-    full = importlib.import_module("paper").published(1, "wikipedia", "MRL", 0, 0.6)
+    full = module_of("protocol").published(1, "wikipedia", "MRL", 0, 0.6)
     assert f"(paper {full:.3f}" in next(line for line in text.splitlines() if "| MRL |" in line)
 
 
@@ -134,9 +143,9 @@ def test_figure_three_holds_the_losses(results):
 
 
 def test_curves_lie_within_their_panels(results, tmp_path, monkeypatch):
-    module, drawn = importlib.import_module("learning_curves"), []
+    module, drawn = module_of("learning_curves"), []
     monkeypatch.setattr(module, "save", lambda stem, text, head, lines, figure: drawn.append(figure))
-    monkeypatch.setattr(importlib.import_module("trained"), "sweep", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(module_of("trained"), "sweep", lambda *_, **__: 1 / 0)
     found = kept(results)
     for r in found["methods"]["MRL"]["runs"]:  # well above those of CE
         r["valid_curves"]["map"] = {name: [0.9 for _ in x] for name, x in r["valid_curves"]["map"].items()}
@@ -150,7 +159,7 @@ def test_curves_lie_within_their_panels(results, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_results_rebuild_table_and_plot_without_training_or_data(results, tmp_path, name, monkeypatch):
-    monkeypatch.setattr(importlib.import_module("trained"), "sweep", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(module_of("trained"), "sweep", lambda *_, **__: 1 / 0)
     (tmp_path / "runs_wikipedia-views.json").write_text((results / "runs_wikipedia-views.json").read_text())
     more = {"figure3": [], "figure4": ["--seeds", 2, "--smoke"]}.get(name, ["--seeds", 2])
     run(name, "--from-results", "--out", tmp_path, *more)
@@ -159,7 +168,7 @@ def test_results_rebuild_table_and_plot_without_training_or_data(results, tmp_pa
 
 
 def test_what_is_missing_is_trained_alone(results, tmp_path, views, monkeypatch):
-    module, counted = importlib.import_module("trained"), []
+    module, counted = module_of("trained"), []
     whole = module.sweep
 
     def counting(configs, *rest, **named):
@@ -167,7 +176,7 @@ def test_what_is_missing_is_trained_alone(results, tmp_path, views, monkeypatch)
         return whole(configs, *rest, **named)
 
     monkeypatch.setattr(module, "sweep", counting)
-    monkeypatch.setitem(importlib.import_module("paper").SMOKE, "batch_size", 20)
+    monkeypatch.setitem(module_of("protocol").SMOKE, "batch_size", 20)
     path = tmp_path / "runs_wikipedia-views.json"
     found = kept(results)
     del found["methods"]["CE"]["runs"][3:]
@@ -178,7 +187,7 @@ def test_what_is_missing_is_trained_alone(results, tmp_path, views, monkeypatch)
 
 
 def test_a_killed_program_goes_on_with_the_runs_under_way(views, tmp_path, monkeypatch):
-    paper, module = importlib.import_module("paper"), importlib.import_module("store")
+    paper, module = module_of("protocol"), module_of("store")
     (dataset,) = paper.find_sets(["wikipedia-views"], str(views), smoke=True)
     configs = grid(replace(dataset.config, tau1=1.0, tau2=1.0, batch_size=20), loss=("rc", "ce"), noise_rate=(0.2, 0.6))
     expected = module.Store(dataset, tmp_path, smoke=True).fixed("MRL", configs)  # in memory
@@ -216,7 +225,7 @@ def test_a_killed_program_goes_on_with_the_runs_under_way(views, tmp_path, monke
 
 
 def test_runs_of_another_configuration_are_not_mixed(results, tmp_path, views, monkeypatch):
-    paper = importlib.import_module("paper")
+    paper = module_of("protocol")
     (tmp_path / "runs_wikipedia-views.json").write_text((results / "runs_wikipedia-views.json").read_text())
     monkeypatch.setitem(paper.SMOKE, "batch_size", 30)
     with pytest.raises(InputError, match="holds runs with another config; move it away"):
@@ -224,7 +233,7 @@ def test_runs_of_another_configuration_are_not_mixed(results, tmp_path, views, m
 
 
 def test_trials_of_another_grid_and_programs_at_the_same_time_are_refused(results, tmp_path, views, monkeypatch):
-    paper = importlib.import_module("paper")
+    paper = module_of("protocol")
     (tmp_path / "runs_wikipedia-views.json").write_text((results / "runs_wikipedia-views.json").read_text())
     monkeypatch.setitem(paper.SMOKE, "batch_size", 20)
     flags = ("--smoke", "--sets", "wikipedia-views", "--views", views, "--out", tmp_path)
@@ -247,8 +256,8 @@ def test_every_run_tells_its_settings_and_its_machine(results):
 
 
 def test_bad_input_is_one_line(tmp_path):
-    command = [sys.executable, str(HERE / "table1.py"), "--sets", "imagenet"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "experiments.paper.table1", "--sets", "imagenet"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=HERE.parent)
     assert done.returncode == 2
     assert done.stderr.startswith("error: unknown set 'imagenet'; choose from emoji")
     assert len(done.stderr.splitlines()) == 1
@@ -258,8 +267,8 @@ def test_every_program_runs_as_a_command(tmp_path):
     more = {"figure3": [], "noisy_label_losses": ["--losses", "elr"]}
     for name in (*PROGRAMS, "defaults", "noisy_label_losses", "temperatures", "choose_defaults"):
         flags = more.get(name, []) + ([] if name == "figure3" else ["--sets", "emoji"])
-        command = [sys.executable, HERE / f"{name}.py", "--smoke", "--out", tmp_path, *flags]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        command = [sys.executable, "-m", place_of(name), "--smoke", "--out", tmp_path, *flags]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=HERE.parent)
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith((tmp_path / f"{name}.md").read_text("utf-8").rstrip()), name
 
@@ -293,13 +302,13 @@ def test_seeds_that_are_missing_are_named(results):
 
 def test_ctrl_c_is_one_line(capsys):
     with pytest.raises(SystemExit) as ended:
-        importlib.import_module("program").main_of(lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        module_of("command_line").main_of(lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
     assert ended.value.code == 130
     assert capsys.readouterr().err == "interrupted; what is complete is kept: run it again to go on\n"
 
 
 def test_pages_hold_the_tables_of_the_results():
-    module = importlib.import_module("insert_results")
+    module = module_of("insert_results")
     for name in module.PAGES:
         text = (module.ROOT / name).read_text("utf-8")
         assert "<!-- end -->" in text
@@ -340,7 +349,7 @@ def rebuilt(name, out, *flags):
 
 
 def test_losses_are_compared(tmp_path, views, monkeypatch):
-    monkeypatch.setitem(importlib.import_module("paper").SMOKE, "batch_size", 20)
+    monkeypatch.setitem(module_of("protocol").SMOKE, "batch_size", 20)
     chosen = ("--losses", "gce", "small-loss")
     run("noisy_label_losses", "--smoke", "--sets", "wikipedia-views", "--views", views, "--out", tmp_path, *chosen)
     rows = lines_of(tmp_path / "noisy_label_losses.csv")
@@ -367,10 +376,10 @@ def five_classes(tmp_path_factory):
 
 
 def test_defaults_stand_beside_the_papers_recipe_at_its_best_beta(tmp_path, five_classes, monkeypatch):
-    monkeypatch.setitem(importlib.import_module("paper").SMOKE, "batch_size", 20)
+    monkeypatch.setitem(module_of("protocol").SMOKE, "batch_size", 20)
     run("defaults", "--smoke", "--sets", "wikipedia-views", "--views", five_classes, "--out", tmp_path)
     rows = lines_of(tmp_path / "defaults.csv")
-    betas = importlib.import_module("defaults").BETAS
+    betas = module_of("defaults").BETAS
     assert len(rows) == (2 + len(betas)) * 4 * 2
     methods = kept(tmp_path)["methods"]
     ours, theirs = (
@@ -400,7 +409,7 @@ def test_temperatures_are_compared(tmp_path, monkeypatch):
     assert (found["classes"], [s["tau1"] for s in found["settings"][2:4]]) == (5, [0.9017, 4.1642])
     assert np.shape(found["valid"]) == (2 * 4, 2, 1)
     config = Config(**found["config"] | found["settings"][5] | {"noise_rate": 0.6, "seed": found["seeds"][0]})
-    data = importlib.import_module("studies")._load("generated-5", None)
+    data = module_of("sets")._load("generated-5", None)
     alone = train(config, data=data).scores["valid"]["best"]["average"]
     assert alone == pytest.approx(found["valid"][5][1][0], abs=2e-3)
     rebuilt("temperatures", tmp_path, "--smoke")
@@ -414,13 +423,13 @@ def test_temperatures_are_compared(tmp_path, monkeypatch):
         lock(handle.fileno(), "never told")
         with pytest.raises(InputError, match=r"another program trains for .*temperatures\.json; wait"):
             run("temperatures", *flags)
-    monkeypatch.setattr(importlib.import_module("temperatures"), "BETA", 0.5)
+    monkeypatch.setattr(module_of("temperatures"), "BETA", 0.5)
     with pytest.raises(InputError, match="holds generated-5 with other settings; move it away"):
         run("temperatures", *flags)
 
 
 def test_temperatures_reach_the_probability_that_they_are_named_after():
-    module = importlib.import_module("temperatures")
+    module = module_of("temperatures")
     assert module.temperature_of(10, module.OF_TEN) == pytest.approx(1.0)
     assert [round(module.temperature_of(k, module.OF_TEN), 2) for k in (100, 200)] == [0.29, 0.24]
     assert module.temperature_of(31, 0.5) == pytest.approx(module.auto_temperature(31))
@@ -433,7 +442,7 @@ def test_temperatures_reach_the_probability_that_they_are_named_after():
 
 def test_the_study_of_the_defaults_ranks_every_setting(tmp_path):
     run("choose_defaults", "--smoke", "--sets", "generated-5", "generated-6", "--out", tmp_path)
-    module = importlib.import_module("choose_defaults")
+    module = module_of("choose_defaults")
     assert len(module.combinations()) == 108
     rows = lines_of(tmp_path / "choose_defaults.csv")
     assert len(rows) == 3 + 1  # every 40th of 108, and the defaults
@@ -452,7 +461,7 @@ def test_the_study_of_the_defaults_ranks_every_setting(tmp_path):
 
 
 def test_sets_of_the_studies():
-    module = importlib.import_module("studies")
+    module = module_of("sets")
     for name, message in (("wikipedia-views", "needs --views FILE"), ("generated-4", "K at least 5")):
         with pytest.raises(InputError, match=message):
             module._load(name, None)

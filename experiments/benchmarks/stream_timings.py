@@ -1,0 +1,97 @@
+"""Streaming against resident data: seconds per epoch side by side, and how long steps wait for their batches.
+
+python -m experiments.benchmarks.stream_timings [--rows 10000] [--epochs 3]
+
+Random features of NUS-WIDE's widths (4096 + 300) as memory-mapped files, batches of 500. The paper's layers and two
+small networks, whose steps leave the reader less time. Epochs of both paths alternate; medians. About 5 minutes on 2
+CPU cores. Results go to experiments/results/stream_timings.json.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from experiments.shared.folders import RESULTS
+from mrl_jax.config import Config
+from mrl_jax.data.dataset import Dataset, Split
+from mrl_jax.training.run_spec import prepare_data, prepare_task
+from mrl_jax.training.single_run import OneRun
+
+RESULTS_FILE = RESULTS / "stream_timings.json"
+DIMS, CLASSES = {"image": 4096, "text": 300}, 10
+LAYERS = {"4096-4096-512 (paper)": (4096, 4096), "1024-1024-512": (1024, 1024), "256-512": (256,)}
+
+
+def mapped_set(folder: Path, rows: int) -> Dataset:
+    """A data set whose training features lie on disk."""
+    rng = np.random.default_rng(0)
+
+    def split(name: str, n: int) -> Split:
+        labels = (np.arange(n) % CLASSES).astype(np.int32)
+        features = {}
+        for m, d in DIMS.items():
+            np.save(folder / f"{name}_{m}.npy", rng.normal(size=(n, d)).astype(np.float32))
+            features[m] = np.load(folder / f"{name}_{m}.npy", mmap_mode="r")
+        return Split(features, dict.fromkeys(DIMS, labels))
+
+    splits = {name: split(name, n) for name, n in (("train", rows), ("valid", 100), ("test", 100))}
+    return Dataset("random", tuple(DIMS), tuple(map(str, range(CLASSES))), splits)
+
+
+def compare(data: Dataset, hidden: tuple[int, ...], epochs: int) -> dict[str, float]:
+    """Median seconds per epoch of both paths, after one to compile, and the share of waiting."""
+    base = {"batch_size": 500, "hidden_dims": hidden, "preprocess": ("standardize",)}
+    runs = {}
+    for stream in ("off", "on"):
+        config = Config(stream=stream, **base)
+        runs[stream] = OneRun(prepare_task(config, prepare_data(config, data)))
+        runs[stream].begin([None])
+    seconds: dict[str, list[float]] = {stream: [] for stream in runs}
+    for epoch in range(epochs + 1):
+        for stream, run in runs.items():
+            if epoch == 1 and stream == "on":
+                run.stream.clock.waited = run.stream.clock.total = 0.0  # compiling is no steady state
+            started = time.perf_counter()
+            run.run_epoch(epoch)
+            if epoch > 0:
+                seconds[stream].append(time.perf_counter() - started)
+    resident, streamed = (statistics.median(seconds[s]) for s in ("off", "on"))
+    share = runs["on"].stream.clock.share
+    return {"resident": resident, "streamed": streamed, "ratio": streamed / resident, "waiting_share": share}
+
+
+def main() -> None:
+    """Measure, print, and keep the numbers."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=10_000, help="training rows (default: 10000)")
+    parser.add_argument("--epochs", type=int, default=3, help="timed epochs of each path (default: 3)")
+    args = parser.parse_args()
+    rows = {}
+    print(f"{'layers':<24}{'resident, s':>12}{'streamed, s':>12}{'ratio':>8}{'waiting':>9}")
+    with tempfile.TemporaryDirectory() as temporary:
+        data = mapped_set(Path(temporary), args.rows)
+        for name, hidden in LAYERS.items():
+            rows[name] = told = compare(data, hidden, args.epochs)
+            print(
+                f"{name:<24}{told['resident']:>12.2f}{told['streamed']:>12.2f}{told['ratio']:>8.2f}"
+                f"{told['waiting_share']:>9.1%}",
+                flush=True,
+            )
+    device = jax.devices()[0]
+    told = {"rows": args.rows, "epochs": args.epochs, "layers": rows, "device": device.device_kind}
+    if args.rows == parser.get_default("rows"):
+        told |= {"date": date.today().isoformat(), "cores": os.cpu_count()}
+        RESULTS_FILE.write_text(json.dumps(told, indent=2) + "\n", "utf-8")
+        print(f"\nwritten to {RESULTS_FILE}")
+
+
+if __name__ == "__main__":
+    main()

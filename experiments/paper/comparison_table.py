@@ -1,0 +1,80 @@
+"""A table of methods at four noise rates beside the published cells: what table1.py, table2.py and table3.py print."""
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from experiments.shared.command_line import parser
+from experiments.shared.outputs import against, average_map, markdown, save, told
+from experiments.shared.protocol import Method, published
+from experiments.shared.store import Store, stores
+
+__all__ = ["make"]
+
+
+def make(doc: str | None, number: int, methods: Sequence[Method], argv: Sequence[str] | None) -> None:
+    """Train what is missing, print the table, and write it with its plot.
+
+    Args:
+        doc: of the program.
+        number: of the paper's table.
+        methods: its rows.
+        argv: flags.
+    """
+    args = parser(doc).parse_args(argv)
+    found = [(store, {m: store.runs(m) for m in methods}) for store in stores(args)]
+    parts, lines = [], []
+    for store, runs in found:
+        rows, cells = _table(store, runs, number)
+        settings = "; ".join(f"{m.name}: {store.setting(m)}" for m in methods)
+        title = f"### {store.dataset.title}, {store.layers}, {store.seeds} seeds"
+        parts.append(f"{title}\n\n{markdown(rows)}\n\nSettings, chosen on validation mAP: {settings}.")
+        lines += cells
+    figure = Figure(figsize=(4.2 * len(found), 3.4), layout="constrained")
+    for axes, (store, runs) in zip(figure.subplots(1, len(found), squeeze=False)[0], found, strict=True):
+        for method, of_method in runs.items():
+            against(axes, store.rates, average_map(of_method, store.rates), method.name)
+        axes.set(title=store.dataset.title, xlabel="noise rate", ylabel="test mAP, mean of both directions")
+        axes.set_xticks(store.rates)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    save(args.out / f"table{number}", "\n\n".join(parts), list(lines[0]), [list(x.values()) for x in lines], figure)
+
+
+def _table(
+    store: Store, runs: dict[Method, list[dict[str, Any]]], number: int
+) -> tuple[list[list[str]], list[dict[str, Any]]]:
+    """Rows of Markdown, and a line per method, direction and rate for the CSV file."""
+    directions = list(next(iter(runs.values()))[0]["test"]["best"]["map"])
+    rows = [["direction", "method", *(f"noise {rate:g}" for rate in store.rates)]]
+    lines = []
+    for d, direction in enumerate(directions[:2]):
+        for method, of_method in runs.items():
+            row = [direction.replace("->", " → "), method.name]
+            for rate in store.rates:
+                values = [r["test"]["best"]["map"][direction] for r in of_method if r["noise_rate"] == rate]
+                mean, theirs = (
+                    statistics.mean(values),
+                    published(number, store.dataset.published, method.published, d, rate),
+                )
+                cell = told(values)
+                if theirs is not None:
+                    cell += f" (paper {theirs:.3f}, {mean - theirs:+.3f})"
+                row.append(cell)
+                lines.append(
+                    {
+                        "set": store.dataset.name,
+                        "method": method.name,
+                        "direction": direction,
+                        "noise_rate": rate,
+                        "seeds": len(values),
+                        "map": round(mean, 5),
+                        "std": round(statistics.stdev(values), 5) if len(values) > 1 else "",
+                        "published": "" if theirs is None else theirs,
+                        "difference": "" if theirs is None else round(mean - theirs, 5),
+                    }
+                )
+            rows.append(row)
+    return rows, lines

@@ -1,0 +1,66 @@
+"""Figure 3 of the paper: cross-entropy -log p and robust clustering log(1 - p) against the probability p, and slopes.
+
+    python -m experiments.paper.figure3
+
+Drawn with the losses themselves, K = 10 classes, and with the largest p that evenly spread centres give at tau1 = 1
+marked. Takes seconds; writes figure3.csv, .md, .png and .svg.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
+
+from experiments.shared.command_line import main_of, parser, settled
+from experiments.shared.outputs import markdown, save
+from mrl_jax.losses.mrl import cross_entropy_loss, robust_clustering_loss
+
+CLASSES = 10
+LOSSES = {"CE(p) = -log p": cross_entropy_loss, "RC(p) = log(1 - p)": robust_clustering_loss}
+
+
+def curves(p: np.ndarray) -> dict[str, np.ndarray]:
+    """Values and slopes in p: name -> [2, N].
+
+    Args:
+        p: probabilities of the given label [N]; the others share the rest.
+    """
+    centers, labels = jnp.eye(CLASSES), jnp.zeros(len(p), int)
+
+    def value(p: jax.Array, loss: object) -> jax.Array:
+        rest = jnp.log((1 - p) / (CLASSES - 1))[:, None]
+        z = jnp.concatenate([jnp.log(p)[:, None], jnp.tile(rest, (1, CLASSES - 1))], axis=1)  # logits with these p
+        return loss(z, centers, labels)  # type: ignore[operator]
+
+    found = {}
+    for name, loss in LOSSES.items():
+        slope = jax.grad(lambda p, loss=loss: value(p, loss).sum())(jnp.asarray(p))
+        found[name] = np.stack([value(jnp.asarray(p), loss), slope])
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Draw the figure and write its numbers."""
+    out = settled(parser(__doc__, sets=None, seeds=False).parse_args(argv)).out
+    p = np.linspace(0.01, 0.99, 99)
+    found = curves(p)
+    reach = np.e / (np.e + (CLASSES - 1) * np.exp(-1 / (CLASSES - 1)))
+    figure = Figure(figsize=(8.4, 3.2), layout="constrained")
+    for axes, row, title in zip(figure.subplots(1, 2), (0, 1), ("loss", "slope in p"), strict=True):
+        for name, values in found.items():
+            axes.plot(p, values[row], label=name)
+        axes.axvline(reach, color="0.5", linestyle=":", label=f"largest p, even centres, K = {CLASSES}, tau1 = 1")
+        axes.set(xlabel="p(y | x)", title=title)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    names = [f"{name}, {what}" for name in found for what in ("value", "slope")]
+    table = np.concatenate([values for values in found.values()])
+    lines = [[f"{x:.6g}" for x in (q, *column)] for q, column in zip(p, table.T, strict=True)]
+    rows = [["p", *names], *([f"{p[i]:.2f}", *(f"{x:.3f}" for x in table[:, i])] for i in (9, 49, 89))]
+    save(out / "figure3", markdown(rows), ["p", *names], lines, figure)
+
+
+if __name__ == "__main__":
+    main_of(main)

@@ -1,0 +1,1 @@
+"""What the programs of several folders use: protocol, kept runs, flags, tables, timings."""

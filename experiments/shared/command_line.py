@@ -1,0 +1,82 @@
+"""The frame of a program: its flags, its folder, and errors in one line."""
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from experiments.shared.folders import RESULTS
+from mrl_jax import InputError
+
+__all__ = ["main_of", "parser", "settled"]
+
+SETS = "emoji, the Wikipedia pairs where --views is given, and the published sets that are prepared"
+
+
+def parser(doc: str | None, sets: str | None = SETS, seeds: bool = True, smoke: str = "") -> argparse.ArgumentParser:
+    """The flags that all programs have.
+
+    Args:
+        doc: what --help shows.
+        sets: those that it runs on by default; None for a program without data.
+        seeds: whether their number is to choose.
+        smoke: what --smoke makes smaller beside networks and epochs.
+    """
+    flags = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags.set_defaults(seeds=5)
+    if sets:
+        flags.add_argument("--sets", nargs="+", metavar="NAME", help=f"data sets; default: {sets}")
+        flags.add_argument(
+            "--views", metavar="FILE", help="Wikipedia pairs with reduced features, for the set wikipedia-views"
+        )
+    if seeds:
+        flags.add_argument("--seeds", type=int, metavar="N", help="runs of every cell, seeds 0 to N - 1; default: 5")
+    flags.add_argument("--from-results", action="store_true", help="rebuild from the kept runs; train nothing")
+    flags.add_argument("--out", type=Path, default=RESULTS, help="folder of the results; default: experiments/results")
+    less = smoke or ("tiny networks, 2 seeds" if sets else "as without")
+    flags.add_argument("--smoke", action="store_true", help=f"{less}; results in a temporary folder, unless --out")
+    return flags
+
+
+def settled(args: argparse.Namespace) -> argparse.Namespace:
+    """The flags, with a folder that can be written, and with `--smoke` fewer seeds and another folder.
+
+    Raises:
+        InputError: the folder or the number of seeds cannot be used; a set is named twice.
+    """
+    if args.smoke and args.out == RESULTS:
+        if args.from_results:
+            raise InputError("--smoke keeps its results in a temporary folder; name it with --out FOLDER")
+        args.out = Path(tempfile.mkdtemp())
+        print(f"results in {args.out}", file=sys.stderr)
+    if args.seeds < 1:
+        raise InputError(f"--seeds {args.seeds}: must be at least 1")
+    if args.smoke:
+        args.seeds = 2
+    named = getattr(args, "sets", None) or []
+    if twice := [name for i, name in enumerate(named) if name in named[:i]]:
+        raise InputError(f"--sets: {twice[0]} is named twice")
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=args.out):  # now rather than after hours of training
+            pass
+    except OSError as error:
+        raise InputError(f"--out {args.out} cannot be written ({error.strerror}); name another folder") from error
+    return args
+
+
+def main_of(program: Callable[[Sequence[str] | None], None]) -> None:
+    """Run a program; exit code 2 and one line for bad input, 130 after Ctrl-C."""
+    try:
+        program(None)
+        sys.stdout.flush()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("interrupted; what is complete is kept: run it again to go on", file=sys.stderr)
+        raise SystemExit(130) from None
+    except BrokenPipeError:  # the reader of the table, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,155 @@
+"""What the paper's tables and figures are made of: data sets, methods with the settings to try, published cells.
+
+Settings are chosen on validation mAP, with the same number of trials for every method: `BUDGET` values of its
+temperature for a method of one loss, as many combinations of beta and temperature (tau1 = tau2) for one of both. A
+trial is a run at the lowest and at the highest noise rate, with a seed that no result uses; the setting with the best
+mean is taken for all rates.
+"""
+
+import csv
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from typing import Any
+
+from experiments.shared.folders import ROOT
+from mrl_jax import Config, InputError, load_dataset, preset
+from mrl_jax.data.dataset import Dataset
+from mrl_jax.data.published.prepared import copies
+
+__all__ = ["BUDGET", "RATES", "TRIAL_SEED", "DataSet", "Method", "find_sets", "published"]
+
+RATES = (0.2, 0.4, 0.6, 0.8)
+BUDGET = 9
+TRIAL_SEED = 1000
+TAUS = (0.07, 0.11, 0.18, 0.28, 0.45, 0.7, 1.1, 1.8, 2.8)
+BOTH = {"beta": (0.5, 0.8, 0.95), "tau": (0.25, 0.5, 1.0)}
+PUBLISHED_SETS = ("wikipedia", "inria-websearch", "nus-wide", "xmedianet")
+KNOWN = ("emoji", "wikipedia-views", *PUBLISHED_SETS)
+VIEWS = ("image_cnn", "text_vec")
+SMALL: dict[str, Any] = {"hidden_dims": (256, 256), "embed_dim": 128, "learning_rate": 2e-4}
+"""Layers of the studies of many settings."""
+SMOKE: dict[str, Any] = {"hidden_dims": (16,), "embed_dim": 8, "epochs": 2, "batch_size": 400}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A loss to compare.
+
+    Attributes:
+        name: in tables.
+        loss: the clustering loss.
+        clustering: whether it has one.
+        contrastive: whether it has the contrastive loss.
+        published: name of its row in published.csv, if there is one.
+    """
+
+    name: str
+    loss: str = "rc"
+    clustering: bool = True
+    contrastive: bool = True
+    published: str | None = None
+
+    def trials(self) -> list[dict[str, float]]:
+        """`BUDGET` settings."""
+        if self.clustering and self.contrastive:
+            return [{"beta": b, "tau1": t, "tau2": t} for b in BOTH["beta"] for t in BOTH["tau"]]
+        if self.clustering:
+            return [{"beta": 1.0, "tau1": t, "tau2": 1.0} for t in TAUS]  # tau2 has no effect
+        return [{"beta": 0.0, "tau1": 1.0, "tau2": t} for t in TAUS]
+
+
+MRL = Method("MRL", published="MRL")
+CE = Method("CE", "ce", contrastive=False, published="deep-SM")
+ABLATION = (
+    replace(CE, published="CE"),
+    Method("MRL (Lr only)", contrastive=False, published="MRL (Lr only)"),
+    Method("MRL (Lc only)", clustering=False, published="MRL (Lc only)"),
+    MRL,
+)
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set and the configuration of its runs, but for method, noise and seed.
+
+    Attributes:
+        name: of its results.
+        title: in tables.
+        config: of all runs.
+        source: what `load_dataset` takes.
+    """
+
+    name: str
+    title: str
+    config: Config
+    source: str
+
+    @cached_property
+    def data(self) -> Dataset:
+        """The data, loaded once."""
+        return load_dataset(self.source, self.config.modalities)
+
+    @property
+    def published(self) -> str:
+        """Its name in published.csv."""
+        return self.name.removesuffix("-views").replace("-", "_")
+
+
+def find_sets(
+    names: Sequence[str] | None, views: str | None, smoke: bool, on_disk: bool = True, suffix: str = "", **change: Any
+) -> list[DataSet]:
+    """The data sets to work on.
+
+    Args:
+        names: which; None: emoji, the views if given, and of the published sets those that are prepared.
+        views: file of the Wikipedia pairs with reduced features.
+        smoke: tiny networks, few epochs.
+        on_disk: whether they are needed.
+        suffix: of the names of their results.
+        change: to the configuration of all runs.
+
+    Raises:
+        InputError: one that was named is unknown, or not on disk; one that is there is damaged.
+    """
+    change = (SMOKE if smoke else {}) | change
+    found = []
+    for name in names or ("emoji", *(("wikipedia-views",) if views else ()), *PUBLISHED_SETS):
+        if on_disk and not names and name in PUBLISHED_SETS and not copies(name):
+            continue
+        if name == "wikipedia-views":
+            if views is None and on_disk:
+                raise InputError("the set wikipedia-views needs --views FILE")
+            config = preset("custom", modalities=VIEWS, **change)
+            found.append(DataSet(name + suffix, "Wikipedia, reduced features", config, os.path.abspath(views or "")))
+        elif name in KNOWN:
+            found.append(DataSet(name + suffix, name, preset(name, **change), name))
+        else:
+            raise InputError(f"unknown set {name!r}; choose from {', '.join(KNOWN)}")
+        if on_disk:
+            found[-1].data  # noqa: B018  what is wrong with it is told before anything is trained
+    return found
+
+
+def published(table: int, dataset: str, method: str | None, direction: int, rate: float) -> float | None:
+    """A cell of the paper; the full method of its ablation, Table 3, stands in Table 1.
+
+    Args:
+        table: number of the table.
+        dataset: name in published.csv.
+        method: name of the row.
+        direction: 0 image to text, 1 text to image.
+        rate: noise rate.
+    """
+    where = dataset, str(method), ("image_to_text", "text_to_image")[direction], rate
+    return _cells().get((table, *where), _cells().get((1, *where)) if table == 3 else None)
+
+
+@cache
+def _cells() -> dict[tuple[Any, ...], float]:
+    with (ROOT / "experiments" / "paper" / "published.csv").open(newline="") as file:
+        return {
+            (int(r["table"]), r["dataset"], r["method"], r["direction"], float(r["noise_rate"])): float(r["map"])
+            for r in csv.DictReader(file)
+        }

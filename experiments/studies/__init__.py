@@ -1,0 +1,1 @@
+"""Studies of settings and losses, and what puts their tables into the documentation."""

@@ -1,0 +1,44 @@
+"""Put the tables of `results/` into README.md and the pages of docs/, between their marks.
+
+    python -m experiments.studies.insert_results
+
+A mark `<!-- NAME -->` alone on a line begins the content of `results/NAME.md`; `<!-- end -->` ends it.
+"""
+
+import argparse
+import re
+
+from experiments.shared.command_line import main_of
+from experiments.shared.folders import RESULTS, ROOT
+from mrl_jax import InputError
+
+PAGES = ("README.md", "docs/results.md", "docs/scale.md")
+_MARKED = re.compile(r"<!-- (\w+) -->\n.*?<!-- end -->", re.DOTALL)
+
+
+def filled(text: str) -> str:
+    """A page with the present tables.
+
+    Raises:
+        InputError: a table is not there.
+    """
+
+    def content(match: re.Match[str]) -> str:
+        path = RESULTS / f"{match[1]}.md"
+        if not path.exists():
+            raise InputError(f"{path} is not there; run experiments/{match[1]}.py")
+        return f"<!-- {match[1]} -->\n\n{path.read_text('utf-8').strip()}\n\n<!-- end -->"
+
+    return _MARKED.sub(content, text)
+
+
+def main(_: object = None) -> None:
+    """Fill all pages."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    pages = {ROOT / name: filled((ROOT / name).read_text("utf-8")) for name in PAGES}
+    for path, text in pages.items():
+        path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main_of(main)
