@@ -3,14 +3,14 @@
     python -m experiments.paper.figure2 [--sets inria-websearch] [--views wikipedia_4views.npz]
     python -m experiments.paper.figure2 --from-results
 
-Accuracy: the share of samples whose embedding lies nearest to the centre of their class. Mean and range of the seeds.
-The runs are those of table1.py, which tells their time.
+Accuracy: the fraction of samples whose embedding is nearest to the centre of their class. Mean and range over seeds.
+The runs are those of table1.py; their time is given there.
 """
 
 from collections.abc import Sequence
 
 from experiments.paper.learning_curves import make
-from experiments.shared.command_line import main_of
+from experiments.shared.command_line import run_main
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -19,4 +19,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main_of(main)
+    run_main(main)

@@ -2,8 +2,8 @@
 
     python -m experiments.paper.figure3
 
-Drawn with the losses themselves, K = 10 classes, and with the largest p that evenly spread centres give at tau1 = 1
-marked. Takes seconds; writes figure3.csv, .md, .png and .svg.
+Values and slopes come from the losses of mrl_jax, at K = 10 classes. A line marks the largest p that evenly spread
+centres give at tau1 = 1. Takes seconds; writes figure3.csv, .md, .png and .svg.
 """
 
 from collections.abc import Sequence
@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.shared.command_line import main_of, parser, settled
-from experiments.shared.outputs import markdown, save
+from experiments.shared.command_line import checked, parser, run_main
+from experiments.shared.outputs import save
+from experiments.shared.tables import markdown
 from mrl_jax.losses.mrl import cross_entropy_loss, robust_clustering_loss
 
 CLASSES = 10
@@ -25,7 +26,7 @@ def curves(p: np.ndarray) -> dict[str, np.ndarray]:
     """Values and slopes in p: name -> [2, N].
 
     Args:
-        p: probabilities of the given label [N]; the others share the rest.
+        p: probabilities of the given label [N]; the others have equal parts of the rest.
     """
     centers, labels = jnp.eye(CLASSES), jnp.zeros(len(p), int)
 
@@ -34,33 +35,33 @@ def curves(p: np.ndarray) -> dict[str, np.ndarray]:
         z = jnp.concatenate([jnp.log(p)[:, None], jnp.tile(rest, (1, CLASSES - 1))], axis=1)  # logits with these p
         return loss(z, centers, labels)  # type: ignore[operator]
 
-    found = {}
+    values = {}
     for name, loss in LOSSES.items():
         slope = jax.grad(lambda p, loss=loss: value(p, loss).sum())(jnp.asarray(p))
-        found[name] = np.stack([value(jnp.asarray(p), loss), slope])
-    return found
+        values[name] = np.stack([value(jnp.asarray(p), loss), slope])
+    return values
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Draw the figure and write its numbers."""
-    out = settled(parser(__doc__, sets=None, seeds=False).parse_args(argv)).out
+    out = checked(parser(__doc__, sets=None, seeds=False).parse_args(argv)).out
     p = np.linspace(0.01, 0.99, 99)
-    found = curves(p)
-    reach = np.e / (np.e + (CLASSES - 1) * np.exp(-1 / (CLASSES - 1)))
+    values = curves(p)
+    largest = np.e / (np.e + (CLASSES - 1) * np.exp(-1 / (CLASSES - 1)))
     figure = Figure(figsize=(8.4, 3.2), layout="constrained")
     for axes, row, title in zip(figure.subplots(1, 2), (0, 1), ("loss", "slope in p"), strict=True):
-        for name, values in found.items():
-            axes.plot(p, values[row], label=name)
-        axes.axvline(reach, color="0.5", linestyle=":", label=f"largest p, even centres, K = {CLASSES}, tau1 = 1")
+        for name, of_loss in values.items():
+            axes.plot(p, of_loss[row], label=name)
+        axes.axvline(largest, color="0.5", linestyle=":", label=f"largest p, even centres, K = {CLASSES}, tau1 = 1")
         axes.set(xlabel="p(y | x)", title=title)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
-    names = [f"{name}, {what}" for name in found for what in ("value", "slope")]
-    table = np.concatenate([values for values in found.values()])
+    names = [f"{name}, {what}" for name in values for what in ("value", "slope")]
+    table = np.concatenate(list(values.values()))
     lines = [[f"{x:.6g}" for x in (q, *column)] for q, column in zip(p, table.T, strict=True)]
     rows = [["p", *names], *([f"{p[i]:.2f}", *(f"{x:.3f}" for x in table[:, i])] for i in (9, 49, 89))]
     save(out / "figure3", markdown(rows), ["p", *names], lines, figure)
 
 
 if __name__ == "__main__":
-    main_of(main)
+    run_main(main)

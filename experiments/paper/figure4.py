@@ -3,9 +3,9 @@
     python -m experiments.paper.figure4 [--sets wikipedia inria-websearch] [--views wikipedia_4views.npz]
     python -m experiments.paper.figure4 --from-results
 
-Temperatures are those of MRL in the tables. beta = 0 is the contrastive loss alone, beta = 1 the robust clustering loss
-alone. Test mAP at the best validation epoch, mean and standard deviation over seeds. 50 runs a set beside those of MRL
-in table1.py: emoji 10 minutes, the views 18, on one core (AMD EPYC, 2026-11-28).
+The temperatures are those of MRL in the tables. beta = 0 is the contrastive loss alone, beta = 1 the robust clustering
+loss alone. Test mAP at the best validation epoch, mean and standard deviation over seeds. 50 runs per set in addition
+to those of MRL in table1.py: emoji 10 minutes, the views 18, on one core (AMD EPYC, 2026-11-28).
 """
 
 from collections.abc import Sequence
@@ -13,10 +13,11 @@ from dataclasses import replace
 
 from matplotlib.figure import Figure
 
-from experiments.shared.command_line import main_of, parser
-from experiments.shared.outputs import against, markdown, save, told
+from experiments.shared.command_line import parser, run_main
+from experiments.shared.outputs import plot_means, save
 from experiments.shared.protocol import MRL
 from experiments.shared.store import stores
+from experiments.shared.tables import markdown, mean_and_std
 
 RATE = 0.6
 BETAS = (0.0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
@@ -26,12 +27,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Train what is missing and draw the figure."""
     args = parser(__doc__).parse_args(argv)
     betas = BETAS[::5] if args.smoke else BETAS
-    found = stores(args)
-    figure = Figure(figsize=(4.2 * len(found), 3.2), layout="constrained")
+    sets = stores(args)
+    figure = Figure(figsize=(4.2 * len(sets), 3.2), layout="constrained")
     rows, lines = [], []
-    for store, axes in zip(found, figure.subplots(1, len(found), squeeze=False)[0], strict=True):
+    for store, axes in zip(sets, figure.subplots(1, len(sets), squeeze=False)[0], strict=True):
         store.runs(MRL)
-        chosen = replace(store.dataset.config, noise_rate=RATE, **store.kept["methods"][MRL.name]["chosen"])
+        chosen = replace(store.dataset.config, noise_rate=RATE, **store.chosen(MRL))
         configs = [replace(chosen, beta=b, seed=s) for b in betas for s in range(store.seeds)]
         runs = store.fixed("MRL against beta", configs)
         directions = list(runs[0]["test"]["best"]["map"])
@@ -41,8 +42,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 [r["test"]["best"]["map"][direction] for r in runs if r["settings"]["beta"] == beta] for beta in betas
             ]
             name = direction.replace("->", " → ")
-            against(axes, betas, at, name)
-            rows.append([store.dataset.title, name, *map(told, at)])
+            plot_means(axes, betas, at, name)
+            rows.append([store.dataset.title, name, *map(mean_and_std, at)])
             lines += [
                 [store.dataset.name, direction, r["settings"]["beta"], r["seed"], r["test"]["best"]["map"][direction]]
                 for r in runs
@@ -54,4 +55,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main_of(main)
+    run_main(main)

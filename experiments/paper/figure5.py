@@ -3,13 +3,13 @@
     python -m experiments.paper.figure5 [--sets inria-websearch] [--views wikipedia_4views.npz]
     python -m experiments.paper.figure5 --from-results
 
-A line per direction: mean and range of the seeds. The runs are those of table1.py, which tells their time.
+One line per direction: mean and range over seeds. The runs are those of table1.py; their time is given there.
 """
 
 from collections.abc import Sequence
 
 from experiments.paper.learning_curves import make
-from experiments.shared.command_line import main_of
+from experiments.shared.command_line import run_main
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -18,4 +18,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main_of(main)
+    run_main(main)

@@ -1,4 +1,4 @@
-"""Validation against the epoch for cross-entropy and MRL at noise 0.6: what figure2.py and figure5.py draw."""
+"""Validation scores against the epoch for cross-entropy and MRL at noise 0.6: common part of figure2 and figure5."""
 
 from collections.abc import Sequence
 
@@ -6,9 +6,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.shared.command_line import parser
-from experiments.shared.outputs import markdown, save
+from experiments.shared.outputs import save
 from experiments.shared.protocol import CE, MRL
 from experiments.shared.store import stores
+from experiments.shared.tables import markdown
 
 __all__ = ["make"]
 
@@ -20,17 +21,17 @@ def make(doc: str | None, stem: str, kind: str, argv: Sequence[str] | None) -> N
     """Train what is missing, draw, print the first, best and last epoch, and write all numbers.
 
     Args:
-        doc: of the program.
-        stem: of the files.
+        doc: docstring of the program.
+        stem: name of the files, without suffix.
         kind: "map" or "accuracy".
         argv: flags.
     """
     args = parser(doc).parse_args(argv)
-    found = stores(args)
-    figure = Figure(figsize=(4.2 * 2, 3.2 * len(found)), layout="constrained")
-    panels = figure.subplots(len(found), 2, sharey="row", squeeze=False)
+    sets = stores(args)
+    figure = Figure(figsize=(4.2 * 2, 3.2 * len(sets)), layout="constrained")
+    panels = figure.subplots(len(sets), 2, sharey="row", squeeze=False)
     rows, lines = [["set", "method", "of", "first epoch", "best", "last"]], []
-    for store, pair in zip(found, panels, strict=True):
+    for store, pair in zip(sets, panels, strict=True):
         for axes, method in zip(pair, (CE, MRL), strict=True):
             runs = [r for r in store.runs(method) if r["noise_rate"] == RATE]
             for name in runs[0]["valid_curves"][kind]:
@@ -50,5 +51,5 @@ def make(doc: str | None, stem: str, kind: str, argv: Sequence[str] | None) -> N
             axes.legend(fontsize=8)
             axes.xaxis.get_major_locator().set_params(integer=True)
         pair[0].set_ylabel(TITLES[kind])
-        pair[0].set_ylim(bottom=0)  # once both panels, which share it, are drawn
+        pair[0].set_ylim(bottom=0)  # after both panels of this axis are drawn
     save(args.out / stem, markdown(rows), ["set", "method", "of", "seed", "epoch", kind], lines, figure)

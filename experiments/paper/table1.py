@@ -3,15 +3,15 @@
     python -m experiments.paper.table1 [--sets wikipedia inria-websearch] [--views wikipedia_4views.npz]
     python -m experiments.paper.table1 --from-results
 
-The published cells of all 15 methods are in published.csv; those of the sets at hand stand beside ours. With reduced
-features, and on emoji, they are context and no target. 76 runs a set: emoji 16 minutes, the views 28, on one core (AMD
-EPYC, 2026-11-28); the published features, layers 4096-4096-512 and 100 epochs, ask for a GPU and are not timed yet.
+The published cells of all 15 methods are in published.csv; the table shows those of its sets beside our numbers. For
+reduced features they are context, not a target. 76 runs per set: emoji 16 minutes, the views 28, on one core (AMD EPYC,
+2026-11-28). The published features, with layers 4096-4096-512 and 100 epochs, need a GPU and are not timed yet.
 """
 
 from collections.abc import Sequence
 
 from experiments.paper.comparison_table import make
-from experiments.shared.command_line import main_of
+from experiments.shared.command_line import run_main
 from experiments.shared.protocol import CE, MRL
 
 
@@ -21,4 +21,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main_of(main)
+    run_main(main)

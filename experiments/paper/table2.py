@@ -3,13 +3,13 @@
     python -m experiments.paper.table2 [--sets nus-wide xmedianet]
     python -m experiments.paper.table2 --from-results
 
-76 runs a set, layers 4096-4096-512, 100 epochs: it asks for a GPU, and is not timed yet.
+76 runs per set, layers 4096-4096-512, 100 epochs: it needs a GPU and is not timed yet.
 """
 
 from collections.abc import Sequence
 
 from experiments.paper.comparison_table import make
-from experiments.shared.command_line import main_of
+from experiments.shared.command_line import run_main
 from experiments.shared.protocol import CE, MRL
 
 
@@ -19,4 +19,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main_of(main)
+    run_main(main)

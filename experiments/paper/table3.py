@@ -3,13 +3,13 @@
     python -m experiments.paper.table3 [--sets wikipedia] [--views wikipedia_4views.npz]
     python -m experiments.paper.table3 --from-results
 
-152 runs a set: emoji 31 minutes, the views 54, on one core (AMD EPYC, 2026-11-28).
+152 runs per set: emoji 31 minutes, the views 54, on one core (AMD EPYC, 2026-11-28).
 """
 
 from collections.abc import Sequence
 
 from experiments.paper.comparison_table import make
-from experiments.shared.command_line import main_of
+from experiments.shared.command_line import run_main
 from experiments.shared.protocol import ABLATION
 
 
@@ -19,4 +19,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main_of(main)
+    run_main(main)

@@ -1,4 +1,4 @@
-"""The frame of a program: its flags, its folder, and errors in one line."""
+"""Flags, folder of results, and exit codes of the programs that make tables and figures."""
 
 import argparse
 import os
@@ -10,19 +10,19 @@ from pathlib import Path
 from experiments.shared.folders import RESULTS
 from mrl_jax import InputError
 
-__all__ = ["main_of", "parser", "settled"]
+__all__ = ["checked", "parser", "run_main"]
 
 SETS = "emoji, the Wikipedia pairs where --views is given, and the published sets that are prepared"
 
 
 def parser(doc: str | None, sets: str | None = SETS, seeds: bool = True, smoke: str = "") -> argparse.ArgumentParser:
-    """The flags that all programs have.
+    """The flags that all these programs have.
 
     Args:
-        doc: what --help shows.
-        sets: those that it runs on by default; None for a program without data.
-        seeds: whether their number is to choose.
-        smoke: what --smoke makes smaller beside networks and epochs.
+        doc: text of --help.
+        sets: the default data sets, in words; None for a program without data.
+        seeds: whether the number of seeds is a flag.
+        smoke: what --smoke reduces, in words; empty for networks, epochs and seeds.
     """
     flags = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.set_defaults(seeds=5)
@@ -33,15 +33,15 @@ def parser(doc: str | None, sets: str | None = SETS, seeds: bool = True, smoke: 
         )
     if seeds:
         flags.add_argument("--seeds", type=int, metavar="N", help="runs of every cell, seeds 0 to N - 1; default: 5")
-    flags.add_argument("--from-results", action="store_true", help="rebuild from the kept runs; train nothing")
+    flags.add_argument("--from-results", action="store_true", help="rebuild from the stored runs; train nothing")
     flags.add_argument("--out", type=Path, default=RESULTS, help="folder of the results; default: experiments/results")
-    less = smoke or ("tiny networks, 2 seeds" if sets else "as without")
-    flags.add_argument("--smoke", action="store_true", help=f"{less}; results in a temporary folder, unless --out")
+    reduced = smoke or ("tiny networks, 2 seeds" if sets else "the same figure")
+    flags.add_argument("--smoke", action="store_true", help=f"{reduced}; results in a temporary folder, unless --out")
     return flags
 
 
-def settled(args: argparse.Namespace) -> argparse.Namespace:
-    """The flags, with a folder that can be written, and with `--smoke` fewer seeds and another folder.
+def checked(args: argparse.Namespace) -> argparse.Namespace:
+    """The flags with a writable folder; `--smoke` reduces the seeds and changes the folder.
 
     Raises:
         InputError: the folder or the number of seeds cannot be used; a set is named twice.
@@ -60,23 +60,23 @@ def settled(args: argparse.Namespace) -> argparse.Namespace:
         raise InputError(f"--sets: {twice[0]} is named twice")
     try:
         args.out.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=args.out):  # now rather than after hours of training
+        with tempfile.NamedTemporaryFile(dir=args.out):  # fail now, not after hours of training
             pass
     except OSError as error:
         raise InputError(f"--out {args.out} cannot be written ({error.strerror}); name another folder") from error
     return args
 
 
-def main_of(program: Callable[[Sequence[str] | None], None]) -> None:
+def run_main(main: Callable[[Sequence[str] | None], None]) -> None:
     """Run a program; exit code 2 and one line for bad input, 130 after Ctrl-C."""
     try:
-        program(None)
+        main(None)
         sys.stdout.flush()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        print("interrupted; what is complete is kept: run it again to go on", file=sys.stderr)
+        print("interrupted; complete results are kept: run the command again to continue", file=sys.stderr)
         raise SystemExit(130) from None
-    except BrokenPipeError:  # the reader of the table, such as `head`, has seen enough
+    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

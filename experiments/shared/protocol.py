@@ -1,14 +1,15 @@
-"""What the paper's tables and figures are made of: data sets, methods with the settings to try, published cells.
+"""Protocol of the paper's tables and figures: data sets, methods with the settings to try, published cells.
 
-Settings are chosen on validation mAP, with the same number of trials for every method: `BUDGET` values of its
-temperature for a method of one loss, as many combinations of beta and temperature (tau1 = tau2) for one of both. A
-trial is a run at the lowest and at the highest noise rate, with a seed that no result uses; the setting with the best
-mean is taken for all rates.
+Settings are chosen on validation mAP, with the same number of trials for every method: `BUDGET` values of the
+temperature for a method with one loss, and `BUDGET` combinations of beta and temperature (tau1 = tau2) for a method
+with both. A trial is one run at the lowest and one at the highest noise rate, with a seed that no result uses. The
+setting with the best mean is used at all rates.
 """
 
 import csv
 import os
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any
@@ -18,7 +19,7 @@ from mrl_jax import Config, InputError, load_dataset, preset
 from mrl_jax.data.dataset import Dataset
 from mrl_jax.data.published.prepared import copies
 
-__all__ = ["BUDGET", "RATES", "TRIAL_SEED", "DataSet", "Method", "find_sets", "published"]
+__all__ = ["BUDGET", "EARLIER_HOLD", "RATES", "TRIAL_SEED", "DataSet", "Method", "find_sets", "hold_note", "published"]
 
 RATES = (0.2, 0.4, 0.6, 0.8)
 BUDGET = 9
@@ -29,8 +30,14 @@ PUBLISHED_SETS = ("wikipedia", "inria-websearch", "nus-wide", "xmedianet")
 KNOWN = ("emoji", "wikipedia-views", *PUBLISHED_SETS)
 VIEWS = ("image_cnn", "text_vec")
 SMALL: dict[str, Any] = {"hidden_dims": (256, 256), "embed_dim": 128, "learning_rate": 2e-4}
-"""Layers of the studies of many settings."""
+"""Network and learning rate of the studies of many settings."""
 SMOKE: dict[str, Any] = {"hidden_dims": (16,), "embed_dim": 8, "epochs": 2, "batch_size": 400}
+EARLIER_HOLD = (
+    "{rows} were measured with the earlier form of `cosine-hold`, (e - 1)/(E - 1) in place of (e - 1)/E; "
+    "they will be measured again."
+)
+"""Note below tables with runs that used the schedule `cosine-hold` before its correction."""
+_HOLD_CORRECTED = "2026-11-29"
 
 
 @dataclass(frozen=True)
@@ -38,10 +45,10 @@ class Method:
     """A loss to compare.
 
     Attributes:
-        name: in tables.
+        name: name in tables.
         loss: the clustering loss.
-        clustering: whether it has one.
-        contrastive: whether it has the contrastive loss.
+        clustering: whether the method has a clustering loss.
+        contrastive: whether the method has the contrastive loss.
         published: name of its row in published.csv, if there is one.
     """
 
@@ -52,7 +59,7 @@ class Method:
     published: str | None = None
 
     def trials(self) -> list[dict[str, float]]:
-        """`BUDGET` settings."""
+        """The `BUDGET` settings to try."""
         if self.clustering and self.contrastive:
             return [{"beta": b, "tau1": t, "tau2": t} for b in BOTH["beta"] for t in BOTH["tau"]]
         if self.clustering:
@@ -72,13 +79,13 @@ ABLATION = (
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set and the configuration of its runs, but for method, noise and seed.
+    """A data set and the configuration of its runs, except method, noise and seed.
 
     Attributes:
-        name: of its results.
-        title: in tables.
-        config: of all runs.
-        source: what `load_dataset` takes.
+        name: name of its file of results.
+        title: name in tables.
+        config: common configuration of all runs.
+        source: argument of `load_dataset`.
     """
 
     name: str
@@ -93,7 +100,7 @@ class DataSet:
 
     @property
     def published(self) -> str:
-        """Its name in published.csv."""
+        """Name of the data set in published.csv."""
         return self.name.removesuffix("-views").replace("-", "_")
 
 
@@ -103,18 +110,18 @@ def find_sets(
     """The data sets to work on.
 
     Args:
-        names: which; None: emoji, the views if given, and of the published sets those that are prepared.
+        names: names of sets; None: emoji, the views if given, and the published sets that are prepared.
         views: file of the Wikipedia pairs with reduced features.
         smoke: tiny networks, few epochs.
-        on_disk: whether they are needed.
-        suffix: of the names of their results.
-        change: to the configuration of all runs.
+        on_disk: whether the data must be on disk.
+        suffix: appended to the names of the files of results.
+        change: fields of the configuration that differ from the preset in all runs.
 
     Raises:
-        InputError: one that was named is unknown, or not on disk; one that is there is damaged.
+        InputError: a named set is unknown or not on disk; a set on disk is damaged.
     """
     change = (SMOKE if smoke else {}) | change
-    found = []
+    sets = []
     for name in names or ("emoji", *(("wikipedia-views",) if views else ()), *PUBLISHED_SETS):
         if on_disk and not names and name in PUBLISHED_SETS and not copies(name):
             continue
@@ -122,28 +129,28 @@ def find_sets(
             if views is None and on_disk:
                 raise InputError("the set wikipedia-views needs --views FILE")
             config = preset("custom", modalities=VIEWS, **change)
-            found.append(DataSet(name + suffix, "Wikipedia, reduced features", config, os.path.abspath(views or "")))
+            sets.append(DataSet(name + suffix, "Wikipedia, reduced features", config, os.path.abspath(views or "")))
         elif name in KNOWN:
-            found.append(DataSet(name + suffix, name, preset(name, **change), name))
+            sets.append(DataSet(name + suffix, name, preset(name, **change), name))
         else:
             raise InputError(f"unknown set {name!r}; choose from {', '.join(KNOWN)}")
         if on_disk:
-            found[-1].data  # noqa: B018  what is wrong with it is told before anything is trained
-    return found
+            sets[-1].data  # noqa: B018  errors in the data are raised before anything is trained
+    return sets
 
 
 def published(table: int, dataset: str, method: str | None, direction: int, rate: float) -> float | None:
-    """A cell of the paper; the full method of its ablation, Table 3, stands in Table 1.
+    """A cell of the paper. Table 3, the ablation, takes the row of the full method from Table 1.
 
     Args:
         table: number of the table.
-        dataset: name in published.csv.
-        method: name of the row.
+        dataset: name of the set in published.csv.
+        method: name of the row in published.csv.
         direction: 0 image to text, 1 text to image.
         rate: noise rate.
     """
-    where = dataset, str(method), ("image_to_text", "text_to_image")[direction], rate
-    return _cells().get((table, *where), _cells().get((1, *where)) if table == 3 else None)
+    cell = dataset, str(method), ("image_to_text", "text_to_image")[direction], rate
+    return _cells().get((table, *cell), _cells().get((1, *cell)) if table == 3 else None)
 
 
 @cache
@@ -153,3 +160,14 @@ def _cells() -> dict[tuple[Any, ...], float]:
             (int(r["table"]), r["dataset"], r["method"], r["direction"], float(r["noise_rate"])): float(r["map"])
             for r in csv.DictReader(file)
         }
+
+
+def hold_note(rows: str, dates: Iterable[str]) -> str:
+    """`EARLIER_HOLD` as a paragraph to append, where a run with `cosine-hold` is older than its correction; else "".
+
+    Args:
+        rows: the rows of the table that have such runs, in words.
+        dates: dates of these runs, in ISO format.
+    """
+    earlier = any(date < _HOLD_CORRECTED for date in dates)
+    return "\n\n" + textwrap.fill(EARLIER_HOLD.format(rows=rows), 120) if earlier else ""

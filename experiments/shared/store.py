@@ -1,12 +1,13 @@
-"""Runs that are kept: trained once, shared by all programs, never mixed with others.
+"""Stored runs: trained once, shared by all programs, never mixed with runs of another configuration or other data.
 
-Every program trains what is missing, and keeps it in `results/runs_SET.json`, one file per data set, after every
-method; runs under way go on after their last checkpoints when a program that was killed is started again, and programs
-that need the same runs share them. Every run tells its settings and machine.
+Every program trains the runs that are missing and writes them to `results/runs_SET.json`, one file per data set, after
+every method. A program that was killed continues its runs from their last checkpoints when it is started again.
+Every run is stored with its settings and its machine.
 """
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from experiments.shared.command_line import settled
+from experiments.shared.command_line import checked
 from experiments.shared.folders import RESULTS
 from experiments.shared.machine import machine
 from experiments.shared.protocol import BUDGET, KNOWN, RATES, TRIAL_SEED, DataSet, Method, find_sets
@@ -22,21 +23,22 @@ from experiments.shared.trained import trained
 from mrl_jax import Config, InputError, grid
 from mrl_jax.files import lock, write_whole
 
-__all__ = ["Store", "alone", "best_setting", "read_results", "stores", "write_results"]
+__all__ = ["Store", "best_setting", "exclusive", "read_results", "same_config", "stores", "write_results"]
 
 SETTINGS = ("loss", "beta", "tau1", "tau2", "schedule")
+_FORMAT = "format"  # version of `Config.to_json`, no field
 
 
 class Store:
-    """The runs of a data set: settings tried, settings chosen, and what every seed found.
+    """The runs of a data set: settings tried, settings chosen, scores of every seed.
 
     Args:
         dataset: the data set.
-        folder: where its file lies.
-        train: whether runs that are missing are trained; else they are an error.
-        seeds: how many.
+        folder: folder of its file.
+        train: whether missing runs are trained; else they are an error.
+        seeds: number of seeds.
         rates: noise rates.
-        smoke: two trials are enough.
+        smoke: try two settings only, and keep checkpoints in memory.
     """
 
     def __init__(
@@ -50,42 +52,54 @@ class Store:
     ) -> None:
         self.dataset, self.seeds, self.rates, self.smoke = dataset, seeds, tuple(rates), smoke
         self._train, self._path = train, folder / f"runs_{dataset.name}.json"
-        self.kept: dict[str, Any] = {"set": {}, "machines": [], "methods": {}}
+        self._content: dict[str, Any] = {"set": {}, "machines": [], "methods": {}}
         if self._path.exists():
             self._read()
 
     def _read(self) -> None:
-        self.kept = read_results(self._path, set=dict, machines=list, methods=dict)
+        self._content = read_results(self._path, set=dict, machines=list, methods=dict)
         if self._train:
             self._refuse_other()
 
     def _refuse_other(self) -> None:
-        """Runs of another configuration or of other data are not mixed with new ones."""
-        now, then = self._described(), self.kept["set"]
-        if odd := [name for name in now if now[name] != then.get(name)]:
-            raise InputError(f"{self._path} holds runs with another {odd[0]}; move it away, or name another --out")
+        """Refuse to mix stored runs of another configuration or of other data with new ones."""
+        now, stored = self._described(), self._content["set"]
+        different = [name for name in now if name != "config" and now[name] != stored.get(name)]
+        if fields := same_config(stored.get("config", {}), now["config"]):
+            different.insert(0, f"config ({', '.join(fields)})")
+        if different:
+            raise InputError(
+                f"{self._path} holds runs with another {different[0]}; move it away, or name another --out"
+            )
 
     @property
     def classes(self) -> int:
-        """K, without the data where they were described before."""
-        return int(self.kept["set"].get("classes") or self.dataset.data.num_classes)
+        """K, from the file where it is stored, else from the data."""
+        return int(self._content["set"].get("classes") or self.dataset.data.num_classes)
 
     @property
     def layers(self) -> str:
-        """Widths of its networks, in words, once there are runs."""
-        config = self.kept["set"]["config"]
+        """Widths of the networks, in words, once there are runs."""
+        config = self._content["set"]["config"]
         return "layers " + "-".join(map(str, (*config["hidden_dims"], config["embed_dim"])))
 
+    def chosen(self, method: Method) -> dict[str, float]:
+        """Settings that were chosen for a method whose runs are stored."""
+        return dict(self._content["methods"][method.name]["chosen"])
+
     def setting(self, method: Method) -> str:
-        """What was chosen for a method, in words."""
-        chosen = self.kept["methods"][method.name]["chosen"]
-        return ", ".join(f"{name} {value:g}" for name, value in chosen.items())
+        """Settings that were chosen for a method, in words."""
+        return ", ".join(f"{name} {value:g}" for name, value in self.chosen(method).items())
+
+    def dates(self, runs: Iterable[Mapping[str, Any]]) -> list[str]:
+        """Dates of stored runs."""
+        return [self._content["machines"][run["machine"]]["date"] for run in runs]
 
     def runs(self, method: Method) -> list[dict[str, Any]]:
-        """Runs of a method at its chosen settings, a seed and noise rate each."""
+        """Runs of a method at its chosen settings, one per seed and noise rate."""
         if "chosen" not in self._entry(method.name):
             self._refuse_training(method.name)
-            with self._alone():
+            with self._exclusive():
                 entry = self._entry(method.name)
                 if "chosen" not in entry:
                     self._try(method, entry)
@@ -97,34 +111,34 @@ class Store:
         return self.fixed(method.name, [replace(c, **entry["chosen"]) for c in self._configs(method)])
 
     def fixed(self, name: str, configs: Iterable[Config]) -> list[dict[str, Any]]:
-        """Runs of given configurations, with temperatures, kept under a name."""
+        """Runs of given configurations, with temperatures, stored under a name."""
         wanted = {_key(c.noise_rate, c.seed, _settings(c)): c for c in configs}
-        if missing := [c for key, c in wanted.items() if key not in self._known(name)]:
+        if missing := [c for key, c in wanted.items() if key not in self._stored(name)]:
             self._refuse_training(name, missing)
-            with self._alone():
-                if missing := [c for key, c in wanted.items() if key not in self._known(name)]:
-                    with self._trained(name, missing) as found:
-                        self._entry(name).setdefault("runs", []).extend(map(self._kept_run, found))
+            with self._exclusive():
+                if missing := [c for key, c in wanted.items() if key not in self._stored(name)]:
+                    with self._trained(name, missing) as runs:
+                        self._entry(name).setdefault("runs", []).extend(map(self._summary, runs))
                         self._write()
-        known = self._known(name)
-        return [known[key] for key in wanted]
+        stored = self._stored(name)
+        return [stored[key] for key in wanted]
 
     def _entry(self, name: str) -> dict[str, Any]:
-        return self.kept["methods"].setdefault(name, {})
+        return self._content["methods"].setdefault(name, {})
 
-    def _known(self, name: str) -> dict[str, dict[str, Any]]:
+    def _stored(self, name: str) -> dict[str, dict[str, Any]]:
         return {_key(r["noise_rate"], r["seed"], r["settings"]): r for r in self._entry(name).get("runs", [])}
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """While runs are trained and written no other program does, and what others wrote before is known."""
-        with alone(self._path):
+    def _exclusive(self) -> Iterator[None]:
+        """Keep other programs from training for this file, and read what they wrote before."""
+        with exclusive(self._path):
             if self._path.exists():
                 self._read()
             yield
 
     def _refuse_training(self, name: str, missing: Iterable[Config] = ()) -> None:
-        """Where nothing is to be trained."""
+        """Raise where nothing may be trained."""
         if not self._train:
             seeds = sorted({c.seed for c in missing})
             fewer = (
@@ -136,13 +150,13 @@ class Store:
         return grid(replace(self.dataset.config, loss=method.loss), noise_rate=self.rates, seed=list(range(self.seeds)))
 
     def _try(self, method: Method, entry: dict[str, Any]) -> None:
-        """Try its settings, and choose."""
+        """Try the settings of a method, and choose one."""
         settings = self._tried(method)
         base = replace(self.dataset.config, loss=method.loss, seed=TRIAL_SEED)
         rates = self.rates[0], self.rates[-1]
         configs = [replace(base, noise_rate=rate, **s) for s in settings for rate in rates]
-        with self._trained(f"{method.name}, trials", configs) as found:
-            valid = [round(r.scores["valid"]["best"]["average"], 5) for r in found]
+        with self._trained(f"{method.name}, trials", configs) as runs:
+            valid = [round(r.scores["valid"]["best"]["average"], 5) for r in runs]
             entry["trials"] = [{"settings": s, "valid": valid[2 * i : 2 * i + 2]} for i, s in enumerate(settings)]
             entry["chosen"] = best_setting(entry["trials"])
             self._write()
@@ -153,7 +167,8 @@ class Store:
     def _trained(self, what: str, configs: Sequence[Config]) -> contextlib.AbstractContextManager[list[Any]]:
         return trained(f"{self.dataset.name}, {what}", configs, self.dataset.data, self._path, not self.smoke)
 
-    def _kept_run(self, run: Any) -> dict[str, Any]:
+    def _summary(self, run: Any) -> dict[str, Any]:
+        """What is stored of a run."""
         scores, config = run.scores, run.config
         curves = {
             kind: {
@@ -175,11 +190,11 @@ class Store:
         }
 
     def _machine(self, device: str) -> int:
-        """Place of this machine among those of the runs."""
+        """Index of this machine in the list of machines."""
         this = {**machine(["jax", "jaxlib", "flax", "optax", "numpy"]), "device": device}
-        if this not in self.kept["machines"]:
-            self.kept["machines"].append(this)
-        return self.kept["machines"].index(this)
+        if this not in self._content["machines"]:
+            self._content["machines"].append(this)
+        return self._content["machines"].index(this)
 
     def _described(self) -> dict[str, Any]:
         data = self.dataset.data
@@ -196,22 +211,22 @@ class Store:
         }
 
     def _write(self) -> None:
-        self.kept["set"] = self._described()
-        write_results(self._path, self.kept)
+        self._content["set"] = self._described()
+        write_results(self._path, self._content)
 
 
 def stores(args: argparse.Namespace, suffix: str = "", **change: Any) -> list[Store]:
-    """The data sets that the flags ask for, each with its runs.
+    """The stored runs of every data set that the flags name.
 
     Args:
-        args: flags of `program.parser`.
-        suffix: of the names of their files.
-        change: to the configuration of all runs.
+        args: flags of `command_line.parser`.
+        suffix: appended to the names of the files.
+        change: fields of the configuration that differ from the preset in all runs.
 
     Raises:
         InputError: the flags, a data set or a file of results cannot be used.
     """
-    settled(args)
+    checked(args)
     named = args.sets
     if args.from_results and not named:
         named = [name for name in KNOWN if (args.out / f"runs_{name}{suffix}.json").exists()]
@@ -221,39 +236,56 @@ def stores(args: argparse.Namespace, suffix: str = "", **change: Any) -> list[St
     return [Store(s, args.out, not args.from_results, args.seeds, RATES, args.smoke) for s in sets]
 
 
+def same_config(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Compare a stored configuration with one of today, both as `Config.to_json` writes them.
+
+    A field that `stored` lacks was added to `Config` later; it then stands for its default.
+
+    Args:
+        stored: the configuration in a file of results.
+        now: the configuration of the runs that are wanted.
+
+    Returns:
+        Names of the fields that differ, or that are stored and unknown today; empty if the configurations are the same.
+    """
+    defaults = {f.name: json.loads(json.dumps(f.default)) for f in dataclasses.fields(Config)}
+    names = [name for name in dict.fromkeys((*now, *stored)) if name != _FORMAT]
+    return [name for name in names if name not in now or now[name] != stored.get(name, defaults.get(name))]
+
+
 def best_setting(trials: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Of the settings tried the one with the highest mean validation mAP over the noise rates; the first of equals."""
+    """The setting with the highest mean validation mAP over the noise rates; the first one of a tie."""
     return dict(max(trials, key=lambda t: statistics.mean(t["valid"]))["settings"])
 
 
 def read_results(path: Path, **parts: type) -> dict[str, Any]:
-    """What a program kept.
+    """Read a file of results.
 
     Args:
-        path: of the file.
-        parts: name -> type of what it must hold.
+        path: the file.
+        parts: name -> type of a part that the file must have.
 
     Raises:
-        InputError: it is damaged.
+        InputError: the file is damaged.
     """
     with contextlib.suppress(OSError, ValueError):
-        kept = json.loads(path.read_text("utf-8"))
-        if isinstance(kept, dict) and all(isinstance(kept.get(name), kind) for name, kind in parts.items()):
-            return kept
+        content = json.loads(path.read_text("utf-8"))
+        if isinstance(content, dict) and all(isinstance(content.get(name), kind) for name, kind in parts.items()):
+            return content
     raise InputError(f"{path} is damaged; restore it, or move it away to train anew")
 
 
-def write_results(path: Path, kept: Mapping[str, Any]) -> None:
-    """Keep it, whole or not at all."""
-    write_whole(path, json.dumps(kept, separators=(",", ":")) + "\n")
+def write_results(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a file of results, atomically."""
+    write_whole(path, json.dumps(content, separators=(",", ":")) + "\n")
 
 
 @contextlib.contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """While one program trains for a file of results, no other does.
+def exclusive(path: Path) -> Iterator[None]:
+    """Keep other programs from training for a file of results.
 
     Raises:
-        InputError: another does.
+        InputError: another program trains for it.
     """
     with path.with_name(f".{path.name}.lock").open("w") as handle:
         lock(handle.fileno(), f"another program trains for {path}; wait until it is done")

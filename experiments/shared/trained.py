@@ -1,4 +1,4 @@
-"""Sweeps of the programs here: one that was killed goes on after the last checkpoints when it is started again."""
+"""Sweeps that continue from their last checkpoints when a program that was killed is started again."""
 
 import contextlib
 import hashlib
@@ -17,35 +17,35 @@ __all__ = ["trained"]
 
 @contextlib.contextmanager
 def trained(what: str, configs: Sequence[Config], data: Dataset, results: Path, keep: bool) -> Iterator[list[Outcome]]:
-    """Runs in the order of their configurations, for a block that writes what they found.
+    """Trained runs in the order of their configurations, for a block that writes their scores.
 
     Args:
-        what: they are, for the log.
-        configs: of the runs.
-        data: of all.
-        results: the file that the block writes; the caller holds its lock. Until the block ends the runs lie in a
-            hidden folder beside it, by configurations and data.
-        keep: whether they do; else they are in memory alone.
+        what: name of the runs in the log.
+        configs: one per run.
+        data: data set of all runs.
+        results: file that the block writes; the caller holds its lock.
+        keep: whether checkpoints lie on disk until the block ends, in a hidden folder beside `results` that is named
+            by configurations and data; else the runs are in memory only.
 
     Raises:
-        SystemExit: a run ended early.
+        SystemExit: a run failed.
     """
     print(f"{what}: {len(configs)} runs", file=sys.stderr, flush=True)
     folder = None
     if keep:
-        told = json.dumps([data.digest(), *(c.to_json() | {"data_path": None} for c in configs)], sort_keys=True)
-        folder = results.with_name(f".{results.stem}") / hashlib.sha256(told.encode()).hexdigest()[:16]
+        identity = json.dumps([data.digest(), *(c.to_json() | {"data_path": None} for c in configs)], sort_keys=True)
+        folder = results.with_name(f".{results.stem}") / hashlib.sha256(identity.encode()).hexdigest()[:16]
         if not (folder / "sweep.json").exists():
-            shutil.rmtree(folder, ignore_errors=True)  # killed before it began
-    found = sweep(configs, folder, data=data, resume=folder is not None and folder.exists(), progress=True)
-    if found.failed:
-        name, why = next(iter(found.failed.items()))
+            shutil.rmtree(folder, ignore_errors=True)  # killed before the sweep began
+    outcome = sweep(configs, folder, data=data, resume=folder is not None and folder.exists(), progress=True)
+    if outcome.failed:
+        name, reason = next(iter(outcome.failed.items()))
         raise SystemExit(
-            f"{name}: {why}" + (f" (its folder is in {folder}; to try again, remove it)" if folder else "")
+            f"{name}: {reason}" + (f" (its folder is in {folder}; to try again, remove it)" if folder else "")
         )
-    by_config = {run.config: run for run in found.runs.values()}
+    by_config = {run.config: run for run in outcome.runs.values()}
     yield [by_config[c] for c in configs]
     if folder is not None:
         shutil.rmtree(folder)
-        with contextlib.suppress(OSError):  # others lie there
+        with contextlib.suppress(OSError):  # other sweeps lie there
             folder.parent.rmdir()

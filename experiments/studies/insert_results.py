@@ -1,14 +1,14 @@
-"""Put the tables of `results/` into README.md and the pages of docs/, between their marks.
+"""Insert the tables of `results/` into README.md and the pages of docs/, between their markers.
 
     python -m experiments.studies.insert_results
 
-A mark `<!-- NAME -->` alone on a line begins the content of `results/NAME.md`; `<!-- end -->` ends it.
+The content of `results/NAME.md` stands between the lines `<!-- NAME -->` and `<!-- end -->`.
 """
 
 import argparse
 import re
 
-from experiments.shared.command_line import main_of
+from experiments.shared.command_line import run_main
 from experiments.shared.folders import RESULTS, ROOT
 from mrl_jax import InputError
 
@@ -17,23 +17,23 @@ _MARKED = re.compile(r"<!-- (\w+) -->\n.*?<!-- end -->", re.DOTALL)
 
 
 def filled(text: str) -> str:
-    """A page with the present tables.
+    """The text of a page with today's tables.
 
     Raises:
-        InputError: a table is not there.
+        InputError: a table is missing.
     """
 
     def content(match: re.Match[str]) -> str:
         path = RESULTS / f"{match[1]}.md"
         if not path.exists():
-            raise InputError(f"{path} is not there; run experiments/{match[1]}.py")
+            raise InputError(f"{path} is missing; make it with the program {match[1]} of experiments/")
         return f"<!-- {match[1]} -->\n\n{path.read_text('utf-8').strip()}\n\n<!-- end -->"
 
     return _MARKED.sub(content, text)
 
 
 def main(_: object = None) -> None:
-    """Fill all pages."""
+    """Insert the tables into all pages."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     pages = {ROOT / name: filled((ROOT / name).read_text("utf-8")) for name in PAGES}
     for path, text in pages.items():
@@ -41,4 +41,4 @@ def main(_: object = None) -> None:
 
 
 if __name__ == "__main__":
-    main_of(main)
+    run_main(main)

@@ -3,12 +3,12 @@
     python -m experiments.studies.noisy_label_losses [--sets emoji] [--views wikipedia_4views.npz] [--losses rc gce …]
     python -m experiments.studies.noisy_label_losses --from-results
 
-Settings are chosen as for the paper's tables (`paper.py`), with the same number of trials for every row. The first
-row, our defaults, is the same for all sets; they were chosen from more settings on validation data of these sets
-among others (choose_defaults.py), so at an equal number of trials it is "rc + contrastive" that stands for MRL. Layers
-256-256-128, 5 seeds. forward and small-loss are told of the noise, as those who proposed them do. Test mAP at the best
-validation epoch, the mean of both directions, mean ± standard deviation over seeds. 1,236 runs a set: emoji 42 minutes,
-the views 75, on one core (AMD EPYC, 2026-11-28).
+Settings are chosen as for the paper's tables (`shared/protocol.py`), with the same number of trials for every row. The
+first row, our defaults, is the same for all sets. The defaults were chosen from more settings, on validation data of
+these and other sets (choose_defaults.py); at an equal number of trials, the row "rc + contrastive" stands for MRL.
+Layers 256-256-128, 5 seeds. forward and small-loss use the oracle noise rate, as in the papers that proposed them. Test
+mAP at the best validation epoch, the mean of both directions, mean ± standard deviation over seeds. 1,236 runs per set:
+emoji 42 minutes, the views 75, on one core (AMD EPYC, 2026-11-28).
 """
 
 import statistics
@@ -17,10 +17,11 @@ from dataclasses import replace
 
 from matplotlib.figure import Figure
 
-from experiments.shared.command_line import main_of, parser
-from experiments.shared.outputs import average_map, markdown, save, told
+from experiments.shared.command_line import parser, run_main
+from experiments.shared.outputs import save
 from experiments.shared.protocol import SMALL, SMOKE, Method
 from experiments.shared.store import stores
+from experiments.shared.tables import average_map, markdown, mean_and_std
 from experiments.studies.defaults import OURS
 from mrl_jax import grid
 from mrl_jax.config import auto_temperature
@@ -32,12 +33,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     flags = parser(__doc__)
     flags.add_argument("--losses", nargs="+", choices=LOSSES, default=list(LOSSES), help="default: all")
     args = flags.parse_args(argv)
-    found = stores(args, "-small", **(SMOKE if args.smoke else SMALL))
+    sets = stores(args, "-small", **(SMOKE if args.smoke else SMALL))
     methods = [Method(loss, loss, contrastive=False) for loss in args.losses]
     methods += [Method(f"{loss} + contrastive", loss) for loss in args.losses]
     parts, lines = [], []
-    figure = Figure(figsize=(5.2 * len(found), 1 + 0.14 * (1 + len(methods))), layout="constrained")
-    for store, axes in zip(found, figure.subplots(1, len(found), squeeze=False)[0], strict=True):
+    figure = Figure(figsize=(5.2 * len(sets), 1 + 0.14 * (1 + len(methods))), layout="constrained")
+    for store, axes in zip(sets, figure.subplots(1, len(sets), squeeze=False)[0], strict=True):
         tau = auto_temperature(store.classes)
         base = replace(store.dataset.config, tau1=tau, tau2=tau)
         chosen = {OURS: f"beta {base.beta:g}, tau1 {tau:.3g}, tau2 {tau:.3g}"}
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for name, of_method in runs.items():
             at = average_map(of_method, store.rates)
             means[name] = [statistics.mean(values) for values in at]
-            rows.append([name, *map(told, at), f"{statistics.mean(means[name]):.3f}", chosen[name]])
+            rows.append([name, *map(mean_and_std, at), f"{statistics.mean(means[name]):.3f}", chosen[name]])
             lines += [
                 [store.dataset.name, name, rate, seed, round(value, 5)]
                 for rate, values in zip(store.rates, at, strict=True)
@@ -69,4 +70,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main_of(main)
+    run_main(main)

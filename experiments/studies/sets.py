@@ -1,9 +1,10 @@
-"""Many settings on validation data of several sets: trained once for each set, kept, never mixed with other grids."""
+"""Sets of the studies, and scores of many settings on them: trained once per set, never mixed with other grids."""
 
 import argparse
 import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from experiments.shared.machine import machine
 from experiments.shared.protocol import SMALL, SMOKE, VIEWS
-from experiments.shared.store import alone, read_results, write_results
+from experiments.shared.store import exclusive, read_results, same_config, write_results
 from experiments.shared.trained import trained
 from mrl_jax import Config, InputError, load_dataset
 from mrl_jax.data.dataset import Dataset
@@ -20,9 +21,9 @@ from mrl_jax.data.emoji.load import load_records
 __all__ = ["SETS", "Setting", "mean_of", "studied"]
 
 SETS = "emoji, emoji-31 (its subgroups), wikipedia-views where --views is given"
-LEAST = 20  # members of a subgroup of emoji
-EPOCHS = {"emoji": 20, "emoji-31": 20}  # others: the default
-_FEWEST = 5  # classes from which the temperature depends on their number
+MIN_MEMBERS = 20  # of a subgroup of emoji
+EPOCHS = {"emoji": 20, "emoji-31": 20}  # other sets: the default of Config
+_MIN_CLASSES = 5  # with fewer, the temperature does not depend on their number
 Setting = Mapping[str, Any]
 
 
@@ -34,12 +35,12 @@ def studied(
     rates: Sequence[float],
     seeds: Sequence[int],
 ) -> dict[str, Any]:
-    """What every setting found on every set: small networks, kept in `STEM.json` after every set.
+    """Scores of every setting on every set, with small networks; `STEM.json` is written after every set.
 
     Args:
-        args: flags of `paper.parser`.
-        stem: of the file.
-        sets: names, where the flags give none.
+        args: flags of `command_line.parser`.
+        stem: name of the file, without suffix.
+        sets: names of the sets, where the flags give none.
         settings_of: number of classes -> fields of `Config` to try.
         rates: noise rates.
         seeds: seeds that no result uses.
@@ -48,67 +49,75 @@ def studied(
         set -> classes, settings, and validation and test mAP [setting][rate][seed].
 
     Raises:
-        InputError: an unknown set; the file holds another grid, or not what was asked for; another program trains.
+        InputError: a set is unknown; the file holds another grid, or lacks a set; another program trains for it.
     """
     path, names = args.out / f"{stem}.json", args.sets or sets
     if args.from_results:
         return _read(path, args.sets, settings_of)
-    data = {name: _load(name, args.views) for name in names}  # what is wrong is told before anything is trained
-    with alone(path):
-        kept: dict[str, Any] = read_results(path, sets=dict) if path.exists() else {"sets": {}}
+    data = {name: _load(name, args.views) for name in names}  # errors in the data are raised before training
+    with exclusive(path):
+        content: dict[str, Any] = read_results(path, sets=dict) if path.exists() else {"sets": {}}
         for name in names:
             config = Config(modalities=data[name].modalities, **SMALL, epochs=EPOCHS.get(name, Config().epochs))
+            config = replace(config, **SMOKE) if args.smoke else config
             wanted = {
                 "classes": data[name].num_classes,
                 "sha256": data[name].digest(),
-                "config": (Config(**config.to_json() | SMOKE) if args.smoke else config).to_json(),
+                "config": config.to_json(),
                 "settings": list(settings_of(data[name].num_classes)),
                 "rates": list(rates),
                 "seeds": list(seeds),
             }
-            there = kept["sets"].get(name)
-            if there is None:
-                configs = _configs(wanted)
-                different = list(dict.fromkeys(configs))  # rules may name one temperature twice
-                with trained(name, different, data[name], path, not args.smoke) as runs:
-                    of_config = dict(zip(different, (run.scores for run in runs), strict=True))
-                    kept["sets"][name] = {**wanted, **_found(wanted, [of_config[c] for c in configs])}
-                    write_results(path, kept)
-            elif odd := [key for key, value in wanted.items() if there.get(key) != value]:
-                raise InputError(f"{path} holds {name} with other {odd[0]}; move it away, or name another --out")
-    return {name: kept["sets"][name] for name in names}
+            stored = content["sets"].get(name)
+            if stored is None:
+                configs = _configs(config, wanted)
+                unique = list(dict.fromkeys(configs))  # two rules may give the same temperature
+                with trained(name, unique, data[name], path, not args.smoke) as runs:
+                    of_config = dict(zip(unique, (run.scores for run in runs), strict=True))
+                    content["sets"][name] = {**wanted, **_summary(wanted, [of_config[c] for c in configs])}
+                    write_results(path, content)
+            elif different := _differences(stored, wanted):
+                raise InputError(f"{path} holds {name} with other {different[0]}; move it away, or name another --out")
+    return {name: content["sets"][name] for name in names}
+
+
+def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """Parts of a stored set that are not as wanted."""
+    fields = same_config(stored.get("config", {}), wanted["config"])
+    others = [key for key, value in wanted.items() if key != "config" and stored.get(key) != value]
+    return [*others, *([f"config ({', '.join(fields)})"] if fields else [])]
 
 
 def _read(path: Path, names: Sequence[str] | None, settings_of: Callable[[int], Sequence[Setting]]) -> dict[str, Any]:
-    """What was kept of some sets, or of all."""
-    found = read_results(path, sets=dict)["sets"] if path.exists() else {}
-    if lacking := [name for name in names or () if name not in found]:
-        raise InputError(f"{path} lacks {lacking[0]}; run without --from-results to train it")
-    if not found:
+    """Stored scores of some sets, or of all."""
+    sets = read_results(path, sets=dict)["sets"] if path.exists() else {}
+    if missing := [name for name in names or () if name not in sets]:
+        raise InputError(f"{path} lacks {missing[0]}; run without --from-results to train it")
+    if not sets:
         raise InputError(f"no results in {path}; run without --from-results to make them")
-    for name, of_set in found.items():
+    for name, of_set in sets.items():
         if of_set.get("settings") != list(settings_of(of_set.get("classes", 0))):
             raise InputError(f"{path} holds {name} with other settings; give --smoke if they are of a smoke run")
-    return {name: found[name] for name in names or found}
+    return {name: sets[name] for name in names or sets}
 
 
-def mean_of(found: Mapping[str, Any], index: int, rate: int | None = None, split: str = "valid") -> float:
+def mean_of(scores: Mapping[str, Any], index: int, rate: int | None = None, split: str = "valid") -> float:
     """mAP of a setting, the mean over seeds, at one rate or over all."""
-    at = found[split][index]
+    at = scores[split][index]
     return statistics.mean(value for seeds in (at if rate is None else [at[rate]]) for value in seeds)
 
 
-def _configs(wanted: Mapping[str, Any]) -> list[Config]:
+def _configs(config: Config, wanted: Mapping[str, Any]) -> list[Config]:
     return [
-        Config(**wanted["config"] | setting | {"noise_rate": rate, "seed": seed})
+        replace(config, **setting, noise_rate=rate, seed=seed)
         for setting in wanted["settings"]
         for rate in wanted["rates"]
         for seed in wanted["seeds"]
     ]
 
 
-def _found(wanted: Mapping[str, Any], scores: Sequence[Any]) -> dict[str, Any]:
-    """What is kept of the scores of all configurations."""
+def _summary(wanted: Mapping[str, Any], scores: Sequence[Any]) -> dict[str, Any]:
+    """What is stored of the scores of all configurations."""
     shape = len(wanted["settings"]), len(wanted["rates"]), len(wanted["seeds"])
     maps = {
         split: np.round([s[split]["best"]["average"] for s in scores], 5).reshape(shape).tolist()
@@ -127,35 +136,35 @@ def _load(name: str, views: str | None) -> Dataset:
             raise InputError("the set wikipedia-views needs --views FILE")
         return load_dataset(views, VIEWS)
     kind, _, classes = name.partition("-")
-    if kind == "generated" and classes.isdigit() and int(classes) >= _FEWEST:
+    if kind == "generated" and classes.isdigit() and int(classes) >= _MIN_CLASSES:
         return _generated(int(classes))
     raise InputError(
-        f"unknown set {name!r}; choose from emoji, emoji-31, wikipedia-views and generated-K, K at least {_FEWEST}"
+        f"unknown set {name!r}; choose from emoji, emoji-31, wikipedia-views and generated-K, K at least {_MIN_CLASSES}"
     )
 
 
 def _subgroups() -> Dataset:
-    """Emoji with the Unicode subgroups as classes, those with enough members."""
+    """Emoji with those Unicode subgroups as classes that have enough members."""
     whole = load_dataset("emoji", ("image", "text"))
     names = {split: np.array([r["subgroup"] for r in load_records(split)]) for split in whole.splits}
     counts = Counter(name for of_split in names.values() for name in of_split.tolist())
-    classes = sorted(name for name, count in counts.items() if count >= LEAST)
+    classes = sorted(name for name, count in counts.items() if count >= MIN_MEMBERS)
     arrays: dict[str, Any] = {}
     for split, of_split in names.items():
-        kept = np.isin(of_split, classes)
-        arrays |= {f"{split}_{m}": whole.splits[split].features[m][kept] for m in whole.modalities}
-        arrays[f"{split}_labels"] = np.searchsorted(classes, of_split[kept])
+        rows = np.isin(of_split, classes)
+        arrays |= {f"{split}_{m}": whole.splits[split].features[m][rows] for m in whole.modalities}
+        arrays[f"{split}_labels"] = np.searchsorted(classes, of_split[rows])
     return load_dataset(arrays)
 
 
 def _generated(classes: int, latent: int = 32, dim: int = 64, spread: float = 0.8) -> Dataset:
-    """Gaussian clusters in a latent space, seen by two modalities through random maps with a tanh and noise."""
+    """Gaussian clusters in a latent space; each modality is a random linear map of it, then tanh, then noise."""
     rng = np.random.default_rng(classes)
     means = rng.normal(size=(classes, latent))
     maps = {name: rng.normal(size=(latent, dim)) / latent**0.5 for name in ("a", "b")}
     arrays: dict[str, Any] = {}
-    for split, least, each in (("train", 2000, 8), ("valid", 500, 2), ("test", 500, 2)):
-        labels = np.arange(max(least, each * classes)) % classes
+    for split, minimum, each in (("train", 2000, 8), ("valid", 500, 2), ("test", 500, 2)):
+        labels = np.arange(max(minimum, each * classes)) % classes
         shared = means[labels] + spread * rng.normal(size=(len(labels), latent))
         for name, map_ in maps.items():
             own = shared + spread * rng.normal(size=shared.shape)

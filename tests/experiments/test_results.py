@@ -70,6 +70,11 @@ def kept(results):
     return json.loads((results / "runs_wikipedia-views.json").read_text())
 
 
+def stored_config(of_set):
+    """The configuration in a file of results; "format" is no field."""
+    return Config(**{k: v for k, v in of_set["config"].items() if k not in ("data_path", "format")})
+
+
 def test_every_program_writes_its_table_its_numbers_and_its_plot(results):
     for name in PROGRAMS:
         for suffix in (".md", ".csv", ".png", ".svg"):
@@ -96,9 +101,9 @@ def test_methods_share_their_runs_and_each_has_the_same_number_of_trials(results
 def test_trials_are_scored_at_their_own_settings(results, views):
     paper = module_of("protocol")
     trial = kept(results)["methods"]["MRL"]["trials"][1]
-    config = {k: v for k, v in kept(results)["set"]["config"].items() if k != "data_path"}
+    config = stored_config(kept(results)["set"])
     for rate, valid in zip((0.2, 0.8), trial["valid"], strict=True):
-        alone = Config(**config | trial["settings"] | {"noise_rate": rate, "seed": paper.TRIAL_SEED})
+        alone = replace(config, **trial["settings"], noise_rate=rate, seed=paper.TRIAL_SEED)
         found = train(alone, data=load_dataset(views, paper.VIEWS)).scores["valid"]["best"]["average"]
         assert found == pytest.approx(valid, abs=2e-3)
 
@@ -228,8 +233,59 @@ def test_runs_of_another_configuration_are_not_mixed(results, tmp_path, views, m
     paper = module_of("protocol")
     (tmp_path / "runs_wikipedia-views.json").write_text((results / "runs_wikipedia-views.json").read_text())
     monkeypatch.setitem(paper.SMOKE, "batch_size", 30)
-    with pytest.raises(InputError, match="holds runs with another config; move it away"):
+    with pytest.raises(InputError, match=r"holds runs with another config \(batch_size\); move it away"):
         run("table1", "--smoke", "--sets", "wikipedia-views", "--views", views, "--out", tmp_path)
+
+
+def test_a_config_is_the_same_when_fields_were_added_with_their_defaults():
+    same_config = module_of("store").same_config
+    now = Config(hidden_dims=(8,), loss="ce").to_json()
+    stored = {name: value for name, value in now.items() if name not in ("clip_norm", "loss_options", "embed_dim")}
+    assert same_config(stored, now) == []
+    assert same_config(stored, now | {"format": 2}) == same_config(stored | {"format": 1}, now | {"format": 2}) == []
+    assert same_config(stored, now | {"embed_dim": 64, "loss_options": ["q=0.5"]}) == ["loss_options", "embed_dim"]
+    assert same_config(stored | {"batch_size": 7, "momentum": 0.9}, now) == ["batch_size", "momentum"]
+    assert same_config({}, Config().to_json()) == []
+    assert same_config({}, now) == ["loss", "hidden_dims"]
+
+
+def test_kept_runs_stay_valid_when_a_field_is_added(results, tmp_path, views, monkeypatch):
+    content, path = kept(results), tmp_path / "runs_wikipedia-views.json"
+    del content["set"]["config"]["clip_norm"]
+    path.write_text(json.dumps(content))
+    smoke = module_of("protocol").SMOKE
+    monkeypatch.setitem(smoke, "batch_size", 20)
+    monkeypatch.setattr(module_of("trained"), "sweep", lambda *_, **__: 1 / 0)
+    flags = ("--smoke", "--sets", "wikipedia-views", "--views", views, "--out", tmp_path)
+    run("table1", *flags)
+    assert (tmp_path / "table1.md").read_bytes() == (results / "table1.md").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setitem(smoke, "clip_norm", 1.0)
+        with pytest.raises(InputError, match=r"holds runs with another config \(clip_norm\); move it away"):
+            run("table1", *flags)
+    content["set"]["config"]["momentum"] = 0.9
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"holds runs with another config \(momentum\); move it away"):
+        run("table1", *flags)
+
+
+def test_kept_scores_of_a_study_stay_valid_when_a_field_is_added(tmp_path, monkeypatch):
+    flags, path = ("--smoke", "--sets", "generated-5", "--out", tmp_path), tmp_path / "temperatures.json"
+    run("temperatures", *flags)
+    content = json.loads(path.read_text())
+    del content["sets"]["generated-5"]["config"]["clip_norm"]
+    path.write_text(json.dumps(content))
+    monkeypatch.setattr(module_of("trained"), "sweep", lambda *_, **__: 1 / 0)
+    run("temperatures", *flags)
+    monkeypatch.setitem(module_of("protocol").SMOKE, "clip_norm", 1.0)
+    with pytest.raises(InputError, match=r"holds generated-5 with other config \(clip_norm\); move it away"):
+        run("temperatures", *flags)
+
+
+def test_runs_before_the_correction_of_the_schedule_are_noted():
+    note = module_of("protocol").hold_note
+    assert note("Rows", ["2026-11-28", "2027-01-01"]).startswith("\n\nRows were measured with the earlier form of ")
+    assert note("Rows", ["2026-11-29"]) == note("Rows", []) == ""
 
 
 def test_trials_of_another_grid_and_programs_at_the_same_time_are_refused(results, tmp_path, views, monkeypatch):
@@ -302,9 +358,9 @@ def test_seeds_that_are_missing_are_named(results):
 
 def test_ctrl_c_is_one_line(capsys):
     with pytest.raises(SystemExit) as ended:
-        module_of("command_line").main_of(lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        module_of("command_line").run_main(lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
     assert ended.value.code == 130
-    assert capsys.readouterr().err == "interrupted; what is complete is kept: run it again to go on\n"
+    assert capsys.readouterr().err == "interrupted; complete results are kept: run the command again to continue\n"
 
 
 def test_pages_hold_the_tables_of_the_results():
@@ -312,7 +368,7 @@ def test_pages_hold_the_tables_of_the_results():
     for name in module.PAGES:
         text = (module.ROOT / name).read_text("utf-8")
         assert "<!-- end -->" in text
-        assert module.filled(text) == text, f"{name}: run experiments/insert_results.py"
+        assert module.filled(text) == text, f"{name}: run python -m experiments.studies.insert_results"
 
 
 @pytest.mark.parametrize("name", COMMITTED)
@@ -408,7 +464,7 @@ def test_temperatures_are_compared(tmp_path, monkeypatch):
     found = json.loads((tmp_path / "temperatures.json").read_text())["sets"]["generated-5"]
     assert (found["classes"], [s["tau1"] for s in found["settings"][2:4]]) == (5, [0.9017, 4.1642])
     assert np.shape(found["valid"]) == (2 * 4, 2, 1)
-    config = Config(**found["config"] | found["settings"][5] | {"noise_rate": 0.6, "seed": found["seeds"][0]})
+    config = replace(stored_config(found), **found["settings"][5], noise_rate=0.6, seed=found["seeds"][0])
     data = module_of("sets")._load("generated-5", None)
     alone = train(config, data=data).scores["valid"]["best"]["average"]
     assert alone == pytest.approx(found["valid"][5][1][0], abs=2e-3)
