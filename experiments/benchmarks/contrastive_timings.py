@@ -3,15 +3,16 @@
 python -m experiments.benchmarks.contrastive_timings [--smoke] [--parts forms devices large]
 python -m experiments.benchmarks.contrastive_timings --markdown  # the kept results
 
-- "program": the sums of exponentials as the authors' program writes them, over the whole matrix of similarities.
-- "dense": the same over masked logits less their maximum, which padded batches and small temperatures need.
+- "official": sums of exponentials over the whole matrix of similarities, as in the official implementation.
+- "dense": the same with masked logits and the maximum subtracted, as padded batches and small temperatures need.
 - "tiles": `mrl_jax.losses.mrl.contrastive_loss`.
-- on 8 devices: "ring", the same with embeddings that go round, and "gathered", each device's rows of the dense form
-  against all embeddings.
+- on 8 devices: "ring" is "tiles" with embeddings passed from device to device; "gathered" is "dense" with the rows of
+  each device against all embeddings.
 
-Two modalities, 512 dimensions. Memory is XLA's own account of a compiled program's temporary arrays, per device. Forms
-take turns that change direction. `large` runs one batch of 65,536 in a fresh process. Needs Linux; about 10 minutes on
-2 idle CPU cores. Results go to experiments/results/contrastive_timings.json.
+Two modalities, 512 dimensions. Memory is that of the temporary arrays of the compiled program, per device, as XLA
+reports it. The forms take turns; the order changes direction from round to round. `large` runs one batch of 65,536 in a
+process of its own. Needs Linux; about 10 minutes on 2 idle CPU cores. Results:
+experiments/results/contrastive_timings.json.
 """
 
 import argparse
@@ -19,11 +20,8 @@ import json
 import os
 import re
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +30,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, PartitionSpec
 
-from experiments.shared.folders import RESULTS, ROOT
+from experiments.shared.folders import RESULTS
 from experiments.shared.machine import machine
+from experiments.shared.tables import markdown
+from experiments.shared.timings import log, read_numbers, run_module, seconds_of, timing_parser, turns, write_parts
 from mrl_jax.losses.mrl import contrastive_loss
 
 RESULTS_FILE = RESULTS / "contrastive_timings.json"
@@ -41,13 +41,12 @@ PARTS = ("forms", "devices", "large")
 MODALITIES, DIMENSIONS, DEVICES = 2, 512, 8
 SIZES = {50: 41, 100: 41, 512: 21, 2048: 7, 8192: 3}  # instances -> rounds
 ON_DEVICES = (8192, 16384, 32768, 65536, 131072, 1048576)  # instances of the global batch; only compiled
-DENSE_UP_TO = 32768  # its compiled program is not worth waiting for beyond
+DENSE_UP_TO = 32768  # larger batches take too long to compile
 LARGE = 65_536
-progress = partial(print, file=sys.stderr, flush=True)
 
 
-def program(z: jax.Array, mask: jax.Array) -> jax.Array:
-    """As the authors' program does it; it knows no mask and no temperature far from 1."""
+def official(z: jax.Array, mask: jax.Array) -> jax.Array:
+    """As in the official implementation, which has no mask and assumes a temperature near 1."""
     m, b, dim = z.shape
     rows = z.reshape(m * b, dim)
     e = jnp.exp(rows @ rows.T)
@@ -57,7 +56,7 @@ def program(z: jax.Array, mask: jax.Array) -> jax.Array:
 
 
 def dense(z: jax.Array, mask: jax.Array, others: jax.Array | None = None, first: Any = 0) -> jax.Array:
-    """Masked logits of these rows [M, B, L] against all `others` [M, N, L], of which they are B from `first` on."""
+    """Masked logits of the rows z [M, B, L] against all `others` [M, N, L]; z is `others[:, first : first + B]`."""
     others = z if others is None else others
     counts = mask if others is z else jnp.ones(others.shape[:2], bool)
     (m, b, _), n = z.shape, others.shape[1]
@@ -66,16 +65,17 @@ def dense(z: jax.Array, mask: jax.Array, others: jax.Array | None = None, first:
     itself = jnp.eye(m, dtype=bool)[:, None, :, None] & same[None, :, None, :]
     logits = jnp.where(counts[None, None] & ~itself, logits, -jnp.inf)
     positive = jnp.where(same[None, :, None, :], logits, -jnp.inf)
-    terms = jax.nn.logsumexp(logits, axis=(2, 3)) - jax.nn.logsumexp(positive, axis=(2, 3))
-    return jnp.where(mask, terms, 0)
+    losses = jax.nn.logsumexp(logits, axis=(2, 3)) - jax.nn.logsumexp(positive, axis=(2, 3))
+    return jnp.where(mask, losses, 0)
 
 
 def tiles(z: jax.Array, mask: jax.Array) -> jax.Array:
-    """Ours."""
+    """The loss of mrl_jax, which computes similarities tile by tile."""
     return contrastive_loss(z, 1.0, mask)
 
 
-FORMS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {"program": program, "dense": dense, "tiles": tiles}
+# "program" is the key of "official" in the file of results.
+FORMS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {"program": official, "dense": dense, "tiles": tiles}
 
 
 def embeddings(n: int) -> tuple[jax.Array, jax.Array]:
@@ -84,7 +84,7 @@ def embeddings(n: int) -> tuple[jax.Array, jax.Array]:
     return jnp.asarray(z / np.linalg.norm(z, axis=-1, keepdims=True)), jnp.ones((MODALITIES, n), bool)
 
 
-def slope(form: Callable[..., jax.Array]) -> Any:
+def value_and_gradient(form: Callable[..., jax.Array]) -> Any:
     """Value and gradient of the sum, compiled on call."""
     return jax.jit(jax.value_and_grad(lambda z, mask: form(z, mask).sum()))
 
@@ -92,26 +92,22 @@ def slope(form: Callable[..., jax.Array]) -> Any:
 def forms(n: int, rounds: int) -> dict[str, dict[str, Any]]:
     """Seconds and temporary bytes of every form."""
     z, mask = embeddings(n)
-    told: dict[str, dict[str, Any]] = {}
-    compiled = {name: slope(form).lower(z, mask).compile() for name, form in FORMS.items()}
+    results: dict[str, dict[str, Any]] = {}
+    compiled = {name: value_and_gradient(form).lower(z, mask).compile() for name, form in FORMS.items()}
     for name, run in compiled.items():
-        told[name] = {"bytes": run.memory_analysis().temp_size_in_bytes, "seconds": []}
-        told[name]["value"] = float(run(z, mask)[0])
-    for turn in range(rounds):
-        for name in list(compiled)[:: -1 if turn % 2 else 1]:
-            started = time.perf_counter()
-            jax.block_until_ready(compiled[name](z, mask))
-            told[name]["seconds"].append(time.perf_counter() - started)
-    for x in told.values():
+        results[name] = {"bytes": run.memory_analysis().temp_size_in_bytes, "seconds": []}
+        results[name]["value"] = float(run(z, mask)[0])
+    for _, name in turns(compiled, rounds):
+        seconds = seconds_of(lambda run=compiled[name]: jax.block_until_ready(run(z, mask)))
+        results[name]["seconds"].append(seconds)
+    for x in results.values():
         x["median"] = statistics.median(x["seconds"])
-    progress(
-        f"  {n}: " + ", ".join(f"{k} {1e3 * x['median']:.3g} ms {x['bytes'] / 1e6:.4g} MB" for k, x in told.items())
-    )
-    return told
+    log(f"  {n}: " + ", ".join(f"{k} {1e3 * x['median']:.3g} ms {x['bytes'] / 1e6:.4g} MB" for k, x in results.items()))
+    return results
 
 
 def devices(n: int) -> dict[str, int]:
-    """Temporary bytes per device of a global batch; nothing is run."""
+    """Temporary bytes per device for a global batch; the program is compiled, not run."""
     mesh = jax.make_mesh((DEVICES,), ("batch",), axis_types=(AxisType.Auto,))
     spec = PartitionSpec(None, "batch")
 
@@ -123,88 +119,79 @@ def devices(n: int) -> dict[str, int]:
         return dense(z, mask, everything, jax.lax.axis_index("batch") * z.shape[1])
 
     shapes = jax.ShapeDtypeStruct((MODALITIES, n, DIMENSIONS), np.float32), jax.ShapeDtypeStruct((MODALITIES, n), bool)
-    told = {}
+    sizes = {}
     for name, local in {"ring": ring, "gathered": gathered}.items():
         if name == "gathered" and n > DENSE_UP_TO:
             continue
         sharded = jax.shard_map(local, mesh=mesh, in_specs=(spec, spec), out_specs=spec)
-        told[name] = slope(sharded).lower(*shapes).compile().memory_analysis().temp_size_in_bytes
-    progress(f"  {n} on {DEVICES} devices: " + ", ".join(f"{k} {v / 1e6:.4g} MB" for k, v in told.items()))
-    return told
+        sizes[name] = value_and_gradient(sharded).lower(*shapes).compile().memory_analysis().temp_size_in_bytes
+    log(f"  {n} on {DEVICES} devices: " + ", ".join(f"{k} {v / 1e6:.4g} MB" for k, v in sizes.items()))
+    return sizes
 
 
 def large(n: int) -> dict[str, Any]:
-    """One value and gradient of a very large batch, in this process: seconds, and the peak of its memory."""
+    """One value and gradient of a very large batch: seconds, and peak memory of this process."""
     z, mask = embeddings(n)
     started = time.perf_counter()
-    value, gradient = slope(tiles)(z, mask)
+    value, gradient = value_and_gradient(tiles)(z, mask)
     jax.block_until_ready(gradient)
-    # Not ru_maxrss, which a process inherits from the one that started it.
+    # Not ru_maxrss: a process inherits it from its parent.
     peak = int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) * 1024
     return {"instances": n, "seconds": time.perf_counter() - started, "peak_bytes": peak, "value": float(value)}
 
 
 def child(part: str, n: int) -> dict[str, Any]:
-    """Run a part in a fresh process."""
+    """Run a part in a process of its own."""
     flags = os.environ.get("XLA_FLAGS", "") + f" --xla_force_host_platform_device_count={DEVICES}"
-    env = {**os.environ, "XLA_FLAGS": flags} if part == "devices" else dict(os.environ)
-    command = [sys.executable, "-m", "experiments.benchmarks.contrastive_timings", "--child", part, str(n)]
-    return json.loads(subprocess.run(command, env=env, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    environment = {**os.environ, "XLA_FLAGS": flags} if part == "devices" else dict(os.environ)
+    return run_module("experiments.benchmarks.contrastive_timings", "--child", part, str(n), environment=environment)
 
 
-def markdown(told: dict[str, Any]) -> str:
-    """Tables for the docs."""
-    lines = []
-    if "forms" in told:
-        lines += ["| instances | program | dense | tiles | dense / tiles |", "|---|---|---|---|---|"]
-        for n, x in told["forms"].items():
+def tables(results: dict[str, Any]) -> str:
+    """The results as Markdown."""
+    blocks = []
+    if "forms" in results:
+        rows = [["instances", "official", "dense", "tiles", "dense / tiles"]]
+        for n, x in results["forms"].items():
             cells = [f"{1e3 * x[f]['median']:,.3g} ms, {x[f]['bytes'] / 1e6:,.4g} MB" for f in FORMS]
-            ratio = (x["dense"][k] / x["tiles"][k] for k in ("median", "bytes"))
-            cells.append(", ".join(f"{r:.2g}x" for r in ratio))
-            lines.append(f"| {int(n):,} | {' | '.join(cells)} |")
-        lines.append("")
-    if "devices" in told:
-        lines += [f"| instances, {DEVICES} devices | ring | gathered | ratio |", "|---|---|---|---|"]
-        for n, x in told["devices"].items():
+            ratio = ", ".join(f"{x['dense'][k] / x['tiles'][k]:.2g}x" for k in ("median", "bytes"))
+            rows.append([f"{int(n):,}", *cells, ratio])
+        blocks.append(markdown(rows))
+    if "devices" in results:
+        rows = [[f"instances, {DEVICES} devices", "ring", "gathered", "ratio"]]
+        for n, x in results["devices"].items():
             cells = [f"{x['ring'] / 1e6:,.4g} MB", "", ""]
             if "gathered" in x:
                 cells[1:] = [f"{x['gathered'] / 1e6:,.4g} MB", f"{x['gathered'] / x['ring']:.3g}x"]
-            lines.append(f"| {int(n):,} | {' | '.join(cells)} |")
-        lines.append("")
-    if "large" in told:
-        x = told["large"]
-        lines.append(f"{x['instances']:,} instances: {x['seconds']:.0f} s, peak {x['peak_bytes'] / 1e9:.2f} GB")
-    return "\n".join(lines)
+            rows.append([f"{int(n):,}", *cells])
+        blocks.append(markdown(rows))
+    if x := results.get("large"):
+        blocks.append(f"{x['instances']:,} instances: {x['seconds']:.0f} s, peak {x['peak_bytes'] / 1e9:.2f} GB")
+    return "\n\n".join(blocks)
 
 
 def main() -> None:
-    """Measure, print, and keep the numbers."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="default: all")
-    parser.add_argument("--smoke", action="store_true", help="small sizes, to see that all works; nothing is kept")
-    parser.add_argument("--markdown", action="store_true", help="print the tables of the kept results instead")
+    """Measure, store and print."""
+    parser = timing_parser(__doc__, parts=PARTS)
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
         print(json.dumps({"devices": devices, "large": large}[args.child[0]](int(args.child[1]))))
         return
     if args.markdown:
-        print(markdown(json.loads(RESULTS_FILE.read_text("utf-8"))))
+        print(tables(read_numbers(RESULTS_FILE)))
         return
-    told: dict[str, Any] = {"machine": {part: machine(("jax", "numpy")) for part in args.parts}}
+    results: dict[str, Any] = {"machine": {part: machine(("jax", "numpy")) for part in args.parts}}
     if "forms" in args.parts:
         sizes = {64: 3} if args.smoke else SIZES
-        told["forms"] = {str(n): forms(n, rounds) for n, rounds in sizes.items()}
+        results["forms"] = {str(n): forms(n, rounds) for n, rounds in sizes.items()}
     if "devices" in args.parts:
-        told["devices"] = {str(n): child("devices", n) for n in ((64,) if args.smoke else ON_DEVICES)}
+        results["devices"] = {str(n): child("devices", n) for n in ((64,) if args.smoke else ON_DEVICES)}
     if "large" in args.parts:
-        told["large"] = child("large", 256 if args.smoke else LARGE)
-    print(markdown(told))
-    if not args.smoke:  # a part that was left out stays as it was
-        kept = json.loads(RESULTS_FILE.read_text("utf-8")) if RESULTS_FILE.exists() else {"machine": {}}
-        told = {**kept, **told, "machine": {**kept["machine"], **told["machine"]}}
-        RESULTS_FILE.write_text(json.dumps(told, indent=2) + "\n", "utf-8")
-        print(f"written to {RESULTS_FILE}")
+        results["large"] = child("large", 256 if args.smoke else LARGE)
+    print(tables(results))
+    if not args.smoke:
+        write_parts(RESULTS_FILE, results)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,16 @@
-"""Search: the command's first and further answers, and engines over the same gallery: seconds and recall.
+"""Search: seconds of the first and further answers of the command; seconds and recall of engines over one gallery.
 
 python -m experiments.benchmarks.search_timings [--smoke] [--parts command engines]
 python -m experiments.benchmarks.search_timings --markdown  # the kept results
 
-The command answers on a run on the embedded data that this program trains: with nothing kept, with compiled programs
-kept, and with the embedded gallery kept too; beside it stands a process that only imports JAX, for machines differ.
-Engines find the ten nearest of 512-dimensional rows; recall is against the exact result. "clustered": a hundred rows
-around each of many centres, as embeddings of a trained model lie; "random": independent directions, the worst case.
-Needs the extra `bench`; about 15 minutes on 2 idle CPU cores. Results go to experiments/results/search_timings.json.
+This program trains a run on the embedded data; the command answers on it with empty caches, with compiled programs
+cached, and with the embedded gallery cached too. A process that only imports JAX is timed beside it, for comparison
+between machines. Engines return the ten nearest of 512-dimensional rows; recall is against the exact result.
+"clustered": a hundred rows around each of many centres, like embeddings of a trained model; "random": independent
+directions, the worst case. Needs the extra `bench`; about 15 minutes on 2 idle CPU cores. Results:
+experiments/results/search_timings.json.
 """
 
-import argparse
-import json
 import os
 import shutil
 import statistics
@@ -28,6 +27,8 @@ import numpy as np
 
 from experiments.shared.folders import RESULTS
 from experiments.shared.machine import machine
+from experiments.shared.tables import markdown
+from experiments.shared.timings import log, read_numbers, seconds_of, timing_parser, turns, write_parts
 from mrl_jax.search.faiss_index import FaissIndex
 from mrl_jax.search.index import Index, recall, top_k
 
@@ -37,7 +38,6 @@ PACKAGES = ("jax", "numpy", "faiss-cpu")
 DIMENSIONS, NEAREST, QUERIES = 512, 10, 1000
 GALLERIES = (20_000, 100_000)
 ROWS_OF_A_CENTRE, SPREAD = 100, 1.0
-progress = partial(print, file=sys.stderr, flush=True)
 
 
 # The command
@@ -56,35 +56,35 @@ def timed_start(command: list[str], env: dict[str, str]) -> float:
 
 
 def command(folder: Path, rounds: int, epochs: int | None) -> dict[str, list[float]]:
-    """Seconds to answers on the emoji run, by what is kept from before."""
+    """Seconds to answers on a run on emoji, by what is cached."""
     python, run = [sys.executable, "-m"], folder / "run"
     env = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_COMPILATION", "JAX_PERSISTENT"))}
     env |= {"XDG_CACHE_HOME": str(folder / "cache"), "JAX_PLATFORMS": "cpu"}
-    progress("training the run to search in")
+    log("training the run to search in")
     few = ["--epochs", str(epochs)] if epochs else []
     subprocess.run([*python, "mrl_jax.train", "--workdir", str(run), *few], env=env, check=True, capture_output=True)
     search = [*python, "mrl_jax.search", "--workdir", str(run)]
     text, row = [*search, "--text", "cat"], [*search, "--row", "image:test:7"]
     programs, gallery = folder / "cache" / "mrl_jax" / "compiled", run / "search"
-    told: dict[str, list[float]] = {}
+    seconds: dict[str, list[float]] = {}
     for _ in range(rounds):
-        for name, asked, gone in (
+        for name, process, removed in (
             ("importing JAX alone", [sys.executable, "-c", "import jax; print()"], ()),
             ("nothing kept", text, (programs, gallery)),
             ("compiled programs kept", text, (gallery,)),
             ("gallery kept too", text, ()),
             ("the same, by a row", row, ()),
         ):
-            for path in gone:
+            for path in removed:
                 shutil.rmtree(path, ignore_errors=True)
-            told.setdefault(name, []).append(timed_start(asked, env))
-            progress(f"  {name}: {told[name][-1]:.2f} s")
-    told["further answers, interactive"] = further(search, env)
-    return told
+            seconds.setdefault(name, []).append(timed_start(process, env))
+            log(f"  {name}: {seconds[name][-1]:.2f} s")
+    seconds["further answers, interactive"] = further(search, env)
+    return seconds
 
 
 def further(search: list[str], env: dict[str, str], answers: int = 20) -> list[float]:
-    """Seconds of the second and later answers of one process."""
+    """Seconds of the second and later answers of a process."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": env}
     seconds = []
     with subprocess.Popen([*search, "--interactive", "--json"], **pipes) as process:
@@ -102,7 +102,7 @@ def further(search: list[str], env: dict[str, str], answers: int = 20) -> list[f
 
 
 def rows(count: int, kind: str, centres: np.ndarray, seed: int) -> np.ndarray:
-    """Rows [count, L] around the centres, or anywhere; not of unit length."""
+    """Rows [count, L] around the centres, or in random directions; not of unit length."""
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((count, DIMENSIONS), np.float32)
     return x if kind == "random" else SPREAD * x / DIMENSIONS**0.5 + centres[rng.integers(len(centres), size=count)]
@@ -115,14 +115,14 @@ def centres_of(gallery: int) -> np.ndarray:
 
 
 def numpy_search(queries: np.ndarray, gallery: np.ndarray) -> np.ndarray:
-    """What people write: product, partition, sort of what is left."""
-    found = []
+    """The usual NumPy code: product, partition, sort of the nearest."""
+    blocks = []
     for start in range(0, len(queries), 256):
         scores = queries[start : start + 256] @ gallery.T
         best = np.argpartition(-scores, NEAREST, axis=1)[:, :NEAREST]
         order = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1, kind="stable")
-        found.append(np.take_along_axis(best, order, axis=1))
-    return np.concatenate(found)
+        blocks.append(np.take_along_axis(best, order, axis=1))
+    return np.concatenate(blocks)
 
 
 def engines(gallery: int, kind: str, queries: int, rounds: int) -> dict[str, dict[str, float]]:
@@ -143,77 +143,62 @@ def engines(gallery: int, kind: str, queries: int, rounds: int) -> dict[str, dic
             partial(FaissIndex.build, x, "ivfpq", code_bytes=size),
             lambda e, q: e.search(q, NEAREST)[1],
         )
-    told: dict[str, dict[str, float]] = {}
+    results: dict[str, dict[str, float]] = {}
     built = {}
     for name, (build, search) in searches.items():
         started = time.perf_counter()
         built[name] = build()
-        told[name] = {"build": time.perf_counter() - started}
-        told[name]["recall"] = recall(search(built[name], q), exact)  # also compiles
+        results[name] = {"build": time.perf_counter() - started}
+        results[name]["recall"] = recall(search(built[name], q), exact)  # also compiles
         search(built[name], q[:1])
-        progress(f"  {name}: built in {told[name]['build']:.1f} s, recall {told[name]['recall']:.3f}")
-    seconds: dict[str, list[list[float]]] = {name: [[], []] for name in searches}
-    for turn in range(rounds):
-        for name in list(searches)[:: -1 if turn % 2 else 1]:
-            for kept, some in zip(seconds[name], (q, q[:1]), strict=True):
-                started = time.perf_counter()
-                searches[name][1](built[name], some)
-                kept.append(time.perf_counter() - started)
+        log(f"  {name}: built in {results[name]['build']:.1f} s, recall {results[name]['recall']:.3f}")
+    seconds: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in searches}
+    for _, name in turns(searches, rounds):
+        for taken, some in zip(seconds[name], (q, q[:1]), strict=True):
+            taken.append(seconds_of(lambda name=name, some=some: searches[name][1](built[name], some)))
     for name, (many, one) in seconds.items():
-        told[name] |= {"queries": statistics.median(many), "single": statistics.median(one)}
-    return told
+        results[name] |= {"queries": statistics.median(many), "single": statistics.median(one)}
+    return results
 
 
-def markdown(told: dict[str, Any]) -> str:
-    """Tables for the docs."""
-    lines = []
-    if "command" in told:
-        lines += ["| answer of the command | seconds, median (range) |", "|---|---|"]
-        for name, seconds in told["command"].items():
-            ends = f"{min(seconds):.3g}-{max(seconds):.3g}"
-            lines.append(f"| {name} | {statistics.median(seconds):.3g} ({ends}) |")
-        lines.append("")
-    for one in told.get("engines", ()):
-        lines += [
-            f"{one['kind']}, gallery of {one['gallery']:,}:",
-            "",
-            f"| engine | build, s | {one['queries']:,} queries, s | a single one, ms | recall@{NEAREST} |",
-            "|---|---|---|---|---|",
-        ]
-        for name, x in one["programs"].items():
-            numbers = f"{x['build']:.1f} | {x['queries']:.2f} | {1e3 * x['single']:.1f} | {x['recall']:.3f}"
-            lines.append(f"| {name} | {numbers} |")
-        lines.append("")
-    return "\n".join(lines)
+def tables(results: dict[str, Any]) -> str:
+    """The results as Markdown."""
+    blocks = []
+    if "command" in results:
+        rows = [["answer of the command", "seconds, median (range)"]]
+        for name, seconds in results["command"].items():
+            rows.append([name, f"{statistics.median(seconds):.3g} ({min(seconds):.3g}-{max(seconds):.3g})"])
+        blocks.append(markdown(rows))
+    for of_gallery in results.get("engines", ()):
+        queries = f"{of_gallery['queries']:,} queries, s"
+        rows = [["engine", "build, s", queries, "a single one, ms", f"recall@{NEAREST}"]]
+        for name, x in of_gallery["programs"].items():
+            numbers = f"{x['build']:.1f}", f"{x['queries']:.2f}", f"{1e3 * x['single']:.1f}", f"{x['recall']:.3f}"
+            rows.append([name, *numbers])
+        blocks.append(f"{of_gallery['kind']}, gallery of {of_gallery['gallery']:,}:\n\n{markdown(rows)}")
+    return "\n\n".join(blocks)
 
 
 def main() -> None:
-    """Measure, print, and keep the numbers."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="default: all")
-    parser.add_argument("--smoke", action="store_true", help="small sizes, to see that all works; nothing is kept")
-    parser.add_argument("--markdown", action="store_true", help="print the tables of the kept results instead")
-    args = parser.parse_args()
+    """Measure, store and print."""
+    args = timing_parser(__doc__, parts=PARTS).parse_args()
     if args.markdown:
-        print(markdown(json.loads(RESULTS_FILE.read_text("utf-8"))))
+        print(tables(read_numbers(RESULTS_FILE)))
         return
-    told: dict[str, Any] = {"dimensions": DIMENSIONS, "machine": {part: machine(PACKAGES) for part in args.parts}}
+    results: dict[str, Any] = {"dimensions": DIMENSIONS, "machine": {part: machine(PACKAGES) for part in args.parts}}
     if "command" in args.parts:
         with tempfile.TemporaryDirectory() as folder:
-            told["command"] = command(Path(folder), *((1, 1) if args.smoke else (5, None)))
+            results["command"] = command(Path(folder), *((1, 1) if args.smoke else (5, None)))
     if "engines" in args.parts:
-        told["engines"] = []
+        results["engines"] = []
         for gallery, kind in [(n, k) for n in ((1000,) if args.smoke else GALLERIES) for k in ("clustered", "random")]:
-            progress(f"{kind}, gallery of {gallery:,}")
+            log(f"{kind}, gallery of {gallery:,}")
             queries = 50 if args.smoke else QUERIES
-            one = {"gallery": gallery, "kind": kind, "queries": queries}
-            told["engines"].append({**one, "programs": engines(gallery, kind, queries, 1 if args.smoke else 3)})
-    print(markdown(told))
-    if not args.smoke:  # a part that was left out stays as it was
-        kept = json.loads(RESULTS_FILE.read_text("utf-8")) if RESULTS_FILE.exists() else {"machine": {}}
-        told = {**kept, **told, "machine": {**kept["machine"], **told["machine"]}}
-        RESULTS_FILE.write_text(json.dumps(told, indent=2) + "\n", "utf-8")
-        print(f"written to {RESULTS_FILE}")
+            sizes = {"gallery": gallery, "kind": kind, "queries": queries}
+            results["engines"].append({**sizes, "programs": engines(gallery, kind, queries, 1 if args.smoke else 3)})
+    print(tables(results))
+    if not args.smoke:
+        write_parts(RESULTS_FILE, results)
 
 
 if __name__ == "__main__":

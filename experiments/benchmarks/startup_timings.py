@@ -1,19 +1,17 @@
-"""Seconds from the command to the end of its first epoch, beside what JAX itself needs for that.
+"""Seconds from the command to the end of its first epoch, and the part of it that JAX itself needs.
 
 python -m experiments.benchmarks.startup_timings [--smoke] [--rounds 5]
 
-- "import": a Python that imports jax and asks for devices.
-- "bare": a Python that imports jax and the training step, compiles initialisation and epoch at the same shapes, and
+- "import": a process that imports jax and lists the devices.
+- "bare": a process that imports jax and the training step, compiles initialisation and epoch at the same shapes, and
   runs that epoch on zeros.
 - "train": `python -m mrl_jax.train` on the embedded data, which also reads and preprocesses them, draws noise, and
   writes the folder of the run.
 
-First starts find no compiled programs, second ones those of the first. Data are prepared before. About 3 minutes on 2
-idle CPU cores; results go to experiments/results/startup_timings.json.
+A first start has no compiled programs in the cache, a second start has those of the first. The data are prepared
+before. About 3 minutes on 2 idle CPU cores. Results: experiments/results/startup_timings.json.
 """
 
-import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -21,9 +19,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from experiments.shared.folders import RESULTS
 from experiments.shared.machine import machine
+from experiments.shared.tables import markdown
+from experiments.shared.timings import log, timing_parser, write_numbers
 
 RESULTS_FILE = RESULTS / "startup_timings.json"
 IMPORT = "import jax; jax.devices()"
@@ -62,8 +63,8 @@ print(*sizes, config.batch_size, config.hidden_dims, config.epochs, sep="|")
 """
 
 
-def taken(code: str, cache: str, *args: str) -> float:
-    """Seconds of a Python."""
+def seconds_of_code(code: str, cache: str, *args: str) -> float:
+    """Seconds of a Python process with its caches in a folder."""
     environment = {**os.environ, "XDG_CACHE_HOME": cache}
     started = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code, *args], env=environment, capture_output=True, check=False)
@@ -74,53 +75,46 @@ def taken(code: str, cache: str, *args: str) -> float:
 
 
 def measure(rounds: int) -> dict[str, dict[str, list[float]]]:
-    """Program -> first or second start -> seconds of all rounds."""
+    """Seconds: program -> first or second start -> round."""
     with tempfile.TemporaryDirectory() as data:
-        told = subprocess.check_output(
+        printed = subprocess.check_output(
             [sys.executable, "-c", SHAPES], text=True, env=os.environ | {"XDG_CACHE_HOME": data}
         )
-        shapes = told.strip().split("|")
+        shapes = printed.strip().split("|")
         seconds: dict[str, dict[str, list[float]]] = {"import": {"second": []}}
         seconds |= {name: {"first": [], "second": []} for name in ("bare", "train")}
         for r in range(rounds):
-            seconds["import"]["second"].append(taken(IMPORT, data))
+            seconds["import"]["second"].append(seconds_of_code(IMPORT, data))
             for name in ("bare", "train") if r % 2 else ("train", "bare"):
                 with tempfile.TemporaryDirectory() as cache:
                     (Path(cache) / "mrl_jax").mkdir()
-                    for kept in (Path(data) / "mrl_jax").iterdir():  # data, but no compiled programs
-                        if kept.name != "compiled":
-                            (Path(cache) / "mrl_jax" / kept.name).symlink_to(kept)
+                    for entry in (Path(data) / "mrl_jax").iterdir():  # prepared data without compiled programs
+                        if entry.name != "compiled":
+                            (Path(cache) / "mrl_jax" / entry.name).symlink_to(entry)
                     for which in ("first", "second"):
                         args = shapes if name == "bare" else [f"{cache}/run-{which}"]
-                        seconds[name][which].append(taken(BARE if name == "bare" else TRAIN, cache, *args))
-            print(f"round {r + 1} of {rounds} done", file=sys.stderr, flush=True)
+                        seconds[name][which].append(seconds_of_code(BARE if name == "bare" else TRAIN, cache, *args))
+            log(f"round {r + 1} of {rounds} done")
     return seconds
 
 
-def table(results: dict) -> str:
+def table(results: dict[str, Any]) -> str:
     """The results as Markdown."""
     median = {name: {k: statistics.median(v) for k, v in x.items()} for name, x in results["seconds"].items()}
-    lines = [
-        f"import jax: {median['import']['second']:.1f} s",
-        "",
-        "| start | bare | train | train / bare |",
-        "|---|---|---|---|",
-    ]
+    rows = [["start", "bare", "train", "train / bare"]]
     for which in ("first", "second"):
-        bare, ours = median["bare"][which], median["train"][which]
-        lines.append(f"| {which} | {bare:.1f} s | {ours:.1f} s | {ours / bare:.2f} |")
-    return "\n".join(lines)
+        bare, train = median["bare"][which], median["train"][which]
+        rows.append([which, f"{bare:.1f} s", f"{train:.1f} s", f"{train / bare:.2f}"])
+    return f"import jax: {median['import']['second']:.1f} s\n\n{markdown(rows)}"
 
 
 def main() -> None:
-    """Measure, keep and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--smoke", action="store_true", help="one round, nothing kept: does it run?")
-    args = parser.parse_args()
+    """Measure, store and print."""
+    smoke = "one round, nothing is stored: does it run?"
+    args = timing_parser(__doc__, smoke, rounds=5, markdown=False).parse_args()
     results = {"machine": machine(["jax", "jaxlib"]), "seconds": measure(1 if args.smoke else args.rounds)}
     if not args.smoke:
-        RESULTS_FILE.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        write_numbers(RESULTS_FILE, results)
     print(table(results))
 
 

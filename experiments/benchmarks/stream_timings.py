@@ -1,18 +1,15 @@
-"""Streaming against resident data: seconds per epoch side by side, and how long steps wait for their batches.
+"""Streamed against resident data: seconds per epoch, and the fraction of time that steps wait for batches.
 
 python -m experiments.benchmarks.stream_timings [--rows 10000] [--epochs 3]
 
-Random features of NUS-WIDE's widths (4096 + 300) as memory-mapped files, batches of 500. The paper's layers and two
-small networks, whose steps leave the reader less time. Epochs of both paths alternate; medians. About 5 minutes on 2
-CPU cores. Results go to experiments/results/stream_timings.json.
+Random features of NUS-WIDE's widths (4096 + 300) in memory-mapped files, batches of 500. The paper's layers and two
+small networks, whose short steps leave less time for reading. Epochs of both paths alternate; medians. About 5 minutes
+on 2 CPU cores. Results: experiments/results/stream_timings.json.
 """
 
-import argparse
-import json
 import os
 import statistics
 import tempfile
-import time
 from datetime import date
 from pathlib import Path
 
@@ -20,6 +17,7 @@ import jax
 import numpy as np
 
 from experiments.shared.folders import RESULTS
+from experiments.shared.timings import seconds_of, timing_parser, write_numbers
 from mrl_jax.config import Config
 from mrl_jax.data.dataset import Dataset, Split
 from mrl_jax.training.run_spec import prepare_data, prepare_task
@@ -31,7 +29,7 @@ LAYERS = {"4096-4096-512 (paper)": (4096, 4096), "1024-1024-512": (1024, 1024), 
 
 
 def mapped_set(folder: Path, rows: int) -> Dataset:
-    """A data set whose training features lie on disk."""
+    """A data set with its features in memory-mapped files."""
     rng = np.random.default_rng(0)
 
     def split(name: str, n: int) -> Split:
@@ -47,7 +45,7 @@ def mapped_set(folder: Path, rows: int) -> Dataset:
 
 
 def compare(data: Dataset, hidden: tuple[int, ...], epochs: int) -> dict[str, float]:
-    """Median seconds per epoch of both paths, after one to compile, and the share of waiting."""
+    """Median seconds per epoch of both paths, after one epoch that compiles, and the fraction of time spent waiting."""
     base = {"batch_size": 500, "hidden_dims": hidden, "preprocess": ("standardize",)}
     runs = {}
     for stream in ("off", "on"):
@@ -58,19 +56,18 @@ def compare(data: Dataset, hidden: tuple[int, ...], epochs: int) -> dict[str, fl
     for epoch in range(epochs + 1):
         for stream, run in runs.items():
             if epoch == 1 and stream == "on":
-                run.stream.clock.waited = run.stream.clock.total = 0.0  # compiling is no steady state
-            started = time.perf_counter()
-            run.run_epoch(epoch)
+                run.stream.clock.waited = run.stream.clock.total = 0.0  # leave out the epoch that compiles
+            taken = seconds_of(lambda run=run, epoch=epoch: run.run_epoch(epoch))
             if epoch > 0:
-                seconds[stream].append(time.perf_counter() - started)
+                seconds[stream].append(taken)
     resident, streamed = (statistics.median(seconds[s]) for s in ("off", "on"))
-    share = runs["on"].stream.clock.share
-    return {"resident": resident, "streamed": streamed, "ratio": streamed / resident, "waiting_share": share}
+    waiting = runs["on"].stream.clock.share
+    return {"resident": resident, "streamed": streamed, "ratio": streamed / resident, "waiting_share": waiting}
 
 
 def main() -> None:
-    """Measure, print, and keep the numbers."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Measure, print and store."""
+    parser = timing_parser(__doc__, smoke="", markdown=False)
     parser.add_argument("--rows", type=int, default=10_000, help="training rows (default: 10000)")
     parser.add_argument("--epochs", type=int, default=3, help="timed epochs of each path (default: 3)")
     args = parser.parse_args()
@@ -79,18 +76,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         data = mapped_set(Path(temporary), args.rows)
         for name, hidden in LAYERS.items():
-            rows[name] = told = compare(data, hidden, args.epochs)
+            rows[name] = numbers = compare(data, hidden, args.epochs)
             print(
-                f"{name:<24}{told['resident']:>12.2f}{told['streamed']:>12.2f}{told['ratio']:>8.2f}"
-                f"{told['waiting_share']:>9.1%}",
+                f"{name:<24}{numbers['resident']:>12.2f}{numbers['streamed']:>12.2f}{numbers['ratio']:>8.2f}"
+                f"{numbers['waiting_share']:>9.1%}",
                 flush=True,
             )
     device = jax.devices()[0]
-    told = {"rows": args.rows, "epochs": args.epochs, "layers": rows, "device": device.device_kind}
+    results = {"rows": args.rows, "epochs": args.epochs, "layers": rows, "device": device.device_kind}
     if args.rows == parser.get_default("rows"):
-        told |= {"date": date.today().isoformat(), "cores": os.cpu_count()}
-        RESULTS_FILE.write_text(json.dumps(told, indent=2) + "\n", "utf-8")
-        print(f"\nwritten to {RESULTS_FILE}")
+        write_numbers(RESULTS_FILE, results | {"date": date.today().isoformat(), "cores": os.cpu_count()})
 
 
 if __name__ == "__main__":

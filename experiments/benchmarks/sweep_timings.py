@@ -1,24 +1,23 @@
-"""Seconds per epoch and run: many runs in one program, beside the same runs one after the other.
+"""Seconds per epoch and run: many runs in one compiled program, beside the same runs one after the other.
 
 python -m experiments.benchmarks.sweep_timings [--smoke] [--rounds 7]
 python -m experiments.benchmarks.sweep_timings --markdown  # the kept results
 
-Random data of two modalities, networks from tiny to those of the embedded data. "alone" is the program of
-`mrl_jax.train`, compiled once; "together" that of a sweep. They take turns that change direction; medians, after one
-round to compile. About 2 minutes on 2 idle CPU cores; results go to experiments/results/sweep_timings.json.
+Random data of two modalities; networks from tiny ones to that of the embedded data. "alone" is the compiled program of
+`mrl_jax.train`, "together" that of a sweep. They take turns, in an order that changes direction; medians, after one
+round that compiles. About 2 minutes on 2 idle CPU cores. Results: experiments/results/sweep_timings.json.
 """
 
-import argparse
-import json
 import statistics
-import sys
-import time
+from typing import Any
 
 import jax
 import numpy as np
 
 from experiments.shared.folders import RESULTS
 from experiments.shared.machine import machine
+from experiments.shared.tables import markdown
+from experiments.shared.timings import log, read_numbers, seconds_of, timing_parser, turns, write_numbers
 from mrl_jax import Config
 from mrl_jax.training.run_spec import prepare_data, prepare_task
 from mrl_jax.training.single_run import OneRun
@@ -35,8 +34,8 @@ NETWORKS = [
 ]
 
 
-def compare(network: tuple, rounds: int) -> dict[str, list[float]]:
-    """Seconds of an epoch of one run, all rounds."""
+def compare(network: tuple[Any, ...], rounds: int) -> dict[str, list[float]]:
+    """Seconds of an epoch per run: program -> round."""
     dims, hidden, embed_dim, n, batch_size, count = network
     rng, arrays = np.random.default_rng(0), {}
     for split, size in (("train", n), ("valid", 40), ("test", 40)):
@@ -47,51 +46,45 @@ def compare(network: tuple, rounds: int) -> dict[str, list[float]]:
     configs = [Config(**common, seed=seed) for seed in range(count)]
     data = prepare_data(configs[0], arrays)
     tasks = [prepare_task(c, data) for c in configs]
-    programs = {"alone": (OneRun(tasks[0]), 1), "together": (ManyRuns(tasks, jax.devices()[:1]), count)}
+    programs: dict[str, tuple[Any, int]] = {
+        "alone": (OneRun(tasks[0]), 1),
+        "together": (ManyRuns(tasks, jax.devices()[:1]), count),
+    }
     for program, runs in programs.values():
         program.begin([None] * runs)
     seconds: dict[str, list[float]] = {name: [] for name in programs}
-    for r in range(rounds + 1):
-        for name in list(programs)[:: -1 if r % 2 else 1]:
-            program, runs = programs[name]
-            started = time.perf_counter()
-            program.run_epoch(r)  # waits
-            if r:
-                seconds[name].append((time.perf_counter() - started) / runs)
+    for r, name in turns(programs, rounds + 1):
+        program, runs = programs[name]
+        taken = seconds_of(lambda program=program, r=r: program.run_epoch(r)) / runs
+        if r:  # round 0 compiles
+            seconds[name].append(taken)
     return seconds
 
 
-def table(results: dict) -> str:
+def table(results: dict[str, Any]) -> str:
     """The results as Markdown."""
-    lines = [
-        "| features | layers | instances, batch | alone | together | together / alone |",
-        "|---|---|---|---|---|---|",
-    ]
+    rows = [["features", "layers", "instances, batch", "alone", "together", "together / alone"]]
     for (dims, hidden, embed_dim, n, batch_size, runs), seconds in results["networks"]:
         alone, together = (statistics.median(seconds[name]) for name in ("alone", "together"))
-        layers = "-".join(map(str, [*hidden, embed_dim]))
-        times = f"{1e3 * alone:.3g} ms | {1e3 * together:.3g} ms ({runs} runs) | {together / alone:.2f}"
-        lines.append(f"| {dims[0]}, {dims[1]} | {layers} | {n:,}, {batch_size} | {times} |")
-    return "\n".join(lines)
+        sizes = [f"{dims[0]}, {dims[1]}", "-".join(map(str, [*hidden, embed_dim])), f"{n:,}, {batch_size}"]
+        times = [f"{1e3 * alone:.3g} ms", f"{1e3 * together:.3g} ms ({runs} runs)", f"{together / alone:.2f}"]
+        rows.append([*sizes, *times])
+    return markdown(rows)
 
 
 def main() -> None:
-    """Measure, keep and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--smoke", action="store_true", help="the smallest network, nothing kept: does it run?")
-    parser.add_argument("--markdown", action="store_true", help="print the table of the kept results")
-    args = parser.parse_args()
+    """Measure, store and print."""
+    args = timing_parser(__doc__, "the smallest network, nothing is stored: does it run?", rounds=7).parse_args()
     if args.markdown:
-        print(table(json.loads(RESULTS_FILE.read_text("utf-8"))))
+        print(table(read_numbers(RESULTS_FILE)))
         return
     networks = []
     for network in NETWORKS[:1] if args.smoke else NETWORKS:
         networks.append([network, compare(network, 1 if args.smoke else args.rounds)])
-        print(f"layers {network[1]} done", file=sys.stderr, flush=True)
+        log(f"layers {network[1]} done")
     results = {"machine": machine(["jax", "jaxlib"]), "networks": networks}
     if not args.smoke:
-        RESULTS_FILE.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        write_numbers(RESULTS_FILE, results)
     print(table(results))
 
 
