@@ -1,4 +1,4 @@
-"""Programs that score the same embeddings: ours, and the libraries it is measured beside in `retrieval_timings.py`."""
+"""Programs that score the same embeddings in `retrieval_timings.py`: mrl_jax and other libraries."""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["CLASSES", "DIMENSIONS", "PROGRAMS", "Data", "block_rows", "embeddings", "ours", "sampled"]
+__all__ = ["CLASSES", "DIMENSIONS", "LABELS", "PROGRAMS", "Data", "block_rows", "embeddings", "ours", "sampled"]
 
 DIMENSIONS, CLASSES, SPREAD = 512, 10, 4.0  # noise of length 4 around unit centres: mAP about 0.4
 
@@ -25,7 +25,7 @@ class Data(NamedTuple):
 
 
 def embeddings(q: int, g: int, kind: str, seed: int = 0) -> Data:
-    """Rows around the centre of their class ("clustered"), or anywhere ("random")."""
+    """Rows around the centre of their class ("clustered"), or in random directions ("random")."""
     rng = np.random.default_rng(seed)
     centres = rng.standard_normal((CLASSES, DIMENSIONS), np.float32)
     centres *= np.float32(kind == "clustered") / np.linalg.norm(centres, axis=1, keepdims=True)
@@ -38,32 +38,32 @@ def embeddings(q: int, g: int, kind: str, seed: int = 0) -> Data:
     return Data(*rows, *labels)
 
 
-# Programs: each prepares (untimed), then gives a call (timed) that returns the mAP of the queries given.
+# Each program prepares (untimed) and returns a function (timed) that returns the mAP of the queries.
 
 
 def ours(data: Data, method: str = "auto") -> Callable[[], float]:
-    """Our mAP."""
+    """mAP by mrl_jax."""
     from mrl_jax.retrieval.measure import mean_average_precision
 
     return lambda: mean_average_precision(*data, method=method)
 
 
 def ours_all_metrics(data: Data) -> Callable[[], float]:
-    """All metrics of all queries."""
+    """All metrics of all queries by mrl_jax."""
     from mrl_jax.retrieval.measure import retrieval_metrics
 
     return lambda: float(retrieval_metrics(*data)["ap"].mean())
 
 
 def block_rows(data: Data) -> int:
-    """Queries of a block that fits 64 MiB, at least 128."""
+    """Number of queries in a block of at most 64 MiB, at least 128."""
     from mrl_jax.retrieval import ranking
 
     return min(len(data.queries), max(ranking._MIN_ROWS, ranking._BLOCK_SCORES // len(data.gallery)))
 
 
 def product(data: Data) -> Callable[[], float]:
-    """Similarities in our blocks, each let go at once."""
+    """Similarities alone, in the blocks of mrl_jax; each block is discarded."""
     import jax
     import jax.numpy as jnp
 
@@ -80,7 +80,7 @@ def product(data: Data) -> Callable[[], float]:
 
 
 def product_numpy(data: Data) -> Callable[[], float]:
-    """The same by NumPy, into one buffer."""
+    """Similarities alone by NumPy, into one buffer."""
     block = block_rows(data)
     buffer = np.empty((block, len(data.gallery)), np.float32)
 
@@ -93,28 +93,28 @@ def product_numpy(data: Data) -> Callable[[], float]:
     return run
 
 
-def authors_loop(data: Data) -> Callable[[], float]:
-    """SciPy distances, a sort per query, and a Python loop over its ranks."""
+def official_loop(data: Data) -> Callable[[], float]:
+    """As in the official implementation: SciPy distances, a sort per query, a Python loop over its ranks."""
     from scipy.spatial.distance import cdist
 
     queries, gallery = (x.astype(np.float64) for x in data[:2])
 
     def run() -> float:
-        order, found = cdist(queries, gallery, "cosine").argsort(), []
+        order, precisions = cdist(queries, gallery, "cosine").argsort(), []
         for i, label in enumerate(data.query_labels):
             hits, total = 0, 0.0
-            for place, item in enumerate(order[i], start=1):
+            for rank, item in enumerate(order[i], start=1):
                 if data.gallery_labels[item] == label:
                     hits += 1
-                    total += hits / place
-            found.append(total / hits if hits else 0.0)
-        return float(np.mean(found))
+                    total += hits / rank
+            precisions.append(total / hits if hits else 0.0)
+        return float(np.mean(precisions))
 
     return run
 
 
 def similarities(data: Data) -> Any:
-    """Queries' labels and similarities float32, one query after another, made in blocks."""
+    """Label and similarities (float32) of one query after another; computed in blocks."""
     block = block_rows(data)
     for start in range(0, len(data.queries), block):
         scores = data.queries[start : start + block] @ data.gallery.T
@@ -122,14 +122,14 @@ def similarities(data: Data) -> Any:
 
 
 def numpy_vectorised(data: Data) -> Callable[[], float]:
-    """What one writes in NumPy: an argsort and a division per query."""
+    """The usual NumPy code: an argsort and a division per query."""
 
     def run() -> float:
-        found = []
+        precisions = []
         for label, scores in similarities(data):
-            places = np.flatnonzero(data.gallery_labels[np.argsort(-scores, kind="stable")] == label) + 1
-            found.append((np.arange(1, len(places) + 1) / places).mean())
-        return float(np.mean(found))
+            ranks = np.flatnonzero(data.gallery_labels[np.argsort(-scores, kind="stable")] == label) + 1
+            precisions.append((np.arange(1, len(ranks) + 1) / ranks).mean())
+        return float(np.mean(precisions))
 
     return run
 
@@ -142,7 +142,7 @@ def scikit_learn(data: Data) -> Callable[[], float]:
 
 
 def torchmetrics_map(data: Data) -> Callable[[], float]:
-    """`RetrievalMAP` over all pairs; scores above 0, since it ignores relevant items of others."""
+    """`RetrievalMAP` over all pairs; scores are made positive, since it ignores relevant items with other scores."""
     import torch
     from torchmetrics.retrieval import RetrievalMAP
 
@@ -159,7 +159,7 @@ def torchmetrics_map(data: Data) -> Callable[[], float]:
 
 
 def ranx_arrays(data: Data) -> Callable[[], float]:
-    """Its quickest entrance: rankings as arrays that NumPy has sorted."""
+    """ranx by its fastest interface: arrays of rankings sorted by NumPy."""
     import ranx
     from numba.typed import List
 
@@ -176,7 +176,7 @@ def ranx_arrays(data: Data) -> Callable[[], float]:
 
 
 def named(data: Data) -> tuple[dict[str, dict[str, int]], dict[str, dict[str, float]]]:
-    """Judgements and scores by names."""
+    """Relevance judgements and scores: name of the query -> name of the item -> value."""
     names, qrels, run = [str(j) for j in range(len(data.gallery))], {}, {}
     for i, (label, scores) in enumerate(similarities(data)):
         qrels[str(i)] = dict.fromkeys((names[j] for j in np.flatnonzero(data.gallery_labels == label)), 1)
@@ -185,7 +185,7 @@ def named(data: Data) -> tuple[dict[str, dict[str, int]], dict[str, dict[str, fl
 
 
 def ranx_dictionaries(data: Data) -> Callable[[], float]:
-    """Its documented entrance."""
+    """ranx by its documented interface."""
     import ranx
 
     def run() -> float:
@@ -196,7 +196,7 @@ def ranx_dictionaries(data: Data) -> Callable[[], float]:
 
 
 def pytrec_alone(data: Data) -> Callable[[], float]:
-    """Its evaluation; similarities and dictionaries are there."""
+    """pytrec_eval without similarities and dictionaries, which are made before."""
     import pytrec_eval
 
     qrels, run = named(data)
@@ -204,7 +204,8 @@ def pytrec_alone(data: Data) -> Callable[[], float]:
     return lambda: float(np.mean([row["map"] for row in evaluator.evaluate(run).values()]))
 
 
-# name -> program, and the similarities it scores at most in a turn (None: the whole problem)
+# Name -> program, and an upper bound on the similarities that it scores in a turn (None: all of them). Names are keys
+# of the file of results.
 PROGRAMS: dict[str, tuple[Callable[[Data], Callable[[], float]], float | None]] = {
     "ours": (ours, None),
     "product, JAX": (product, None),
@@ -213,7 +214,7 @@ PROGRAMS: dict[str, tuple[Callable[[Data], Callable[[], float]], float | None]] 
     "ours, without numba": (partial(ours, method="numpy"), 2e8),
     "ours, XLA sort": (partial(ours, method="xla"), 1e7),
     "NumPy": (numpy_vectorised, 1e7),
-    "authors' loop": (authors_loop, 5e6),
+    "authors' loop": (official_loop, 5e6),
     "scikit-learn": (scikit_learn, 5e6),
     "torchmetrics": (torchmetrics_map, 5e6),
     "ranx": (ranx_dictionaries, 1e6),
@@ -223,10 +224,17 @@ PROGRAMS: dict[str, tuple[Callable[[Data], Callable[[], float]], float | None]] 
 }
 
 
+LABELS = {"authors' loop": "official implementation's loop"}
+"""Name -> title in tables, where they differ."""
+
+
 def sampled(name: str, data: Data) -> Data:
-    """The queries that a program scores: all of them or, of slow ones, at least 24; others get rows of unit length."""
-    if (most := PROGRAMS[name][1]) is not None:
-        data = data.first(min(len(data.queries), max(24, int(most / len(data.gallery)))))
+    """The queries that a program scores: all, or a sample of at least 24 for slow programs.
+
+    mrl_jax gets rows of any length, other programs get rows of unit length.
+    """
+    if (bound := PROGRAMS[name][1]) is not None:
+        data = data.first(min(len(data.queries), max(24, int(bound / len(data.gallery)))))
     if name.startswith("ours"):
         return data
     unit = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in data[:2])
