@@ -2,10 +2,10 @@
 
 Shape letters: M modalities, B instances of a batch, L embedding dimensions, K classes.
 
-Every loss works in log space and returns one term per sample; `mrl_loss` is the one place that takes the mean.
-Labels must be 0..K-1; the losses cannot check that while they are traced, the data loaders do.
-All are finite in value and gradient as long as the similarities divided by the temperature are finite in float32,
-so for unit vectors at any temperature down to 1e-37. They run under `jit`, `vmap` and `grad`.
+Every loss works in log space and returns per-sample losses; only `mrl_loss` takes the mean. Labels must be 0..K-1. The
+losses cannot check this while they are traced; the data loaders do. Values and gradients are finite as long as the
+similarities divided by the temperature are finite in float32: for unit vectors, at any temperature down to 1e-37. All
+losses run under `jit`, `vmap` and `grad`.
 
 Reference: P. Hu, X. Peng, H. Zhu, L. Zhen, J. Lin, "Learning Cross-Modal Retrieval with Noisy Labels", CVPR 2021.
 """
@@ -74,7 +74,7 @@ def soft_assignment(z: Array, centers: Array, tau: ArrayLike = 1.0) -> Array:
 
 
 def cross_entropy_loss(z: Array, centers: Array, labels: Array, tau: ArrayLike = 1.0) -> Array:
-    r"""Cross-entropy of the given label, one term per sample (the summand of eq. 3): $-\log p(y \mid x)$.
+    r"""Cross-entropy of the given label as per-sample loss (the summand of eq. 3): $-\log p(y \mid x)$.
 
     Args:
         z: embeddings, unit rows [..., L].
@@ -83,21 +83,21 @@ def cross_entropy_loss(z: Array, centers: Array, labels: Array, tau: ArrayLike =
         tau: temperature tau_1 > 0.
 
     Returns:
-        Terms [...], each >= 0.
+        Per-sample losses [...], each >= 0.
     """
     log_p = log_soft_assignment(z, centers, tau)
     return -jnp.take_along_axis(log_p, labels[..., None], axis=-1)[..., 0]
 
 
 def robust_clustering_loss(z: Array, centers: Array, labels: Array, tau: ArrayLike = 1.0) -> Array:
-    r"""Robust clustering loss, one term per sample (the summand of eq. 5).
+    r"""Robust clustering loss as per-sample loss (the summand of eq. 5).
 
     $$\log(1 - p(y \mid x)) = \log \sum_{k \ne y} \exp(c_k^\top z / \tau_1) - \log \sum_k \exp(c_k^\top z / \tau_1)$$
 
-    Its slope in p is -1/(1 - p): samples that already agree with their label pull hardest, while cross-entropy
-    (-1/p) is led by those that disagree, which are the mislabelled ones. It has no lower bound as p approaches 1,
-    but its gradient in the logits stays within [-1, 1] because of the form above. In float32 its absolute error is
-    below 3e-7.
+    Its slope in p is -1/(1 - p): the gradient is largest for samples that already agree with their label. The gradient
+    of cross-entropy (-1/p) is largest for samples that disagree, many of which are mislabelled. The loss has no lower
+    bound as p approaches 1, but its gradient in the logits stays within [-1, 1] because of the form above. In float32
+    its absolute error is below 3e-7.
 
     Args:
         z: embeddings, unit rows [..., L].
@@ -106,10 +106,10 @@ def robust_clustering_loss(z: Array, centers: Array, labels: Array, tau: ArrayLi
         tau: temperature tau_1 > 0.
 
     Returns:
-        Terms [...], each <= 0; lower is better.
+        Per-sample losses [...], each <= 0; lower is better.
 
     Raises:
-        ValueError: for K = 1, where p = 1 whatever the model does and log(1 - p) does not exist.
+        ValueError: for K = 1, where always p = 1 and log(1 - p) is -inf.
 
     Example:
         >>> import jax.numpy as jnp
@@ -122,7 +122,7 @@ def robust_clustering_loss(z: Array, centers: Array, labels: Array, tau: ArrayLi
             "robust_clustering_loss needs at least K = 2 centers: with one class p = 1 and log(1 - p) = -inf"
         )
     logits = _logits(z, centers, tau)
-    # Relative to the largest logit the sums are near 1: their difference then keeps its digits for small tau.
+    # Relative to the largest logit the sums are near 1, so their difference keeps its precision at small tau.
     logits = logits - jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True))
     given = jax.nn.one_hot(labels, centers.shape[0], dtype=bool)
     return logsumexp(jnp.where(given, -jnp.inf, logits), axis=-1) - logsumexp(logits, axis=-1)
@@ -136,26 +136,27 @@ def contrastive_loss(
     self_similarity: bool = False,
     axis_name: str | None = None,
 ) -> Array:
-    r"""Multimodal contrastive loss, one term per sample (the summand of eq. 7, with P of eq. 6).
+    r"""Multimodal contrastive loss as per-sample loss (the summand of eq. 7, with P of eq. 6).
 
     $$-\log P(j \mid x_j^i), \quad P(j \mid x_j^i) =
     \frac{\sum_l \exp(z_j^{l\top} z_j^i / \tau_2)}{\sum_l \sum_t \exp(z_t^{l\top} z_j^i / \tau_2)}$$
 
-    where l runs over the M modalities and t over the batch. The equation counts the similarity of a sample with itself
-    (l = i, t = j) in both sums; the authors' program leaves it out of both, and the published numbers come from it.
+    where l runs over the M modalities and t over the batch. The equation includes the similarity of a sample with
+    itself (l = i, t = j) in both sums. The official implementation, which produced the published numbers, leaves it out
+    of both.
 
-    Memory grows with B, not with its square (`negatives.py`), for which only first derivatives in reverse mode exist.
+    Memory grows with B, not with its square (`tiled_logsumexp.py`). Only first derivatives in reverse mode exist.
 
     Args:
         z: embeddings, unit rows [M, B, L].
         tau: temperature tau_2 > 0.
-        mask: True where a sample counts, [B] or [M, B]; the others appear in no sum and get the term 0.
-        self_similarity: True for the equation, False (default) for the authors' program.
-        axis_name: of the devices that share the batch, under `shard_map` or `pmap`: each gives B instances, has its
-            own terms, and all are the negatives of all; embeddings go round a ring.
+        mask: True where a sample counts, [B] or [M, B]; the others contribute to no sum and have loss 0.
+        self_similarity: True for the equation, False (default) for the official implementation.
+        axis_name: axis of the devices that share the batch, under `shard_map` or `pmap`. Each device has B instances
+            and returns their losses; the instances of all devices are negatives. Embeddings pass around a ring.
 
     Returns:
-        Terms [M, B], each >= 0; 0 for a sample without any positive (all its other modalities masked).
+        Per-sample losses [M, B], each >= 0; 0 for a sample without positives (all its other modalities are masked).
 
     Raises:
         ValueError: if z is not [M, B, L], or M = 1 without self-similarity (no sample has a positive).
@@ -175,15 +176,16 @@ def contrastive_loss(
         raise ValueError("contrastive_loss: one modality has no positives; use two or more, or self_similarity=True")
     z, valid = _masked(z, mask)
 
-    # With P and R the logarithms of the sums over positives and negatives, a term is log(1 + exp(R - P)), where small
-    # ones keep all their digits. Rows divided by the root of tau have inner products divided by tau.
+    # With P and R the logarithms of the sums over positives and negatives, the loss of a sample is
+    # log(1 + exp(R - P)). This form keeps the precision of small losses. Rows divided by the root of tau have inner
+    # products divided by tau.
     v = z / jnp.sqrt(tau)
     same = jnp.einsum("ijd,ljd->ijl", v, v, precision="highest")
     positive = valid.T[None] & valid[..., None]
     if not self_similarity:
         positive &= ~jnp.eye(m, dtype=bool)[:, None, :]
     has_positive = positive.any(axis=-1)
-    # Rows without positives become all zero before the sum, so that no 0 * inf arises in the gradient.
+    # Rows without positives are set to zero before the sum, so no 0 * inf occurs in the gradient.
     same = jnp.where(has_positive[..., None], jnp.where(positive, same, -jnp.inf), 0.0)
     first = 0 if axis_name is None else b * jax.lax.axis_index(axis_name)
     instance = jnp.where(valid, first + jnp.arange(b), -1)
@@ -198,7 +200,7 @@ CLUSTERING_LOSSES: dict[str, Callable[..., Array]] = {"rc": robust_clustering_lo
 
 
 class MRLTerms(NamedTuple):
-    """The parts of `mrl_loss`: scalars L_r (or the loss in its place) and L_c, both before weighting."""
+    """The parts of `mrl_loss`: scalars L_r (or the loss that replaces it) and L_c, both before weighting."""
 
     clustering: Array
     contrastive: Array
@@ -220,8 +222,9 @@ def mrl_loss(
 ) -> tuple[Array, MRLTerms]:
     r"""Total loss of MRL (eq. 8): $L = \beta L_r + (1 - \beta) L_c$, with eq. 5 and eq. 7 as means over instances.
 
-    Both parts sum over modalities and divide by the number of instances that count. The authors' program averages L_c
-    over all samples that count and doubles it instead, which is the same only for M = 2 without missing modalities.
+    Both parts are sums over modalities, divided by the number of instances that count. The official implementation
+    instead averages L_c over all samples that count and doubles it. This is the same only for M = 2 without missing
+    samples.
 
     Args:
         z: embeddings, unit rows [M, B, L].
@@ -232,17 +235,18 @@ def mrl_loss(
         tau2: temperature of the contrastive loss.
         mask: True where a sample counts, [B] or [M, B]. A batch in which nothing counts has loss 0.
         loss: clustering loss: a key of `CLUSTERING_LOSSES`, or a function of z [M, B, L], centers, labels [M, B] and
-            tau_1 that gives terms [M, B], such as those of `robust_losses`.
+            tau_1 that returns per-sample losses [M, B], such as those of `mrl_jax.losses.robust`.
         self_similarity: see `contrastive_loss`.
         contrastive_scale: "equation" (eq. 7) or "program".
-        axis_name: of the devices that share the batch, under `shard_map` or `pmap`: each gives B instances, and the
-            loss is its share. The shares sum to the loss of the whole batch, and their gradients to its gradient.
+        axis_name: axis of the devices that share the batch, under `shard_map` or `pmap`. Each device has B instances
+            and returns its part of the loss. The parts sum to the loss of the whole batch, and so do their gradients.
 
     Returns:
         The total loss, a scalar, and its parts, an `MRLTerms`.
 
     Raises:
-        ValueError: unknown `loss` or `contrastive_scale`, a loss whose terms are not [M, B], or what the parts raise.
+        ValueError: unknown `loss` or `contrastive_scale`, per-sample losses that are not [M, B], or an error of a
+            part.
 
     Example:
         >>> import jax.numpy as jnp
@@ -253,7 +257,7 @@ def mrl_loss(
     """
     if isinstance(loss, str) and loss not in CLUSTERING_LOSSES:
         known = ", ".join(CLUSTERING_LOSSES)
-        raise ValueError(f"unknown loss {loss!r}; known: {known}; of others give the function, as in robust_losses")
+        raise ValueError(f"unknown loss {loss!r}; known: {known}; give another loss as a function (losses.robust)")
     if contrastive_scale not in CONTRASTIVE_SCALES:
         raise ValueError(f"unknown contrastive_scale {contrastive_scale!r}; known: {', '.join(CONTRASTIVE_SCALES)}")
     if z.ndim != 3:
@@ -262,7 +266,7 @@ def mrl_loss(
     labels = jnp.where(valid, jnp.broadcast_to(labels, valid.shape), 0)
 
     def counted(x: Array) -> Array:
-        """How many there are, on all devices; at least 1."""
+        """Number of True entries on all devices, at least 1."""
         return jnp.maximum(x.sum() if axis_name is None else jax.lax.psum(x.sum(), axis_name), 1)
 
     instances = counted(valid.any(axis=0))
@@ -270,7 +274,7 @@ def mrl_loss(
     clustering_terms = terms_of(z, centers, labels, tau1)
     if jnp.shape(clustering_terms) != valid.shape:
         raise ValueError(
-            f"mrl_loss: loss gives terms of shape {jnp.shape(clustering_terms)}; they must be {valid.shape}"
+            f"mrl_loss: the per-sample losses have shape {jnp.shape(clustering_terms)}; it must be {valid.shape}"
         )
     clustering = jnp.where(valid, clustering_terms, 0.0).sum() / instances
     contrastive = contrastive_loss(z, tau2, valid, self_similarity=self_similarity, axis_name=axis_name).sum()
@@ -280,7 +284,7 @@ def mrl_loss(
 
 
 def _masked(z: Array, mask: Array | None) -> tuple[Array, Array]:
-    """Zero the rows of z [M, B, L] that do not count, whatever they hold, and give the mask as [M, B]."""
+    """Set the rows of z [M, B, L] that do not count to zero, and return the mask as [M, B]."""
     valid = jnp.ones(z.shape[:2], bool) if mask is None else jnp.broadcast_to(jnp.asarray(mask, bool), z.shape[:2])
     return jnp.where(valid[..., None], z, 0.0), valid
 

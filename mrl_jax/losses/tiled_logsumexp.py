@@ -1,20 +1,20 @@
-"""The negatives of the contrastive loss, without the matrix of all similarities: memory grows with S, not with S x S.
+"""Sum over the negatives of the contrastive loss, tile by tile: memory grows with S, not with S x S.
 
-For a sample a with row v_a the sum over all samples b of other instances,
+For a sample a with row v_a, the sum over all samples b of other instances,
 
     r_a = log sum_b exp(v_a . v_b),
 
-is computed tile by tile with a running maximum, and its gradient by going through the tiles again: with g the gradient
-in r, and s symmetric,
+is computed tile by tile with a running maximum. The gradient visits the tiles again. With g the cotangent of r, and s
+the similarities, which are symmetric,
 
     dv_a = sum_b [g_a exp(s_ab - r_a) + g_b exp(s_ab - r_b)] v_b.
 
-r is given in two parts, the largest exponent and the rest: where exponents are large, their sum has fewer digits.
+r is returned in two parts, the largest exponent and the rest, because their sum loses precision if exponents are large.
 
-Each pair of tiles is visited once for both its sides. Over several devices the rows of one go round a ring past those
-of the others, with what their gradient needs: the formula above then gives each device the whole gradient of its rows.
+Each pair of tiles is visited once for both of its sides. On several devices the rows of each device pass around a ring,
+together with what their gradient needs. The formula above then gives each device the complete gradient of its rows.
 
-Shape letters: S samples (of one device), L embedding dimensions, n tiles of T rows.
+Shape letters: S samples (of one device), L embedding dimensions, n tiles of T rows each.
 """
 
 from functools import partial
@@ -27,24 +27,24 @@ from jax import Array
 
 __all__ = ["log_negatives"]
 
-TILE = 1024  # rows: 4 MiB of similarities, which stay in the cache of a core
+TILE = 1024  # rows: a tile of 4 MiB of similarities, which fits in the cache of a core
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def log_negatives(v: Array, instance: Array, axis_name: str | None = None, tile: int = TILE) -> tuple[Array, Array]:
     """Logarithm of the sum of exponential similarities with all samples of other instances.
 
-    Differentiable in v, once and in reverse.
+    Differentiable in v, once, in reverse mode.
 
     Args:
         v: rows [S, L]; their inner products are the exponents.
-        instance: integers [S], different for different instances, on all devices; -1 for rows that count for nothing.
-        axis_name: of the devices that hold the other samples, under `shard_map` or `pmap`; each has S rows.
-        tile: rows of a tile, at most.
+        instance: integers [S], different for different instances, on all devices; -1 for rows that do not count.
+        axis_name: axis of the devices that hold the other samples, under `shard_map` or `pmap`; each has S rows.
+        tile: upper bound on the rows of a tile.
 
     Returns:
-        The largest exponent [S], a constant for derivatives, and the logarithm of the sum relative to it [S], which has
-        the whole gradient; 0 and -inf where there is no other instance.
+        The largest exponent [S], a constant in derivatives, and the logarithm of the sum relative to it [S], which has
+        the complete gradient. 0 and -inf where there is no other instance.
     """
     return _forward(v, instance, axis_name, tile)[0]
 
@@ -125,7 +125,7 @@ log_negatives.defvjp(_forward, _backward)
 
 
 def _tiled(x: Array, tile: int, fill: float) -> Array:
-    """Rows as tiles of equal size [n, T, ...], filled up behind."""
+    """Rows as tiles of equal size [n, T, ...], with padding at the end."""
     n = -(-len(x) // tile)
     rows = -(-len(x) // n)
     behind = [(0, n * rows - len(x))] + [(0, 0)] * (x.ndim - 1)
@@ -133,37 +133,38 @@ def _tiled(x: Array, tile: int, fill: float) -> Array:
 
 
 def _alike(*arrays: Array) -> tuple[Array, ...]:
-    """The same arrays, but under `shard_map` all marked as different on every device on which one of them is.
+    """The same arrays; under `shard_map` all are marked device-varying if one of them is.
 
-    Its loops want that. A choice between equals that depends on all of them does it, and costs nothing: XLA drops it.
+    Loops under `shard_map` need carries of the same kind. Here every array passes through a `where` with two equal
+    branches whose condition depends on all arrays; XLA removes it.
     """
     either = jnp.stack([x.reshape(-1)[0] > 0 for x in arrays]).any()
     return tuple(jnp.where(either, x, x) for x in arrays)
 
 
 def _pairs(n: int) -> tuple[Any, Any]:
-    """Each pair of tiles once, and each tile with itself."""
+    """Indices of each pair of tiles once, and of each tile with itself."""
     return np.triu_indices(n)
 
 
 def _all_pairs(n: int) -> tuple[Any, Any]:
-    """Each tile here with each tile there."""
+    """Indices of each tile of this device with each tile of another."""
     return np.divmod(np.arange(n * n), n)
 
 
 def _similarities(a: Array, b: Array, id_a: Array, id_b: Array) -> Array:
-    """Inner products of two tiles [T, T]; -inf for what is no pair of two instances that count."""
+    """Inner products of two tiles [T, T]; -inf except for pairs of two different instances that count."""
     counts = (id_a[:, None] != id_b[None]) & (id_a >= 0)[:, None] & (id_b >= 0)[None]
     return jnp.where(counts, _product(a, b.T), -jnp.inf)
 
 
 def _product(a: Array, b: Array) -> Array:
-    """In float32 on every device: an error of a similarity grows with 1 / tau."""
+    """Product in float32 on every device, because the error of a similarity grows with 1 / tau."""
     return jnp.dot(a, b, precision="highest")
 
 
 def _counted(stats: tuple[Array, Array], i: Array, s: Array) -> tuple[Array, Array]:
-    """Largest similarity and sum of exponentials relative to it [n, T], with those of s [T, T] to tile i."""
+    """Largest similarity and sum of exponentials relative to it [n, T], updated for tile i with s [T, T]."""
     largest, total = stats
     highest = jnp.maximum(largest[i], s.max(axis=1))
     shift = jnp.where(highest == -jnp.inf, 0, highest)
@@ -172,6 +173,6 @@ def _counted(stats: tuple[Array, Array], i: Array, s: Array) -> tuple[Array, Arr
 
 
 def _next(arrays: tuple[Array, ...], axis_name: str | None) -> tuple[Array, ...]:
-    """What the neighbour in the ring held."""
+    """The arrays of the neighbour in the ring."""
     n = jax.lax.axis_size(axis_name)
     return jax.lax.ppermute(arrays, axis_name, [(i, (i + 1) % n) for i in range(n)])

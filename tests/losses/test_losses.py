@@ -476,7 +476,7 @@ def test_unknown_names_are_refused_with_the_known_ones():
     arguments = draw(2, 3, 4)
     with pytest.raises(ValueError, match=r"'mse'.*rc.*ce"):
         mrl_loss(*arguments, loss="mse")
-    with pytest.raises(ValueError, match=r"terms of shape \(\); they must be \("):
+    with pytest.raises(ValueError, match=r"losses have shape \(\); it must be \("):
         mrl_loss(*arguments, loss=lambda z, *_: z.sum())
     with pytest.raises(ValueError, match=r"'mean'.*equation.*program"):
         mrl_loss(*arguments, contrastive_scale="mean")

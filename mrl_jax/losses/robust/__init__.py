@@ -1,4 +1,4 @@
-"""Losses against noisy labels beside the paper's."""
+"""Losses against noisy labels from other papers than MRL's."""
 
 from mrl_jax.losses.robust.robust import (
     ROBUST_LOSSES,

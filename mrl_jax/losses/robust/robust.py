@@ -1,10 +1,10 @@
-r"""Losses against noisy labels beside the paper's, with the signature of `losses.robust_clustering_loss`.
+r"""Losses against noisy labels from other papers, with the signature of `losses.robust_clustering_loss`.
 
 Shape letters: M modalities, B instances of a batch, N training instances, L embedding dimensions, K classes.
 
-With p = p(y | x) of the given label y, $p_k$ = p(k | x) (eq. 2), and $q$ the one-hot label:
+With p = p(y | x) for the given label y, $p_k$ = p(k | x) (eq. 2), and $q$ the one-hot label:
 
-| name | term of a sample | source |
+| name | per-sample loss | source |
 |---|---|---|
 | rc | $\log(1 - p)$ | Hu et al., CVPR 2021 (eq. 5) |
 | ce | $-\log p$ | (eq. 3) |
@@ -14,15 +14,15 @@ With p = p(y | x) of the given label y, $p_k$ = p(k | x) (eq. 2), and $q$ the on
 | sce | $-a \log p + 4 b (1 - p)$ | Wang et al., ICCV 2019 |
 | nce-rce, nce-mae | $a \log p / \sum_k \log p_k + b \cdot$ RCE or MAE | Ma et al., ICML 2020 |
 | label-smoothing | cross-entropy with $(1 - \epsilon) q + \epsilon / K$ | Szegedy et al., CVPR 2016 |
-| bootstrap-soft, -hard | cross-entropy with $t q + (1 - t) r$, r $p_\cdot$ or its largest | Reed et al., 2015 |
-| forward | $-\log (T^\top p_\cdot)_y$, T the noise's transition | Patrini et al., CVPR 2017 |
-| elr | $-\log p + \lambda \log(1 - \langle t, p_\cdot \rangle)$, t moving targets | Liu et al., NeurIPS 2020 |
+| bootstrap-soft, -hard | cross-entropy with $t q + (1 - t) r$, r $p_\cdot$ or its one-hot maximum | Reed et al., 2015 |
+| forward | $-\log (T^\top p_\cdot)_y$, T the transition matrix | Patrini et al., CVPR 2017 |
+| elr | $-\log p + \lambda \log(1 - \langle t, p_\cdot \rangle)$, t EMA targets | Liu et al., NeurIPS 2020 |
 | lq | $(1 - q) (1 - p^q) / q + q (1 - p)$ | RSHNL, AAAI 2025 |
-| small-loss | $-\log p$ of the smallest in a batch | Han et al., NeurIPS 2018, with one network |
+| small-loss | $-\log p$ of the smallest losses in a batch | Han et al., NeurIPS 2018, with one network |
 | gmm | $-\log p$ where the loss belongs to the lower of two Gaussians | Li et al., ICLR 2020 |
 
-All take embeddings z [..., L], centres [K, L], labels [...] and tau, and give terms [...]. Some need more, of the
-noise, of earlier epochs or of the other samples: `train_step` gives it to them.
+All take embeddings z [..., L], centres [K, L], labels [...] and tau, and return per-sample losses [...]. Some need more
+arguments, on the noise, on earlier epochs or on the other samples; the training step provides them.
 """
 
 from collections.abc import Callable
@@ -52,15 +52,15 @@ __all__ = [
     "symmetric_cross_entropy_loss",
 ]
 
-_LOG_ZERO = -4.0  # stands for log 0 of the reverse cross-entropy (Wang et al., section 4.1)
+_LOG_ZERO = -4.0  # replaces log 0 in the reverse cross-entropy (Wang et al., section 4.1)
 _MANY_CLASSES = 50  # between the 10 and the 100 for which Wang et al. and Ma et al. give weights
-_EDGE = 1e-4  # probabilities of early-learning targets keep this distance from 0 and 1, as in the program of Liu et al.
+_EDGE = 1e-4  # distance of EMA targets' probabilities from 0 and 1, as in the implementation of Liu et al.
 
 
 def focal_loss(z: Array, centers: Array, labels: Array, tau: ArrayLike = 1.0, *, gamma: float = 2.0) -> Array:
-    r"""Focal loss, one term per sample: $-(1 - p)^\gamma \log p$ (Lin et al., ICCV 2017, eq. 4).
+    r"""Focal loss as per-sample loss: $-(1 - p)^\gamma \log p$ (Lin et al., ICCV 2017, eq. 4).
 
-    It attends to what is hard, so with noisy labels to the wrong ones; it is here as the field compares with it.
+    It gives hard samples more weight; with noisy labels, many of these are mislabelled. Included for comparison.
 
     Args:
         z: embeddings, unit rows [..., L].
@@ -70,16 +70,16 @@ def focal_loss(z: Array, centers: Array, labels: Array, tau: ArrayLike = 1.0, *,
         gamma: focus, at least 0; 0 is cross-entropy.
 
     Returns:
-        Terms [...], each >= 0.
+        Per-sample losses [...], each >= 0.
     """
     hard = jnp.exp(gamma * robust_clustering_loss(z, centers, labels, tau))
     return hard * cross_entropy_loss(z, centers, labels, tau)
 
 
 def mean_absolute_error_loss(z: Array, centers: Array, labels: Array, tau: ArrayLike = 1.0) -> Array:
-    r"""Mean absolute error, one term per sample: $\lVert q - p_\cdot \rVert_1 = 2 (1 - p)$ (Ghosh et al., AAAI 2017).
+    r"""Mean absolute error as per-sample loss: $\lVert q - p_\cdot \rVert_1 = 2 (1 - p)$ (Ghosh et al., AAAI 2017).
 
-    Its sum over all labels is the same whatever p is, which makes it robust to symmetric noise, and slow to learn.
+    Its sum over all labels does not depend on p. This makes it robust to symmetric noise, and slow to train.
 
     Args:
         z: embeddings, unit rows [..., L].
@@ -88,7 +88,7 @@ def mean_absolute_error_loss(z: Array, centers: Array, labels: Array, tau: Array
         tau: temperature tau_1 > 0.
 
     Returns:
-        Terms [...], in [0, 2].
+        Per-sample losses [...], in [0, 2].
 
     Example:
         >>> z, centers = jnp.eye(3)[:1], jnp.eye(3)
@@ -101,17 +101,17 @@ def mean_absolute_error_loss(z: Array, centers: Array, labels: Array, tau: Array
 def generalized_cross_entropy_loss(
     z: Array, centers: Array, labels: Array, tau: ArrayLike = 1.0, *, q: float = 0.7
 ) -> Array:
-    """Generalised cross-entropy, one term per sample: (1 - p^q) / q (Zhang and Sabuncu, NeurIPS 2018, eq. 6).
+    """Generalised cross-entropy as per-sample loss: (1 - p^q) / q (Zhang and Sabuncu, NeurIPS 2018, eq. 6).
 
     Args:
         z: embeddings, unit rows [..., L].
         centers: cluster centres, unit rows [K, L].
         labels: integers 0..K-1, shape [...].
         tau: temperature tau_1 > 0.
-        q: in (0, 1]; towards 0 it is cross-entropy, at 1 half the mean absolute error.
+        q: in (0, 1]; the limit 0 is cross-entropy, 1 is half the mean absolute error.
 
     Returns:
-        Terms [...], in [0, 1 / q].
+        Per-sample losses [...], in [0, 1 / q].
     """
     return -jnp.expm1(-q * cross_entropy_loss(z, centers, labels, tau)) / q
 
@@ -125,7 +125,7 @@ def symmetric_cross_entropy_loss(
     a: float | None = None,
     b: float | None = None,
 ) -> Array:
-    r"""Symmetric cross-entropy, one term per sample: a CE + b RCE (Wang et al., ICCV 2019, eq. 8).
+    r"""Symmetric cross-entropy as per-sample loss: a CE + b RCE (Wang et al., ICCV 2019, eq. 8).
 
     The reverse cross-entropy is $-\sum_k p_k \log q_k = 4 (1 - p)$, with -4 in place of log 0.
 
@@ -134,11 +134,11 @@ def symmetric_cross_entropy_loss(
         centers: cluster centres, unit rows [K, L].
         labels: integers 0..K-1, shape [...].
         tau: temperature tau_1 > 0.
-        a: weight of the cross-entropy; by default the authors': 0.1 for 10 classes (here: up to 50), 6 for 100.
-        b: weight of the reverse; likewise 1, and 0.1.
+        a: weight of the cross-entropy; default of the source: 0.1 for 10 classes (here: up to 50), 6 for 100.
+        b: weight of the reverse cross-entropy; likewise 1, and 0.1.
 
     Returns:
-        Terms [...], each >= 0.
+        Per-sample losses [...], each >= 0.
     """
     a, b = _weights(centers, a, b, few=(0.1, 1.0), many=(6.0, 0.1))
     ce = cross_entropy_loss(z, centers, labels, tau)
@@ -154,26 +154,26 @@ def nce_rce_loss(
     a: float | None = None,
     b: float | None = None,
 ) -> Array:
-    r"""Normalised and reverse cross-entropy, one term per sample (Ma et al., ICML 2020, eq. 3 and 10).
+    r"""Normalised and reverse cross-entropy as per-sample loss (Ma et al., ICML 2020, eq. 3 and 10).
 
     $$a \log p \,/ \sum_k \log p_k + 4 b (1 - p)$$
 
-    The authors' program cuts log 0 at -9.2, not at -4 as Wang et al.: its proportions are those of 2.3 b here.
+    The official implementation replaces log 0 by -9.2, not by -4 as Wang et al.: its b corresponds to 2.3 b here.
 
     Args:
         z: embeddings, unit rows [..., L].
         centers: cluster centres, unit rows [K, L], at least 2.
         labels: integers 0..K-1, shape [...].
         tau: temperature tau_1 > 0.
-        a: weight of the active part, the normalised cross-entropy; by default the authors': 1 for 10 classes (here: up
-            to 50), 10 for 100.
-        b: weight of the passive part; likewise 1, and 0.1.
+        a: weight of the active part, the normalised cross-entropy; default of the source: 1 for 10 classes (here: up to
+            50), 10 for 100.
+        b: weight of the passive part, the reverse cross-entropy; likewise 1, and 0.1.
 
     Returns:
-        Terms [...], each >= 0.
+        Per-sample losses [...], each >= 0.
 
     Raises:
-        ValueError: for K = 1, where the active part is 0 / 0.
+        ValueError: for K = 1, for which the active part is 0 / 0.
     """
     a, b = _weights(centers, a, b, few=(1.0, 1.0), many=(10.0, 0.1))
     nce = _normalized_cross_entropy(z, centers, labels, tau)
@@ -189,18 +189,18 @@ def nce_mae_loss(
     a: float | None = None,
     b: float | None = None,
 ) -> Array:
-    """Normalised cross-entropy and mean absolute error, one term per sample; see `nce_rce_loss`.
+    """Normalised cross-entropy and mean absolute error as per-sample loss; see `nce_rce_loss`.
 
     Args:
         z: embeddings, unit rows [..., L].
         centers: cluster centres, unit rows [K, L], at least 2.
         labels: integers 0..K-1, shape [...].
         tau: temperature tau_1 > 0.
-        a: weight of the active part; by default the authors': 1 for 10 classes (here: up to 50), 10 for 100.
+        a: weight of the active part; default of the source: 1 for 10 classes (here: up to 50), 10 for 100.
         b: weight of the passive part, 1.
 
     Returns:
-        Terms [...], each >= 0.
+        Per-sample losses [...], each >= 0.
 
     Raises:
         ValueError: for K = 1.
@@ -213,7 +213,7 @@ def nce_mae_loss(
 def label_smoothing_loss(
     z: Array, centers: Array, labels: Array, tau: ArrayLike = 1.0, *, epsilon: float = 0.1
 ) -> Array:
-    r"""Cross-entropy with smoothed labels, one term per sample (Szegedy et al., CVPR 2016, section 7).
+    r"""Cross-entropy with smoothed labels as per-sample loss (Szegedy et al., CVPR 2016, section 7).
 
     $$-(1 - \epsilon) \log p - \frac{\epsilon}{K} \sum_k \log p_k$$
 
@@ -222,10 +222,10 @@ def label_smoothing_loss(
         centers: cluster centres, unit rows [K, L].
         labels: integers 0..K-1, shape [...].
         tau: temperature tau_1 > 0.
-        epsilon: share of the label that all classes get, in [0, 1].
+        epsilon: fraction of the label that is spread over all classes, in [0, 1].
 
     Returns:
-        Terms [...], each >= 0.
+        Per-sample losses [...], each >= 0.
     """
     log_p = log_soft_assignment(z, centers, tau)
     return -(1.0 - epsilon) * _given(log_p, labels) - epsilon * log_p.mean(axis=-1)
@@ -234,11 +234,11 @@ def label_smoothing_loss(
 def soft_bootstrapping_loss(
     z: Array, centers: Array, labels: Array, tau: ArrayLike = 1.0, *, trust: float = 0.95
 ) -> Array:
-    r"""Cross-entropy with labels half believed, one term per sample (Reed et al., 2015, eq. 6).
+    r"""Cross-entropy with a mixture of label and prediction, as per-sample loss (Reed et al., 2015, eq. 6).
 
     $$-\sum_k (t q_k + (1 - t) p_k) \log p_k$$
 
-    The gradient goes through both $p_k$: the second part is the entropy of the prediction, which is made sure.
+    The gradient goes through both $p_k$: the second part minimises the entropy of the prediction.
 
     Args:
         z: embeddings, unit rows [..., L].
@@ -248,7 +248,7 @@ def soft_bootstrapping_loss(
         trust: t, weight of the given label, in [0, 1].
 
     Returns:
-        Terms [...], each >= 0.
+        Per-sample losses [...], each >= 0.
     """
     log_p = log_soft_assignment(z, centers, tau)
     return -trust * _given(log_p, labels) - (1.0 - trust) * (jnp.exp(log_p) * log_p).sum(axis=-1)
@@ -257,7 +257,7 @@ def soft_bootstrapping_loss(
 def hard_bootstrapping_loss(
     z: Array, centers: Array, labels: Array, tau: ArrayLike = 1.0, *, trust: float = 0.8
 ) -> Array:
-    r"""Cross-entropy with the given label and the likeliest, one term per sample (Reed et al., 2015, eq. 7).
+    r"""Cross-entropy with a mixture of the given and the most probable label (Reed et al., 2015, eq. 7).
 
     $$-t \log p - (1 - t) \max_k \log p_k$$
 
@@ -269,17 +269,17 @@ def hard_bootstrapping_loss(
         trust: t, weight of the given label, in [0, 1].
 
     Returns:
-        Terms [...], each >= 0.
+        Per-sample losses [...], each >= 0.
     """
     log_p = log_soft_assignment(z, centers, tau)
-    likeliest = log_p.argmax(axis=-1)  # one of them where several are: the gradient of max would be shared
+    likeliest = log_p.argmax(axis=-1)  # one class also in a tie, for which max would divide the gradient
     return -trust * _given(log_p, labels) - (1.0 - trust) * _given(log_p, likeliest)
 
 
 def forward_correction_loss(
     z: Array, centers: Array, labels: Array, tau: ArrayLike = 1.0, *, transition: Array
 ) -> Array:
-    r"""Cross-entropy of the noisy prediction, one term per sample (Patrini et al., CVPR 2017, eq. 5).
+    r"""Cross-entropy of the noisy prediction as per-sample loss (Patrini et al., CVPR 2017, eq. 5).
 
     $$-\log \sum_k T_{k y} \, p(k \mid x)$$
 
@@ -288,14 +288,14 @@ def forward_correction_loss(
         centers: cluster centres, unit rows [K, L].
         labels: integers 0..K-1, shape [...].
         tau: temperature tau_1 > 0.
-        transition: T [K, K], probability that a sample of class k is labelled y, or [M, K, K] for labels [M, ...]. A
-            label that no class gets (a column of 0) tells nothing: its term is 0.
+        transition: T [K, K], probability that a sample of class k has the label y, or [M, K, K] for labels [M, ...]. A
+            label that no class can have (a column of 0) has loss 0.
 
     Returns:
-        Terms [...], each >= 0.
+        Per-sample losses [...], each >= 0.
 
     Example:
-        Labels that tell nothing cost the same whatever is predicted, here log 2:
+        With labels that carry no information, every prediction has the same loss, here log 2:
 
         >>> loss = forward_correction_loss(jnp.eye(2), jnp.eye(2), jnp.array([0, 1]), transition=jnp.full((2, 2), 0.5))
         >>> [round(float(x), 3) for x in loss]
@@ -306,14 +306,14 @@ def forward_correction_loss(
         return jax.vmap(own)(z, labels, transition)
     log_p = log_soft_assignment(z, centers, tau)
     log_t = jnp.log(transition).T[labels]
-    log_t = jnp.where(jnp.isneginf(log_t).all(axis=-1, keepdims=True), 0.0, log_t)  # else the gradient is 0 / 0
+    log_t = jnp.where(jnp.isneginf(log_t).all(axis=-1, keepdims=True), 0.0, log_t)  # otherwise the gradient is 0 / 0
     return -logsumexp(log_p + log_t, axis=-1)
 
 
 def early_learning_loss(
     z: Array, centers: Array, labels: Array, tau: ArrayLike = 1.0, *, targets: Array, strength: float = 3.0
 ) -> Array:
-    r"""Cross-entropy held to early predictions, one term per sample (Liu et al., NeurIPS 2020, eq. 6).
+    r"""Cross-entropy with early-learning regularisation, as per-sample loss (Liu et al., NeurIPS 2020, eq. 6).
 
     $$-\log p + \lambda \log(1 - \langle t, p_\cdot \rangle)$$
 
@@ -322,20 +322,20 @@ def early_learning_loss(
         centers: cluster centres, unit rows [K, L].
         labels: integers 0..K-1, shape [...].
         tau: temperature tau_1 > 0.
-        targets: t [..., K] of these samples, updated with this prediction: `moving_targets`.
+        targets: EMA targets t [..., K] of these samples, updated with this prediction by `moving_targets`.
         strength: lambda, at least 0.
 
     Returns:
-        Terms [...].
+        Per-sample losses [...].
     """
     log_p = log_soft_assignment(z, centers, tau)
-    # 1 - <t, p> = sum of p_k (1 - t_k), as p sums to 1; no digits are lost where it is small.
+    # 1 - <t, p> = sum of p_k (1 - t_k), as p sums to 1. This form keeps its precision where the value is small.
     log_rest = logsumexp(log_p + jnp.log1p(-jnp.minimum(targets, 1.0 - _EDGE)), axis=-1)
     return strength * log_rest - _given(log_p, labels)
 
 
 def moving_targets(targets: Array, z: Array, centers: Array, tau: ArrayLike = 1.0, *, momentum: float = 0.7) -> Array:
-    """Early-learning targets after this prediction: t <- b t + (1 - b) p (Liu et al., NeurIPS 2020, eq. 9).
+    """EMA targets after this prediction: t <- b t + (1 - b) p (Liu et al., NeurIPS 2020, eq. 9).
 
     Args:
         targets: t [..., K]; 0 at the start.
@@ -345,7 +345,7 @@ def moving_targets(targets: Array, z: Array, centers: Array, tau: ArrayLike = 1.
         momentum: b, in [0, 1).
 
     Returns:
-        Targets [..., K], without gradient. Probabilities are kept within [1e-4, 1 - 1e-4] and made to sum to 1 again.
+        Targets [..., K], without gradient. Probabilities are clipped to [1e-4, 1 - 1e-4] and normalised to sum 1 again.
     """
     p = jnp.clip(jnp.exp(log_soft_assignment(z, centers, tau)), _EDGE, 1.0 - _EDGE)
     p = p / p.sum(axis=-1, keepdims=True)
@@ -353,7 +353,7 @@ def moving_targets(targets: Array, z: Array, centers: Array, tau: ArrayLike = 1.
 
 
 def lq_loss(z: Array, centers: Array, labels: Array, tau: ArrayLike = 1.0, *, q: float = 0.01) -> Array:
-    """The bounded loss of RSHNL, AAAI 2025, one term per sample: (1 - q) (1 - p^q) / q + q (1 - p).
+    """The bounded loss of RSHNL, AAAI 2025, as per-sample loss: (1 - q) (1 - p^q) / q + q (1 - p).
 
     Args:
         z: embeddings, unit rows [..., L].
@@ -363,7 +363,7 @@ def lq_loss(z: Array, centers: Array, labels: Array, tau: ArrayLike = 1.0, *, q:
         q: in (0, 1].
 
     Returns:
-        Terms [...], each >= 0.
+        Per-sample losses [...], each >= 0.
     """
     bounded = generalized_cross_entropy_loss(z, centers, labels, tau, q=q)
     return (1.0 - q) * bounded + q * _one_minus_p(z, centers, labels, tau)
@@ -386,7 +386,7 @@ ROBUST_LOSSES: dict[str, Callable[..., Array]] = {
     "small-loss": cross_entropy_loss,
     "gmm": cross_entropy_loss,
 }
-"""Name of a loss -> its terms; `forward` and `elr` need more than a label, and the last two choose samples."""
+"""Name of a loss -> its function; `forward` and `elr` need more arguments, and the last two select samples."""
 
 
 def _given(log_p: Array, labels: Array) -> Array:
@@ -400,7 +400,7 @@ def _one_minus_p(z: Array, centers: Array, labels: Array, tau: ArrayLike) -> Arr
 def _weights(
     centers: Array, a: float | None, b: float | None, few: tuple[float, float], many: tuple[float, float]
 ) -> tuple[float, float]:
-    """The weights that are given, the others by the number of classes."""
+    """The given weights; those that are None by the number of classes."""
     of_a, of_b = many if len(centers) > _MANY_CLASSES else few
     return of_a if a is None else a, of_b if b is None else b
 

@@ -1,4 +1,4 @@
-"""Which samples to learn from, by their losses: the smallest of a batch, or the lower of two Gaussians over all.
+"""Selection of samples by their losses: the smallest of a batch, or the lower of two Gaussians over all samples.
 
 Shape letters: M modalities, B instances of a batch, N training instances.
 """
@@ -9,27 +9,27 @@ from jax import Array
 
 __all__ = ["clean_posterior", "small_loss_weights"]
 
-_LEAST_VARIANCE = 5e-4  # of a Gaussian, for losses in [0, 1], as in the program of Li et al.
+_LEAST_VARIANCE = 5e-4  # of a Gaussian, for losses in [0, 1], as in the implementation of Li et al.
 
 
 def small_loss_weights(terms: Array, kept: Array, valid: Array, axis_name: str | None = None) -> Array:
-    """Weights that keep the samples of each modality with the smallest terms (Han et al., NeurIPS 2018).
+    """Weights that select the samples of each modality with the smallest losses (Han et al., NeurIPS 2018).
 
     Args:
-        terms: loss of each sample [M, B].
-        kept: share of the samples to keep, [M], in [0, 1]; at least one is.
+        terms: per-sample losses [M, B].
+        kept: fraction of the samples to select, [M], in [0, 1]; at least one sample is selected.
         valid: True where a sample counts, [M, B].
-        axis_name: of the devices that share the batch; the smallest are those of all.
+        axis_name: axis of the devices that share the batch; the selection is over the samples of all devices.
 
     Returns:
-        Weights [M, B], without gradient: 0, or the number that count over the number kept, so that the mean over all
-        that count is the mean over the kept.
+        Weights [M, B], without gradient: 0, or the number of samples that count divided by the number selected. The
+        weighted mean over all samples that count is then the mean over the selected ones.
     """
     terms = jax.lax.stop_gradient(jnp.where(valid, terms, jnp.inf))
     everyone = terms if axis_name is None else jax.lax.all_gather(terms, axis_name, axis=1, tiled=True)
     count = jnp.isfinite(everyone).sum(axis=1)
     last = jnp.clip(jnp.round(kept * count).astype(int), 1) - 1
-    bound = jnp.take_along_axis(jnp.sort(everyone, axis=1), last[:, None], axis=1)  # equal ones are kept together
+    bound = jnp.take_along_axis(jnp.sort(everyone, axis=1), last[:, None], axis=1)  # ties are selected together
     chosen = (everyone <= bound) & jnp.isfinite(everyone)
     scale = count / jnp.maximum(chosen.sum(axis=1), 1)
     return jnp.where((terms <= bound) & valid, scale[:, None], 0.0)
@@ -38,22 +38,22 @@ def small_loss_weights(terms: Array, kept: Array, valid: Array, axis_name: str |
 def clean_posterior(terms: Array, valid: Array, *, steps: int = 50) -> Array:
     """Probability that a sample belongs to the lower of two Gaussians fitted to the losses (Li et al., ICLR 2020).
 
-    Losses are brought to [0, 1], and expectation-maximisation starts at both ends.
+    Losses are scaled to [0, 1], and expectation-maximisation starts with the means 0 and 1.
 
     Args:
-        terms: loss of every training sample of a modality [N].
-        valid: True where there is a sample, [N].
-        steps: of expectation-maximisation.
+        terms: losses of all training samples of a modality [N].
+        valid: False where the sample is missing, [N].
+        steps: number of steps of expectation-maximisation.
 
     Returns:
-        Probabilities [N]; 0 where there is no sample, 1 where all losses are equal.
+        Probabilities [N]; 0 for missing samples, 1 for all others if all losses are equal.
     """
     low, high = jnp.where(valid, terms, jnp.inf).min(), jnp.where(valid, terms, -jnp.inf).max()
     spread = high > low
     x = jnp.where(valid & spread, (terms - low) / jnp.where(spread, high - low, 1.0), 0.0)[None]  # [1, N]
 
     def posterior(means: Array, variances: Array, shares: Array) -> Array:
-        """Of both components [2, N]; means, variances and shares are [2, 1]."""
+        """Posterior of both components [2, N]; means, variances and shares (component weights) are [2, 1]."""
         return jax.nn.softmax(jnp.log(shares) - 0.5 * ((x - means) ** 2 / variances + jnp.log(variances)), axis=0)
 
     def step(_: int, fit: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
