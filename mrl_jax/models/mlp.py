@@ -29,9 +29,9 @@ class Encoder(nn.Module):
         hidden_dims: widths of the hidden layers; the paper uses (4096, 4096).
         embed_dim: L; the paper uses 512.
         initializer: "uniform" draws weights and biases from U(-1/sqrt(D), 1/sqrt(D)) with D the layer's input width, as
-            the authors' program does; "lecun_normal" is Flax's default (biases 0).
-        precision: of the layers: "float32"; "tf32", products of rounded factors on accelerators that have them;
-            "bfloat16", layers and their outputs. Parameters and embeddings are float32 in any case.
+            the official implementation does; "lecun_normal" is Flax's default (biases 0).
+        precision: precision of the layers: "float32"; "tf32", products of rounded factors on accelerators that support
+            it; "bfloat16", layers and their outputs. Parameters and embeddings are float32 in any case.
     """
 
     hidden_dims: Sequence[int] = (4096, 4096)
@@ -67,9 +67,9 @@ class Encoder(nn.Module):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _dot_general(x: Array, kernel: Array, dimensions: Any, precision: Any = None) -> Array:
-    """`lax.dot_general` of a layer, x [..., D] with kernel [D, H], whose gradient in the kernel is quick on CPU, too.
+    """`lax.dot_general` of a layer, x [..., D] with kernel [D, H], with a gradient in the kernel that is fast on CPU.
 
-    There XLA's product of x transposed takes up to 1.7 times as long as one of a matrix that lies transposed in memory.
+    There XLA's product with the transpose of x takes up to 1.7 times as long as with a transposed copy in memory.
     """
     return jax.lax.dot_general(x, kernel, dimensions, precision)
 
@@ -93,16 +93,30 @@ _dot_general.defvjp(_dot_forward, _dot_backward)
 
 
 def layer_shapes(dim: int, hidden_dims: Sequence[int], embed_dim: int) -> dict[str, dict[str, tuple[int, ...]]]:
-    """The parameters of an `Encoder` of D features, known without tracing it: layer -> kernel and bias -> shape."""
+    """Shapes of the parameters of an `Encoder` of D features, without tracing: layer -> kernel and bias -> shape."""
     widths = [dim, *hidden_dims, embed_dim]
     return {f"Dense_{i}": {"kernel": (a, b), "bias": (b,)} for i, (a, b) in enumerate(itertools.pairwise(widths))}
+
+
+def unit_rows(x: Array) -> Array:
+    """Scale rows [..., L] to unit length. A zero row stays zero, with gradient zero instead of NaN.
+
+    Rows whose largest entry is below 2e-38 count as zero where the hardware flushes such numbers.
+    """
+    # The result does not depend on the scale of a row, so a division by its largest entry changes neither value nor
+    # gradient. It prevents overflow and underflow of the squares.
+    largest = jax.lax.stop_gradient(jnp.abs(x).max(axis=-1, keepdims=True))
+    is_zero = largest == 0
+    x = x / jnp.where(is_zero, 1.0, largest)
+    squared = jnp.square(x).sum(axis=-1, keepdims=True)
+    return jnp.where(is_zero, 0.0, x / jnp.sqrt(jnp.where(is_zero, 1.0, squared)))
 
 
 def init_centers(key: Array, num_classes: int, embed_dim: int) -> Array:
     """Draw initial class centres, unit rows [K, L].
 
-    For K <= L they are columns of a random orthogonal L x L matrix, as in the authors' program; for K > L, where no
-    K orthogonal directions exist, independent directions, uniform on the sphere.
+    For K <= L they are columns of a random orthogonal L x L matrix, as in the official implementation. For K > L no K
+    orthogonal directions exist; the centres are then independent and uniform on the sphere.
     """
     if num_classes <= embed_dim:
         return jax.nn.initializers.orthogonal()(key, (num_classes, embed_dim), jnp.float32)
