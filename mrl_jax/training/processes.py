@@ -1,4 +1,4 @@
-"""Several processes of one run: joining, doing something in one or in all, and the loss of another."""
+"""Several processes of one run: join, run an action in one or in all of them, handle the loss of another process."""
 
 import json
 import os
@@ -17,29 +17,30 @@ from mrl_jax.errors import InputError, ProcessLostError, first_line
 
 __all__ = ["in_all", "is_main", "leave", "lost_processes_told", "on_main", "start_processes"]
 
-_HEARTBEAT = 20  # seconds without a sign of life after which a process counts as lost
-_PATIENCE = 120  # seconds to wait for others at the start and at the end
+_HEARTBEAT = 20  # seconds without a heartbeat after which a process counts as lost
+_PATIENCE = 120  # seconds to wait for the other processes at the start and at the end
 _T = TypeVar("_T")
 
 
 def start_processes(address: str | None, count: int | None, index: int | None) -> None:
-    """Join the other processes of a run; before anything else is computed.
+    """Join the other processes of a run. Call it before any computation.
 
     Args:
-        address: HOST:PORT of the first process, the same for all; with none of the three the cluster is asked (SLURM,
-            Open MPI, Kubernetes, TPU pods), as `jax.distributed.initialize` does.
-        count: how many processes.
-        index: which of them this is, from 0.
+        address: HOST:PORT of the first process, the same for all. If all three are None, the cluster gives the values
+            (SLURM, Open MPI, Kubernetes, TPU pods), as in `jax.distributed.initialize`.
+        count: number of processes.
+        index: number of this process, from 0.
 
     Raises:
-        InputError: they do not fit each other, nothing was detected, or the others did not come.
+        InputError: the values contradict each other, no cluster was detected, or the other processes did not start.
     """
     given = (address, count, index)
     if None in given and any(x is not None for x in given):
         raise InputError("coordinator address, number of processes and process id need each other; give all three")
     if count is not None and index is not None and not 0 <= index < count:
         raise InputError(f"process id {index} of {count} processes: must be from 0 to {count - 1}")
-    # JAX's notifier would swallow SIGTERM, by which clusters end a job; ours ends, and goes on with --resume.
+    # JAX's preemption service would ignore SIGTERM, with which clusters end a job. Without it the process ends, and the
+    # run resumes with --resume.
     jax.config.update("jax_enable_preemption_service", False)
     if address and count and index is not None:
         _Witness.of_this_process = _Witness(index, count)
@@ -63,7 +64,7 @@ def start_processes(address: str | None, count: int | None, index: int | None) -
 
 
 def _await(address: str) -> None:
-    """Wait until the first process listens; JAX would abort this process if it never does."""
+    """Wait until the first process listens; otherwise JAX would abort this process."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
         raise InputError(f"coordinator address {address!r}: must be HOST:PORT of the first process, PORT 1 to 65535")
@@ -73,7 +74,7 @@ def _await(address: str) -> None:
             socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
             return
         except UnicodeError as error:
-            raise InputError(f"coordinator address {address!r}: {host!r} is no name of a host") from error
+            raise InputError(f"coordinator address {address!r}: {host!r} is not a host name") from error
         except OSError as error:
             if time.monotonic() > until:
                 why = getattr(error, "strerror", None) or error
@@ -84,10 +85,10 @@ def _await(address: str) -> None:
 
 
 class _Witness:
-    """A small process that says so if this one ends without a word.
+    """A child process that prints an error if this process ends without dismissing it.
 
-    JAX aborts a process when it has lost another one, where no Python of ours runs any more; and a process that is
-    killed cannot speak at all.
+    JAX aborts a process that has lost another one, and no Python code runs after that. A process that is killed cannot
+    print either.
     """
 
     of_this_process: "_Witness | None" = None
@@ -95,20 +96,20 @@ class _Witness:
 
     def __init__(self, index: int, count: int) -> None:
         told = (
-            f"error: process {index} of {count} was killed, or ended since another one was "
-            "lost; checkpoints stay: start all again with --resume"
+            f"error: process {index} of {count} was killed, or ended because another process "
+            "was lost; the checkpoints remain: start all again with --resume"
         )
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", self._WATCH, told], stdin=subprocess.PIPE, start_new_session=True
         )
 
     def dismiss(self) -> None:
-        """The process ends in order."""
+        """End the child process without a message."""
         self._process.communicate(b"done")
 
 
 def leave(code: int) -> None:
-    """End a process of several after its command: after an error at once, for the others may be no more."""
+    """End one process of several after its command; after an error at once, as the others may have ended already."""
     if _Witness.of_this_process is not None:
         _Witness.of_this_process.dismiss()
         if code:
@@ -118,22 +119,22 @@ def leave(code: int) -> None:
 
 
 def is_main() -> bool:
-    """Whether this is the process that writes files and speaks."""
+    """Whether this is the process that writes files and prints."""
     return jax.process_index() == 0
 
 
 @contextmanager
 def lost_processes_told() -> Iterator[None]:
-    """Turn what the loss of another process does to this one into an error of our own.
+    """Convert JAX's error after the loss of another process into `ProcessLostError`.
 
     Raises:
-        ProcessLostError: another process ended, or cannot be reached.
+        ProcessLostError: another process ended or cannot be reached.
     """
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
         if jax.process_count() == 1 or str(error).startswith(("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT")):
-            raise  # of this process
+            raise  # an error of this process
         raise ProcessLostError(
             f"process {jax.process_index()}: another process of the run ended or cannot be reached "
             f"({first_line(error)}); start all again with --resume"
@@ -141,10 +142,10 @@ def lost_processes_told() -> Iterator[None]:
 
 
 def in_all(action: Callable[[], _T]) -> _T:
-    """Do something in every process; where it fails in one, all fail.
+    """Run an action in every process; if it fails in one, it fails in all.
 
     Raises:
-        InputError: the action raised it, here or elsewhere.
+        InputError: the action raised it, in this or another process.
     """
     if jax.process_count() == 1:
         return action()
@@ -154,7 +155,7 @@ def in_all(action: Callable[[], _T]) -> _T:
     value = None
     try:
         value = action()
-    except Exception as error:  # the others must hear of any
+    except Exception as error:  # of any kind: the others must be informed
         failure = error
     failed = np.flatnonzero(multihost_utils.process_allgather(np.int32(failure is not None)))
     if failure is not None:
@@ -165,10 +166,10 @@ def in_all(action: Callable[[], _T]) -> _T:
 
 
 def on_main(action: Callable[[], Any]) -> Any:
-    """Do something in one process of many, such as writing a file; all get what it gives, or raise as it does.
+    """Run an action in the first process only, such as writing a file; all return its value or raise its error.
 
     Args:
-        action: gives a value that JSON can hold.
+        action: returns a value that JSON can represent.
 
     Raises:
         InputError: the action raised it.

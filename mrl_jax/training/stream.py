@@ -1,6 +1,6 @@
-"""Batches from arrays on the host or on disk, for training splits larger than the device.
+"""Batches from arrays on the host or on disk, for training splits that do not fit on the device.
 
-The same batches as the resident path: `train_epoch` draws rows from the same key in the same way.
+The batches are those of resident data: `train_epoch` draws the same rows from the same key.
 
 Shape letters: M modalities, N training instances, B batch, S steps of an epoch, D features.
 """
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["BatchStream", "HostData", "StreamClock"]
 
-_AHEAD = 2  # steps that are queued on the device
-_THREADS, _BUFFER = 2, 8  # Grain's; a batch is one gather of rows, which runs without the interpreter's lock
+_AHEAD = 2  # upper bound on the steps queued on the device
+_THREADS, _BUFFER = 2, 8  # of Grain; a batch is one gather of rows, which releases the interpreter lock
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class HostData:
         kinds: preprocessing of each modality.
         stats: fitted statistics of each modality.
         labels: given labels, int32 [M, N].
-        mask: bool [M, N], False where a sample is missing; None where none is.
-        partners: int32 [M, N], which row of a modality stands at an instance; None for its own.
+        mask: bool [M, N], False where a sample is missing; None if no sample is missing.
+        partners: int32 [M, N], the row of each modality that belongs to an instance; None for row j at instance j.
     """
 
     features: Sequence[np.ndarray]
@@ -49,7 +49,7 @@ class HostData:
     partners: np.ndarray | None = None
 
     def batch(self, rows: np.ndarray, valid: np.ndarray) -> Batch:
-        """Gather and preprocess the given rows [B]; `valid` [B] is False where they are padding."""
+        """Gather and preprocess the given rows [B]; `valid` [B] is False for padding."""
         parts = []
         for i, x in enumerate(self.features):
             own = rows if self.partners is None else self.partners[i, rows]
@@ -59,12 +59,12 @@ class HostData:
 
 
 class StreamClock:
-    """How long steps waited for their batches.
+    """Time that steps waited for their batches.
 
     Attributes:
-        waited: seconds in which the device had nothing to do since no batch was there: all of a wait at whose end it
-            was idle, so rather too much. Copies that a step waits for on the device itself are not seen.
-        total: seconds of the epochs, from their first request to the end of their last step.
+        waited: seconds in which the device was idle because no batch was ready. A wait counts completely if the device
+            is idle at its end, so this is an upper bound. Waits for copies on the device itself are not included.
+        total: seconds of the epochs, each from its first request to the end of its last step.
     """
 
     def __init__(self) -> None:
@@ -72,19 +72,19 @@ class StreamClock:
 
     @property
     def share(self) -> float:
-        """Share of waiting, in [0, 1]."""
+        """Fraction of the time spent waiting, in [0, 1]."""
         return self.waited / self.total if self.total else 0.0
 
 
 class BatchStream:
-    """The batches of a run, prepared ahead by Grain's threads, over the ends of epochs, too.
+    """The batches of a run, prepared ahead by Grain's threads, also across the ends of epochs.
 
     Args:
         data: the training split.
         key: the run's key for batches, as for `train_epoch`.
         batch_size: B.
-        epochs: how many epochs the run has.
-        layout: of the run on several devices; each process reads the rows of its own.
+        epochs: number of epochs of the run.
+        layout: placement of the run on several devices; each process reads the rows of its own devices.
     """
 
     def __init__(
@@ -97,13 +97,13 @@ class BatchStream:
         self.clock = StreamClock()
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
-        """The S batches of an epoch, counted from 0, on the device, each copied while the one before it is in use.
+        """The S batches of an epoch on the device. Each is copied while the previous one is in use.
 
         Args:
-            epoch: its number.
+            epoch: number of the epoch, from 0.
         """
         if epoch != self._next_epoch:
-            import grain  # deferred: only runs that stream need it
+            import grain  # deferred: only streamed runs need it
 
             options = grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_BUFFER)
             rest = grain.MapDataset.source(self._steps)[epoch * self._steps.per_epoch :]
@@ -127,12 +127,12 @@ class BatchStream:
             batch = next(batches, None)
             if batch is None:
                 break
-            # The device ran dry before the batch came.
+            # The device was idle before the batch was ready.
             if not metrics or metrics[-1].loss.is_ready():  # type: ignore[attr-defined]
                 self.clock.waited += time.perf_counter() - asked
             state, told = step(state, batch)
             metrics.append(told)
-            if len(metrics) > _AHEAD:  # the host runs a little ahead of the device, and no more
+            if len(metrics) > _AHEAD:  # limit how far the host runs ahead of the device
                 jax.block_until_ready(metrics[-1 - _AHEAD].loss)
         jax.block_until_ready(state)
         self.clock.total += time.perf_counter() - started
@@ -140,7 +140,7 @@ class BatchStream:
 
 
 class _Steps:
-    """Random access to the batches of all epochs, one after the other, as Grain wants its source."""
+    """Random access to the batches of all epochs in sequence: the source that Grain reads."""
 
     def __init__(self, data: HostData, key: Array, batch_size: int, epochs: int, layout: "Layout | None") -> None:
         self._data, self._key, self._batch_size, self._epochs, self._layout = data, key, batch_size, epochs, layout

@@ -147,7 +147,7 @@ def test_flags_that_do_not_fit_are_refused(flags, message, capsys):
         ("localhost:1", "the first process cannot be reached at localhost:1 in 2 s"),
         ("localhost", "must be HOST:PORT of the first process"),
         ("localhost:99999", "PORT 1 to 65535"),
-        ("a..b:4321", "is no name of a host"),
+        ("a..b:4321", "is not a host name"),
         ("nowhere.invalid:99", "the first process cannot be reached at nowhere.invalid:99"),
     ],
 )
