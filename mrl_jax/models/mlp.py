@@ -103,8 +103,8 @@ def unit_rows(x: Array) -> Array:
 
     Rows whose largest entry is below 2e-38 count as zero where the hardware flushes such numbers.
     """
-    # The result does not depend on the scale of a row, so a division by its largest entry changes neither value nor
-    # gradient. It prevents overflow and underflow of the squares.
+    # The result does not depend on the scale of a row, so dividing by its largest entry first changes neither value
+    # nor gradient; it keeps the squares from over- and underflowing.
     largest = jax.lax.stop_gradient(jnp.abs(x).max(axis=-1, keepdims=True))
     is_zero = largest == 0
     x = x / jnp.where(is_zero, 1.0, largest)
