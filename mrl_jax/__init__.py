@@ -17,14 +17,15 @@ if TYPE_CHECKING:
     from mrl_jax.models.mlp import Encoder
     from mrl_jax.noise.inject import NoiseSpec, inject_noise
     from mrl_jax.retrieval.measure import mean_average_precision, retrieval_metrics
-    from mrl_jax.run.run import Run, load_run
+    from mrl_jax.run.load import load_run
+    from mrl_jax.run.model import Run, TrainedModel
     from mrl_jax.search.index import Index, top_k
     from mrl_jax.search.searcher import Searcher
     from mrl_jax.sweep.sweep import Sweep, grid, sweep
     from mrl_jax.train import Result, train
-    from mrl_jax.training.train_step import Batch, Recipe, TrainState, init_state, train_epoch, train_step
+    from mrl_jax.train_step import Batch, Recipe, TrainState, init_state, train_epoch, train_step
 
-__version__ = "0.1.0"
+from mrl_jax.version import __version__ as __version__
 
 __all__ = [
     "Batch",
@@ -41,6 +42,7 @@ __all__ = [
     "Searcher",
     "Sweep",
     "TrainState",
+    "TrainedModel",
     "compare",
     "contrastive_loss",
     "evaluate",
@@ -73,12 +75,13 @@ _HOME = {
     "models.mlp": ("Encoder",),
     "noise.inject": ("NoiseSpec", "inject_noise"),
     "retrieval.measure": ("mean_average_precision", "retrieval_metrics"),
-    "run.run": ("Run", "load_run"),
+    "run.load": ("load_run",),
+    "run.model": ("Run", "TrainedModel"),
     "search.index": ("Index", "top_k"),
     "search.searcher": ("Searcher",),
     "sweep.sweep": ("Sweep", "grid", "sweep"),
     "train": ("Result", "train"),
-    "training.train_step": ("Batch", "Recipe", "TrainState", "init_state", "train_epoch", "train_step"),
+    "train_step": ("Batch", "Recipe", "TrainState", "init_state", "train_epoch", "train_step"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

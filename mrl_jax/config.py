@@ -3,13 +3,14 @@
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from mrl_jax.config_formats import FORMAT, current_values
 from mrl_jax.errors import InputError
+from mrl_jax.methods.registry import entry_of
 from mrl_jax.options import (
     FILE_FIELDS,
     LOSSES,
@@ -92,11 +93,20 @@ class Config:
                 f"not {self.loss}; leave it out"
             )
         self.loss_numbers  # noqa: B018  refuses what is wrong
+        if self.method_options:
+            self.method_numbers  # noqa: B018  likewise
 
     @property
     def loss_numbers(self) -> dict[str, float]:
         """`loss_options` as numbers."""
         return parse_numbers(self.loss_options, LOSSES[self.loss].numbers, f"loss {self.loss}")
+
+    @property
+    def method_numbers(self) -> dict[str, float]:
+        """The numbers of the method: those of `method_options`, the others by default."""
+        known = entry_of(self.method).numbers
+        defaults = {name: number.default for name, number in known.items() if number.default is not None}
+        return defaults | parse_numbers(self.method_options, known, f"method {self.method}")
 
     def _settle_noise(self) -> None:
         """Spell out the protocol; refuse what contradicts. A file of labels stands in place of a draw."""
@@ -214,7 +224,15 @@ def preset(name: str, *, recipe: str = "default", **overrides: Any) -> Config:
         raise InputError(f"unknown configuration field {unknown[0]!r}; known: {', '.join(_hints())}")
     config = Config(**{"preset": name, **PRESETS[name], **(paper if recipe == "paper" else {}), **overrides})
     _refuse_idle_noise(config, overrides)
+    if "method" in overrides:
+        _refuse_unused(config, overrides)
     return config
+
+
+def _refuse_unused(config: Config, given: Iterable[str]) -> None:
+    """Refuse what has no effect on the method."""
+    if unused := sorted(entry_of(config.method).unused.intersection(given)):
+        raise InputError(f"{unused[0]} has no effect on the method {config.method}; leave it out")
 
 
 def _refuse_idle_noise(config: Config, given: Mapping[str, Any]) -> None:

@@ -1,17 +1,17 @@
-"""Choices, ranges, defaults and help of every option, in one place. Imports nothing but the errors."""
+"""Choices, ranges, defaults and help of every option, in one place. Light: imports no library."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from mrl_jax.errors import InputError
+from mrl_jax.methods.registry import METHODS
 
 __all__ = [
     "CONTRASTIVE_SCALES",
     "FILE_FIELDS",
     "INITIALIZERS",
     "LOSSES",
-    "METHOD_NAMES",
     "NOISE_AWARE_LOSSES",
     "NOISE_FIELDS",
     "NOISE_KINDS",
@@ -33,9 +33,6 @@ __all__ = [
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Choices
-
-METHOD_NAMES = ("mrl", "cca")
-"""How the common space is learned."""
 
 PREPROCESS = ("none", "standardize", "l2")
 """Preprocessing of the features of a modality: `mrl_jax.data.preprocess`."""
@@ -66,7 +63,7 @@ CONTRASTIVE_SCALES = ("equation", "program")
 """Scale of the contrastive loss: eq. 7, or the official implementation (it differs for more than two modalities)."""
 
 SCHEDULES = ("cosine", "cosine-hold", "cosine-hold-v1", "constant")
-"""Schedules of the learning rate: `mrl_jax.training.train_step.learning_rate_at`."""
+"""Schedules of the learning rate: `mrl_jax.methods.gradient.learning_rate_at`."""
 
 INITIALIZERS = ("uniform", "lecun_normal")
 """Initial values of the linear layers."""
@@ -260,7 +257,7 @@ class Option(NamedTuple):
 
     default: Any
     help: str
-    choices: tuple[str, ...] = ()
+    choices: Collection[str] = ()
     low: float | None = None
     high: float | None = None
     above: float | None = None
@@ -286,7 +283,7 @@ OPTIONS: dict[str, Option] = {
     "noise_matrix": Option(None, "file with the K x K transition matrix of noise kind matrix"),
     "noise_file": Option(None, "noisy labels from a file: noise.json of a run, or .json or .mat of other software"),
     "noisy_validation": Option(False, "choose the model by noisy validation labels; the paper's are clean"),
-    "method": Option("mrl", "how the space is learned (docs/methods.md)", METHOD_NAMES),
+    "method": Option("mrl", "how the common space is learned (docs/methods.md)", METHODS.keys()),
     "method_options": Option((), "numbers of the method, such as ridge=0.01 for cca"),
     "loss": Option("rc", "clustering loss; rc: robust clustering, ce: cross-entropy (docs/method.md)", tuple(LOSSES)),
     "loss_options": Option((), "numbers of the loss, such as q=0.5 for gce; default: those of its source"),

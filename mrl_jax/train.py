@@ -17,17 +17,20 @@ from typing import Any
 from mrl_jax.cli import Parser, add_config_flags, run_command
 from mrl_jax.config import Config, preset
 from mrl_jax.errors import InputError
+from mrl_jax.methods.registry import entry_of
 from mrl_jax.options import PARALLEL
 from mrl_jax.report.curves import plot_curves
 from mrl_jax.report.progress import epoch_progress
 from mrl_jax.report.text import describe_noise, summary
-from mrl_jax.run.run import Run, RunFolder, load_run
+from mrl_jax.run.folder import RunFolder
+from mrl_jax.run.load import load_run
+from mrl_jax.run.model import TrainedModel
 from mrl_jax.run.same_config import refuse_other_config
-from mrl_jax.training.loop import Member, train_epochs
+from mrl_jax.training.loop import ActiveRun, train_epochs
 from mrl_jax.training.placement import Layout, choose_layout
 from mrl_jax.training.processes import in_all, is_main, leave, lost_processes_told, on_main, start_processes
-from mrl_jax.training.run_spec import Task, prepare_data, prepare_task
-from mrl_jax.training.single_run import OneRun
+from mrl_jax.training.run_spec import RunSpec, prepare_data, prepare_run
+from mrl_jax.training.single_run import SingleRun
 
 __all__ = ["Result", "main", "train"]
 
@@ -49,12 +52,14 @@ class Result:
     metrics: Sequence[Mapping[str, Any]]
     noise: Mapping[str, Any]
     data: Mapping[str, Any]
-    run: Run
+    run: TrainedModel
     workdir: Path | None
 
     def table(self) -> str:
         """The result as text."""
-        return summary(self.run.config, self.data, self.noise, self.scores, self.workdir)
+        return summary(
+            entry_of(self.run.config.method).describe(self.run.config), self.data, self.noise, self.scores, self.workdir
+        )
 
 
 def train(
@@ -103,65 +108,66 @@ def train(
         recorded = where / "noise.json"
     seen = recorded if recorded is not None and recorded.exists() else None
     with ExitStack() as stack, lost_processes_told():
-        task = in_all(lambda: prepare_task(config, prepare_data(config, data), seen))
+        spec = in_all(lambda: prepare_run(config, prepare_data(config, data), seen))
         progress = progress and is_main()
         if workdir is None:
-            return _train(Member(task, None), layout, started, progress)
+            return _train(ActiveRun(spec, None), layout, started, progress)
         folder = RunFolder(workdir)
 
         def begin() -> None:
-            _open_folder(folder, task, resume)
+            _open_folder(folder, spec, resume)
             stack.enter_context(folder.lock())
-            folder.settle(task.data.described, task.noise)
+            folder.settle(spec.data.described, spec.noise)
 
         def agree() -> None:  # the arrays of all processes must be the same
             if main_ones != [parallel, model_parallel]:
                 raise InputError(
                     f"the first process has other flags: parallel and model_parallel are {main_ones} there"
                 )
-            if main_streams != task.streams:
+            if main_streams != spec.streams:
                 raise InputError(
                     "the first process has devices of other memory: the run streams its data either there or here; "
                     "say --stream on or off"
                 )
-            refuse_other_config(folder, task.config)
-            folder.settle(task.data.described, task.noise)
+            refuse_other_config(folder, spec.config)
+            folder.settle(spec.data.described, spec.noise)
 
         on_main(begin)
-        main_ones, main_streams = on_main(lambda: [[parallel, model_parallel], task.streams])
+        main_ones, main_streams = on_main(lambda: [[parallel, model_parallel], spec.streams])
         in_all(agree)
-        task = dataclasses.replace(task, noise=folder.noise())
+        spec = dataclasses.replace(spec, noise=folder.noise())
         if progress:
             print(f"run folder: {folder.path}", file=sys.stderr)
-        return _train(Member(task, folder), layout, started, progress)
+        return _train(ActiveRun(spec, folder), layout, started, progress)
 
 
-def _open_folder(folder: RunFolder, task: Task, resume: bool) -> None:
+def _open_folder(folder: RunFolder, spec: RunSpec, resume: bool) -> None:
     if resume:
-        refuse_other_config(RunFolder.open(folder.path), task.config)
+        refuse_other_config(RunFolder.open(folder.path), spec.config)
     else:
-        RunFolder.create(folder.path, task.config)
+        RunFolder.create(folder.path, spec.config)
 
 
-def _train(member: Member, layout: Layout | None, started: float, progress: bool) -> Result:
-    task, folder = member.task, member.folder
-    config, dataset = task.config, task.data.dataset
-    if folder is not None and member.recall():
+def _train(active: ActiveRun, layout: Layout | None, started: float, progress: bool) -> Result:
+    spec, folder = active.spec, active.folder
+    config, dataset = spec.config, spec.data.dataset
+    if folder is not None and active.read_complete():
         run = load_run(folder.path)
     else:
-        with epoch_progress(config.epochs, progress) as show:
-            train_epochs(OneRun(task, layout), [member], started, lambda: show(member.log))
-        run = Run(config, member.scores["test"]["best"]["epoch"], member.model, dataset.modalities, dataset.class_names)
+        with epoch_progress(spec.epochs, progress) as show:
+            train_epochs(SingleRun(spec, layout), [active], started, lambda: show(active.log))
+        best = active.scores["test"]["best"]["epoch"]
+        run = TrainedModel(config, best, active.model, dataset.modalities, dataset.class_names)
     if folder is not None and is_main():
-        plot_curves(folder.path / "curves.png", member.log, member.scores, _title(task))
+        plot_curves(folder.path / "curves.png", active.log, active.scores, _title(spec))
     where = None if folder is None else folder.path
-    return Result(member.scores, member.log, task.noise, task.data.described, run, where)
+    return Result(active.scores, active.log, spec.noise, spec.data.described, run, where)
 
 
-def _title(task: Task) -> str:
-    c, name = task.config, task.data.dataset.name
-    told = describe_noise(task.noise).split(";")[0].removesuffix(", no noise injected")
-    return f"{name}, {told if told != 'as given' else 'labels as given'}, {c.loss} loss, beta {c.beta:g}"
+def _title(spec: RunSpec) -> str:
+    noise = describe_noise(spec.noise).split(";")[0].removesuffix(", no noise injected")
+    noise = noise if noise != "as given" else "labels as given"
+    return f"{spec.data.dataset.name}, {noise}, {entry_of(spec.config.method).title(spec.config)}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -237,11 +237,11 @@ def test_memory_that_is_short_is_told(tmp_path, data, capsys, monkeypatch):
     def short(*_):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\n[details]")
 
-    monkeypatch.setattr("mrl_jax.training.single_run.OneRun.run_epoch", short)
+    monkeypatch.setattr("mrl_jax.training.single_run.SingleRun.run_epoch", short)
     assert main([*TOY_FLAGS, "--data-path", str(data), "--workdir", str(tmp_path / "run")]) == 1
     told = capsys.readouterr().err.splitlines()[-1]
     assert told.startswith("error: memory of the device is short (Out of memory allocating 9 bytes.); smaller batches")
-    monkeypatch.setattr("mrl_jax.training.single_run.OneRun.run_epoch", lambda *_: int("no number"))
+    monkeypatch.setattr("mrl_jax.training.single_run.SingleRun.run_epoch", lambda *_: int("no number"))
     with pytest.raises(ValueError, match="no number"):
         main([*TOY_FLAGS, "--data-path", str(data), "--workdir", str(tmp_path / "other")])
 

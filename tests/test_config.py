@@ -14,6 +14,7 @@ import pytest
 from mrl_jax import Config, InputError, preset
 from mrl_jax.config import PRESETS, auto_temperature
 from mrl_jax.config_formats import DEFAULTS, FORMAT
+from mrl_jax.methods.registry import hyperparameters_of
 from mrl_jax.options import (
     FILE_FIELDS,
     INITIALIZERS,
@@ -24,7 +25,6 @@ from mrl_jax.options import (
     PRECISIONS,
     PREPROCESS,
 )
-from mrl_jax.run.run import recipe_of
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -83,20 +83,14 @@ def test_every_choice_of_preprocessing_noise_and_layers_is_implemented():
 
 def test_defaults_of_the_numbers_of_losses_are_those_of_the_code():
     from mrl_jax.losses import robust
-    from mrl_jax.methods import recipe_loss
 
-    assert list(robust.ROBUST_LOSSES) == list(LOSSES)
-    elsewhere = {
-        ("elr", "momentum"): inspect.signature(robust.moving_targets).parameters["momentum"].default,
-        ("small-loss", "ramp"): recipe_loss._RAMP,
-        ("gmm", "warmup"): recipe_loss.WARMUP,
-        ("gmm", "threshold"): recipe_loss._THRESHOLD,
-    }
+    elsewhere = {("elr", "momentum"): inspect.signature(robust.moving_targets).parameters["momentum"].default}
     for name, loss in LOSSES.items():
-        parameters = inspect.signature(robust.ROBUST_LOSSES[name]).parameters
         for number, known in loss.numbers.items():
-            default = elsewhere[name, number] if (name, number) in elsewhere else parameters[number].default
-            assert known.default == default, (name, number)
+            if name in robust.PER_SAMPLE_LOSSES:  # the others read their defaults from the options
+                parameters = inspect.signature(robust.PER_SAMPLE_LOSSES[name]).parameters
+                default = elsewhere[name, number] if (name, number) in elsewhere else parameters[number].default
+                assert known.default == default, (name, number)
             assert known.default is None or known.low <= known.default <= known.high
             assert known.help
 
@@ -104,7 +98,8 @@ def test_defaults_of_the_numbers_of_losses_are_those_of_the_code():
 def test_importing_the_options_is_light():
     code = "import mrl_jax.options, sys; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert {m for m in loaded if m.startswith("mrl_jax")} == {"mrl_jax", "mrl_jax.errors", "mrl_jax.options"}
+    light = {"errors", "options", "version", "methods", "methods.registry"}
+    assert {m for m in loaded if m.startswith("mrl_jax.")} == {f"mrl_jax.{m}" for m in light}
     assert {"jax", "numpy"}.isdisjoint(loaded)
 
 
@@ -274,7 +269,7 @@ def test_options_of_losses_are_checked(values, message):
 
 
 def test_options_of_losses_reach_the_recipe_in_any_order():
-    a, b = (recipe_of(Config(loss="sce", loss_options=o)) for o in (("a=2", "b=0.5"), ("b=.5", "a=2e0")))
+    a, b = (hyperparameters_of(Config(loss="sce", loss_options=o)) for o in (("a=2", "b=0.5"), ("b=.5", "a=2e0")))
     assert a == b
     assert a.loss_options == (("a", 2.0), ("b", 0.5))
 

@@ -31,7 +31,7 @@ def test_emoji_from_nothing_to_a_searchable_model(tmp_path, monkeypatch):
     assert result["wrong_share"] == pytest.approx({"image": 0.533, "text": 0.533}, abs=0.05)
     assert "CC BY 4.0" in json.loads((workdir / "data.json").read_text())["metadata"]["attribution"]
 
-    scored = python("mrl_jax.eval.evaluate", "--workdir", workdir, "--split", "valid", "--checkpoint", "last", "--json")
+    scored = python("mrl_jax.eval", "--workdir", workdir, "--split", "valid", "--checkpoint", "last", "--json")
     assert json.loads(scored.stdout)["map"] == result["valid"]["last"]["map"]
 
     # A new text finds pictures of its kind: the features are those of training, computed anew.

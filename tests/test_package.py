@@ -52,9 +52,7 @@ def test_the_contract_is_importable(name):
     assert callable(getattr(mrl_jax, name))
 
 
-@pytest.mark.parametrize(
-    "first", ["import mrl_jax.train, mrl_jax.training.train_step", "import mrl_jax.eval.evaluate", "pass"]
-)
+@pytest.mark.parametrize("first", ["import mrl_jax.train, mrl_jax.train_step", "import mrl_jax.eval.evaluate", "pass"])
 def test_train_is_the_function_whatever_was_imported_before(first):
     code = f"""{first}
 from mrl_jax import train, train_step

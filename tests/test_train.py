@@ -62,7 +62,7 @@ def test_accuracy_is_the_share_nearest_to_the_centre_of_their_class(finished):
             x = {m: toy_arrays()[f"{split}_{m}"] for m in ("sound", "touch")}
             labels = toy_arrays()[f"{split}_labels"]
             for m, z in run.embed(x).items():
-                p = soft_assignment(jnp.asarray(z), unit_rows(jnp.asarray(run.model.centers)))
+                p = soft_assignment(jnp.asarray(z), unit_rows(jnp.asarray(run.model.params.centers)))
                 expected = (np.argmax(p, axis=1) == labels).mean()
                 assert finished.scores[split][checkpoint]["accuracy"][m] == pytest.approx(expected)
 
@@ -161,7 +161,7 @@ def test_a_non_finite_loss_stops_and_the_last_good_checkpoint_stays(tmp_path):
     assert failed > 1
     run = load_run(tmp_path / "run", "last")
     assert run.epoch == failed - 1
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves(run.model.encoders))
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(run.model.params.encoders))
     assert not (tmp_path / "run" / "result.json").exists()
 
 

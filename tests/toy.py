@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from mrl_jax import Config
 from mrl_jax.run.checkpoint import Checkpoints, template
-from mrl_jax.run.run import RunFolder
+from mrl_jax.run.folder import RunFolder, shapes_of
 from mrl_jax.training.placement import Layout
 
 SIZES = {"train": 60, "valid": 24, "test": 27}
@@ -62,9 +62,7 @@ def assert_same_checkpoints(a, b):
     for path in (a, b):
         folder = RunFolder.open(path)
         config, data = folder.config(), folder.data()
-        names = data["modalities"]
-        sizes = len(data["class_names"]), names, data["instances"]["train"]
-        expected = template(config, [data["dims"][m] for m in names], *sizes)
+        expected = template(config, shapes_of(data), data["modalities"])
         with Checkpoints(folder.checkpoints, read_only=True) as checkpoints:
             last = checkpoints.epochs()[-1]
             kept.append((last, checkpoints.restore(last, expected), folder.model(config, data)))  # and model.npz

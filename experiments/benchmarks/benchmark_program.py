@@ -51,8 +51,8 @@ SHAPES = {
 def ours(shape: Shape) -> dict[str, Callable[[], object]]:
     """What our program does on command."""
     from mrl_jax import Config, train
-    from mrl_jax.training.run_spec import prepare_data, prepare_task
-    from mrl_jax.training.single_run import OneRun
+    from mrl_jax.training.run_spec import prepare_data, prepare_run
+    from mrl_jax.training.single_run import SingleRun
 
     arrays, count = shape.arrays(), iter(range(1 << 30))
     beta, tau1, tau2 = OBJECTIVE
@@ -68,7 +68,7 @@ def ours(shape: Shape) -> dict[str, Callable[[], object]]:
         preprocess="none",
         stream="off",
     )
-    run = OneRun(prepare_task(config, prepare_data(config, arrays)))
+    run = SingleRun(prepare_run(config, prepare_data(config, arrays)))
     run.begin([None])
 
     def epoch() -> None:

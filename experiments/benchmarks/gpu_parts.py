@@ -136,7 +136,7 @@ def start(shape: Shape, precision: str, device: Any = None) -> tuple[Any, Any, A
     import jax
     import jax.numpy as jnp
 
-    from mrl_jax.training.train_step import Recipe, TrainData, init_state
+    from mrl_jax.train_step import Recipe, TrainData, init_state
 
     device = device or jax.devices()[0]
     recipe = Recipe(beta=shape.beta, hidden_dims=shape.hidden, batch_size=shape.batch_size, precision=precision)
@@ -152,7 +152,7 @@ def parity(smoke: bool) -> dict[str, Any]:
     """Largest differences after three steps: of losses and embeddings, from those of the CPU in float32."""
     import jax
 
-    from mrl_jax.training.train_step import Batch, embed, epoch_batches, train_step
+    from mrl_jax.train_step import Batch, embed, epoch_batches, train_step
 
     def steps(shape: Shape, precision: str, device: Any) -> tuple[np.ndarray, np.ndarray]:
         recipe, state, data, key = start(shape, precision, device)
@@ -161,9 +161,9 @@ def parity(smoke: bool) -> dict[str, Any]:
         for r in rows:
             batch = Batch(tuple(x[r] for x in data.features), data.labels[:, r], np.ones(len(r), bool))
             state, metrics = step(state, jax.device_put(batch, device), recipe)
-            losses.append(float(metrics.loss))
+            losses.append(float(metrics["loss"]))
         first = tuple(x[: shape.batch_size] for x in data.features)
-        return np.array(losses), np.asarray(jax.jit(embed)(recipe, state.encoders, first), np.float64)
+        return np.array(losses), np.asarray(jax.jit(embed)(recipe, state.params.encoders, first), np.float64)
 
     told: dict[str, Any] = {}
     far = []
@@ -181,6 +181,7 @@ def parity(smoke: bool) -> dict[str, Any]:
 
 def ours(smoke: bool) -> dict[str, Any]:
     """Seconds of an epoch and of compiling."""
+    from mrl_jax.methods.mrl import mrl
     from mrl_jax.training.placement import epoch_program
 
     told: dict[str, Any] = {}
@@ -191,12 +192,13 @@ def ours(smoke: bool) -> dict[str, Any]:
             kept = {"state": state}
             del state
             started = time.perf_counter()
-            program = epoch_program(None).lower(kept["state"], data, key, 0, recipe).compile()
+            compiled = epoch_program(mrl(recipe.loss), None, recipe.batch_size)
+            program = compiled.lower(kept["state"], data, key, 0, recipe).compile()
             compiling = time.perf_counter() - started
 
             def epoch(program: Any = program, kept: Any = kept, rest: Any = (data, key, 1, recipe)) -> Any:
                 kept["state"], metrics, _ = program(kept["state"], *rest)
-                kept["loss"] = metrics.loss
+                kept["loss"] = metrics["loss"]
                 return metrics
 
             seconds = median_of(epoch, smoke)

@@ -32,24 +32,25 @@ BARE = """
 import sys, jax, jax.numpy as jnp
 from experiments.shared.folders import RESULTS
 from mrl_jax.compile_cache import keep_compiled
+from mrl_jax.methods.mrl import mrl
 from mrl_jax.training.placement import epoch_program
-from mrl_jax.training.train_step import Recipe, TrainData, init_state
+from mrl_jax.train_step import Recipe, TrainData, init_state
 keep_compiled(True)
 dims, n, classes, batch_size, hidden, epochs = map(eval, sys.argv[1:])
 recipe = Recipe(batch_size=batch_size, hidden_dims=hidden, epochs=epochs)
 state = jax.jit(init_state, static_argnums=(2, 3))(recipe, jax.random.key(0), tuple(dims), classes)
 data = TrainData(tuple(jnp.zeros((n, d)) for d in dims), jnp.zeros((len(dims), n), jnp.int32))
-jax.block_until_ready(epoch_program(None)(state, data, jax.random.key(1), 0, recipe)[1])
+jax.block_until_ready(epoch_program(mrl(recipe.loss), None, recipe.batch_size)(state, data, jax.random.key(1), 0, recipe)[1])
 """
 TRAIN = """
 import os, sys
-from mrl_jax.training.single_run import OneRun
+from mrl_jax.training.single_run import SingleRun
 from mrl_jax.train import main
-train = OneRun.run_epoch
+train = SingleRun.run_epoch
 def first(self, epoch):
     train(self, epoch)
     os._exit(0)
-OneRun.run_epoch = first
+SingleRun.run_epoch = first
 sys.exit(main(["emoji", "--workdir", sys.argv[1]]))
 """
 SHAPES = """

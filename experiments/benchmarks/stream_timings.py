@@ -20,8 +20,8 @@ from experiments.shared.folders import RESULTS
 from experiments.shared.timings import seconds_of, timing_parser, write_numbers
 from mrl_jax.config import Config
 from mrl_jax.data.dataset import Dataset, Split
-from mrl_jax.training.run_spec import prepare_data, prepare_task
-from mrl_jax.training.single_run import OneRun
+from mrl_jax.training.run_spec import prepare_data, prepare_run
+from mrl_jax.training.single_run import SingleRun
 
 RESULTS_FILE = RESULTS / "stream_timings.json"
 DIMS, CLASSES = {"image": 4096, "text": 300}, 10
@@ -50,7 +50,7 @@ def compare(data: Dataset, hidden: tuple[int, ...], epochs: int) -> dict[str, fl
     runs = {}
     for stream in ("off", "on"):
         config = Config(stream=stream, **base)
-        runs[stream] = OneRun(prepare_task(config, prepare_data(config, data)))
+        runs[stream] = SingleRun(prepare_run(config, prepare_data(config, data)))
         runs[stream].begin([None])
     seconds: dict[str, list[float]] = {stream: [] for stream in runs}
     for epoch in range(epochs + 1):

@@ -19,9 +19,9 @@ from experiments.shared.machine import machine
 from experiments.shared.tables import markdown
 from experiments.shared.timings import log, read_numbers, seconds_of, timing_parser, turns, write_numbers
 from mrl_jax import Config
-from mrl_jax.training.run_spec import prepare_data, prepare_task
-from mrl_jax.training.single_run import OneRun
-from mrl_jax.training.vmapped_runs import ManyRuns
+from mrl_jax.training.run_spec import prepare_data, prepare_run
+from mrl_jax.training.single_run import SingleRun
+from mrl_jax.training.vmapped_runs import VmappedRuns
 
 RESULTS_FILE = RESULTS / "sweep_timings.json"
 # features, hidden layers, embedding, instances, batch, runs
@@ -45,10 +45,10 @@ def compare(network: tuple[Any, ...], rounds: int) -> dict[str, list[float]]:
     common = {"hidden_dims": hidden, "embed_dim": embed_dim, "batch_size": batch_size, "noise_rate": 0.4}
     configs = [Config(**common, seed=seed) for seed in range(count)]
     data = prepare_data(configs[0], arrays)
-    tasks = [prepare_task(c, data) for c in configs]
+    tasks = [prepare_run(c, data) for c in configs]
     programs: dict[str, tuple[Any, int]] = {
-        "alone": (OneRun(tasks[0]), 1),
-        "together": (ManyRuns(tasks, jax.devices()[:1]), count),
+        "alone": (SingleRun(tasks[0]), 1),
+        "together": (VmappedRuns(tasks, jax.devices()[:1]), count),
     }
     for program, runs in programs.values():
         program.begin([None] * runs)

@@ -25,8 +25,9 @@ from experiments.shared.folders import RESULTS
 from experiments.shared.machine import keep_memory, machine
 from experiments.shared.tables import markdown
 from experiments.shared.timings import log, read_numbers, seconds_of, timing_parser, turns, write_numbers
+from mrl_jax.methods.mrl import mrl
+from mrl_jax.train_step import Recipe, TrainData, init_state
 from mrl_jax.training.placement import epoch_program
-from mrl_jax.training.train_step import Recipe, TrainData, init_state
 
 RESULTS_FILE = RESULTS / "training_timings.json"
 OBJECTIVE = (0.7, 1.0, 1.0)
@@ -43,7 +44,7 @@ def compare(n: int, dims: tuple[int, ...], hidden: tuple[int, ...], batch_size: 
     data, key, program = (
         TrainData(tuple(map(jnp.asarray, features)), jnp.asarray(labels)),
         jax.random.key(1),
-        epoch_program(None),
+        epoch_program(mrl(recipe.loss), None, recipe.batch_size),
     )
 
     def ours(epoch: int) -> None:

@@ -5,44 +5,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from mrl_jax.data.dataset import SPLITS, Split
-from mrl_jax.errors import InputError, NonFiniteLossError
+from mrl_jax.errors import InputError
 from mrl_jax.eval.comparison import compare_embedded
 from mrl_jax.eval.embedded import Embedded, check_embedded
 from mrl_jax.eval.embeddings import read_embeddings
 from mrl_jax.eval.scores import Options, full_report
-from mrl_jax.retrieval.measure import cross_modal_map
-from mrl_jax.run.run import Run, RunFolder, load_run, run_data
+from mrl_jax.retrieval.score import check_finite
+from mrl_jax.run.folder import RunFolder
+from mrl_jax.run.load import load_run, run_data
+from mrl_jax.run.model import Run
 
-__all__ = ["PERMUTATIONS", "Options", "compare", "embed_split", "evaluate", "evaluate_embeddings", "score"]
+__all__ = ["PERMUTATIONS", "Options", "compare", "embed_split", "evaluate", "evaluate_embeddings"]
 
 PERMUTATIONS = 10_000  # default of the test
-
-
-def score(z: Mapping[str, Any], labels: Mapping[str, Any], centers: Any) -> dict[str, Any]:
-    """mAP of every direction, and how many samples lie nearest to the centre of their class.
-
-    Args:
-        z: modality -> embeddings [N, L].
-        labels: modality -> integers [N].
-        centers: class centres [K, L], of any length.
-
-    Returns:
-        `{"map": {"a->b": mAP, …}, "average": mean over the directions, "accuracy": {modality: share, …}}`.
-
-    Raises:
-        NonFiniteLossError: an embedding is inf or NaN.
-    """
-    _check_finite(z)
-    by_direction = cross_modal_map(z, labels)
-    c = np.asarray(centers, np.float64)
-    c = c / np.linalg.norm(c, axis=1, keepdims=True)
-    nearest = {m: (np.asarray(rows) @ c.T).argmax(axis=1) for m, rows in z.items()}
-    accuracy = {m: float((nearest[m] == np.asarray(labels[m])).mean()) for m in z}
-    return {"map": by_direction, "average": sum(by_direction.values()) / len(by_direction), "accuracy": accuracy}
 
 
 def evaluate(
@@ -148,12 +126,6 @@ def compare(
     return compare_embedded(systems[0], systems[1], options, permutations)
 
 
-def _check_finite(z: Mapping[str, Any]) -> None:
-    for m, rows in z.items():
-        if not bool(jax.numpy.isfinite(rows).all()):
-            raise NonFiniteLossError(f"the embeddings of {m} are not finite")
-
-
 def embed_split(run: Run | str | os.PathLike[str], data: Any, split: str, checkpoint: str | int) -> Embedded:
     """Embed a split of a run's data; arguments and errors as in `evaluate`."""
     if split not in SPLITS:
@@ -172,7 +144,7 @@ def embed_split(run: Run | str | os.PathLike[str], data: Any, split: str, checkp
     rows = {m: np.flatnonzero(dataset.splits[split].present(m)) for m in loaded.modalities}
     instances = _instances(dataset.splits[split], rows)
     z = loaded.embed({m: x for m, (x, _) in samples.items()})
-    _check_finite(z)
+    check_finite(z)
     source, digest = "run" if folder is None else str(run), None if own is None else own.data()["sha256"]
     return Embedded(source, z, labels, instances, rows, loaded.class_names, split, loaded.epoch, digest)
 

@@ -98,20 +98,6 @@ def layer_shapes(dim: int, hidden_dims: Sequence[int], embed_dim: int) -> dict[s
     return {f"Dense_{i}": {"kernel": (a, b), "bias": (b,)} for i, (a, b) in enumerate(itertools.pairwise(widths))}
 
 
-def unit_rows(x: Array) -> Array:
-    """Scale rows [..., L] to unit length. A zero row stays zero, with gradient zero instead of NaN.
-
-    Rows whose largest entry is below 2e-38 count as zero where the hardware flushes such numbers.
-    """
-    # The result does not depend on the scale of a row, so dividing by its largest entry first changes neither value
-    # nor gradient; it keeps the squares from over- and underflowing.
-    largest = jax.lax.stop_gradient(jnp.abs(x).max(axis=-1, keepdims=True))
-    is_zero = largest == 0
-    x = x / jnp.where(is_zero, 1.0, largest)
-    squared = jnp.square(x).sum(axis=-1, keepdims=True)
-    return jnp.where(is_zero, 0.0, x / jnp.sqrt(jnp.where(is_zero, 1.0, squared)))
-
-
 def init_centers(key: Array, num_classes: int, embed_dim: int) -> Array:
     """Draw initial class centres, unit rows [K, L].
 

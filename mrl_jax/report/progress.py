@@ -81,7 +81,7 @@ class SweepProgress(AbstractContextManager["SweepProgress"]):
     def end(self, members: Sequence[Any]) -> None:
         """Count these runs as ended."""
         self._done += len(members)
-        self._epochs -= sum(m.task.config.epochs - len(m.log) for m in members)  # epochs that a failed run lacks
+        self._epochs -= sum(m.spec.epochs - len(m.log) for m in members)  # epochs that a failed run lacks
         failed = sum(m.error is not None for m in members)
         if self._enabled and self._bar is None:
             self._print(f"{self._done}/{self._runs} runs done" + (f", {failed} failed" if failed else ""))
@@ -90,7 +90,7 @@ class SweepProgress(AbstractContextManager["SweepProgress"]):
         first, last = self._done + 1, self._done + len(members)
         which = f"run {first}" if first == last else f"runs {first}-{last}"
         epoch = max(len(m.log) for m in members)
-        return f"{which} of {self._runs}, epoch {epoch}/{members[0].task.config.epochs}"
+        return f"{which} of {self._runs}, epoch {epoch}/{members[0].spec.epochs}"
 
     def _print(self, message: str) -> None:
         if not self._enabled:

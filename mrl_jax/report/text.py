@@ -25,12 +25,12 @@ def table(columns: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def summary(
-    config: Any, data: Mapping[str, Any], noise: Mapping[str, Any], result: Mapping[str, Any], workdir: Path | None
+    method: str, data: Mapping[str, Any], noise: Mapping[str, Any], result: Mapping[str, Any], workdir: Path | None
 ) -> str:
     """What a run prints at its end: data, noise, the table of scores, time and folder.
 
     Args:
-        config: the run's `Config`.
+        method: the run's method and its settings, a line.
         data: content of `data.json`.
         noise: content of `noise.json`.
         result: content of `result.json`.
@@ -43,12 +43,11 @@ def summary(
         "chance (class prior)": {"map": result["chance"]},
     }
     sizes = " / ".join(f"{n:,}" for n in data["instances"].values())
-    loss = " ".join((config.loss, *config.loss_options))
     labels = f"training labels: {describe_noise(noise)}"
     lines = [
         f"{data['name']}: {len(data['class_names'])} classes, {sizes} instances (train / valid / test)",
         labels,
-        f"loss: {loss}, beta {config.beta:g}, tau1 {config.tau1:.3g}, tau2 {config.tau2:.3g}, seed {config.seed}",
+        method,
         "",
         table({f"test, {k}" if k != "chance (class prior)" else k: v for k, v in columns.items()}),
         "",

@@ -1,5 +1,7 @@
 """The folder of a run, and the trained model in it."""
 
-from mrl_jax.run.run import Run, RunFolder, load_run
+from mrl_jax.run.folder import RunFolder, best_epoch
+from mrl_jax.run.load import load_run, run_data
+from mrl_jax.run.model import Run, TrainedModel
 
-__all__ = ["Run", "RunFolder", "load_run"]
+__all__ = ["Run", "RunFolder", "TrainedModel", "best_epoch", "load_run", "run_data"]

@@ -1,6 +1,6 @@
 """Checkpoints of a run: the one file that knows Orbax.
 
-A checkpoint holds a `TrainState`, the weights of the best epoch so far, and the preprocessing statistics fitted on the
+A checkpoint holds a `State`, the parameters of the best epoch so far, and the preprocessing statistics fitted on the
 training split, under the number of epochs done. Saving is asynchronous; a save that was interrupted leaves only a
 temporary folder, which no reader sees.
 """
@@ -20,8 +20,9 @@ import orbax.checkpoint as ocp
 
 from mrl_jax.config import Config
 from mrl_jax.errors import CheckpointError, InputError, first_line
-from mrl_jax.run.run import recipe_of
-from mrl_jax.training.train_step import TrainState, Weights, init_state
+from mrl_jax.methods.registry import hyperparameters_of, method_of
+from mrl_jax.methods.state import Shapes, State
+from mrl_jax.run.format1 import is_format_1, nested_of, state_of
 
 __all__ = ["Checkpoints", "Snapshot", "template"]
 
@@ -38,30 +39,29 @@ class Snapshot(NamedTuple):
 
     Attributes:
         state: all that training needs to go on.
-        best: the weights of the best epoch so far.
+        best: the parameters of the best epoch so far.
         preprocess: modality -> fitted statistics.
     """
 
-    state: TrainState
-    best: Weights
+    state: State
+    best: Any
     preprocess: Mapping[str, Mapping[str, Any]]
 
-    def _nested(self) -> dict[str, Any]:
-        state = {name: x for name, x in self.state._asdict().items() if x is not None}
-        return self._asdict() | {"state": state, "best": self.best._asdict()}
+    def nested(self) -> dict[str, Any]:
+        """As Orbax stores it: fields without arrays are left out."""
+        state = {name: x for name, x in self.state._asdict().items() if jax.tree.leaves(x)}
+        return {"state": state, "best": self.best, "preprocess": self.preprocess}
 
 
-def template(
-    config: Config, dims: Sequence[int], num_classes: int, modalities: Sequence[str], num_instances: int
-) -> Snapshot:
+def template(config: Config, shapes: Shapes, modalities: Sequence[str]) -> Snapshot:
     """Shapes and dtypes of a run's checkpoints, without computing any."""
-    recipe = recipe_of(config)
-    state = jax.eval_shape(lambda: init_state(recipe, jax.random.key(0), dims, num_classes, num_instances))
+    method, h = method_of(config), hyperparameters_of(config)
+    state = jax.eval_shape(lambda: method.init(h, jax.random.key(0), shapes))
     preprocess = {
         m: {"mean": jax.ShapeDtypeStruct((d,), np.float32), "scale": jax.ShapeDtypeStruct((), np.float32)}
-        for m, d in zip(modalities, dims, strict=True)
+        for m, d in zip(modalities, shapes.dims, strict=True)
     }
-    return Snapshot(state, state.weights, preprocess)
+    return Snapshot(state, state.params, preprocess)
 
 
 class Checkpoints(AbstractContextManager["Checkpoints"]):
@@ -123,7 +123,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
             CheckpointError: this or an earlier save failed.
         """
         # On CPU a save reads the device's own buffers; a private copy lets training overwrite them meanwhile.
-        copy = jax.tree.map(lambda x: np.array(x, copy=True), snapshot._nested())
+        copy = jax.tree.map(lambda x: np.array(x, copy=True), snapshot.nested())
         with self._writing():
             self._manager.save(epoch, args=ocp.args.StandardSave(copy), metrics=dict(metrics))
 
@@ -156,8 +156,11 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         if epoch not in self.epochs():
             have = ", ".join(map(str, self.epochs())) or "none"
             raise InputError(f"{self.folder}: no checkpoint of epoch {epoch}; there are: {have}")
-        expected = template._nested()
         found = self._described(epoch)
+        format_1 = is_format_1(found)
+        expected = template.nested()
+        if format_1:
+            expected = nested_of(template.state, template.best) | {"preprocess": template.preprocess}
         here = {p: (tuple(x.shape), np.dtype(x.dtype)) for p, x in _leaves(expected)}
         for path in sorted(set(here) | set(found)):
             if here.get(path) != found.get(path):
@@ -173,7 +176,9 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
             raise InputError(
                 f"{self.folder}: checkpoint of epoch {epoch} cannot be read ({first_line(error)})"
             ) from error
-        return Snapshot(TrainState(**restored["state"]), Weights(**restored["best"]), restored["preprocess"])
+        if format_1:
+            return Snapshot(*state_of(restored, template.state), restored["preprocess"])
+        return Snapshot(template.state._replace(**restored["state"]), restored["best"], restored["preprocess"])
 
     def _described(self, epoch: int) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
         try:

@@ -1,70 +1,64 @@
 """`model.npz`: the model of a complete run in plain arrays, for a quick start and for readers without JAX.
 
-For each modality the linear layers of its encoder, `MODALITY/Dense_0/kernel` [D, H] and `…/bias` [H], and the fitted
-preprocessing, `MODALITY/mean` [D] and `MODALITY/scale`; `centers` [K, L]; `epoch`. All float32 but the last.
+Arrays are named by their place in the parameters; entries of the field `encoders` by modality. Of MRL, for each
+modality the linear layers of its encoder, `MODALITY/Dense_0/kernel` [D, H] and `…/bias` [H], and `centers` [K, L].
+Of every method the fitted preprocessing, `MODALITY/mean` [D] and `MODALITY/scale`, and `epoch`. All are float32 but
+the last.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import jax
 import numpy as np
 
+from mrl_jax.config import Config
 from mrl_jax.errors import InputError
 from mrl_jax.files import written_whole
-from mrl_jax.models.mlp import layer_shapes
+from mrl_jax.methods.registry import hyperparameters_of, method_of
+from mrl_jax.methods.state import Shapes
+from mrl_jax.run.model import Model
 
-__all__ = ["Model", "read_model", "write_model"]
+__all__ = ["params_template", "read_model", "write_model"]
 
 
-class Model(NamedTuple):
-    """What embeds.
-
-    Attributes:
-        encoders: parameters of the encoders, one tree per modality.
-        centers: class centres [K, L].
-        preprocess: modality -> fitted statistics.
-    """
-
-    encoders: tuple[Any, ...]
-    centers: Any
-    preprocess: Mapping[str, Mapping[str, Any]]
+def params_template(config: Config, shapes: Shapes) -> Any:
+    """Shapes and dtypes of the parameters of a run, without computing any."""
+    method, h = method_of(config), hyperparameters_of(config)
+    return jax.eval_shape(lambda: method.init(h, jax.random.key(0), shapes)).params
 
 
 def write_model(path: Path, model: Model, modalities: Sequence[str], epoch: int) -> None:
-    """Write a model, whole or not at all.
+    """Write a model as one atomic write.
 
     Args:
         path: the file.
         model: the model.
-        modalities: their names, in the order of its encoders.
+        modalities: their names, in the order of training.
         epoch: epochs done.
 
     Raises:
         InputError: it cannot be written.
     """
-    arrays: dict[str, Any] = {"epoch": epoch, "centers": model.centers}
-    for encoder, m in zip(model.encoders, modalities, strict=True):
-        arrays |= {f"{m}/{layer}/{name}": x for layer, ps in encoder["params"].items() for name, x in ps.items()}
+    arrays: dict[str, Any] = {"epoch": epoch, **dict(_named(model.params, modalities))}
+    for m in modalities:
         arrays |= {f"{m}/{name}": x for name, x in model.preprocess[m].items()}
     with written_whole(path) as part, part.open("wb") as file:
         np.savez(file, **{name: np.asarray(x) for name, x in arrays.items()})  # type: ignore[arg-type]
 
 
-def read_model(
-    path: Path, dims: Mapping[str, int], hidden_dims: Sequence[int], embed_dim: int, num_classes: int
-) -> tuple[Model, int]:
-    """Read a model of these sizes, and the number of epochs done.
+def read_model(path: Path, config: Config, shapes: Shapes, modalities: Sequence[str]) -> tuple[Model, int]:
+    """Read the model of a run, and the number of epochs done.
 
     Args:
         path: the file.
-        dims: modality -> number of features.
-        hidden_dims: widths of the hidden layers.
-        embed_dim: L.
-        num_classes: K.
+        config: the settings of the run.
+        shapes: of its state.
+        modalities: their names, in the order of training.
 
     Raises:
-        InputError: it cannot be read, or has other sizes.
+        InputError: it cannot be read, or has other arrays.
     """
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
@@ -75,30 +69,33 @@ def read_model(
         raise InputError(
             f"{path} cannot be read ({why.splitlines()[0]}); delete it, and the checkpoints serve, or restore it"
         ) from error
-    expected: dict[str, tuple[int, ...]] = {"centers": (num_classes, embed_dim)}
-    for m, d in dims.items():
+    template = params_template(config, shapes)
+    params = _named(template, modalities)
+    expected = {name: tuple(x.shape) for name, x in params}
+    for m, d in zip(modalities, shapes.dims, strict=True):
         expected |= {f"{m}/mean": (d,), f"{m}/scale": ()}
-        for layer, shapes in layer_shapes(d, hidden_dims, embed_dim).items():
-            expected |= {f"{m}/{layer}/{name}": shape for name, shape in shapes.items()}
     for name in sorted(expected.keys() | arrays.keys()):
-        found = arrays[name].shape if name in arrays else None
-        if found != expected.get(name):
+        stored = arrays[name].shape if name in arrays else None
+        if stored != expected.get(name):
             raise InputError(
-                f"{path} belongs to another configuration: {name} is {_told(found)}, config.json needs "
-                f"{_told(expected.get(name))}; restore config.json"
+                f"{path} belongs to another configuration: {name} is {_shape(stored)}, config.json needs "
+                f"{_shape(expected.get(name))}; restore config.json"
             )
-    encoders = tuple(
-        {
-            "params": {
-                layer: {name: arrays[f"{m}/{layer}/{name}"] for name in shapes}
-                for layer, shapes in layer_shapes(d, hidden_dims, embed_dim).items()
-            }
-        }
-        for m, d in dims.items()
-    )
-    preprocess = {m: {name: arrays[f"{m}/{name}"] for name in ("mean", "scale")} for m in dims}
-    return Model(encoders, arrays["centers"], preprocess), epoch
+    preprocess = {m: {name: arrays[f"{m}/{name}"] for name in ("mean", "scale")} for m in modalities}
+    values = [arrays[name] for name, _ in params]
+    return Model(jax.tree.unflatten(jax.tree.structure(template), values), preprocess), epoch
 
 
-def _told(shape: tuple[int, ...] | None) -> str:
+def _named(params: Any, modalities: Sequence[str]) -> list[tuple[str, Any]]:
+    """The arrays of parameters by name, in the order of the tree."""
+    named = []
+    for path, x in jax.tree_util.tree_leaves_with_path(params):
+        keys = [str(getattr(k, "name", getattr(k, "key", getattr(k, "idx", k)))) for k in path]
+        if keys[0] == "encoders":
+            keys = [modalities[int(keys[1])], *(k for k in keys[2:] if k != "params")]  # a level of Flax's own
+        named.append(("/".join(keys), x))
+    return named
+
+
+def _shape(shape: tuple[int, ...] | None) -> str:
     return "absent" if shape is None else str(list(shape))

@@ -5,7 +5,7 @@ import dataclasses
 from mrl_jax.config import Config, shown
 from mrl_jax.errors import InputError
 from mrl_jax.options import FILE_FIELDS
-from mrl_jax.run.run import RunFolder
+from mrl_jax.run.folder import RunFolder
 
 __all__ = ["refuse_other_config"]
 

@@ -9,7 +9,9 @@ import numpy as np
 
 from mrl_jax.data.dataset import SPLITS, Dataset
 from mrl_jax.errors import InputError
-from mrl_jax.run.run import Run, RunFolder, load_run, run_data
+from mrl_jax.run.folder import RunFolder
+from mrl_jax.run.load import load_run, run_data
+from mrl_jax.run.model import Run
 
 __all__ = ["Gallery", "Part", "check_modality", "check_splits", "is_emoji", "open_run", "read_gallery"]
 

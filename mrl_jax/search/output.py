@@ -8,7 +8,8 @@ from typing import Any
 from mrl_jax.errors import InputError
 from mrl_jax.files import written_whole
 from mrl_jax.report.tables import aligned_lines
-from mrl_jax.run.run import Run, RunFolder
+from mrl_jax.run.folder import RunFolder
+from mrl_jax.run.model import Run
 from mrl_jax.search.gallery import is_emoji
 
 __all__ = ["Pictures", "answer_table", "write_grid"]

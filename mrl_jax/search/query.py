@@ -11,7 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from mrl_jax.errors import InputError
-from mrl_jax.run.run import Run, RunFolder
+from mrl_jax.run.folder import RunFolder
+from mrl_jax.run.model import Run
 from mrl_jax.search.gallery import check_modality, is_emoji
 
 __all__ = ["Inputs", "query_features", "query_inputs", "query_modality"]

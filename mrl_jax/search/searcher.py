@@ -14,8 +14,11 @@ import numpy as np
 from mrl_jax.data.dataset import SPLITS, Dataset
 from mrl_jax.data.preprocess import kinds_for
 from mrl_jax.errors import InputError
-from mrl_jax.models.mlp import layer_shapes
-from mrl_jax.run.run import Run, RunFolder, embed_from_host, recipe_of, run_data
+from mrl_jax.methods.registry import hyperparameters_of, method_of
+from mrl_jax.run.folder import RunFolder, shapes_of
+from mrl_jax.run.load import run_data
+from mrl_jax.run.model import Run, embed_from_host
+from mrl_jax.run.model_file import params_template
 from mrl_jax.search.gallery import Gallery, check_modality, check_splits, open_run, read_gallery
 from mrl_jax.search.index import Index, top_k
 from mrl_jax.search.query import query_features, query_inputs, query_modality
@@ -226,7 +229,7 @@ class Searcher:
 
     def _embedded(self, modality: str, splits: tuple[str, ...]) -> Index:
         gallery = read_gallery(self.run, self.folder, modality, splits, self.data, self.dataset)
-        index = Index(self.run.config.embed_dim)
+        index = Index(self.run.embed_dim)
         for part in gallery.parts():
             index.add(part.embeddings, ids=part.ids, labels=part.labels, payloads=part.payloads)
         return index
@@ -235,13 +238,19 @@ class Searcher:
         """A digest of everything that an embedded gallery depends on: data, encoder, preprocessing, precision."""
         assert self.folder is not None
         data = self.folder.data()["sha256"] if self.data is None else self.dataset.digest()
-        config, i = self.run.config, self.run.modalities.index(modality)
+        config = self.run.config
         kind = kinds_for(self.run.modalities, config.preprocess)[modality]
         sha = hashlib.sha256(f"{data} {modality} {splits} {kind} {config.precision}".encode())
-        for leaf in jax.tree.leaves((self.run.model.encoders[i], dict(self.run.model.preprocess[modality]))):
+        for leaf in jax.tree.leaves((_of_modality(self.run, modality), dict(self.run.model.preprocess[modality]))):
             array = np.ascontiguousarray(leaf)
             sha.update(f"{array.dtype.str}{array.shape}".encode() + array.tobytes())
         return sha.hexdigest()
+
+
+def _of_modality(run: Run, modality: str) -> Any:
+    """The parameters that embed a modality: its entry of `encoders`, else all."""
+    encoders = getattr(run.model.params, "encoders", None)
+    return run.model.params if encoders is None else encoders[run.modalities.index(modality)]
 
 
 def _kept_at(folder: RunFolder, modalities: Sequence[str], modality: str, splits: Sequence[str]) -> Path:
@@ -279,11 +288,12 @@ def warm_up(
     if not _kept_at(folder, names, modality, splits).exists():
         tasks += [(modality, count) for count in counts]
     tasks = [(m, count) for m, count in tasks if count <= _WARM]
+    method, h = method_of(config), hyperparameters_of(config)
+    params = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), params_template(config, shapes_of(data)))
+    size = jax.eval_shape(lambda x: method.embed(h, params, 0, x), np.zeros((1, data["dims"][names[0]]), np.float32))
     for m, count in tasks:
-        shapes = layer_shapes(data["dims"][m], config.hidden_dims, config.embed_dim)
-        zeros = {layer: {k: np.zeros(s, np.float32) for k, s in ps.items()} for layer, ps in shapes.items()}
         rows = np.zeros((count, data["dims"][m]), np.float32)
-        embed_from_host(recipe_of(config), {"params": zeros}, "none", {}, rows)
-    gallery = np.zeros((max(sum(counts), 1), config.embed_dim), np.float32)
+        embed_from_host(method, h, params, names.index(m), "none", {}, rows)
+    gallery = np.zeros((max(sum(counts), 1), size.shape[-1]), np.float32)
     if len(gallery) <= _WARM:
         top_k(gallery[:1], gallery, min(top, len(gallery)))

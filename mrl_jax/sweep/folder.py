@@ -22,7 +22,7 @@ from mrl_jax.config import Config
 from mrl_jax.config_formats import format_of
 from mrl_jax.errors import InputError
 from mrl_jax.files import pretty_json, write_whole
-from mrl_jax.run.run import RunFolder
+from mrl_jax.run.folder import RunFolder
 
 __all__ = ["SweepFolder"]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from mrl_jax.training.loop import Member
+from mrl_jax.training.loop import ActiveRun
 from mrl_jax.training.run_spec import device_memory
 from mrl_jax.training.vmapped_runs import bytes_of_a_run
 
@@ -18,7 +18,9 @@ _MOST = 64  # runs on one device: more compute no faster
 _SMALL = 1 << 20  # parameters
 
 
-def groups(members: Sequence[Member], done: Sequence[int], way: str, devices: Sequence[Any]) -> list[list[Member]]:
+def groups(
+    members: Sequence[ActiveRun], done: Sequence[int], way: str, devices: Sequence[Any]
+) -> list[list[ActiveRun]]:
     """Share runs out among programs.
 
     Args:
@@ -30,12 +32,12 @@ def groups(members: Sequence[Member], done: Sequence[int], way: str, devices: Se
     Returns:
         Groups in the order of their first runs. A group of one is trained as `train` does it.
     """
-    alike: dict[Any, list[Member]] = {}
+    alike: dict[Any, list[ActiveRun]] = {}
     for i, (member, epochs) in enumerate(zip(members, done, strict=True)):
-        task = member.task
-        apart = task.streams or way == "apart" or (way == "auto" and not _faster_together(member, devices))
-        numbers = jax.tree.structure(task.recipe)  # holds the static parts
-        same = (id(task.data), numbers, task.mask is None, epochs)
+        spec = member.spec
+        apart = spec.streams or way == "apart" or (way == "auto" and not _faster_together(member, devices))
+        numbers = jax.tree.structure(spec.hyperparameters)  # holds the static parts
+        same = (id(spec.data), spec.method, spec.config.batch_size, numbers, spec.mask is None, epochs)
         alike.setdefault(i if apart else same, []).append(member)
     found = []
     for members in alike.values():
@@ -45,17 +47,17 @@ def groups(members: Sequence[Member], done: Sequence[int], way: str, devices: Se
     return found
 
 
-def _faster_together(member: Member, devices: Sequence[Any]) -> bool:
+def _faster_together(member: ActiveRun, devices: Sequence[Any]) -> bool:
     if devices[0].platform != "cpu":
         return True
-    weights = jax.tree.leaves(member.task.template.best)
+    weights = jax.tree.leaves(member.spec.template.best)
     return sum(x.size for x in weights) <= _SMALL
 
 
-def _at_once(member: Member, devices: Sequence[Any]) -> int:
-    data = member.task.data
+def _at_once(member: ActiveRun, devices: Sequence[Any]) -> int:
+    data = member.spec.data
     shared = sum(x.nbytes for x in data.features or ())
     shared += sum(x.nbytes for split in data.held_out.values() for x in split.values())
     memory = device_memory(devices[0]) / (len(devices) if devices[0].platform == "cpu" else 1)
-    fit = int((_USABLE * memory - shared) / bytes_of_a_run(member.task))
+    fit = int((_USABLE * memory - shared) / bytes_of_a_run(member.spec))
     return max(1, min(fit, _MOST)) * len(devices)

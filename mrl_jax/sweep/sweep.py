@@ -16,18 +16,19 @@ import jax
 
 from mrl_jax.config import Config
 from mrl_jax.errors import InputError, NonFiniteLossError
+from mrl_jax.methods.registry import entry_of
 from mrl_jax.options import SWEEP_WAYS
 from mrl_jax.report.progress import SweepProgress
-from mrl_jax.run.run import RunFolder
+from mrl_jax.run.folder import RunFolder
 from mrl_jax.run.same_config import refuse_other_config
 from mrl_jax.sweep.folder import SweepFolder
 from mrl_jax.sweep.groups import groups
 from mrl_jax.sweep.names import name_runs
 from mrl_jax.sweep.results import Outcome, Sweep
-from mrl_jax.training.loop import Member, train_epochs
-from mrl_jax.training.run_spec import TaskData, prepare_data, prepare_task
-from mrl_jax.training.single_run import OneRun
-from mrl_jax.training.vmapped_runs import ManyRuns
+from mrl_jax.training.loop import ActiveRun, train_epochs
+from mrl_jax.training.run_spec import RunData, prepare_data, prepare_run
+from mrl_jax.training.single_run import SingleRun
+from mrl_jax.training.vmapped_runs import VmappedRuns
 
 __all__ = ["Outcome", "Sweep", "grid", "sweep"]
 
@@ -58,7 +59,12 @@ def grid(base: Config, **axes: Iterable[Any]) -> list[Config]:
             raise InputError(f"{name}: give at least one value")
         if twice := [v for i, v in enumerate(given) if v in given[:i]]:
             raise InputError(f"{name}: {twice[0]} is given twice")
-    return [replace(base, **dict(zip(values, c, strict=True))) for c in itertools.product(*values.values())]
+    configs = [replace(base, **dict(zip(values, c, strict=True))) for c in itertools.product(*values.values())]
+    varied = {name for name, given in values.items() if len(given) > 1}
+    for method in {c.method for c in configs} - {Config.method}:
+        if unused := sorted(varied & entry_of(method).unused):
+            raise InputError(f"{unused[0]} has no effect on the method {method}; give it one value")
+    return configs
 
 
 def sweep(
@@ -117,10 +123,10 @@ def sweep(
                 SweepFolder.refuse_occupied(folder.path)  # another process may have begun meanwhile
             folder.write(named)
             for name, member in members.items():
-                _settle(member, folder.run(name, member.task.config))
-        left = [m for m in members.values() if not m.recall() and not _recall_failure(m)]
+                _settle(member, folder.run(name, member.spec.config))
+        left = [m for m in members.values() if not m.read_complete() and not _recall_failure(m)]
         done = [_epochs_done(m) for m in left]
-        epochs = sum(m.task.config.epochs for m in left) - sum(done)
+        epochs = sum(m.spec.epochs for m in left) - sum(done)
         shown = stack.enter_context(SweepProgress(len(members), len(members) - len(left), epochs, progress))
         for member in members.values():
             if member.scores is not None:
@@ -146,9 +152,9 @@ class _DataKey:
     stream: str
 
 
-def _members(named: Mapping[str, Config], data: Any, folder: SweepFolder | None) -> dict[str, Member]:
+def _members(named: Mapping[str, Config], data: Any, folder: SweepFolder | None) -> dict[str, ActiveRun]:
     """Tasks of all runs; those of the same data share them."""
-    loaded: dict[_DataKey, TaskData] = {}
+    loaded: dict[_DataKey, RunData] = {}
     members = {}
     for name, config in named.items():
         key = _DataKey(*(getattr(config, f.name) for f in fields(_DataKey)))
@@ -156,19 +162,19 @@ def _members(named: Mapping[str, Config], data: Any, folder: SweepFolder | None)
             loaded[key] = prepare_data(config, data)
         recorded = None if folder is None else folder.path / "runs" / name / "noise.json"
         is_there = recorded is not None and recorded.exists()
-        members[name] = Member(prepare_task(config, loaded[key], recorded if is_there else None), None)
+        members[name] = ActiveRun(prepare_run(config, loaded[key], recorded if is_there else None), None)
     return members
 
 
-def _settle(member: Member, folder: RunFolder) -> None:
-    refuse_other_config(folder, member.task.config)
+def _settle(member: ActiveRun, folder: RunFolder) -> None:
+    refuse_other_config(folder, member.spec.config)
     with folder.lock():  # one that is trained elsewhere is told before anything is trained here
-        folder.settle(member.task.data.described, member.task.noise)
+        folder.settle(member.spec.data.described, member.spec.noise)
     member.folder = folder
-    member.task = replace(member.task, noise=folder.noise())
+    member.spec = replace(member.spec, noise=folder.noise())
 
 
-def _epochs_done(member: Member) -> int:
+def _epochs_done(member: ActiveRun) -> int:
     if member.folder is None or not any(member.folder.checkpoints.iterdir()):
         return 0
     from mrl_jax.run.checkpoint import Checkpoints
@@ -177,7 +183,7 @@ def _epochs_done(member: Member) -> int:
         return max(store.epochs(), default=0)
 
 
-def _train_group(group: Sequence[Member], shown: SweepProgress) -> None:
+def _train_group(group: Sequence[ActiveRun], shown: SweepProgress) -> None:
     """Train runs together; where the estimate of their memory was too low, in two halves."""
     done = [_epochs_done(m) for m in group]
     try:
@@ -191,11 +197,11 @@ def _train_group(group: Sequence[Member], shown: SweepProgress) -> None:
     _train_group(group[half:], shown)
 
 
-def _train_together(group: Sequence[Member], shown: SweepProgress) -> None:
+def _train_together(group: Sequence[ActiveRun], shown: SweepProgress) -> None:
     started = time.perf_counter()
-    task = group[0].task
+    spec = group[0].spec
     devices = jax.devices()[: len(group)]
-    program = OneRun(task) if len(group) == 1 else ManyRuns([m.task for m in group], devices)
+    program = SingleRun(spec) if len(group) == 1 else VmappedRuns([m.spec for m in group], devices)
     with ExitStack() as locks:
         for member in group:
             if member.folder is not None:
@@ -213,7 +219,7 @@ def _train_together(group: Sequence[Member], shown: SweepProgress) -> None:
     shown.end(group)
 
 
-def _drop_state(member: Member) -> None:
+def _drop_state(member: ActiveRun) -> None:
     """Of a complete run the best model stays, in its own file."""
     for checkpoint in [] if member.folder is None else member.folder.checkpoints.iterdir():
         shutil.rmtree(checkpoint)
@@ -222,7 +228,7 @@ def _drop_state(member: Member) -> None:
 _FAILURE = "failed.json"
 
 
-def _recall_failure(member: Member) -> bool:
+def _recall_failure(member: ActiveRun) -> bool:
     """Whether the run ended early; it would again."""
     if member.folder is None or not (member.folder.path / _FAILURE).exists():
         return False
@@ -230,12 +236,12 @@ def _recall_failure(member: Member) -> bool:
     return True
 
 
-def _sweep(members: Mapping[str, Member], folder: SweepFolder | None) -> Sweep:
+def _sweep(members: Mapping[str, ActiveRun], folder: SweepFolder | None) -> Sweep:
     outcomes = {}
     for name, m in members.items():
         error = None if m.error is None else str(m.error)
         where = None if m.folder is None else m.folder.path
-        outcomes[name] = Outcome(m.task.config, m.scores, m.log, error, where)
+        outcomes[name] = Outcome(m.spec.config, m.scores, m.log, error, where)
     return Sweep(outcomes, None if folder is None else folder.path)
 
 

@@ -10,48 +10,48 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from mrl_jax import __version__
 from mrl_jax.errors import InputError, NonFiniteLossError
 from mrl_jax.retrieval.measure import cross_modal_chance
 from mrl_jax.retrieval.ranking import usable_cores
 from mrl_jax.run.checkpoint import Checkpoints, Snapshot
-from mrl_jax.run.model_file import Model
-from mrl_jax.run.run import RunFolder, best_epoch
+from mrl_jax.run.folder import RunFolder, best_epoch
+from mrl_jax.run.model import Model
+from mrl_jax.training.epoch import Metrics
 from mrl_jax.training.processes import is_main, on_main
-from mrl_jax.training.run_spec import Task
-from mrl_jax.training.train_step import StepMetrics, learning_rate_at
+from mrl_jax.training.run_spec import RunSpec
+from mrl_jax.version import __version__
 
-__all__ = ["Member", "Program", "train_epochs"]
+__all__ = ["ActiveRun", "Program", "train_epochs"]
 
 _EVERY = 30.0  # seconds between checkpoints, at least
 _SHARE = 0.1  # of the time, at most, that goes into checkpoints
 
 
 class Program(Protocol):
-    """The states of R runs on devices, and what can be done with them; `OneRun` and `sweep.ManyRuns`."""
+    """The states of R runs on devices, and what can be done with them; `SingleRun` and `VmappedRuns`."""
 
     def begin(self, snapshots: Sequence[Snapshot | None]) -> None:
         """Start each run from its snapshot, or anew."""
 
-    def run_epoch(self, epoch: int) -> tuple[StepMetrics, np.ndarray]:
+    def run_epoch(self, epoch: int) -> tuple[Metrics, np.ndarray]:
         """Train one epoch, counted from 0: metrics of the steps [R, S], whether all parameters are finite [R]."""
 
     def keep_best(self, which: Sequence[bool]) -> None:
-        """Keep the weights of these runs as their best so far."""
+        """Keep the parameters of these runs as their best so far."""
 
     def score(self, split: str, best: bool = False) -> list[dict[str, Any] | NonFiniteLossError]:
-        """Scores of every run on a split, of the state or of the best weights, or why there are none."""
+        """Scores of every run on a split, of the state or of the best parameters, or why there are none."""
 
     def snapshot(self, run: int = 0) -> Snapshot:
         """What a checkpoint of a run holds."""
 
 
 @dataclass
-class Member:
-    """A run on its way.
+class ActiveRun:
+    """A run while it is trained.
 
     Attributes:
-        task: the run.
+        spec: the run.
         folder: where it is kept, or None.
         log: the lines of `metrics.jsonl` so far.
         spent: seconds before its last resumption.
@@ -60,7 +60,7 @@ class Member:
         model: the best `Model`, at the end of its training.
     """
 
-    task: Task
+    spec: RunSpec
     folder: RunFolder | None
     log: list[dict[str, Any]] = field(default_factory=list)
     spent: float = 0.0
@@ -68,11 +68,11 @@ class Member:
     scores: Any = None
     model: Any = None
 
-    def recall(self) -> bool:
+    def read_complete(self) -> bool:
         """Whether the folder is that of a complete run; its log and scores are then read."""
         self.scores = None if self.folder is None else self.folder.result()
         if self.folder is not None and self.scores is not None:
-            self.log = self.folder.metrics_until(self.task.config.epochs)
+            self.log = self.folder.metrics_until(self.spec.epochs)
         return self.scores is not None
 
     def begin(self, store: Checkpoints | None) -> Snapshot | None:
@@ -86,26 +86,26 @@ class Member:
         if not epochs:
             return None
         self.spent = store.metrics(last)["seconds"]
-        return store.restore(last, self.task.template)
+        return store.restore(last, self.spec.template)
 
-    def add(self, epoch: int, steps: StepMetrics, finite: bool, valid: dict[str, Any] | NonFiniteLossError) -> bool:
+    def add(self, epoch: int, metrics: Metrics, finite: bool, valid: dict[str, Any] | NonFiniteLossError) -> bool:
         """Log an epoch, counted from 0; returns whether it is the best so far.
 
         Raises:
             NonFiniteLossError: loss, parameters or embeddings are not finite.
         """
-        bad = np.flatnonzero(~np.isfinite(steps.loss))
+        losses = metrics.get("loss", np.zeros(0))
+        bad = np.flatnonzero(~np.isfinite(losses))
         if len(bad):
-            raise _non_finite(epoch, f"the loss is {steps.loss[bad[0]]} in step {bad[0] + 1} of {len(steps.loss)}")
+            raise _non_finite(epoch, f"the loss is {losses[bad[0]]} in step {bad[0] + 1} of {len(losses)}")
         if not finite:
-            raise _non_finite(epoch, f"parameters are not finite after step {len(steps.loss)}, the last")
+            raise _non_finite(epoch, f"parameters are not finite after step {max(len(losses), 1)}, the last")
         if isinstance(valid, NonFiniteLossError):
             raise _non_finite(epoch, str(valid))
-        weights = steps.instances / steps.instances.sum()
         line = {
             "epoch": epoch + 1,
-            "learning_rate": float(learning_rate_at(self.task.recipe, epoch)),
-            "train": {name: float(getattr(steps, name) @ weights) for name in ("loss", "clustering", "contrastive")},
+            **self.spec.method.log(self.spec.hyperparameters, epoch),
+            "train": _means(metrics),
             "valid": valid,
         }
         self.log.append(line)
@@ -113,109 +113,138 @@ class Member:
             self.folder.log(line)
         return best_epoch(self.log) == epoch + 1
 
+    def save(self, store: Checkpoints, epoch: int, snapshot: Snapshot, seconds: float) -> None:
+        """Begin to write a checkpoint.
+
+        Args:
+            store: of the run.
+            epoch: epochs done.
+            snapshot: what to save.
+            seconds: since training was started or resumed.
+        """
+        average = self.log[-1]["valid"]["average"]
+        store.save(epoch, snapshot, {"epoch": epoch, "average": average, "seconds": self.spent + seconds})
+
 
 def train_epochs(
     program: Program,
-    members: Sequence[Member],
+    runs: Sequence[ActiveRun],
     started: float,
     show: Callable[[], None] = lambda: None,
     *,
     keep_state: bool = True,
 ) -> None:
-    """Train all epochs that are left; the members then hold scores and models, and their folders are complete.
+    """Train all epochs that are left; the runs then hold scores and models, and their folders are complete.
 
     Args:
         program: the runs' states.
-        members: the runs, all after the same number of epochs.
-        started: time of the start, as `time.perf_counter()` tells it.
+        runs: all after the same number of epochs.
+        started: time of the start, a value of `time.perf_counter()`.
         show: called after every epoch.
         keep_state: keep the state after the last epoch beside the best model.
 
     Raises:
-        NonFiniteLossError: loss, parameters or embeddings became inf or NaN in every run; one that goes on alone of
-            several only has its `error`.
+        NonFiniteLossError: loss, parameters or embeddings became inf or NaN in every run. Where others go on, a run
+            that fails only has its `error`.
         CheckpointError: a checkpoint could not be written.
         InputError: a run has gone on elsewhere since its epochs were counted.
     """
-    epochs = members[0].task.config.epochs
+    epochs = runs[0].spec.epochs
     pace = _Pace()
     with ExitStack() as stack:
-        stores = [None if m.folder is None else stack.enter_context(Checkpoints(m.folder.checkpoints)) for m in members]
-        snapshots = [m.begin(store) for m, store in zip(members, stores, strict=True)]
-        if len({len(m.log) for m in members}) > 1:
+        stores = [None if r.folder is None else stack.enter_context(Checkpoints(r.folder.checkpoints)) for r in runs]
+        snapshots = [r.begin(store) for r, store in zip(runs, stores, strict=True)]
+        if len({len(r.log) for r in runs}) > 1:
             raise InputError(
                 "another process has gone on with a run of this group meanwhile; start again with --resume"
             )
         program.begin(snapshots)
-        for epoch in range(len(members[0].log), epochs):
-            steps, finite = program.run_epoch(epoch)
-            steps = jax.tree.map(lambda x: np.asarray(x, np.float64), steps)
-            valid = program.score("valid")
-            improved = [False] * len(members)
-            for i, member in enumerate(members):
-                if member.error is not None:
-                    continue
-                try:
-                    own = StepMetrics(*(x[i] for x in steps))
-                    improved[i] = member.add(epoch, own, bool(finite[i]), valid[i])
-                except NonFiniteLossError as error:
-                    member.error = error
-            _raise_if_all_failed(members)
-            program.keep_best(improved)
+        for epoch in range(len(runs[0].log), epochs):
+            program.keep_best(_run_epoch(program, runs, epoch))
             if on_main(pace.due) or (keep_state and epoch + 1 == epochs):
                 with pace:
-                    for i, (member, store) in enumerate(zip(members, stores, strict=True)):
-                        if store is None or member.error is not None:
-                            continue
-                        seconds = member.spent + time.perf_counter() - started
-                        average = member.log[-1]["valid"]["average"]
-                        kept = {"epoch": epoch + 1, "average": average, "seconds": seconds}
-                        store.save(epoch + 1, program.snapshot(i), kept)
-                        if len(members) > 1:  # not the copies of all at once
-                            store.wait()
+                    _save(program, runs, stores, epoch + 1, started)
             show()
         for store in stores:
             if store is not None:
                 store.wait()
-        _finish(program, members, started)
+        _finish(program, runs, started)
 
 
-def _raise_if_all_failed(members: Sequence[Member]) -> None:
-    if all(m.error is not None for m in members):
-        raise members[0].error  # type: ignore[misc]
+def _run_epoch(program: Program, runs: Sequence[ActiveRun], epoch: int) -> list[bool]:
+    """Train and log an epoch; returns which runs are at their best."""
+    metrics, finite = program.run_epoch(epoch)
+    metrics = jax.tree.map(lambda x: np.asarray(x, np.float64), metrics)
+    valid = program.score("valid")
+    improved = [False] * len(runs)
+    for i, run in enumerate(runs):
+        if run.error is not None:
+            continue
+        try:
+            own = {name: x[i] for name, x in metrics.items()}
+            improved[i] = run.add(epoch, own, bool(finite[i]), valid[i])
+        except NonFiniteLossError as error:
+            run.error = error
+    _raise_if_all_failed(runs)
+    return improved
 
 
-def _finish(program: Program, members: Sequence[Member], started: float) -> None:
+def _save(
+    program: Program, runs: Sequence[ActiveRun], stores: Sequence[Checkpoints | None], epoch: int, started: float
+) -> None:
+    for i, (run, store) in enumerate(zip(runs, stores, strict=True)):
+        if store is None or run.error is not None:
+            continue
+        run.save(store, epoch, program.snapshot(i), time.perf_counter() - started)
+        if len(runs) > 1:  # one copy in memory at a time
+            store.wait()
+
+
+def _raise_if_all_failed(runs: Sequence[ActiveRun]) -> None:
+    if all(r.error is not None for r in runs):
+        raise runs[0].error  # type: ignore[misc]
+
+
+def _means(metrics: Metrics) -> dict[str, float]:
+    """Means over the instances of an epoch; the loss first."""
+    if not metrics:
+        return {}
+    weights = metrics["instances"] / metrics["instances"].sum()
+    names = sorted(set(metrics) - {"instances"}, key=lambda name: (name != "loss", name))
+    return {name: float(metrics[name] @ weights) for name in names}
+
+
+def _finish(program: Program, runs: Sequence[ActiveRun], started: float) -> None:
     tests = {"best": program.score("test", best=True), "last": program.score("test")}
-    for i, member in enumerate(members):
-        if member.error is not None:
+    for i, run in enumerate(runs):
+        if run.error is not None:
             continue
         for scores in tests.values():
             if isinstance(scores[i], NonFiniteLossError):
-                member.error = scores[i]  # type: ignore[assignment]
-        if member.error is not None:
+                run.error = scores[i]  # type: ignore[assignment]
+        if run.error is not None:
             continue
-        best, snapshot = best_epoch(member.log), program.snapshot(i)
-        member.model = Model(*snapshot.best, snapshot.preprocess)
-        at = {"best": best, "last": len(member.log)}
+        best, snapshot = best_epoch(run.log), program.snapshot(i)
+        run.model = Model(snapshot.best, snapshot.preprocess)
+        at = {"best": best, "last": len(run.log)}
         test = {which: {"epoch": at[which], **scores[i]} for which, scores in tests.items()}  # type: ignore[dict-item]
-        member.scores = _scores(member, test, member.spent + time.perf_counter() - started, len(members))
+        run.scores = _scores(run, test, run.spent + time.perf_counter() - started, len(runs))
         if stream := getattr(program, "stream", None):
-            member.scores["stream_waiting_share"] = round(stream.clock.share, 4)
-        if member.folder is not None and is_main():
-            member.folder.write_model(member.model, member.task.data.dataset.modalities, best)
-            member.folder.write_result(member.scores)  # last: it says that the run is complete
-    _raise_if_all_failed(members)
+            run.scores["stream_waiting_share"] = round(stream.clock.share, 4)
+        if run.folder is not None and is_main():
+            run.folder.write_model(run.model, run.spec.data.dataset.modalities, best)
+            run.folder.write_result(run.scores)  # last: it says that the run is complete
+    _raise_if_all_failed(runs)
 
 
-def _scores(member: Member, test: Mapping[str, Any], seconds: float, together: int) -> dict[str, Any]:
+def _scores(run: ActiveRun, test: Mapping[str, Any], seconds: float, together: int) -> dict[str, Any]:
     """The content of `result.json`."""
     packages = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
     return {
         "test": test,
-        "valid": {k: {"epoch": v["epoch"], **member.log[v["epoch"] - 1]["valid"]} for k, v in test.items()},
-        "chance": cross_modal_chance(member.task.held_out["test"]),
-        "wrong_share": member.task.noise["wrong_share"],
+        "valid": {k: {"epoch": v["epoch"], **run.log[v["epoch"] - 1]["valid"]} for k, v in test.items()},
+        "chance": cross_modal_chance(run.spec.held_out["test"]),
+        "wrong_share": run.spec.noise["wrong_share"],
         "seconds": round(seconds, 3),
         **({"trained_together": together} if together > 1 else {}),
         "device": _device(),

@@ -20,8 +20,10 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mrl_jax.errors import InputError
+from mrl_jax.methods.base import Method
+from mrl_jax.methods.state import Batch, State, TrainData
 from mrl_jax.options import PARALLEL
-from mrl_jax.training.train_step import Batch, Recipe, StepMetrics, TrainData, TrainState, train_epoch, train_step
+from mrl_jax.training.epoch import Metrics, train_epoch, train_step
 
 __all__ = ["Layout", "all_finite", "choose_layout", "compile_training", "epoch_program", "step_program"]
 
@@ -155,7 +157,7 @@ def choose_layout(parallel: str, batch_size: int, model_parallel: int = 1, width
     return Layout("shard_map" if parallel == "auto" else parallel, Mesh(np.array(devices), (_AXIS,)))
 
 
-def all_finite(state: TrainState) -> Array:
+def all_finite(state: State) -> Array:
     """Whether all parameters and moments are finite, a scalar."""
     leaves = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)]
     return jnp.stack([jnp.isfinite(x).all() for x in leaves]).all()
@@ -183,17 +185,19 @@ def _options() -> dict[str, bool] | None:
 
 
 @functools.cache
-def epoch_program(layout: Layout | None) -> Callable[..., tuple[TrainState, StepMetrics, Array]]:
-    """`train_epoch` compiled, with whether all parameters are finite; it overwrites the state that it takes.
+def epoch_program(
+    method: Method, layout: Layout | None, batch_size: int
+) -> Callable[..., tuple[State, Metrics, Array]]:
+    """`train_epoch` of a method compiled, with whether all parameters are finite; it overwrites the state it takes.
 
-    Takes state, data, key, epoch, recipe, the first three on every device of the layout.
+    The program takes state, data, key, epoch and hyperparameters, the first three on every device of the layout.
     """
 
     def epoch(
-        state: TrainState, data: TrainData, key: Array, number: Array, recipe: Recipe, **how: Any
-    ) -> tuple[TrainState, StepMetrics, Array]:
-        state, steps = train_epoch(state, data, key, number, recipe, **how)
-        return state, steps, all_finite(state)
+        state: State, data: TrainData, key: Array, number: Array, h: Any, **how: Any
+    ) -> tuple[State, Metrics, Array]:
+        state, metrics = train_epoch(method, h, state, data, key, number, batch_size, **how)
+        return state, metrics, all_finite(state)
 
     if layout is None:
         return compile_training(epoch)
@@ -217,21 +221,26 @@ def epoch_program(layout: Layout | None) -> Callable[..., tuple[TrainState, Step
 
 
 @functools.cache
-def step_program(layout: Layout | None) -> Callable[..., tuple[TrainState, StepMetrics]]:
-    """`train_step` compiled; it overwrites the state. Takes state, batch as `Layout.batch` gives it, recipe, epoch."""
+def step_program(method: Method, layout: Layout | None) -> Callable[..., tuple[State, Metrics]]:
+    """`train_step` of a method compiled; it overwrites the state.
+
+    The program takes state, batch as `Layout.batch` gives it, hyperparameters and epoch.
+    """
+
+    def step(state: State, batch: Batch, h: Any, epoch: Array, axis_name: str | None = None) -> tuple[State, Metrics]:
+        return train_step(method, h, state, batch, epoch, axis_name)
+
     if layout is None:
-        return compile_training(train_step)
+        return compile_training(step)
     if layout.way == "jit":
-        return jax.jit(_settled(layout, train_step), donate_argnums=0)
-    local = functools.partial(train_step, axis_name=_AXIS)
+        return jax.jit(_settled(layout, step), donate_argnums=0)
+    local = functools.partial(step, axis_name=_AXIS)
     if layout.way == "shard_map":
 
-        def mapped(state: TrainState, batch: Batch, recipe: Recipe, epoch: Array) -> tuple[TrainState, StepMetrics]:
+        def mapped(state: State, batch: Batch, h: Any, epoch: Array) -> tuple[State, Metrics]:
             everywhere = PartitionSpec()
             specs = (everywhere, _batch_specs(batch.mask.ndim), everywhere, everywhere)
-            return jax.shard_map(local, mesh=layout.mesh, in_specs=specs, out_specs=everywhere)(
-                state, batch, recipe, epoch
-            )
+            return jax.shard_map(local, mesh=layout.mesh, in_specs=specs, out_specs=everywhere)(state, batch, h, epoch)
 
         return jax.jit(mapped, donate_argnums=0)
     return jax.pmap(
@@ -246,7 +255,7 @@ def step_program(layout: Layout | None) -> Callable[..., tuple[TrainState, StepM
 
 def _batch_specs(mask_ndim: int) -> Any:
     first, second = PartitionSpec(_AXIS), PartitionSpec(None, _AXIS)
-    return Batch(first, second, first if mask_ndim == 1 else second, first, second)  # type: ignore[arg-type]
+    return Batch(first, second, first if mask_ndim == 1 else second, first)  # type: ignore[arg-type]
 
 
 def _settled(layout: Layout, program: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,9 +1,8 @@
-"""What a run works on: configuration and data, checked, preprocessed, on the device or on the host; noisy labels."""
+"""What a run works on: settings and data, checked and preprocessed, on the device or on the host; noisy labels."""
 
 import dataclasses
-import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,32 +13,30 @@ import numpy as np
 from jax import Array
 
 from mrl_jax.config import Config, auto_temperature
-from mrl_jax.data.dataset import Split
-from mrl_jax.data.load import Dataset, load_dataset
+from mrl_jax.data.dataset import Dataset
+from mrl_jax.data.load import load_dataset
 from mrl_jax.data.preprocess import apply_preprocess, fit_preprocess, kinds_for
 from mrl_jax.data.published.catalog import CATALOG
 from mrl_jax.errors import DatasetWarning, InputError
-from mrl_jax.methods.recipe import KnownNoise, Recipe
-from mrl_jax.methods.recipe_loss import WARMUP
-from mrl_jax.noise.files import noise_record, read_noise_file, read_transition_matrix
-from mrl_jax.noise.inject import NoiseSource, NoiseSpec, NoisyLabels, inject_noise, transition_matrix
-from mrl_jax.options import NOISE_AWARE_LOSSES
+from mrl_jax.methods.base import Method
+from mrl_jax.methods.registry import entry_of, hyperparameters_of, method_of
+from mrl_jax.methods.state import OracleNoise, Shapes
 from mrl_jax.run.checkpoint import Snapshot, template
-from mrl_jax.run.run import describe, recipe_of
+from mrl_jax.run.folder import describe
+from mrl_jax.training import keys
+from mrl_jax.training.labels import noise_spec, oracle_noise, present_mask, training_labels, validation_labels
 
-__all__ = ["Task", "TaskData", "device_memory", "prepare_data", "prepare_task"]
+__all__ = ["RunData", "RunSpec", "device_memory", "prepare_data", "prepare_run"]
 
-_NOISE, _INIT, _BATCHES = range(3)  # independent streams of randomness, folded into the key of the run's seed
-_VALIDATION = 1  # folded into the key of the noise for the validation labels
 _DEVICE_SHARE = 0.5  # of a device's memory that resident features may take; the rest is for the model
 
 
 @dataclass(frozen=True)
-class TaskData:
-    """Data as training uses them, which runs that differ in nothing but noise, seed and `Recipe` can share.
+class RunData:
+    """Data as training uses them. Runs that differ only in noise, seed and hyperparameters share one.
 
     Attributes:
-        dataset: the data set, clean labels.
+        dataset: the data set, with its own labels.
         described: content of `data.json`.
         kinds: modality -> its preprocessing.
         stats: modality -> fitted statistics.
@@ -56,49 +53,53 @@ class TaskData:
 
 
 @dataclass(frozen=True)
-class Task:
-    """One run's configuration, data and labels.
+class RunSpec:
+    """One run's settings, data and labels.
 
     Attributes:
-        config: its configuration, modalities and temperatures filled in.
+        config: its settings, modalities and temperatures filled in.
         data: its data.
         noise: content of `noise.json`.
         labels: training labels as given, int32 [M, N].
         mask: bool [M, N], False where a training sample is missing; None where none is.
         partners: int32 [M, N], which row of a modality stands at an instance; None for its own.
         held_out: valid and test: modality -> labels to score with.
-        known: what the loss is told of the noise; None where it asks for nothing.
+        oracle: the noise that the method may know; None unless it needs it.
     """
 
     config: Config
-    data: TaskData
+    data: RunData
     noise: Mapping[str, Any]
     labels: np.ndarray
     mask: np.ndarray | None
     partners: np.ndarray | None
     held_out: Mapping[str, Mapping[str, np.ndarray]]
-    known: KnownNoise | None = None
+    oracle: OracleNoise | None = None
 
     @property
-    def recipe(self) -> Recipe:
-        """What `train_step` needs of the configuration, and of the noise."""
-        return dataclasses.replace(recipe_of(self.config), noise=self.known)
+    def method(self) -> Method:
+        """How it trains."""
+        return method_of(self.config)
 
     @property
-    def dims(self) -> tuple[int, ...]:
-        """Number of features of each modality."""
-        return tuple(self.data.dataset.dims.values())
+    def hyperparameters(self) -> Any:
+        """The numbers of the method, a pytree."""
+        return hyperparameters_of(self.config, self.oracle)
 
     @property
-    def sizes(self) -> tuple[tuple[int, ...], int, int]:
-        """What `init_state` needs: features of each modality, classes, training instances."""
-        return self.dims, self.data.dataset.num_classes, self.labels.shape[1]
+    def epochs(self) -> int:
+        """How many epochs it trains; a closed form is one."""
+        return 1 if self.method.fit is not None else self.config.epochs
+
+    @property
+    def shapes(self) -> Shapes:
+        """What the shapes of its state depend on."""
+        return Shapes(tuple(self.data.dataset.dims.values()), self.data.dataset.num_classes, self.labels.shape[1])
 
     @property
     def template(self) -> Snapshot:
         """Shapes and dtypes of the run's checkpoints."""
-        dataset = self.data.dataset
-        return template(self.config, self.dims, dataset.num_classes, dataset.modalities, len(dataset.splits["train"]))
+        return template(self.config, self.shapes, self.data.dataset.modalities)
 
     @property
     def streams(self) -> bool:
@@ -108,23 +109,23 @@ class Task:
     @property
     def init_key(self) -> Array:
         """Key of the initial parameters."""
-        return _stream_key(self.config, _INIT)
+        return keys.init_key(self.config.seed)
 
     @property
     def batch_key(self) -> Array:
         """Key of the batches."""
-        return _stream_key(self.config, _BATCHES)
+        return keys.batch_key(self.config.seed)
 
 
-def prepare_data(config: Config, data: Any = None) -> TaskData:
-    """Load the data, fit the preprocessing, put the features where they belong.
+def prepare_data(config: Config, data: Any = None) -> RunData:
+    """Load the data, fit the preprocessing, put the features on the device or leave them on the host.
 
     Args:
-        config: the configuration.
-        data: anything `load_dataset` takes, or None for what the configuration names.
+        config: the settings.
+        data: anything `load_dataset` takes, or None for what the settings name.
 
     Raises:
-        InputError: anything wrong with configuration or data.
+        InputError: anything wrong with settings or data.
     """
     set_name = config.preset if config.preset in CATALOG else None
     dataset = load_dataset(_source(config) if data is None else data, config.modalities, set_name=set_name)
@@ -142,19 +143,20 @@ def prepare_data(config: Config, data: Any = None) -> TaskData:
             for name, of_split in held_out.items()
         }
     described = {**describe(dataset), "in_memory": data is not None}
-    return TaskData(dataset, described, kinds, stats, features, held_out)
+    return RunData(dataset, described, kinds, stats, features, held_out)
 
 
-def prepare_task(config: Config, data: TaskData, recorded: Path | None = None) -> Task:
-    """Draw the labels of a run.
+def prepare_run(config: Config, data: RunData, recorded: Path | None = None) -> RunSpec:
+    """Fill in the settings, draw the labels, and check what the method needs.
 
     Args:
-        config: the configuration.
-        data: what `prepare_data` made of it, or of another configuration with the same data and preprocessing.
+        config: the settings.
+        data: what `prepare_data` made of them, or of others with the same data and preprocessing.
         recorded: `noise.json` of the run that goes on; it stands in for files of labels or a matrix.
 
     Raises:
-        InputError: anything wrong with the noise, or a batch larger than the training split.
+        InputError: anything wrong with the noise, a batch larger than the training split, or data that the method
+            cannot use.
     """
     dataset = data.dataset
     modalities, split = dataset.modalities, dataset.splits["train"]
@@ -165,44 +167,43 @@ def prepare_task(config: Config, data: TaskData, recorded: Path | None = None) -
         tau1=tau if config.tau1 is None else config.tau1,
         tau2=tau if config.tau2 is None else config.tau2,
     )
-    if config.batch_size > len(split):
+    method = method_of(config)
+    if method.step is not None and config.batch_size > len(split):
         raise InputError(
             f"batch_size {config.batch_size} is larger than the training split ({len(split)} instances); "
             "choose a smaller one"
         )
-    if config.loss == "gmm" and data.features is None:
-        raise InputError(
-            "loss gmm goes through all training samples before every epoch, which are not streamed; --stream off keeps "
-            "them on the device"
-        )
-    spec = _spec(config, dataset, recorded)
-    noisy, noise = _training_labels(config, dataset, spec, recorded)
+    _check_needs(method, data)
+    spec = noise_spec(config, dataset, recorded)
+    noisy, noise = training_labels(config, dataset, spec, recorded)
     labels = np.asarray(noisy.labels)
     partners = np.asarray(noisy.partners)
-    mask = _mask(split, modalities) if split.masks else None
+    mask = present_mask(split, modalities) if split.masks else None
     moved = not (partners == np.arange(len(split))).all()
     if moved:
         labels = np.take_along_axis(labels, partners, axis=1)
         mask = None if mask is None else np.take_along_axis(mask, partners, axis=1)
     held_out = {name: {m: dataset.splits[name].samples(m)[1] for m in modalities} for name in ("valid", "test")}
     if config.noisy_validation:
-        held_out["valid"], noise["validation"] = _validation_labels(config, dataset, spec)
-    known = _known_noise(config, dataset, spec, noisy) if config.loss in NOISE_AWARE_LOSSES else None
-    if known is not None and config.assumed_noise is None and not known.wrong_share.any():
-        warnings.warn(
-            f"loss {config.loss} is plain cross-entropy here: no noise is injected and none is assumed; for labels "
-            "that are noisy of their own give their share of wrong ones, --assumed-noise R",
-            DatasetWarning,
-            stacklevel=2,
+        held_out["valid"], noise["validation"] = validation_labels(config, dataset, spec)
+    oracle = oracle_noise(config, dataset, spec, noisy) if "noise" in method.needs else None
+    for advice in entry_of(config.method).warnings(config, oracle):
+        warnings.warn(advice, DatasetWarning, stacklevel=2)
+    return RunSpec(config, data, noise, labels, mask, partners if moved else None, held_out, oracle)
+
+
+def _check_needs(method: Method, data: RunData) -> None:
+    modalities = data.dataset.modalities
+    if "two modalities" in method.needs and len(modalities) != 2:
+        raise InputError(
+            f"{method.name} takes two modalities; the data have {len(modalities)}: {', '.join(modalities)}; choose "
+            f"two, such as --modalities {modalities[0]} {modalities[1]}"
         )
-    if config.loss == "gmm" and (warmup := config.loss_numbers.get("warmup", WARMUP)) >= config.epochs:
-        warnings.warn(
-            f"loss gmm is plain cross-entropy here: its warmup of {warmup:g} epochs takes all {config.epochs}; give "
-            "fewer, --loss-options warmup=N, or more --epochs",
-            DatasetWarning,
-            stacklevel=2,
+    if "resident" in method.needs and data.features is None:
+        raise InputError(
+            f"{method.name} reads all training samples at once, which streaming does not allow; --stream off keeps "
+            "them on the device"
         )
-    return Task(config, data, noise, labels, mask, partners if moved else None, held_out, known)
 
 
 def _source(config: Config) -> str:
@@ -213,99 +214,6 @@ def _source(config: Config) -> str:
     if config.preset == "custom":
         raise InputError("preset custom needs data: --data-path FILE (or data=… in Python)")
     return config.preset
-
-
-def _stream_key(config: Config, purpose: int) -> Array:
-    return jax.random.fold_in(jax.random.key(config.seed), purpose)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Labels
-
-
-def _training_labels(
-    config: Config, dataset: Dataset, spec: NoiseSpec, recorded: Path | None
-) -> tuple[NoisyLabels, dict[str, Any]]:
-    """What the training may see, and the content of `noise.json`."""
-    split, modalities = dataset.splits["train"], dataset.modalities
-    clean = np.stack([split.labels[m] for m in modalities])
-    mask = _mask(split, modalities) if split.masks else None
-    if config.noise_file is not None:
-        source = recorded or config.noise_file
-        noisy, origin = read_noise_file(source, clean, modalities, dataset.num_classes, mask=mask)
-        record = noise_record(spec, noisy, config.seed, modalities, dataset.class_names, mask)
-        drawn = ("rate", "kind", "scope", "seed")  # by another program, or another run
-        return noisy, {"kind": "file", "file": origin, **{k: v for k, v in record.items() if k not in drawn}}
-    key, features = _stream_key(config, _NOISE), [split.features[m] for m in modalities]
-    noisy = inject_noise(clean, spec, key, dataset.num_classes, features=features, mask=mask)
-    return noisy, noise_record(spec, noisy, config.seed, modalities, dataset.class_names, mask, key)
-
-
-def _spec(config: Config, dataset: Dataset, recorded: Path | None) -> NoiseSpec:
-    matrix = None
-    if config.noise_matrix is not None and recorded is not None:
-        matrix = json.loads(recorded.read_text("utf-8")).get("matrix")
-    elif config.noise_matrix is not None:
-        matrix = read_transition_matrix(config.noise_matrix, dataset.num_classes)
-    return NoiseSpec(config.noise_rate, config.noise_kind, config.noise_scope, matrix)
-
-
-def _known_noise(config: Config, dataset: Dataset, spec: NoiseSpec, noisy: NoisyLabels) -> KnownNoise:
-    """What a loss is told: what was assumed, or the truth, as in the experiments of those who proposed such losses."""
-    split, modalities, k = dataset.splits["train"], dataset.modalities, dataset.num_classes
-    m, r = len(modalities), config.assumed_noise
-    if r is not None:
-        others = (1.0 - np.eye(k)) / max(k - 1, 1)
-        transition, share = (1.0 - r) * np.eye(k) + r * others, np.full(m, r)
-    else:
-        mask, clean, given = _mask(split, modalities), np.asarray(noisy.clean), np.asarray(noisy.labels)
-        share = np.asarray(noisy.wrong_share)
-        if config.noise_file is not None or spec.kind == "instance-dependent":  # counted, as no draw tells
-            counts = np.zeros((m, k, k))
-            for i in range(m):
-                np.add.at(counts[i], (clean[i, mask[i]], given[i, mask[i]]), 1.0)
-            size = counts.sum(axis=-1, keepdims=True)
-            transition = np.where(size > 0, counts / np.maximum(size, 1.0), np.eye(k))
-        else:
-            features = [split.features[name] for name in modalities]
-            key = _stream_key(config, _NOISE)
-            transition = transition_matrix(spec, k, key, labels=clean, features=features, mask=mask)
-    return KnownNoise(np.array(np.broadcast_to(transition, (m, k, k)), np.float32), np.array(share, np.float32))
-
-
-def _validation_labels(
-    config: Config, dataset: Dataset, spec: NoiseSpec
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Noisy labels of the samples that are there, and their record; where a modality is shorter, the rest is masked."""
-    split, modalities = dataset.splits["valid"], dataset.modalities
-    n = len(split)
-
-    def padded(x: np.ndarray) -> np.ndarray:
-        return np.pad(x, [(0, n - len(x))] + [(0, 0)] * (x.ndim - 1))
-
-    clean = np.stack([padded(split.labels[m]) for m in modalities])
-    mask = np.stack([padded(split.present(m)) for m in modalities])
-    features = [padded(split.features[m]) for m in modalities]
-    train = dataset.splits["train"]
-    like = NoiseSource(
-        _stream_key(config, _NOISE),
-        np.stack([train.labels[m] for m in modalities]),
-        [train.features[m] for m in modalities],
-        _mask(train, modalities),
-    )
-    key = jax.random.fold_in(like.key, _VALIDATION)
-    noisy = inject_noise(clean, spec, key, dataset.num_classes, features=features, mask=mask, like=like)
-    record = noise_record(spec, noisy, config.seed, modalities, dataset.class_names, mask, key)
-    given = np.asarray(noisy.labels)
-    return {m: given[i, mask[i]] for i, m in enumerate(modalities)}, record
-
-
-def _mask(split: Split, modalities: Sequence[str]) -> np.ndarray:
-    return np.stack([split.present(m) for m in modalities])
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Where the features are
 
 
 def _streamed(config: Config, dataset: Dataset) -> bool:

@@ -1,63 +1,67 @@
 """One run's state on the device, and the compiled programs that train, embed and score it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from mrl_jax.errors import NonFiniteLossError
-from mrl_jax.eval.evaluate import score
+from mrl_jax.methods.base import Method
+from mrl_jax.methods.state import Shapes, State, TrainData
+from mrl_jax.retrieval.score import score
 from mrl_jax.run.checkpoint import Snapshot
-from mrl_jax.run.run import embed_from_host, embed_rows
+from mrl_jax.run.model import embed_from_host, embed_rows
+from mrl_jax.training.epoch import Metrics
 from mrl_jax.training.placement import Layout, all_finite, epoch_program, step_program
-from mrl_jax.training.run_spec import Task
+from mrl_jax.training.run_spec import RunSpec
 from mrl_jax.training.stream import BatchStream, HostData
-from mrl_jax.training.train_step import StepMetrics, TrainData, TrainState, Weights, init_state
 
-__all__ = ["OneRun"]
+__all__ = ["SingleRun", "assigned_classes"]
 
 
-class OneRun:
+class SingleRun:
     """What `loop.train_epochs` drives: a single run. Results come as lists of one, as from several runs.
 
     Args:
-        task: the run.
-        layout: how it lies on several devices; None for one.
+        spec: the run.
+        layout: its placement on several devices; None for one.
     """
 
-    def __init__(self, task: Task, layout: Layout | None = None) -> None:
-        self._task, self._layout, data = task, layout, task.data
+    def __init__(self, spec: RunSpec, layout: Layout | None = None) -> None:
+        self._spec, self._layout, data = spec, layout, spec.data
+        self._method, self._h = spec.method, spec.hyperparameters
         split = data.dataset.splits["train"]
         self.stream: BatchStream | None = None
         if data.features is None:
             kinds, stats = list(data.kinds.values()), list(data.stats.values())
             features = tuple(split.features[m] for m in data.kinds)
-            host = HostData(features, kinds, stats, task.labels, task.mask, task.partners)
-            self.stream = BatchStream(host, task.batch_key, task.config.batch_size, task.config.epochs, layout)
+            host = HostData(features, kinds, stats, spec.labels, spec.mask, spec.partners)
+            self.stream = BatchStream(host, spec.batch_key, spec.config.batch_size, spec.epochs, layout)
         else:
-            mask, partners = (None if x is None else jnp.asarray(x) for x in (task.mask, task.partners))
-            self._train = TrainData(data.features, jnp.asarray(task.labels), mask, partners)
-            self._key = task.batch_key
+            mask, partners = (None if x is None else jnp.asarray(x) for x in (spec.mask, spec.partners))
+            self._train = TrainData(data.features, jnp.asarray(spec.labels), mask, partners)
+            self._key = spec.batch_key
             if layout is not None:
                 self._train, self._key = layout.place((self._train, self._key))
         divided = layout is not None and layout.divides and self.stream is None
         self._held_out = layout.place(data.held_out) if divided and layout else data.held_out
-        self._state: TrainState
-        self._best: Weights
+        self._state: State
+        self._best: Any
 
     def begin(self, snapshots: Sequence[Snapshot | None]) -> None:
         """Start from a snapshot, or anew."""
-        task, layout, snapshot = self._task, self._layout, snapshots[0]
+        spec, layout, snapshot = self._spec, self._layout, snapshots[0]
         if snapshot is None:
-            arguments = task.recipe, task.init_key, *task.sizes
-            if layout is None:
-                self._state = _init(*arguments)
-            else:  # where it is to lie from the start: it may not fit one device
-                shardings = layout.of_state(task.template.state)
-                self._state = jax.jit(init_state, static_argnums=(2, 3, 4), out_shardings=shardings)(*arguments)
-            self._best = self._state.weights  # until the first epoch, which is the best so far
+            init = _compiled_init
+            if layout is not None:  # where it is to lie from the start: it may not fit one device
+                shardings = layout.of_state(spec.template.state)
+                init = jax.jit(_init, static_argnums=(0, 3), out_shardings=shardings)
+            self._state = init(self._method, self._h, spec.init_key, spec.shapes)
+            self._best = self._state.params  # until the first epoch, which is the best so far
         elif layout is None:
             # A copy on the device: the program that runs the epochs may overwrite its input, and must own it.
             self._state, self._best, _ = jax.tree.map(jnp.array, snapshot)
@@ -65,51 +69,67 @@ class OneRun:
             held = jax.tree.map(np.array, (snapshot.state, snapshot.best))  # likewise
             self._state, self._best = layout.place(held, layout.of_state(held))
 
-    def run_epoch(self, epoch: int) -> tuple[StepMetrics, np.ndarray]:
+    def run_epoch(self, epoch: int) -> tuple[Metrics, np.ndarray]:
         """Train one epoch, counted from 0: metrics of its steps [1, S], whether all parameters are finite [1]."""
-        recipe = self._task.recipe
         if self.stream is not None:
-            step = step_program(self._layout)
-            self._state, steps = self.stream.run(lambda state, x: step(state, x, recipe, epoch), self._state, epoch)
+            step, h = step_program(self._method, self._layout), self._h
+            self._state, metrics = self.stream.run(lambda state, x: step(state, x, h, epoch), self._state, epoch)
             finite = _finite(self._state)
         else:
-            program = epoch_program(self._layout)
-            self._state, steps, finite = program(self._state, self._train, self._key, epoch, recipe)
-        return jax.tree.map(lambda x: np.asarray(x)[None], steps), np.asarray(finite)[None]
+            program = epoch_program(self._method, self._layout, self._spec.config.batch_size)
+            self._state, metrics, finite = program(self._state, self._train, self._key, epoch, self._h)
+        return jax.tree.map(lambda x: np.asarray(x)[None], metrics), np.asarray(finite)[None]
 
     def keep_best(self, which: Sequence[bool]) -> None:
-        """Keep the weights as the best so far; a copy, for the next epoch overwrites them."""
+        """Keep the parameters as the best so far; a copy, for the next epoch overwrites them."""
         if which[0]:
-            self._best = jax.tree.map(jnp.array, self._state.weights)
+            self._best = jax.tree.map(jnp.array, self._state.params)
 
     def score(self, split: str, best: bool = False) -> list[dict[str, Any] | NonFiniteLossError]:
         """Scores on valid (noisy labels if the run asks for them) or test, or why there are none."""
-        data, recipe = self._task.data, self._task.recipe
-        layout, model, z = self._layout, self._best if best else self._state.weights, {}
-        encoders, centers = model
+        data, layout = self._spec.data, self._layout
+        params, z = self._best if best else self._state.params, {}
+        whole = params
         if layout is not None:
-            centers = layout.own(centers)
-            encoders = encoders if layout.divides else layout.own(encoders)
-        for encoder, (m, x) in zip(encoders, self._held_out[split].items(), strict=True):
+            whole = layout.own(params)
+            params = params if layout.divides else whole
+        for i, (m, x) in enumerate(self._held_out[split].items()):
             if self.stream is not None:
-                z[m] = embed_from_host(recipe, encoder, data.kinds[m], data.stats[m], x)
+                z[m] = embed_from_host(self._method, self._h, params, i, data.kinds[m], data.stats[m], x)
             else:
-                z[m] = embed_rows(recipe, encoder, x)
+                z[m] = embed_rows(self._method, self._h, params, i, x)
             if layout is not None and layout.divides:
                 z[m] = layout.own(jax.device_put(z[m], layout.everywhere))
         try:
-            return [score(z, self._task.held_out[split], centers)]
+            return [score(z, self._spec.held_out[split], assigned_classes(self._method, self._h, whole, z))]
         except NonFiniteLossError as error:
             return [error]
 
     def snapshot(self, run: int = 0) -> Snapshot:
         """What a checkpoint holds."""
         state, best = self._own((self._state, self._best))
-        return Snapshot(state, best, self._task.data.stats)
+        return Snapshot(state, best, self._spec.data.stats)
 
     def _own(self, tree: Any) -> Any:
         return tree if self._layout is None else self._layout.own(tree)
 
 
-_init = jax.jit(init_state, static_argnums=(2, 3, 4))
+def assigned_classes(method: Method, h: Any, params: Any, z: Mapping[str, Array]) -> dict[str, np.ndarray] | None:
+    """The likeliest class of every embedding: modality -> integers [N]; None if the method assigns none."""
+    if method.assign is None:
+        return None
+    return {m: np.asarray(_likeliest(method, h, params, rows)) for m, rows in z.items()}
+
+
+@partial(jax.jit, static_argnums=0)
+def _likeliest(method: Method, h: Any, params: Any, z: Array) -> Array:
+    assert method.assign is not None
+    return method.assign(h, params, z).argmax(axis=-1)
+
+
+def _init(method: Method, h: Any, key: Array, shapes: Shapes) -> State:
+    return method.init(h, key, shapes)
+
+
+_compiled_init = jax.jit(_init, static_argnums=(0, 3))
 _finite = jax.jit(all_finite)

@@ -17,7 +17,8 @@ import numpy as np
 from jax import Array
 
 from mrl_jax.data.preprocess import apply_preprocess
-from mrl_jax.training.train_step import Batch, StepMetrics, epoch_batches
+from mrl_jax.methods.state import Batch
+from mrl_jax.training.epoch import Metrics, epoch_batches
 
 if TYPE_CHECKING:
     from mrl_jax.training.placement import Layout
@@ -113,14 +114,14 @@ class BatchStream:
             batch = next(self._batches)
             yield jax.device_put(batch) if self._layout is None else self._layout.batch(batch)
 
-    def run(self, step: Any, state: Any, epoch: int) -> tuple[Any, StepMetrics]:
+    def run(self, step: Any, state: Any, epoch: int) -> tuple[Any, Metrics]:
         """Run `step(state, batch) -> (state, metrics)` over an epoch.
 
         Returns:
             The last state, and the metrics stacked to [S].
         """
         started = time.perf_counter()
-        metrics: list[StepMetrics] = []
+        metrics: list[Metrics] = []
         batches = self.epoch(epoch)
         while True:
             asked = time.perf_counter()
@@ -128,15 +129,16 @@ class BatchStream:
             if batch is None:
                 break
             # The device was idle before the batch was ready.
-            if not metrics or metrics[-1].loss.is_ready():  # type: ignore[attr-defined]
+            if not metrics or metrics[-1]["loss"].is_ready():
                 self.clock.waited += time.perf_counter() - asked
-            state, told = step(state, batch)
-            metrics.append(told)
+            state, of_step = step(state, batch)
+            metrics.append(of_step)
             if len(metrics) > _AHEAD:  # limit how far the host runs ahead of the device
-                jax.block_until_ready(metrics[-1 - _AHEAD].loss)
+                jax.block_until_ready(metrics[-1 - _AHEAD])
         jax.block_until_ready(state)
         self.clock.total += time.perf_counter() - started
-        return state, StepMetrics(*(np.stack(values) for values in zip(*jax.device_get(metrics), strict=True)))  # type: ignore[arg-type]
+        values = jax.device_get(metrics)
+        return state, {name: np.stack([m[name] for m in values]) for name in values[0]}
 
 
 class _Steps:

@@ -1,6 +1,6 @@
 """Several runs as one compiled program: `vmap` over runs, the run axis over all devices, no communication.
 
-Shape letters: R runs, the last ones repeated so that devices have equally many; others as in `train_step`.
+Shape letters: R runs, the last ones repeated so that devices have equally many; others as in `methods.state`.
 """
 
 import functools
@@ -14,63 +14,57 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mrl_jax.errors import NonFiniteLossError
-from mrl_jax.eval.evaluate import score
 from mrl_jax.losses.tiled_logsumexp import TILE
+from mrl_jax.methods.base import Method
+from mrl_jax.methods.state import Shapes, State, TrainData
+from mrl_jax.retrieval.score import score
 from mrl_jax.run.checkpoint import Snapshot
-from mrl_jax.run.run import embed_rows
+from mrl_jax.run.model import embed_rows
+from mrl_jax.training.epoch import Metrics, train_epoch
 from mrl_jax.training.placement import all_finite, compile_training
-from mrl_jax.training.run_spec import Task
-from mrl_jax.training.train_step import (
-    Recipe,
-    StepMetrics,
-    TrainData,
-    TrainState,
-    Weights,
-    init_state,
-    train_epoch,
-)
+from mrl_jax.training.run_spec import RunSpec
 
-__all__ = ["ManyRuns", "bytes_of_a_run"]
+__all__ = ["VmappedRuns", "bytes_of_a_run"]
 
 _SHARED, _OWN = PartitionSpec(), PartitionSpec("run")
 _ROWS = 4096  # that all runs of a device embed at once
 
 
-class ManyRuns:
-    """What `loop.train_epochs` drives: runs that share data and all static parts of their recipes.
+class VmappedRuns:
+    """What `loop.train_epochs` drives: runs that share method, data and all static parts of their hyperparameters.
 
     Args:
-        tasks: the runs; same `TaskData`, which is resident, same structure of `recipe`.
+        specs: the runs; same `RunData`, which is resident, same structure of `hyperparameters`.
         devices: where; each takes an equal number of them.
     """
 
-    def __init__(self, tasks: Sequence[Task], devices: Sequence[Any]) -> None:
-        self._tasks, self._data = tasks, tasks[0].data
+    def __init__(self, specs: Sequence[RunSpec], devices: Sequence[Any]) -> None:
+        self._specs, self._data, self._method = specs, specs[0].data, specs[0].method
         mesh = Mesh(np.array(devices), ("run",))
         self._own, self._shared = NamedSharding(mesh, _OWN), NamedSharding(mesh, _SHARED)
-        self._programs = _programs(mesh)
-        self._padded = [*tasks, *[tasks[-1]] * (-len(tasks) % len(devices))]
+        self._programs = _programs(self._method, mesh, specs[0].config.batch_size)
+        self._padded = [*specs, *[specs[-1]] * (-len(specs) % len(devices))]
 
         features = jax.device_put(self._data.features, self._shared)
-        n = tasks[0].labels.shape
-        masks = [t.mask for t in self._padded]
-        partners = [np.broadcast_to(np.arange(n[1]), n) if t.partners is None else t.partners for t in self._padded]
-        moved = any(t.partners is not None for t in tasks)
+        n = specs[0].labels.shape
+        masks = [s.mask for s in self._padded]
+        partners = [np.broadcast_to(np.arange(n[1]), n) if s.partners is None else s.partners for s in self._padded]
+        moved = any(s.partners is not None for s in specs)
         self._train = TrainData(
             features,
-            self._stacked([t.labels for t in self._padded]),
+            self._stacked([s.labels for s in self._padded]),
             None if masks[0] is None else self._stacked(masks),
             self._stacked(partners) if moved else None,
         )
-        self._keys = jax.device_put(jnp.stack([t.batch_key for t in self._padded]), self._own)
-        recipes = [t.recipe for t in self._padded]
-        self._recipes: Recipe = jax.tree.map(lambda *x: self._stacked([np.float32(v) for v in x]), *recipes)
+        self._keys = jax.device_put(jnp.stack([s.batch_key for s in self._padded]), self._own)
+        numbers = [s.hyperparameters for s in self._padded]
+        self._h = jax.tree.map(lambda *x: self._stacked([np.float32(v) for v in x]), *numbers)
         self._held_out = {
             split: {m: jax.device_put(x, self._shared) for m, x in samples.items()}
             for split, samples in self._data.held_out.items()
         }
-        self._state: TrainState
-        self._best: Weights
+        self._state: State
+        self._best: Any
 
     def _stacked(self, arrays: Sequence[Any]) -> Array:
         return jax.device_put(np.stack(arrays), self._own)
@@ -78,43 +72,45 @@ class ManyRuns:
     def begin(self, snapshots: Sequence[Snapshot | None]) -> None:
         """Start all runs from snapshots of the same epoch, or anew."""
         if snapshots[0] is None:
-            keys = jax.device_put(jnp.stack([t.init_key for t in self._padded]), self._own)
-            self._state = self._programs.init(self._recipes, keys, *self._tasks[0].sizes)
-            self._best = jax.tree.map(jnp.array, self._state.weights)
+            keys = jax.device_put(jnp.stack([s.init_key for s in self._padded]), self._own)
+            self._state = self._programs.init(self._h, keys, self._specs[0].shapes)
+            self._best = jax.tree.map(jnp.array, self._state.params)
         else:
             padded = [*snapshots, *list(snapshots)[-1:] * (len(self._padded) - len(snapshots))]
             read = jax.tree.map(lambda *x: self._stacked(x), *[(s.state, s.best) for s in padded])  # type: ignore[union-attr]
             self._state, self._best = read
 
-    def run_epoch(self, epoch: int) -> tuple[StepMetrics, np.ndarray]:
+    def run_epoch(self, epoch: int) -> tuple[Metrics, np.ndarray]:
         """Train one epoch, counted from 0: metrics of the steps [R, S], whether all parameters are finite [R]."""
-        self._state, steps, finite = self._programs.epoch(self._state, self._train, self._keys, epoch, self._recipes)
-        return jax.device_get(steps), jax.device_get(finite)
+        self._state, metrics, finite = self._programs.epoch(self._state, self._train, self._keys, epoch, self._h)
+        return jax.device_get(metrics), jax.device_get(finite)
 
     def keep_best(self, which: Sequence[bool]) -> None:
-        """Keep the weights of these runs as their best so far."""
+        """Keep the parameters of these runs as their best so far."""
         if any(which):
             chosen = np.zeros(len(self._padded), bool)
             chosen[: len(which)] = which
-            self._best = _choose(self._best, self._state.weights, jax.device_put(chosen, self._own))
+            self._best = _choose(self._best, self._state.params, jax.device_put(chosen, self._own))
 
     def score(self, split: str, best: bool = False) -> list[dict[str, Any] | NonFiniteLossError]:
         """Scores of every run on valid (noisy labels if it asks for them) or test, or why there are none."""
-        encoders, centers = self._best if best else self._state.weights
+        params = self._best if best else self._state.params
         block = max(1, _ROWS * len(self._own.device_set) // len(self._padded))
-        z = [
-            _by_run(self._programs.embed(self._recipes, encoder, x, block))
-            for encoder, x in zip(encoders, self._held_out[split].values(), strict=True)
-        ]
-        found: list[dict[str, Any] | NonFiniteLossError] = []
-        own = _by_run(centers)
-        for i, task in enumerate(self._tasks):
+        z, classes = [], []
+        for i, x in enumerate(self._held_out[split].values()):
+            rows = self._programs.embed(self._h, params, i, x, block)
+            z.append(_by_run(rows))
+            if self._method.assign is not None:
+                classes.append(_by_run(self._programs.likeliest(self._h, params, rows)))
+        scores: list[dict[str, Any] | NonFiniteLossError] = []
+        for i, spec in enumerate(self._specs):
             rows_of = {m: rows[i] for m, rows in zip(self._data.kinds, z, strict=True)}
+            classes_of = {m: rows[i] for m, rows in zip(self._data.kinds, classes, strict=False)}
             try:
-                found.append(score(rows_of, task.held_out[split], own[i]))
+                scores.append(score(rows_of, spec.held_out[split], classes_of or None))
             except NonFiniteLossError as error:
-                found.append(error)
-        return found
+                scores.append(error)
+        return scores
 
     def snapshot(self, run: int = 0) -> Snapshot:
         """What a checkpoint of a run holds."""
@@ -122,63 +118,69 @@ class ManyRuns:
         return Snapshot(state, best, self._data.stats)
 
 
-def bytes_of_a_run(task: Task) -> int:
-    """Bytes of device memory that a run needs beside the features, rather more than less.
+def bytes_of_a_run(spec: RunSpec) -> int:
+    """Upper estimate of the bytes of device memory that a run needs beside the features.
 
-    Parameters, two moments, gradient, update, best weights; layers of a batch, forward and backward; tiles of the
-    contrastive loss; held-out rows.
+    Parameters, two moments, gradient, update, best parameters; per-sample state, before and after; layers of a batch,
+    forward and backward; tiles of the contrastive loss; held-out embeddings.
     """
-    config = task.config
-    state = jax.eval_shape(lambda: init_state(task.recipe, jax.random.key(0), *task.sizes))
-    weights = sum(x.size for x in jax.tree.leaves(state.weights))
-    targets = 0 if state.targets is None else 2 * state.targets.size
-    widths = sum(task.dims) + len(task.dims) * (sum(config.hidden_dims) + config.embed_dim)
-    tile = min(len(task.dims) * config.batch_size, TILE) ** 2
-    held_out = sum(len(x) for x in task.data.held_out["test"].values()) * config.embed_dim
-    return 4 * (6 * weights + targets + 4 * config.batch_size * widths + 4 * tile + 2 * held_out)
+    batch, dims = spec.config.batch_size, spec.shapes.dims
+    state = spec.template.state
+    params = sum(x.size for x in jax.tree.leaves(state.params))
+    samples = sum(x.size for x in jax.tree.leaves(state.samples))
+    widths = sum(dims) + sum(x.shape[-1] for x in jax.tree.leaves(state.params) if x.ndim > 1)
+    tile = min(len(dims) * batch, TILE) ** 2
+    held_out = sum(len(x) for x in spec.data.held_out["test"].values()) * spec.config.embed_dim
+    return 4 * (6 * params + 2 * samples + 4 * batch * widths + 4 * tile + 2 * held_out)
 
 
 class _Programs(NamedTuple):
-    init: Callable[..., TrainState]
-    epoch: Callable[..., tuple[TrainState, StepMetrics, Array]]
+    init: Callable[..., State]
+    epoch: Callable[..., tuple[State, Metrics, Array]]
     embed: Callable[..., Array]
+    likeliest: Callable[..., Array]
 
 
 @functools.cache  # groups of one size compile once
-def _programs(mesh: Mesh) -> _Programs:
+def _programs(method: Method, mesh: Mesh, batch_size: int) -> _Programs:
     def on_devices(f: Callable[..., Any], specs: Any) -> Callable[..., Any]:
         # Each device works on its runs alone, so there is nothing whose replication had to be tracked.
         return jax.shard_map(f, mesh=mesh, in_specs=specs, out_specs=_OWN, check_vma=False)
 
-    @functools.partial(jax.jit, static_argnums=(2, 3, 4))
-    def init(recipes: Recipe, keys: Array, *sizes: Any) -> TrainState:
-        def own(recipes: Recipe, keys: Array) -> TrainState:  # one by one: the bits of a run alone
-            return jax.lax.map(lambda one: init_state(one[0], one[1], *sizes), (recipes, keys))
+    @functools.partial(jax.jit, static_argnums=2)
+    def init(h: Any, keys: Array, shapes: Shapes) -> State:
+        def own(h: Any, keys: Array) -> State:  # one by one: the bits of a run alone
+            return jax.lax.map(lambda one: method.init(one[0], one[1], shapes), (h, keys))
 
-        return on_devices(own, (_OWN, _OWN))(recipes, keys)
+        return on_devices(own, (_OWN, _OWN))(h, keys)
 
     @compile_training
-    def epoch(
-        state: TrainState, data: TrainData, keys: Array, number: int, recipes: Recipe
-    ) -> tuple[TrainState, StepMetrics, Array]:
-        def own(state: TrainState, data: TrainData, key: Array, number: int, recipe: Recipe) -> Any:
-            state, steps = train_epoch(state, data, key, number, recipe)
-            return state, steps, all_finite(state)
+    def epoch(state: State, data: TrainData, keys: Array, number: int, h: Any) -> tuple[State, Metrics, Array]:
+        def own(state: State, data: TrainData, key: Array, number: int, h: Any) -> Any:
+            state, metrics = train_epoch(method, h, state, data, key, number, batch_size)
+            return state, metrics, all_finite(state)
 
         axes = (0, TrainData(None, 0, 0, 0), 0, None, 0)  # type: ignore[arg-type]
         specs = (_OWN, TrainData(_SHARED, _OWN, _OWN, _OWN), _OWN, _SHARED, _OWN)  # type: ignore[arg-type]
-        return on_devices(jax.vmap(own, in_axes=axes), specs)(state, data, keys, number, recipes)
+        return on_devices(jax.vmap(own, in_axes=axes), specs)(state, data, keys, number, h)
 
-    @functools.partial(jax.jit, static_argnums=3)
-    def embed(recipes: Recipe, encoders: Any, x: Array, block: int) -> Array:
-        each = jax.vmap(lambda recipe, encoder, x: embed_rows(recipe, encoder, x, block), in_axes=(0, 0, None))
-        return on_devices(each, (_OWN, _OWN, _SHARED))(recipes, encoders, x)
+    @functools.partial(jax.jit, static_argnums=(2, 4))
+    def embed(h: Any, params: Any, modality: int, x: Array, block: int) -> Array:
+        each = jax.vmap(lambda h, params, x: embed_rows(method, h, params, modality, x, block), in_axes=(0, 0, None))
+        return on_devices(each, (_OWN, _OWN, _SHARED))(h, params, x)
 
-    return _Programs(init, epoch, embed)
+    @jax.jit
+    def likeliest(h: Any, params: Any, z: Array) -> Array:
+        assert method.assign is not None
+        assign = method.assign
+        each = jax.vmap(lambda h, params, z: assign(h, params, z).argmax(axis=-1))
+        return on_devices(each, (_OWN, _OWN, _OWN))(h, params, z)
+
+    return _Programs(init, epoch, embed, likeliest)
 
 
 @functools.partial(jax.jit, donate_argnums=0)
-def _choose(old: Weights, new: Weights, which: Array) -> Weights:
+def _choose(old: Any, new: Any, which: Array) -> Any:
     return jax.tree.map(lambda o, n: jnp.where(which.reshape(-1, *[1] * (o.ndim - 1)), n, o), old, new)
 
 

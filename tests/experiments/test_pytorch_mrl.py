@@ -13,8 +13,8 @@ import pytest
 from toy import toy_arrays, toy_config
 
 from mrl_jax import train
-from mrl_jax.training.run_spec import prepare_data, prepare_task
-from mrl_jax.training.train_step import Recipe, TrainData, epoch_batches, init_state, learning_rate_at, train_epoch
+from mrl_jax.train_step import Recipe, TrainData, epoch_batches, init_state, learning_rate_at, train_epoch
+from mrl_jax.training.run_spec import prepare_data, prepare_run
 
 pytestmark = pytest.mark.bench
 ROOT = Path(__file__).parents[2]
@@ -184,7 +184,7 @@ def test_a_whole_run_ends_as_ours(name):
     from experiments.benchmarks import pytorch_mrl
 
     arrays = toy_arrays()
-    task = prepare_task(config := toy_config(noise_rate=0.4, epochs=6), prepare_data(config, arrays))
+    task = prepare_run(config := toy_config(noise_rate=0.4, epochs=6), prepare_data(config, arrays))
     ours = train(config, data=arrays)
     model = pytorch_mrl.Model(task.dims, (16,), 8, 3)
     start = jax.jit(init_state, static_argnums=(2, 3, 4))(task.recipe, task.init_key, *task.sizes)

@@ -13,7 +13,7 @@ import tolerances
 
 from mrl_jax.losses.mrl import cross_entropy_loss, mrl_loss
 from mrl_jax.losses.robust.robust import (
-    ROBUST_LOSSES,
+    PER_SAMPLE_LOSSES,
     early_learning_loss,
     forward_correction_loss,
     generalized_cross_entropy_loss,
@@ -22,6 +22,7 @@ from mrl_jax.losses.robust.robust import (
     symmetric_cross_entropy_loss,
 )
 from mrl_jax.losses.robust.selected import clean_posterior, small_loss_weights
+from mrl_jax.methods.clustering import CLUSTERING_LOSSES
 from mrl_jax.options import LOSSES
 
 E, K, B, M = np.e, 5, 6, 2
@@ -85,8 +86,6 @@ def term(name, p, y, transition=None, target=None):
         "forward": lambda: -np.log((transition.T @ p)[y]),
         "elr": lambda: ce + 3 * np.log(1 - target @ p),
         "lq": lambda: 0.99 * (1 - p[y] ** 0.01) / 0.01 + 0.01 * (1 - p[y]),
-        "small-loss": lambda: ce,
-        "gmm": lambda: ce,
     }[name]()
 
 
@@ -100,30 +99,30 @@ def by_reference(name, z, centers, labels, tau, transition=None, targets=None):
 
 
 def test_every_loss_of_the_configuration_is_there_and_takes_its_options():
-    assert list(ROBUST_LOSSES) == list(LOSSES)
-    elsewhere = {"small-loss": {"ramp"}, "gmm": {"warmup", "threshold"}, "elr": {"momentum"}}  # read by `train_step`
-    for name, (_, options, _) in LOSSES.items():
-        taken = {p.name for p in inspect.signature(ROBUST_LOSSES[name]).parameters.values() if p.kind == p.KEYWORD_ONLY}
-        assert set(options) == taken - {"transition", "targets"} | elsewhere.get(name, set()), name
-    assert "momentum" in inspect.signature(moving_targets).parameters
+    assert set(CLUSTERING_LOSSES) == set(LOSSES)
+    assert set(PER_SAMPLE_LOSSES) == set(LOSSES) - {"small-loss", "gmm"}
+    for name, loss in PER_SAMPLE_LOSSES.items():
+        taken = {p.name for p in inspect.signature(loss).parameters.values() if p.kind == p.KEYWORD_ONLY}
+        beside = {"momentum"} if name == "elr" else set()  # of the EMA targets
+        assert set(LOSSES[name].numbers) == taken - {"transition", "targets"} | beside, name
 
 
-@pytest.mark.parametrize("name", ROBUST_LOSSES)
+@pytest.mark.parametrize("name", PER_SAMPLE_LOSSES)
 def test_hand_value(name):
     more = {
         "forward": {"transition": 0.3 + 0.4 * jnp.eye(3)},
         "elr": {"targets": jnp.array([[0.5, 0.05, 0.05]])},
     }.get(name, {})
-    found = ROBUST_LOSSES[name](jnp.eye(3)[:1], jnp.eye(3), jnp.array([0]), **more)
+    found = PER_SAMPLE_LOSSES[name](jnp.eye(3)[:1], jnp.eye(3), jnp.array([0]), **more)
     np.testing.assert_allclose(found, [BY_HAND[name]], **tolerances.HAND)
 
 
 @pytest.mark.parametrize("k", [2, 60])
-@pytest.mark.parametrize("name", ROBUST_LOSSES)
+@pytest.mark.parametrize("name", PER_SAMPLE_LOSSES)
 def test_values_and_gradients_equal_the_equations(name, k):
     z, centers, labels = draw(k=k)
     more = extra(name, k)
-    loss = ROBUST_LOSSES[name]
+    loss = PER_SAMPLE_LOSSES[name]
     plain = {key: np.asarray(x) for key, x in more.items()}
 
     @jax.jit
@@ -150,14 +149,14 @@ def test_values_and_gradients_equal_the_equations(name, k):
     np.testing.assert_allclose(found, (ahead - behind) / 2e-5, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ROBUST_LOSSES)
+@pytest.mark.parametrize("name", PER_SAMPLE_LOSSES)
 def test_sure_samples_right_or_wrong_stay_finite(name):
     z, labels = jnp.stack([jnp.eye(3)] * 2), jnp.array([[0, 1, 2], [1, 2, 0]])  # p is 1 and 0 in float32
     for target in (0.0, 1.0):
         more = {"targets": jnp.full((2, 3, 3), target)} if name == "elr" else extra(name, 3)
 
         def total(z, centers, more=more):
-            return ROBUST_LOSSES[name](z, centers, labels, 1e-3, **more).sum()
+            return PER_SAMPLE_LOSSES[name](z, centers, labels, 1e-3, **more).sum()
 
         value, slopes = jax.value_and_grad(total, (0, 1))(z, jnp.eye(3))
         assert np.isfinite(value)
@@ -173,8 +172,8 @@ def test_limits_join_the_losses():
     own = forward_correction_loss(z, centers, labels, transition=jnp.stack([jnp.eye(K)] * M))
     np.testing.assert_allclose(own, ce, **near)
     np.testing.assert_allclose(early_learning_loss(z, centers, labels, targets=jnp.zeros((M, B, K))), ce, **near)
-    np.testing.assert_allclose(ROBUST_LOSSES["focal"](z, centers, labels, gamma=0.0), ce, **near)
-    np.testing.assert_allclose(ROBUST_LOSSES["label-smoothing"](z, centers, labels, epsilon=0.0), ce, **near)
+    np.testing.assert_allclose(PER_SAMPLE_LOSSES["focal"](z, centers, labels, gamma=0.0), ce, **near)
+    np.testing.assert_allclose(PER_SAMPLE_LOSSES["label-smoothing"](z, centers, labels, epsilon=0.0), ce, **near)
     np.testing.assert_allclose(hard_bootstrapping_loss(z, centers, labels, trust=1.0), ce, **near)
     np.testing.assert_allclose(symmetric_cross_entropy_loss(z, centers, labels, a=1.0, b=0.0), ce, **near)
 
@@ -212,7 +211,7 @@ def test_losses_that_need_two_classes_say_so():
     one = jnp.ones((1, 1)), jnp.ones((1, 1)), jnp.zeros(1, int)
     for name in ("rc", "focal", "nce-rce", "nce-mae"):
         with pytest.raises(ValueError, match="K = 2"):
-            ROBUST_LOSSES[name](*one)
+            PER_SAMPLE_LOSSES[name](*one)
 
 
 # Moving targets

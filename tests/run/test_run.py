@@ -12,10 +12,10 @@ import pytest
 from toy import CLASSES, toy_arrays, toy_config
 
 from mrl_jax import InputError, load_run, train
+from mrl_jax.methods.state import State
 from mrl_jax.models.mlp import Encoder, layer_shapes
+from mrl_jax.run import RunFolder, best_epoch
 from mrl_jax.run.checkpoint import Checkpoints, Snapshot
-from mrl_jax.run.run import RunFolder, best_epoch
-from mrl_jax.training.train_step import TrainState, Weights
 
 pytestmark = pytest.mark.slow
 
@@ -139,19 +139,19 @@ def test_best_is_the_earliest_of_equals():
 
 def test_the_latest_checkpoints_are_kept_and_hold_the_best_model(tmp_path):
     run = train(toy_config(epochs=1), data=toy_arrays()).run
-    state = TrainState(run.model.encoders, run.model.centers, {}, jnp.zeros((), jnp.int32))
+    state = State(run.model.params, (), jnp.zeros((), jnp.int32))
     with Checkpoints(tmp_path / "c") as store:
         for epoch in range(1, 5):
-            best = Weights(state.encoders, jnp.full_like(state.centers, epoch // 2))
+            best = state.params._replace(centers=jnp.full_like(state.params.centers, epoch // 2))
             metrics = {"epoch": epoch, "average": 1 / epoch, "seconds": 3.5}
             store.save(epoch, Snapshot(state, best, run.model.preprocess), metrics)
         store.wait()
         assert store.epochs() == [3, 4]
         assert store.metrics(4) == metrics
         expected = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), np.asarray(x).dtype), state)
-        read = store.restore(4, Snapshot(expected, expected.weights, run.model.preprocess))
+        read = store.restore(4, Snapshot(expected, expected.params, run.model.preprocess))
         np.testing.assert_array_equal(read.best.centers, np.full((CLASSES, 8), 2.0))
-        np.testing.assert_array_equal(read.state.centers, state.centers)
+        np.testing.assert_array_equal(read.state.params.centers, state.params.centers)
 
 
 def test_the_best_model_of_a_run_under_way_is_read_from_its_last_checkpoint(finished, tmp_path):

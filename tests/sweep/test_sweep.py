@@ -16,16 +16,16 @@ from toy import TOY_FLAGS, save_npz, toy_arrays, toy_config
 
 from mrl_jax import InputError, evaluate, grid, load_run, sweep, train
 from mrl_jax.config_formats import FORMAT
-from mrl_jax.run.run import RunFolder
+from mrl_jax.run import RunFolder
 from mrl_jax.sweep.folder import SweepFolder
 from mrl_jax.sweep.groups import groups
 from mrl_jax.sweep.names import name_runs
 from mrl_jax.sweep.results import Outcome, Sweep
 from mrl_jax.training import loop
-from mrl_jax.training.loop import Member
-from mrl_jax.training.run_spec import prepare_data, prepare_task
-from mrl_jax.training.single_run import OneRun
-from mrl_jax.training.vmapped_runs import ManyRuns, bytes_of_a_run
+from mrl_jax.training.loop import ActiveRun
+from mrl_jax.training.run_spec import prepare_data, prepare_run
+from mrl_jax.training.single_run import SingleRun
+from mrl_jax.training.vmapped_runs import VmappedRuns, bytes_of_a_run
 
 pytestmark = pytest.mark.slow
 
@@ -77,26 +77,26 @@ def test_runs_trained_together_on_eight_devices_have_the_numbers_of_each_alone(c
 
 def tasks_of(configs, arrays=None):
     data = prepare_data(configs[0], arrays or toy_arrays())
-    return [prepare_task(c, data) for c in configs]
+    return [prepare_run(c, data) for c in configs]
 
 
 def test_more_runs_than_devices_share_them_and_their_memory_and_send_nothing():
     configs = grid(toy_config(hidden_dims=(512, 256), batch_size=60), seed=range(5))
     tasks = tasks_of(configs)
-    runs = ManyRuns(tasks, jax.devices()[:2])
+    runs = VmappedRuns(tasks, jax.devices()[:2])
     runs.begin([None] * 5)
     runs.run_epoch(0)
     runs.keep_best([True, False, True, False, True])
-    alone = OneRun(tasks[4])
+    alone = SingleRun(tasks[4])
     alone.begin([None])
     alone.run_epoch(0)
     for a, b in zip(jax.tree.leaves(runs.snapshot(4).state), jax.tree.leaves(alone.snapshot().state), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
     for i in range(5):
         snapshot = runs.snapshot(i)
-        assert np.array_equal(snapshot.best.centers, snapshot.state.centers) == (i % 2 == 0)
+        assert np.array_equal(snapshot.best.centers, snapshot.state.params.centers) == (i % 2 == 0)
 
-    arguments = (runs._state, runs._train, runs._keys, 0, runs._recipes)
+    arguments = (runs._state, runs._train, runs._keys, 0, runs._h)
     program = runs._programs.epoch.lower(*arguments).compile()
     assert not re.search(r"all-(reduce|gather|to-all)|collective|reduce-scatter", program.as_text())
     used = program.memory_analysis()  # of one device, which has three runs
@@ -109,13 +109,13 @@ def test_groups_are_alike_and_fit_the_memory(monkeypatch):
     configs = [*grid(toy_config(), loss=["rc", "ce"], seed=range(5)), toy_config(stream="on"), toy_config(epochs=2)]
     resident = prepare_data(configs[0], toy_arrays())
     streamed = prepare_data(configs[-2], toy_arrays())
-    members = [Member(prepare_task(c, streamed if c.stream == "on" else resident), None) for c in configs]
+    members = [ActiveRun(prepare_run(c, streamed if c.stream == "on" else resident), None) for c in configs]
 
     def sizes(way, count=1, done=(0,) * 12):
         found = groups(members, done, way, jax.devices()[:count])
         assert sorted(id(m) for g in found for m in g) == sorted(id(m) for m in members)
         for group in found:
-            assert len({(m.task.config.loss, m.task.config.epochs, m.task.streams) for m in group}) == 1
+            assert len({(m.spec.config.loss, m.spec.config.epochs, m.spec.streams) for m in group}) == 1
         return [len(g) for g in found]
 
     assert sizes("together") == sizes("auto") == [5, 5, 1, 1]
@@ -124,7 +124,7 @@ def test_groups_are_alike_and_fit_the_memory(monkeypatch):
     assert set(sizes("auto", done=tuple(range(12)))) == {1}
     module = sys.modules["mrl_jax.sweep.groups"]  # mrl_jax.sweep is the function
     features = sum(x.nbytes for x in resident.features)
-    room = 2.5 * bytes_of_a_run(members[0].task) + features
+    room = 2.5 * bytes_of_a_run(members[0].spec) + features
     room += sum(x.nbytes for split in resident.held_out.values() for x in split.values())
     monkeypatch.setattr(module, "device_memory", lambda device: room / 0.8)
     assert sizes("together") == [2, 2, 1, 2, 2, 1, 1, 1]
@@ -324,10 +324,10 @@ def test_a_run_that_fails_ends_alone_and_is_not_tried_again(tmp_path, way):
 
 
 def test_runs_that_do_not_fit_the_memory_together_are_trained_in_smaller_groups(tmp_path, monkeypatch):
-    module, tried, add = sys.modules["mrl_jax.sweep.sweep"], [], Member.add
+    module, tried, add = sys.modules["mrl_jax.sweep.sweep"], [], ActiveRun.add
     config = toy_config(epochs=2, data_path=str(save_npz(tmp_path / "toy.npz")))
 
-    class Small(ManyRuns):
+    class Small(VmappedRuns):
         def run_epoch(self, epoch):
             tried.append(len(self._tasks))
             if len(self._tasks) > 2:
@@ -336,7 +336,7 @@ def test_runs_that_do_not_fit_the_memory_together_are_trained_in_smaller_groups(
 
     configs = grid(toy_config(epochs=2), seed=range(3))
     expected = sweep(configs, data=toy_arrays(), way="together")
-    monkeypatch.setattr(module, "ManyRuns", Small)
+    monkeypatch.setattr(module, "VmappedRuns", Small)
     found = sweep(configs, data=toy_arrays(), way="together")
     assert tried == [3, 2, 2]
     for name, run in found.runs.items():
@@ -345,8 +345,8 @@ def test_runs_that_do_not_fit_the_memory_together_are_trained_in_smaller_groups(
 
     stopped, tried[:] = tmp_path / "s", []
     with monkeypatch.context() as patch:
-        patch.setattr(module, "ManyRuns", ManyRuns)
-        patch.setattr(Member, "add", lambda self, epoch, *rest: add(self, epoch, *rest) if epoch == 0 else 1 / 0)
+        patch.setattr(module, "VmappedRuns", VmappedRuns)
+        patch.setattr(ActiveRun, "add", lambda self, epoch, *rest: add(self, epoch, *rest) if epoch == 0 else 1 / 0)
         with pytest.raises(ZeroDivisionError):
             sweep(grid(config, seed=range(3)), stopped, way="together")
     found = sweep([], stopped, resume=True, way="together")
@@ -356,7 +356,7 @@ def test_runs_that_do_not_fit_the_memory_together_are_trained_in_smaller_groups(
     def never(self, epoch):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory.")
 
-    monkeypatch.setattr(module.OneRun, "run_epoch", never)
+    monkeypatch.setattr(module.SingleRun, "run_epoch", never)
     with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED"):
         sweep(configs[:1], data=toy_arrays())
 

@@ -13,9 +13,10 @@ from toy import TOY_FLAGS, layout_of, save_npz, toy_arrays, toy_config
 
 from mrl_jax import InputError, load_run, train
 from mrl_jax.losses.mrl import mrl_loss
+from mrl_jax.methods.mrl import mrl
+from mrl_jax.train_step import Recipe, TrainData, init_state, train_epoch
 from mrl_jax.training.placement import choose_layout, epoch_program
 from mrl_jax.training.processes import on_main
-from mrl_jax.training.train_step import Recipe, TrainData, init_state, train_epoch
 
 pytestmark = pytest.mark.slow
 WAYS = ("jit", "shard_map", "pmap")
@@ -49,13 +50,13 @@ def test_twenty_steps_on_eight_devices_give_the_parameters_of_one(m, masked, opt
     assert int(state.step) == STEPS
     for way in WAYS:
         layout = layout_of(way)
-        found, program = layout.place(jax.device_get(start)), epoch_program(layout)
+        found, program = layout.place(jax.device_get(start)), epoch_program(mrl(recipe.loss), layout, recipe.batch_size)
         arguments = layout.place((data, key))
         for epoch in range(2):
             found, metrics, finite = program(found, *arguments, epoch, recipe)
             assert finite
-            for name, a, b in zip(metrics._fields, metrics, expected[epoch], strict=True):
-                np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5, err_msg=f"{way} {name}")
+            for name, values in metrics.items():
+                np.testing.assert_allclose(values, expected[epoch][name], rtol=1e-5, atol=1e-5, err_msg=f"{way} {name}")
         for a, b in zip(jax.tree.leaves(layout.own(found)), jax.tree.leaves(state), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5, err_msg=way)
         if m == 2 and way != "pmap":
@@ -70,9 +71,11 @@ def test_a_last_batch_of_its_own_shape_is_shared_too():
     state, expected = jax.jit(train_epoch)(start, data, key, 0, recipe)
     for way in WAYS:
         layout = layout_of(way)
-        found, metrics, _ = epoch_program(layout)(*layout.place((jax.device_get(start), data, key)), 0, recipe)
-        np.testing.assert_array_equal(metrics.instances, [80, 10], err_msg=way)
-        np.testing.assert_allclose(metrics.loss, expected.loss, rtol=1e-5, err_msg=way)
+        found, metrics, _ = epoch_program(mrl(recipe.loss), layout, recipe.batch_size)(
+            *layout.place((jax.device_get(start), data, key)), 0, recipe
+        )
+        np.testing.assert_array_equal(metrics["instances"], [80, 10], err_msg=way)
+        np.testing.assert_allclose(metrics["loss"], expected["loss"], rtol=1e-5, err_msg=way)
         for a, b in zip(jax.tree.leaves(layout.own(found)), jax.tree.leaves(state), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5, err_msg=way)
 
@@ -132,11 +135,14 @@ def test_divided_parameters_give_the_numbers_of_whole_ones_and_each_device_holds
     layout = choose_layout("auto", B, model_parallel=4)
     assert (layout.way, layout.shares, layout.divides) == ("jit", 2, True)
     start = jax.device_get(start)
-    found, program = layout.place(start, layout.of_state(start)), epoch_program(layout)
+    found, program = (
+        layout.place(start, layout.of_state(start)),
+        epoch_program(mrl(recipe.loss), layout, recipe.batch_size),
+    )
     for epoch in range(2):
         found, _, finite = program(found, *layout.place((data, key)), epoch, recipe)
         assert finite
-    for tree in (found.encoders, optax.tree_utils.tree_get(found.optimizer, "mu")[0]):
+    for tree in (found.params.encoders, optax.tree_utils.tree_get(found.optimizer, "mu")[0]):
         for x in jax.tree.leaves(tree):
             assert x.addressable_data(0).shape == (*x.shape[:-1], x.shape[-1] // 4)
     for a, b in zip(jax.tree.leaves(layout.own(found)), jax.tree.leaves(state), strict=True):

@@ -10,14 +10,14 @@ from toy import CLASSES, save_npz, toy_arrays, toy_config
 
 from mrl_jax import InputError, evaluate, load_run, train
 from mrl_jax.config import auto_temperature
-from mrl_jax.training.run_spec import prepare_data, prepare_task
+from mrl_jax.training.run_spec import prepare_data, prepare_run
 
 pytestmark = pytest.mark.slow
 CLEAN = toy_arrays()["train_labels"]
 
 
 def prepared(config, arrays):
-    return prepare_task(config, prepare_data(config, arrays))
+    return prepare_run(config, prepare_data(config, arrays))
 
 
 def labels_of(**changes):
@@ -212,6 +212,6 @@ def test_temperatures_come_from_the_number_of_classes_unless_given():
     arrays = toy_arrays()
     arrays = {k: np.arange(len(x)) % 12 if k.endswith("labels") else x for k, x in arrays.items()}
     config = toy_config(tau2=0.3)
-    task = prepare_task(config, prepare_data(config, arrays))
-    assert task.config.tau1 == task.recipe.tau1 == auto_temperature(12) < 0.5
-    assert task.recipe.tau2 == 0.3
+    task = prepare_run(config, prepare_data(config, arrays))
+    assert task.config.tau1 == task.hyperparameters.tau1 == auto_temperature(12) < 0.5
+    assert task.hyperparameters.tau2 == 0.3

@@ -1,7 +1,7 @@
 """Losses against noisy labels from other papers than MRL's."""
 
 from mrl_jax.losses.robust.robust import (
-    ROBUST_LOSSES,
+    PER_SAMPLE_LOSSES,
     early_learning_loss,
     focal_loss,
     forward_correction_loss,
@@ -18,7 +18,7 @@ from mrl_jax.losses.robust.robust import (
 )
 
 __all__ = [
-    "ROBUST_LOSSES",
+    "PER_SAMPLE_LOSSES",
     "early_learning_loss",
     "focal_loss",
     "forward_correction_loss",

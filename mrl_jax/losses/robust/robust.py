@@ -36,7 +36,7 @@ from jax.typing import ArrayLike
 from mrl_jax.losses.mrl import CLUSTERING_LOSSES, cross_entropy_loss, log_soft_assignment, robust_clustering_loss
 
 __all__ = [
-    "ROBUST_LOSSES",
+    "PER_SAMPLE_LOSSES",
     "early_learning_loss",
     "focal_loss",
     "forward_correction_loss",
@@ -369,7 +369,7 @@ def lq_loss(z: Array, centers: Array, labels: Array, tau: ArrayLike = 1.0, *, q:
     return (1.0 - q) * bounded + q * _one_minus_p(z, centers, labels, tau)
 
 
-ROBUST_LOSSES: dict[str, Callable[..., Array]] = {
+PER_SAMPLE_LOSSES: dict[str, Callable[..., Array]] = {
     **CLUSTERING_LOSSES,
     "focal": focal_loss,
     "mae": mean_absolute_error_loss,
@@ -383,10 +383,8 @@ ROBUST_LOSSES: dict[str, Callable[..., Array]] = {
     "forward": forward_correction_loss,
     "elr": early_learning_loss,
     "lq": lq_loss,
-    "small-loss": cross_entropy_loss,
-    "gmm": cross_entropy_loss,
 }
-"""Name of a loss -> its function; `forward` and `elr` need more arguments, and the last two select samples."""
+"""Name -> per-sample loss; "forward" and "elr" take more arguments. `methods.clustering` has all losses."""
 
 
 def _given(log_p: Array, labels: Array) -> Array:

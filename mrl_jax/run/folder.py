@@ -1,4 +1,4 @@
-"""The folder of a run: its files, written atomically, and `load_run`, which turns it back into a usable model.
+"""The folder of a run: its files, each written atomically.
 
 ```
 config.json     every field of `Config`
@@ -13,41 +13,25 @@ search/         galleries that mrl_jax.search embedded; may be deleted
 ```
 """
 
-import dataclasses
 import json
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-
 from mrl_jax.config import Config
 from mrl_jax.data.dataset import Dataset
-from mrl_jax.data.load import load_dataset
-from mrl_jax.data.preprocess import apply_preprocess, kinds_for
-from mrl_jax.data.published.catalog import CATALOG
-from mrl_jax.errors import DatasetWarning, InputError
+from mrl_jax.errors import InputError
 from mrl_jax.files import locked, pretty_json
-from mrl_jax.run.model_file import Model, read_model, write_model
-from mrl_jax.training.train_step import Recipe, embed
+from mrl_jax.methods.state import Shapes
+from mrl_jax.run.model import Model
+from mrl_jax.run.model_file import read_model, write_model
 
-__all__ = ["Run", "RunFolder", "best_epoch", "load_run", "recipe_of", "run_data"]
+__all__ = ["RunFolder", "best_epoch", "describe", "shapes_of"]
 
 _CONFIG, _DATA, _NOISE, _METRICS, _RESULT = "config.json", "data.json", "noise.json", "metrics.jsonl", "result.json"
 _MODEL = "model.npz"
-
-
-def recipe_of(config: Config) -> Recipe:
-    """The part of a configuration that `train_step` needs."""
-    names = {f.name for f in dataclasses.fields(Recipe)}
-    values = {k: v for k, v in dataclasses.asdict(config).items() if k in names}
-    return Recipe(**values | {"loss_options": tuple(sorted(config.loss_numbers.items()))})
 
 
 def best_epoch(metrics: Sequence[Mapping[str, Any]]) -> int:
@@ -243,8 +227,7 @@ class RunFolder:
         path = self.path / _MODEL
         if not path.exists():
             return None
-        dims = {m: data["dims"][m] for m in data["modalities"]}
-        return read_model(path, dims, config.hidden_dims, config.embed_dim, len(data["class_names"]))
+        return read_model(path, config, shapes_of(data), data["modalities"])
 
     def write_model(self, model: Model, modalities: Sequence[str], epoch: int) -> None:
         """Write `model.npz`; modalities in the order of the encoders."""
@@ -259,147 +242,10 @@ class RunFolder:
         part.replace(self.path / name)
 
 
-@dataclass(frozen=True)
-class Run:
-    """A trained model with all it needs to embed new features.
-
-    Attributes:
-        config: its configuration.
-        epoch: epochs done at this checkpoint.
-        model: encoders, class centres, preprocessing.
-        modalities: their names in order.
-        class_names: K names.
-    """
-
-    config: Config
-    epoch: int
-    model: Model
-    modalities: tuple[str, ...]
-    class_names: tuple[str, ...]
-
-    def embed(self, features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Embed raw features, preprocessing included.
-
-        Args:
-            features: modality -> [N, D]; any of the run's modalities, each with its own N.
-
-        Returns:
-            Modality -> unit rows [N, L].
-
-        Raises:
-            InputError: an unknown modality, another number of columns than in training, or values NaN or inf.
-        """
-        kinds = kinds_for(self.modalities, self.config.preprocess)
-        out = {}
-        for m, x in features.items():
-            if m not in kinds:
-                raise InputError(f"modality {m!r} is not in this run; it has: {', '.join(self.modalities)}")
-            stats, encoder = self.model.preprocess[m], self.model.encoders[self.modalities.index(m)]
-            x, width = np.asarray(x), len(stats["mean"])
-            if x.ndim != 2 or x.shape[1] != width:
-                raise InputError(f"{m} features have shape {list(x.shape)}; this run was trained on [N, {width}]")
-            if x.dtype.kind not in "fiub":
-                raise InputError(f"{m} features are {x.dtype}; they must be real numbers")
-            with np.errstate(over="ignore"):
-                x = x.astype(np.float32, copy=False)
-            if not np.isfinite(x).all():
-                raise InputError(f"{m} features are not finite in float32: remove or impute NaN and inf")
-            out[m] = np.asarray(embed_from_host(recipe_of(self.config), encoder, kinds[m], stats, x))
-        return out
-
-
-def embed_from_host(
-    recipe: Recipe, encoder: Any, kind: str, stats: Mapping[str, Any], x: np.ndarray, block: int = 4096
-) -> jax.Array:
-    """Preprocess and embed raw features [N, D] that lie on the host or on disk as unit rows [N, L], block by block.
-
-    The same bits as `embed_rows` of the preprocessed whole.
-    """
-    starts = range(0, max(len(x), 1), block)
-    parts = [embed_rows(recipe, encoder, apply_preprocess(kind, stats, x[i : i + block]), block) for i in starts]
-    return jax.numpy.concatenate(parts)
-
-
-@partial(jax.jit, static_argnames="block")
-def embed_rows(recipe: Recipe, encoder: Any, x: jax.Array, block: int = 4096) -> jax.Array:
-    """Embed [N, D] as unit rows [N, L], in blocks so that hidden layers stay small."""
-    return jax.lax.map(lambda row: embed(recipe, (encoder,), (row,))[0], x, batch_size=min(block, len(x)))
-
-
-def load_run(workdir: str | os.PathLike[str], checkpoint: str | int = "best") -> Run:
-    """Load a model from the folder of a run, finished or not.
-
-    Args:
-        workdir: the folder.
-        checkpoint: "best" (by validation mAP), "last", or a number of epochs.
-
-    Raises:
-        InputError: no run, no such checkpoint, or a damaged one.
-    """
-    folder = RunFolder.open(workdir)
-    config, data = folder.config(), folder.data()
-    which = checkpoint if checkpoint in ("best", "last") else _epoch_number(checkpoint)
-    found = None if which == "last" else folder.model(config, data)
-    if found is not None and which not in ("best", found[1]):
-        found = None
-    model, epoch = found or _read_checkpoint(folder, config, data, which)
-    encoders, centers = jax.device_put((model.encoders, model.centers))  # once, not for every block that is embedded
-    model = model._replace(encoders=encoders, centers=centers)
-    return Run(config, epoch, model, tuple(data["modalities"]), tuple(data["class_names"]))
-
-
-def _epoch_number(checkpoint: str | int) -> int:
-    try:
-        return int(checkpoint)
-    except ValueError:
-        raise InputError(f"checkpoint {checkpoint!r}: choose best, last or a number of epochs") from None
-
-
-def _read_checkpoint(folder: RunFolder, config: Config, data: Mapping[str, Any], which: str | int) -> tuple[Model, int]:
-    from mrl_jax.run.checkpoint import Checkpoints, template  # deferred: Orbax takes half a second
-
-    with Checkpoints(folder.checkpoints, read_only=True) as checkpoints:
-        epochs = checkpoints.epochs()
-        if not epochs and folder.result() is not None:
-            raise InputError(f"{folder.path}: of this run only the best model was kept; choose --checkpoint best")
-        if not epochs:
-            raise InputError(f"{folder.checkpoints}: no complete checkpoint yet; wait for the first epoch to end")
-        dims = [data["dims"][m] for m in data["modalities"]]
-        sizes = len(data["class_names"]), data["modalities"], data["instances"]["train"]
-        expected = template(config, dims, *sizes)
-        best = best_epoch(folder.metrics_until(epochs[-1]))
-        epoch = best if which == "best" else epochs[-1] if which == "last" else int(which)
-        if epoch == best and epoch not in epochs:
-            snapshot = checkpoints.restore(epochs[-1], expected)
-            return Model(*snapshot.best, snapshot.preprocess), best
-        snapshot = checkpoints.restore(epoch, expected)
-        return Model(*snapshot.state.weights, snapshot.preprocess), epoch
-
-
-def run_data(run: Run, folder: RunFolder | None, data: Any = None) -> Dataset:
-    """The data of a run, or others in their place.
-
-    Args:
-        run: the run.
-        folder: its folder, if there is one: the digest recorded there must be that of the run's own data.
-        data: anything `load_dataset` takes; None for what the run's configuration names.
-
-    Raises:
-        InputError: the run was trained on arrays in memory, its data have changed, or those given do not fit.
-    """
-    recorded = folder.data() if folder is not None and data is None else None
-    if data is None:
-        in_memory = run.config.preset == "custom" and run.config.data_path is None
-        if in_memory or (recorded is not None and recorded.get("in_memory")):
-            raise InputError("this run was trained on arrays in memory; pass them, or their file: --data-path FILE")
-        data = run.config.data_path or run.config.preset
-    set_name = run.config.preset if run.config.preset in CATALOG else None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DatasetWarning)  # training told it
-        dataset = load_dataset(data, run.modalities, set_name=set_name)
-    if recorded is not None and dataset.digest() != recorded["sha256"]:
-        raise InputError(f"data {str(data)!r} have changed since the run was trained; restore them")
-    return dataset
+def shapes_of(data: Mapping[str, Any]) -> Shapes:
+    """The shapes of a run's state from its `data.json`."""
+    dims = tuple(data["dims"][m] for m in data["modalities"])
+    return Shapes(dims, len(data["class_names"]), data["instances"]["train"])
 
 
 def _line(values: Mapping[str, Any]) -> str:

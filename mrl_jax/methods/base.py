@@ -1,0 +1,76 @@
+"""What a method is: pure functions that the trainer, the sweep, evaluation and search call, and its registry entry."""
+
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from mrl_jax.config import Config
+    from mrl_jax.options import Number
+
+__all__ = ["NEEDS", "Method", "MethodEntry"]
+
+NEEDS = ("noise", "resident", "two modalities")
+"""What a method may need: the oracle noise; all training data on the device; exactly two modalities."""
+
+
+class Method(NamedTuple):
+    """How a common space is learned, as pure functions of arrays.
+
+    `h` are the hyperparameters: a pytree whose leaves are numbers, over which a sweep may `vmap`; its static parts
+    decide shapes and structure. All functions run under `jit` and `vmap`. A method has either `fit` or `step`.
+
+    Attributes:
+        name: for messages, such as "method cca" or "loss gmm".
+        init: (h, key, shapes) -> `State`, before training.
+        embed: (h, params, modality, x [..., D]) -> unit rows [..., L]; `modality` is a Python integer.
+        fit: (h, state, data, key) -> `State`. Closed form: training is this one call, one epoch long.
+        step: (h, state, batch, epoch, axis_name) -> `State`, metrics, samples. One step of gradient descent; metrics
+            are scalars by name, "loss" among them; samples replace those of the batch (leaves [B, ...]), None leaves
+            them. With an `axis_name` every device has the whole state and its part of the batch: state and metrics
+            must be those of the whole batch, samples those of the part.
+        refresh: (h, state, data, epoch) -> samples of all instances, before every epoch.
+        assign: (h, params, z [..., L]) -> log p(k | z) [..., K], for accuracy and for retrieval by class posterior.
+        log: (h, epoch) -> numbers for the epoch's line in `metrics.jsonl`, such as the learning rate.
+        needs: some of `NEEDS`, checked before training.
+    """
+
+    name: str
+    init: Callable[..., Any]
+    embed: Callable[..., Any]
+    fit: Callable[..., Any] | None = None
+    step: Callable[..., Any] | None = None
+    refresh: Callable[..., Any] | None = None
+    assign: Callable[..., Any] | None = None
+    log: Callable[..., Mapping[str, float]] = lambda h, epoch: {}
+    needs: frozenset[str] = frozenset()
+
+
+class MethodEntry(NamedTuple):
+    """What the registry knows of a method: how settings become a `Method` and its hyperparameters.
+
+    Attributes:
+        name: value of `--method`.
+        summary: the idea in one or two sentences.
+        source: the paper.
+        equation: what is optimised, in TeX.
+        method: `Config` -> `Method`; equal settings must give the same object, or programs compile anew.
+        hyperparameters: (`Config`, `OracleNoise` or None) -> h.
+        describe: `Config` -> one line for the table at the end of a run.
+        title: `Config` -> a few words for the heading of its picture.
+        numbers: what `--method-options` sets: name -> `Number`.
+        unused: fields of `Config` that have no effect on the method; setting one is an error.
+        warnings: (`Config`, `OracleNoise` or None) -> advice to the user before training.
+    """
+
+    name: str
+    summary: str
+    source: str
+    equation: str
+    method: "Callable[[Config], Method]"
+    hyperparameters: "Callable[[Config, Any], Any]"
+    describe: "Callable[[Config], str]"
+    title: "Callable[[Config], str]"
+    numbers: "Mapping[str, Number]" = MappingProxyType({})
+    unused: frozenset[str] = frozenset()
+    warnings: "Callable[[Config, Any], Iterable[str]]" = lambda config, noise: ()

@@ -1,0 +1,218 @@
+r"""MRL (Hu et al., CVPR 2021): encoders onto the unit sphere, class centres, a clustering and a contrastive loss.
+
+One gradient method with any clustering loss of `methods.clustering` in place of the paper's.
+
+Shape letters: M modalities, N training instances, B batch, D features, L embedding, K classes.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from mrl_jax.losses.mrl import log_soft_assignment, mrl_loss
+from mrl_jax.methods.base import Method, MethodEntry
+from mrl_jax.methods.clustering import CLUSTERING_LOSSES, numbers_of
+from mrl_jax.methods.gradient import gradient_method
+from mrl_jax.methods.state import Batch, OracleNoise, Shapes, TrainData
+from mrl_jax.models.mlp import Encoder, init_centers, unit_rows
+
+if TYPE_CHECKING:
+    from mrl_jax.config import Config
+
+__all__ = ["ENTRY", "Hyperparameters", "Weights", "mrl"]
+
+
+def _static(default: Any) -> Any:
+    return field(default=default, metadata={"static": True})
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Hyperparameters:
+    """Networks, objective and optimiser of MRL.
+
+    A pytree whose leaves are the numbers that may differ between runs of one compiled program (`vmap` over them);
+    the rest is static, so that changing it compiles anew.
+
+    Attributes:
+        beta: weight of the clustering loss (eq. 8).
+        tau1: temperature of the soft assignment (eq. 2).
+        tau2: temperature of the contrastive loss (eq. 6).
+        learning_rate: Adam's rate before the schedule.
+        weight_decay: decoupled decay of the weight matrices (not biases, not centres), as in AdamW.
+        noise: for the losses "forward" and "small-loss".
+        loss: clustering loss, a key of `options.LOSSES`.
+        loss_options: numbers of that loss, pairs of name and value; the others have the defaults of `options.LOSSES`.
+        self_similarity: count a sample's similarity with itself in eq. 6.
+        contrastive_scale: "equation" (eq. 7) or "program" (mean over all samples, twice).
+        hidden_dims: widths of the encoders' hidden layers.
+        embed_dim: L.
+        initializer: of the linear layers, see `Encoder`.
+        schedule: of the learning rate, see `learning_rate_at`.
+        epochs: length of the schedule.
+        batch_size: B.
+        clip_norm: upper bound of the global norm of the gradient, or None.
+        adam_betas: decay of Adam's first and second moment.
+        precision: of the encoders' layers, see `Encoder`; losses, parameters and moments are float32.
+    """
+
+    beta: ArrayLike = 0.9
+    tau1: ArrayLike = 1.0
+    tau2: ArrayLike = 1.0
+    learning_rate: ArrayLike = 1e-4
+    weight_decay: ArrayLike = 0.0
+    noise: OracleNoise | None = None
+    loss: str = _static("rc")
+    loss_options: tuple[tuple[str, float], ...] = _static(())
+    self_similarity: bool = _static(False)
+    contrastive_scale: str = _static("equation")
+    hidden_dims: tuple[int, ...] = _static((1024, 1024))
+    embed_dim: int = _static(512)
+    initializer: str = _static("uniform")
+    schedule: str = _static("cosine")
+    epochs: int = _static(30)
+    batch_size: int = _static(100)
+    clip_norm: float | None = _static(None)
+    adam_betas: tuple[float, float] = _static((0.5, 0.999))
+    precision: str = _static("float32")
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder that every modality uses, with parameters of its own."""
+        return Encoder(self.hidden_dims, self.embed_dim, self.initializer, self.precision)
+
+
+class Weights(NamedTuple):
+    """The trained model.
+
+    Attributes:
+        encoders: parameters of the encoders, one tree per modality.
+        centers: class centres C [K, L]; unit rows at the start of every step.
+    """
+
+    encoders: tuple[Any, ...]
+    centers: Array
+
+
+def _init_params(h: Hyperparameters, key: Array, shapes: Shapes) -> Weights:
+    keys = jax.random.split(key, len(shapes.dims) + 1)
+    encoders = tuple(
+        h.encoder.init(k, jnp.zeros((1, d), jnp.float32)) for k, d in zip(keys[:-1], shapes.dims, strict=True)
+    )
+    return Weights(encoders, init_centers(keys[-1], shapes.classes, h.embed_dim))
+
+
+def _embed(h: Hyperparameters, params: Weights, modality: int, x: Array) -> Array:
+    return h.encoder.apply(params.encoders[modality], x)  # type: ignore[return-value]
+
+
+def _project(params: Weights) -> Weights:
+    """Bring the centres back to unit length, as the official implementation does.
+
+    The gradient is the one at unit centres; Adam then moves them off the sphere until the next step.
+    """
+    return params._replace(centers=unit_rows(params.centers))
+
+
+def _assign(h: Hyperparameters, params: Weights, z: Array) -> Array:
+    return log_soft_assignment(z, unit_rows(params.centers), h.tau1)
+
+
+def _objective(
+    h: Hyperparameters, params: Weights, batch: Batch, epoch: ArrayLike, axis_name: str | None
+) -> tuple[Array, tuple[dict[str, Array], Any]]:
+    """The total loss (eq. 8)."""
+    z = jnp.stack([_embed(h, params, i, x) for i, x in enumerate(batch.features)])  # [M, B, L]
+    valid = jnp.broadcast_to(batch.mask, batch.labels.shape)
+    loss, samples = CLUSTERING_LOSSES[h.loss].bind(h, batch, z, params.centers, valid, epoch, axis_name)
+    total, parts = mrl_loss(
+        z,
+        params.centers,
+        batch.labels,
+        beta=h.beta,
+        tau1=h.tau1,
+        tau2=h.tau2,
+        mask=batch.mask,
+        loss=loss,
+        self_similarity=h.self_similarity,
+        contrastive_scale=h.contrastive_scale,
+        axis_name=axis_name,
+    )
+    return total, (parts._asdict(), samples)
+
+
+@functools.cache
+def mrl(loss: str = "rc") -> Method:
+    """MRL with a clustering loss, a key of `options.LOSSES`.
+
+    Raises:
+        ValueError: unknown loss.
+    """
+    if loss not in CLUSTERING_LOSSES:
+        raise ValueError(f"unknown loss {loss!r}; known: {', '.join(CLUSTERING_LOSSES)}")
+    part = CLUSTERING_LOSSES[loss]
+    refresh_part = part.refresh
+
+    def refresh(h: Hyperparameters, state: Any, data: TrainData, epoch: ArrayLike) -> Any:
+        return refresh_part(h, state.params, data, epoch, _embed)  # type: ignore[misc]
+
+    return gradient_method(
+        f"loss {loss}",
+        init_params=_init_params,
+        embed=_embed,
+        objective=_objective,
+        project=_project,
+        init_samples=part.init_samples,
+        refresh=None if refresh_part is None else refresh,
+        assign=_assign,
+        needs=part.needs,
+    )
+
+
+_FIELDS = tuple(f.name for f in dataclasses.fields(Hyperparameters) if f.name not in ("noise", "adam_betas"))
+
+
+def _hyperparameters(config: "Config", noise: OracleNoise | None) -> Hyperparameters:
+    values = {name: getattr(config, name) for name in _FIELDS}
+    return Hyperparameters(**values | {"loss_options": tuple(sorted(config.loss_numbers.items())), "noise": noise})
+
+
+def _describe(config: "Config") -> str:
+    loss = " ".join((config.loss, *config.loss_options))
+    return f"loss: {loss}, beta {config.beta:g}, tau1 {config.tau1:.3g}, tau2 {config.tau2:.3g}, seed {config.seed}"
+
+
+def _warnings(config: "Config", noise: OracleNoise | None) -> Iterable[str]:
+    if noise is not None and config.assumed_noise is None and not noise.wrong_share.any():
+        yield (
+            f"loss {config.loss} is plain cross-entropy here: no noise is injected and none is assumed; if the labels "
+            "of the data are noisy, give the share of wrong ones, --assumed-noise R"
+        )
+    warmup = numbers_of(config.loss, config.loss_numbers).get("warmup", 0.0)
+    if warmup >= config.epochs:
+        yield (
+            f"loss {config.loss} is plain cross-entropy here: its warmup of {warmup:g} epochs takes all "
+            f"{config.epochs}; give fewer, --loss-options warmup=N, or more --epochs"
+        )
+
+
+ENTRY = MethodEntry(
+    name="mrl",
+    summary="Encoders per modality onto the unit sphere. A robust clustering loss lets samples lead that agree with "
+    "their label already; a contrastive loss brings the modalities of an instance together.",
+    source="Hu et al., Learning Cross-Modal Retrieval with Noisy Labels, CVPR 2021",
+    equation=r"\beta \, \tfrac{1}{N} \sum_{i,j} \log(1 - p(y_j^i \mid x_j^i)) "
+    r"- (1 - \beta) \, \tfrac{1}{N} \sum_{i,j} \log P(j \mid x_j^i)",
+    method=lambda config: mrl(config.loss),
+    hyperparameters=_hyperparameters,
+    describe=_describe,
+    title=lambda config: f"{config.loss} loss, beta {config.beta:g}",
+    warnings=_warnings,
+)

@@ -1,0 +1,87 @@
+"""What the trainer and every method exchange: shapes, training data, batches, and the state.
+
+Shape letters: M modalities, N training instances, B batch, D features, K classes.
+"""
+
+from typing import Any, NamedTuple
+
+from jax import Array
+
+__all__ = ["Batch", "OracleNoise", "Shapes", "State", "TrainData"]
+
+
+class Shapes(NamedTuple):
+    """The sizes that decide the shapes of a state.
+
+    Attributes:
+        dims: number of features D of each modality.
+        classes: K.
+        instances: N. Methods without per-sample state ignore it.
+    """
+
+    dims: tuple[int, ...]
+    classes: int
+    instances: int = 0
+
+
+class State(NamedTuple):
+    """All that training changes; arrays only.
+
+    Attributes:
+        params: the model, a pytree that belongs to the method. A field named `encoders` holds one entry per modality.
+        optimizer: state of the optimiser, or of several; () where there is none.
+        step: number of steps done, int32 scalar.
+        samples: what the method keeps per training instance, a pytree with leaves [N, ...]; () for nothing.
+    """
+
+    params: Any
+    optimizer: Any
+    step: Array
+    samples: Any = ()
+
+
+class TrainData(NamedTuple):
+    """The training split on the device.
+
+    Attributes:
+        features: one [N, D] per modality.
+        labels: given labels, int32 [M, N].
+        mask: bool [M, N], False where a sample is missing; None where none is.
+        partners: int32 [M, N], which row of a modality's features stands at an instance; None for its own. Labels and
+            mask are those of the instance already.
+    """
+
+    features: tuple[Array, ...]
+    labels: Array
+    mask: Array | None = None
+    partners: Array | None = None
+
+
+class Batch(NamedTuple):
+    """One batch.
+
+    Attributes:
+        features: one [B, D] per modality.
+        labels: given labels, int32 [M, B].
+        mask: False in padded rows and for missing samples, [B] or [M, B].
+        rows: which training instances, int32 [B]. Methods with per-sample state need it.
+        samples: per-sample state of these instances, leaves [B, ...]; the trainer fills it in.
+    """
+
+    features: tuple[Array, ...]
+    labels: Array
+    mask: Array
+    rows: Array | None = None
+    samples: Any = ()
+
+
+class OracleNoise(NamedTuple):
+    """The noise of the training labels, for losses that assume to know it.
+
+    Attributes:
+        transition: probability that a sample of class k is labelled y, float32 [M, K, K].
+        wrong_share: share of wrong labels, float32 [M].
+    """
+
+    transition: Any
+    wrong_share: Any

@@ -1,0 +1,91 @@
+"""From the folder of a run back to a trained model and its data."""
+
+import os
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from mrl_jax.config import Config
+from mrl_jax.data.dataset import Dataset
+from mrl_jax.data.load import load_dataset
+from mrl_jax.data.published.catalog import CATALOG
+from mrl_jax.errors import DatasetWarning, InputError
+from mrl_jax.run.folder import RunFolder, best_epoch, shapes_of
+from mrl_jax.run.model import Model, TrainedModel
+
+__all__ = ["load_run", "run_data"]
+
+
+def load_run(workdir: str | os.PathLike[str], checkpoint: str | int = "best") -> TrainedModel:
+    """Load a model from the folder of a run, finished or not.
+
+    Args:
+        workdir: the folder.
+        checkpoint: "best" (by validation mAP), "last", or a number of epochs.
+
+    Raises:
+        InputError: no run, no such checkpoint, or a damaged one.
+    """
+    folder = RunFolder.open(workdir)
+    config, data = folder.config(), folder.data()
+    which = checkpoint if checkpoint in ("best", "last") else _epoch_number(checkpoint)
+    found = None if which == "last" else folder.model(config, data)
+    if found is not None and which not in ("best", found[1]):
+        found = None
+    model, epoch = found or _read_checkpoint(folder, config, data, which)
+    model = model._replace(params=jax.device_put(model.params))  # once, not for every block that is embedded
+    return TrainedModel(config, epoch, model, tuple(data["modalities"]), tuple(data["class_names"]))
+
+
+def _epoch_number(checkpoint: str | int) -> int:
+    try:
+        return int(checkpoint)
+    except ValueError:
+        raise InputError(f"checkpoint {checkpoint!r}: choose best, last or a number of epochs") from None
+
+
+def _read_checkpoint(folder: RunFolder, config: Config, data: Mapping[str, Any], which: str | int) -> tuple[Model, int]:
+    from mrl_jax.run.checkpoint import Checkpoints, template  # deferred: Orbax takes half a second
+
+    with Checkpoints(folder.checkpoints, read_only=True) as checkpoints:
+        epochs = checkpoints.epochs()
+        if not epochs and folder.result() is not None:
+            raise InputError(f"{folder.path}: of this run only the best model was kept; choose --checkpoint best")
+        if not epochs:
+            raise InputError(f"{folder.checkpoints}: no complete checkpoint yet; wait for the first epoch to end")
+        expected = template(config, shapes_of(data), data["modalities"])
+        best = best_epoch(folder.metrics_until(epochs[-1]))
+        epoch = best if which == "best" else epochs[-1] if which == "last" else int(which)
+        if epoch == best and epoch not in epochs:
+            snapshot = checkpoints.restore(epochs[-1], expected)
+            return Model(snapshot.best, snapshot.preprocess), best
+        snapshot = checkpoints.restore(epoch, expected)
+        return Model(snapshot.state.params, snapshot.preprocess), epoch
+
+
+def run_data(run: TrainedModel, folder: RunFolder | None, data: Any = None) -> Dataset:
+    """The data of a run, or others in their place.
+
+    Args:
+        run: the run.
+        folder: its folder, if there is one: the digest recorded there must be that of the run's own data.
+        data: anything `load_dataset` takes; None for what the run's configuration names.
+
+    Raises:
+        InputError: the run was trained on arrays in memory, its data have changed, or those given do not fit.
+    """
+    recorded = folder.data() if folder is not None and data is None else None
+    if data is None:
+        in_memory = run.config.preset == "custom" and run.config.data_path is None
+        if in_memory or (recorded is not None and recorded.get("in_memory")):
+            raise InputError("this run was trained on arrays in memory; pass them, or their file: --data-path FILE")
+        data = run.config.data_path or run.config.preset
+    set_name = run.config.preset if run.config.preset in CATALOG else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DatasetWarning)  # training told it
+        dataset = load_dataset(data, run.modalities, set_name=set_name)
+    if recorded is not None and dataset.digest() != recorded["sha256"]:
+        raise InputError(f"data {str(data)!r} have changed since the run was trained; restore them")
+    return dataset

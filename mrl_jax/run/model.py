@@ -1,0 +1,119 @@
+"""A trained model: what it consists of, and how it embeds new features."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from mrl_jax.config import Config
+from mrl_jax.data.preprocess import apply_preprocess, kinds_for
+from mrl_jax.errors import InputError
+from mrl_jax.methods.base import Method
+from mrl_jax.methods.registry import hyperparameters_of, method_of
+
+__all__ = ["Model", "Run", "TrainedModel", "embed_from_host", "embed_rows"]
+
+_BLOCK = 4096  # rows that are embedded at once, so that hidden layers stay small
+
+
+class Model(NamedTuple):
+    """What embeds.
+
+    Attributes:
+        params: parameters of the method.
+        preprocess: modality -> fitted statistics.
+    """
+
+    params: Any
+    preprocess: Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A trained model with all it needs to embed new features. `Run` is another name of it.
+
+    Attributes:
+        config: its settings.
+        epoch: epochs done at this checkpoint.
+        model: parameters and preprocessing.
+        modalities: their names in order.
+        class_names: K names.
+    """
+
+    config: Config
+    epoch: int
+    model: Model
+    modalities: tuple[str, ...]
+    class_names: tuple[str, ...]
+
+    def embed(self, features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Embed raw features, preprocessing included.
+
+        Args:
+            features: modality -> [N, D]; any of the run's modalities, each with its own N.
+
+        Returns:
+            Modality -> unit rows [N, L].
+
+        Raises:
+            InputError: an unknown modality, another number of columns than in training, or values NaN or inf.
+        """
+        kinds = kinds_for(self.modalities, self.config.preprocess)
+        method, h = method_of(self.config), hyperparameters_of(self.config)
+        embeddings = {}
+        for m, x in features.items():
+            if m not in kinds:
+                raise InputError(f"modality {m!r} is not in this run; it has: {', '.join(self.modalities)}")
+            stats = self.model.preprocess[m]
+            x, width = np.asarray(x), len(stats["mean"])
+            if x.ndim != 2 or x.shape[1] != width:
+                raise InputError(f"{m} features have shape {list(x.shape)}; this run was trained on [N, {width}]")
+            if x.dtype.kind not in "fiub":
+                raise InputError(f"{m} features are {x.dtype}; they must be real numbers")
+            with np.errstate(over="ignore"):
+                x = x.astype(np.float32, copy=False)
+            if not np.isfinite(x).all():
+                raise InputError(f"{m} features are not finite in float32: remove or impute NaN and inf")
+            number = self.modalities.index(m)
+            embeddings[m] = np.asarray(embed_from_host(method, h, self.model.params, number, kinds[m], stats, x))
+        return embeddings
+
+    @property
+    def embed_dim(self) -> int:
+        """L, dimensions of the common space."""
+        method, h = method_of(self.config), hyperparameters_of(self.config)
+        x = np.zeros((1, len(self.model.preprocess[self.modalities[0]]["mean"])), np.float32)
+        return int(jax.eval_shape(lambda p, x: method.embed(h, p, 0, x), self.model.params, x).shape[-1])
+
+
+Run = TrainedModel
+
+
+def embed_from_host(
+    method: Method,
+    h: Any,
+    params: Any,
+    modality: int,
+    kind: str,
+    stats: Mapping[str, Any],
+    x: np.ndarray,
+    block: int = _BLOCK,
+) -> jax.Array:
+    """Preprocess and embed raw features [N, D] on the host or on disk as unit rows [N, L], block by block.
+
+    The same bits as `embed_rows` of the preprocessed whole.
+    """
+    starts = range(0, max(len(x), 1), block)
+    parts = [
+        embed_rows(method, h, params, modality, apply_preprocess(kind, stats, x[i : i + block]), block) for i in starts
+    ]
+    return jax.numpy.concatenate(parts)
+
+
+@partial(jax.jit, static_argnames=("method", "modality", "block"))
+def embed_rows(method: Method, h: Any, params: Any, modality: int, x: jax.Array, block: int = _BLOCK) -> jax.Array:
+    """Embed [N, D] as unit rows [N, L], in blocks so that hidden layers stay small."""
+    return jax.lax.map(lambda row: method.embed(h, params, modality, row), x, batch_size=min(block, len(x)))
