@@ -1,4 +1,4 @@
-"""What the commands share: one-line errors and exit codes."""
+"""The command line: a parser with flags from the options, one-line errors, exit codes."""
 
 import _thread
 import argparse
@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
-from mrl_jax.compile_cache import keep_compiled, kept_in
+from mrl_jax.compile_cache import cache_folder, keep_compiled
 from mrl_jax.config import PRESETS, Config, shown
 from mrl_jax.errors import DatasetWarning, InputError, NonFiniteLossError, ProcessLostError
 from mrl_jax.options import OPTIONS, RECIPES, Option
@@ -19,10 +19,10 @@ __all__ = ["Parser", "add_config_flags", "run_command"]
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that reports an error as one line and knows no abbreviations.
+    """An argument parser that reports an error as one line and takes no abbreviated flags.
 
     Args:
-        compiles: the command compiles programs: a flag says whether they are kept on disk, and parsing sees to it.
+        compiles: add the flag of the compilation cache, and set up the cache when arguments are parsed.
         kwargs: of `argparse.ArgumentParser`.
     """
 
@@ -33,24 +33,24 @@ class Parser(argparse.ArgumentParser):
             self.add_argument(
                 "--no-compile-cache",
                 action="store_true",
-                help="compile anew; by default compiled programs are kept in the user's cache folder",
+                help="compile anew; by default compiled programs are stored in the user's cache folder",
             )
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As `argparse`; the flag of the compilation cache is followed and taken out."""
-        found = super().parse_args(args, namespace)
+        """As `argparse`; sets up the compilation cache and removes its flag from the result."""
+        values = super().parse_args(args, namespace)
         if self._compiles:
-            keep_compiled(not found.no_compile_cache)
-            del found.no_compile_cache
-        return found
+            keep_compiled(not values.no_compile_cache)
+            del values.no_compile_cache
+        return values
 
     def error(self, message: str) -> NoReturn:
-        """Report bad usage like any other bad input: exit code 2."""
+        """Report wrong usage like any other bad input, with exit code 2."""
         raise InputError(f"{message}; see {self.prog} --help")
 
 
 class _Tau(argparse.Action):
-    """`--tau`: both temperatures at once."""
+    """`--tau` sets both temperatures."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
         try:
@@ -61,7 +61,7 @@ class _Tau(argparse.Action):
 
 
 def add_config_flags(parser: argparse.ArgumentParser) -> None:
-    """The preset and one flag per field of `Config`; those not given stay absent, so that presets fill them."""
+    """Add the preset and a flag for every field of `Config`. Flags not given stay absent: presets fill them."""
     parser.add_argument("preset", nargs="?", metavar="PRESET", default=argparse.SUPPRESS, help=", ".join(PRESETS))
     hints = get_type_hints(Config)
     parser.add_argument(
@@ -98,53 +98,53 @@ def _help(option: Option) -> str:
 
 
 def run_command(command: Callable[[], object], interrupted: str = "run it again") -> int:
-    """Run a command; report what a user can mend as one line on stderr.
+    """Run a command; report errors that a user can mend as one line on standard error.
 
     Args:
-        command: what to do.
+        command: the command.
         interrupted: what to do after Ctrl-C, for the message.
 
     Returns:
         The exit code: 0 done, 2 bad input, 1 a run that failed, 130 interrupted.
     """
-    _heed_interrupts()
+    _repeat_swallowed_interrupts()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always", DatasetWarning)
-            shown, unkept = warnings.showwarning, set[str]()
+            show_default, reported = warnings.showwarning, set[str]()
 
             def show(message: Any, kind: Any, *where: Any) -> None:
                 if kind is DatasetWarning:
                     _warn(message)
-                elif "writing persistent compilation cache" in str(message):  # of each program: one line will do
-                    told = f"compiled programs cannot be kept in {kept_in()}; make space there"
-                    if told not in unkept:
-                        unkept.add(told)
-                        _warn(told)
+                elif "writing persistent compilation cache" in str(message):  # comes once for every program
+                    text = f"compiled programs cannot be stored in {cache_folder()}; make space there"
+                    if text not in reported:
+                        reported.add(text)
+                        _warn(text)
                 elif "persistent compilation cache" in str(message):
-                    _warn(f"{str(message).splitlines()[0]}; if this comes again, delete {kept_in()}")
+                    _warn(f"{str(message).splitlines()[0]}; if this comes again, delete {cache_folder()}")
                 else:
-                    shown(message, kind, *where)
+                    show_default(message, kind, *where)
 
             warnings.showwarning = show  # type: ignore[assignment]
             command()
-        if sys.stdout is not None:  # closed by who started the command
+        if sys.stdout is not None:  # the caller may have closed it
             sys.stdout.flush()
     except InputError as error:
         return _report(error, 2)
-    except BrokenPipeError:  # the reader of the table, such as `head`, has seen enough
+    except BrokenPipeError:  # the reader, such as `head`, closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        nameless = type(error) is OSError and error.filename is None  # from writing to standard output
+        nameless = type(error) is OSError and error.filename is None  # raised by standard output
         return _report(f"the output cannot be written ({error.strerror})" if nameless else error, 1)
     except (NonFiniteLossError, ProcessLostError) as error:
         return _report(error, 1)
     except RuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):  # as JAX says that memory is short
+        if "RESOURCE_EXHAUSTED" not in str(error):  # JAX's status for too little memory
             raise
         why = str(error).splitlines()[0].removeprefix("RESOURCE_EXHAUSTED: ")
         return _report(
-            f"memory of the device is short ({why[:200]}); smaller batches (--batch-size), narrower layers "
+            f"the device has too little memory ({why[:200]}); smaller batches (--batch-size), narrower layers "
             "(--hidden-dims), or features left on the host (--stream on) need less",
             1,
         )
@@ -154,17 +154,17 @@ def run_command(command: Callable[[], object], interrupted: str = "run it again"
 
 
 @functools.cache  # once per process
-def _heed_interrupts() -> None:
-    """Ctrl-C that meets a finaliser or a callback of the garbage collector is dropped by Python; let it come again."""
-    told = sys.unraisablehook
+def _repeat_swallowed_interrupts() -> None:
+    """Raise Ctrl-C again if it arrived in a finaliser or a callback of the garbage collector, where Python drops it."""
+    default = sys.unraisablehook
 
-    def heed(what: Any) -> None:
-        if what.exc_type is KeyboardInterrupt:
-            threading.Timer(0.01, _thread.interrupt_main).start()  # at once, it would end here like the first
+    def hook(unraisable: Any) -> None:
+        if unraisable.exc_type is KeyboardInterrupt:
+            threading.Timer(0.01, _thread.interrupt_main).start()  # without delay it would be dropped again
         else:
-            told(what)
+            default(unraisable)
 
-    sys.unraisablehook = heed
+    sys.unraisablehook = hook
 
 
 def _report(error: object, code: int) -> int:

@@ -1,4 +1,4 @@
-"""Compiled programs kept on disk, so that the next start of a command compiles nothing anew."""
+"""The compilation cache on disk: the next start of a command compiles nothing anew."""
 
 import hashlib
 import os
@@ -7,25 +7,25 @@ import sys
 from pathlib import Path
 from typing import Any
 
-__all__ = ["keep_compiled", "kept_in"]
+__all__ = ["cache_folder", "keep_compiled"]
 
-_MOST = 1 << 30  # bytes; beyond, JAX drops what was used least recently
+_MAX_SIZE = 1 << 30  # bytes; beyond, JAX drops the programs that were used least recently
 
 
 def keep_compiled(keep: bool = True) -> None:
-    """Let JAX read compiled programs from the user's cache folder, and write there what it compiles.
+    """Let JAX read compiled programs from the user's cache folder, and write those that it compiles there.
 
-    Settings of JAX that were made already, such as the variable JAX_COMPILATION_CACHE_DIR, stay. Where the folder
-    cannot be written, nothing is kept.
+    Settings of JAX that were made before, such as the variable JAX_COMPILATION_CACHE_DIR, stay. If the folder cannot be
+    written, there is no cache.
 
     Args:
-        keep: False: neither read nor write, whatever was set.
+        keep: False switches the cache off, whatever was set.
     """
     if not keep:
         os.environ.pop("JAX_ENABLE_COMPILATION_CACHE", None)
         _set({"jax_enable_compilation_cache": False})
         return
-    if "JAX_COMPILATION_CACHE_DIR" in os.environ or kept_in() is not None:
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ or cache_folder() is not None:
         return
     import platformdirs
 
@@ -35,18 +35,18 @@ def keep_compiled(keep: bool = True) -> None:
     except OSError:
         return
     if os.access(folder, os.W_OK):
-        settings = {"dir": str(folder), "max_size": _MOST}
+        settings = {"dir": str(folder), "max_size": _MAX_SIZE}
         times = {"jax_persistent_cache_min_compile_time_secs": 0, "jax_persistent_cache_min_entry_size_bytes": 0}
         _set({f"jax_compilation_cache_{name}": value for name, value in settings.items()} | times)
 
 
-def kept_in() -> str | None:
-    """The folder that is in use, if one is."""
+def cache_folder() -> str | None:
+    """The folder of the cache, or None if there is none."""
     return sys.modules["jax"].config.jax_compilation_cache_dir if "jax" in sys.modules else None
 
 
 def _set(settings: dict[str, Any]) -> None:
-    """Set options of JAX, but for those that variables set, without importing it: a command may do that later."""
+    """Set options of JAX, except those that environment variables set, without importing JAX."""
     for name, value in settings.items():
         if name.upper() in os.environ:
             continue
@@ -56,10 +56,10 @@ def _set(settings: dict[str, Any]) -> None:
 
 
 def _processor() -> str:
-    """A name for this kind of processor: programs compiled for another one may use instructions that it lacks."""
+    """Name of this kind of processor. A program compiled for another one may use instructions that this one lacks."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-        told = next(line for line in lines if line.startswith(("flags", "Features")))
+        features = next(line for line in lines if line.startswith(("flags", "Features")))
     except (OSError, StopIteration):  # not Linux
-        told = platform.processor()
-    return hashlib.sha256(f"{platform.machine()} {told}".encode()).hexdigest()[:12]
+        features = platform.processor()
+    return hashlib.sha256(f"{platform.machine()} {features}".encode()).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""The configuration of a run: one frozen dataclass, presets, JSON round trip. Light: imports neither JAX nor data."""
+"""The configuration of a run: a frozen dataclass, presets, JSON. Imports neither JAX nor data sets."""
 
 import dataclasses
 import json
@@ -33,7 +33,7 @@ def _default(name: str) -> Any:
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that decides the numbers of a run. Each field is a flag of `python -m mrl_jax.train`.
+    """All settings that determine the result of a run. Each field is a flag of `python -m mrl_jax.train`.
 
     Raises:
         InputError: a value of the wrong type or outside its range, on construction.
@@ -76,7 +76,7 @@ class Config:
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
             object.__setattr__(self, f.name, _checked(f.name, _hints()[f.name], getattr(self, f.name)))
-        for name in FILE_FIELDS:  # a run must find its files again from any folder
+        for name in FILE_FIELDS:  # absolute, so that a run finds its files from any folder
             if (path := getattr(self, name)) is not None:
                 object.__setattr__(self, name, self.absolute(path))
         if self.preset not in PRESETS:
@@ -92,7 +92,7 @@ class Config:
                 f"assumed_noise {self.assumed_noise:g}: of the losses only {' and '.join(NOISE_AWARE_LOSSES)} use it, "
                 f"not {self.loss}; leave it out"
             )
-        self.loss_numbers  # noqa: B018  refuses what is wrong
+        self.loss_numbers  # noqa: B018  raises an InputError
         if self.method_options:
             self.method_numbers  # noqa: B018  likewise
 
@@ -109,7 +109,7 @@ class Config:
         return defaults | parse_numbers(self.method_options, known, f"method {self.method}")
 
     def _settle_noise(self) -> None:
-        """Spell out the protocol; refuse what contradicts. A file of labels stands in place of a draw."""
+        """Set kind and scope from the protocol, reset all noise fields for a file of labels, refuse contradictions."""
         if self.noise_file is not None:
             for name in NOISE_FIELDS:
                 object.__setattr__(self, name, OPTIONS[name].default)
@@ -130,7 +130,7 @@ class Config:
 
     @staticmethod
     def absolute(path: str) -> str:
-        """A path as a run keeps it."""
+        """A path as `config.json` holds it."""
         return str(Path(path).expanduser().absolute())
 
     def to_json(self) -> dict[str, Any]:
@@ -163,7 +163,7 @@ _PAPER: dict[str, Any] = {
     "epochs": 100,
 }
 
-# The paper's layers, batches and epochs. It does not use the last two sets: their batches are ours.
+# Layers, batches and epochs of the paper. It does not use the last two sets; their batches are ours.
 PRESETS: dict[str, dict[str, Any]] = {
     "emoji": {"modalities": ("image", "text"), "noise_rate": 0.6, "epochs": 20},
     "wikipedia": {**_PAPER, "batch_size": 50},
@@ -176,20 +176,20 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """Preset -> what it sets differently from the defaults of `Config`."""
 
-# The paper gives ranges of beta for two sets (Figure 4: Wikipedia 0.5-0.8, INRIA-Websearch 0.85-0.95), none for others;
-# 0.7 is that of its program's example.
+# The paper gives ranges of beta for two sets (Figure 4: Wikipedia 0.5-0.8, INRIA-Websearch 0.85-0.95). Others have 0.7,
+# from the example of the official implementation.
 _PAPER_BETA = {"inria-websearch": 0.9}
 
 
 def auto_temperature(num_classes: int) -> float:
-    r"""The temperature from the number of classes K that is used where none is given.
+    r"""The default temperature, from the number of classes K.
 
-    A sample that lies on the centre of its class, among centres that are spread evenly on the sphere (cosines of
-    -1 / (K - 1)), has the largest probability that eq. 2 can give,
+    If the centres form a simplex ETF (cosines of -1 / (K - 1)), a sample on the centre of its class has the largest
+    probability that eq. 2 can give,
 
     $$p = 1 / (1 + (K - 1) \exp(-\tfrac{K}{K - 1} / \tau)).$$
 
-    It is 1/2 at $\tau = \tfrac{K}{K - 1} / \log(K - 1)$; that, and at most 1 (K < 5), is the temperature.
+    The temperature is that at which p = 1/2, $\tau = \tfrac{K}{K - 1} / \log(K - 1)$, and 1 for K < 5.
 
     Args:
         num_classes: K, at least 1.
@@ -207,9 +207,9 @@ def preset(name: str, *, recipe: str = "default", **overrides: Any) -> Config:
     """The configuration of a preset, with fields replaced.
 
     Args:
-        name: of the preset.
+        name: a key of `PRESETS`.
         recipe: "paper" takes the paper's beta, temperatures (1) and schedule.
-        overrides: fields of `Config`, which come before both.
+        overrides: fields of `Config`; they take precedence over preset and recipe.
 
     Raises:
         InputError: unknown preset, recipe or field, or a bad value.
@@ -236,25 +236,25 @@ def _refuse_unused(config: Config, given: Iterable[str]) -> None:
 
 
 def _refuse_idle_noise(config: Config, given: Mapping[str, Any]) -> None:
-    """Refuse what was said of the noise if it is overruled, or if there is no noise to apply it to."""
-    said = [name for name in NOISE_FIELDS[1:] if given.get(name) is not None]
+    """Refuse noise fields that another field overrules, or that have no effect because there is no noise."""
+    details = [name for name in NOISE_FIELDS[1:] if given.get(name) is not None]
     if config.noise_file is not None:
-        if said := [name for name in NOISE_FIELDS if given.get(name) is not None]:
-            raise InputError(f"noise_file brings the labels; leave out {said[0]} {given[said[0]]!r}")
+        if drawn := [name for name in NOISE_FIELDS if given.get(name) is not None]:
+            raise InputError(f"noise_file brings the labels; leave out {drawn[0]} {given[drawn[0]]!r}")
         return
-    if overruled := [name for name in said if getattr(config, name) != given[name] and not name.endswith("matrix")]:
+    if overruled := [name for name in details if getattr(config, name) != given[name] and not name.endswith("matrix")]:
         name = overruled[0]
         raise InputError(
             f"{name} {given[name]!r}: noise_protocol {config.noise_protocol} means {getattr(config, name)}; leave one "
             "of them out"
         )
-    if said and config.noise_rate == 0 and given.get("noise_rate") is None:
+    if details and config.noise_rate == 0 and given.get("noise_rate") is None:
         hint = " (1 applies the matrix to every sample)" if config.noise_kind == "matrix" else ""
-        raise InputError(f"{said[0]} {given[said[0]]!r} without noise: add noise_rate R{hint}")
+        raise InputError(f"{details[0]} {given[details[0]]!r} without noise: add noise_rate R{hint}")
 
 
 def shown(value: Any) -> str:
-    """A value of a field as its flag takes it."""
+    """A value of a field, as its flag takes it."""
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 

@@ -178,7 +178,7 @@ LOSSES: dict[str, Loss] = {
     "lq": Loss("bounded loss of RSHNL (AAAI 2025)", {"q": Number(0.01, 1e-3, 1.0, "exponent of p")}),
     "small-loss": Loss(
         "cross-entropy of the samples with the smallest losses (Han et al., NeurIPS 2018)",
-        {"ramp": Number(10.0, 0.0, math.inf, "epochs until the whole fraction of wrong labels is dropped")},
+        {"ramp": Number(10.0, 0.0, math.inf, "epochs until the whole noise rate is dropped")},
         needs_noise=True,
     ),
     "gmm": Loss(

@@ -34,16 +34,16 @@ def test_the_command_trains_and_ends_with_a_table(tmp_path, data):
     )
     assert done.returncode == 0, done.stderr
     assert [line for line in done.stderr.splitlines() if line.startswith("epoch")] != []
-    for told in ("sound->touch", "touch->sound", "best (epoch", "last (epoch 3)", "chance (class prior)", "0.333"):
-        assert told in done.stdout
-    for told in (
+    for text in ("sound->touch", "touch->sound", "best (epoch", "last (epoch 3)", "chance (class prior)", "0.333"):
+        assert text in done.stdout
+    for text in (
         "symmetric noise 0.5 per modality",
         "wrong: sound ",
         "time: ",
         f"run folder: {tmp_path / 'run'}",
         "curves.png",
     ):
-        assert told in done.stdout
+        assert text in done.stdout
     scored = run_command("mrl_jax.eval", "--workdir", tmp_path / "run", "--json")
     assert (
         json.loads(scored.stdout)["map"]
@@ -233,14 +233,16 @@ def test_a_non_finite_loss_is_exit_code_1(tmp_path, data, capsys):
     assert err.startswith("error: epoch 1: the loss is")
 
 
-def test_memory_that_is_short_is_told(tmp_path, data, capsys, monkeypatch):
+def test_too_little_memory_is_one_line(tmp_path, data, capsys, monkeypatch):
     def short(*_):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\n[details]")
 
     monkeypatch.setattr("mrl_jax.training.single_run.SingleRun.run_epoch", short)
     assert main([*TOY_FLAGS, "--data-path", str(data), "--workdir", str(tmp_path / "run")]) == 1
-    told = capsys.readouterr().err.splitlines()[-1]
-    assert told.startswith("error: memory of the device is short (Out of memory allocating 9 bytes.); smaller batches")
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(
+        "error: the device has too little memory (Out of memory allocating 9 bytes.); smaller batches"
+    )
     monkeypatch.setattr("mrl_jax.training.single_run.SingleRun.run_epoch", lambda *_: int("no number"))
     with pytest.raises(ValueError, match="no number"):
         main([*TOY_FLAGS, "--data-path", str(data), "--workdir", str(tmp_path / "other")])
@@ -253,7 +255,7 @@ def test_bad_input_as_a_process_has_no_traceback(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_interrupting_says_how_to_go_on(tmp_path, data):
+def test_an_interrupt_prints_how_to_resume(tmp_path, data):
     args = ["mrl_jax.train", "--data-path", data, *TOY_FLAGS, "--epochs", 100_000, "--workdir", tmp_path / "run"]
     process = subprocess.Popen([sys.executable, "-m", *map(str, args)], stderr=subprocess.PIPE, text=True)
     for line in process.stderr:
@@ -287,7 +289,7 @@ def test_progress_on_a_terminal_is_a_bar(capsys, monkeypatch):
     assert "loss 0.5000, valid mAP 0.250 (best 0.250)" in err
 
 
-def test_an_interrupt_that_a_finaliser_swallows_comes_again():
+def test_an_interrupt_in_a_finaliser_is_raised_again():
     program = """
 import sys, time
 from mrl_jax.cli import run_command
@@ -316,7 +318,7 @@ def test_closed_standard_output_and_input_do_no_harm(tmp_path):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has this device")
-def test_standard_output_on_a_full_disk_is_told(tmp_path):
+def test_standard_output_on_a_full_disk_is_an_error(tmp_path):
     np.savez(tmp_path / "e.npz", image=np.eye(3), text=np.eye(3), labels=np.arange(3))
     command = f"{sys.executable} -m mrl_jax.eval --embeddings {tmp_path / 'e.npz'} --bootstrap 0 > /dev/full"
     done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True)
@@ -331,8 +333,8 @@ def test_one_flag_sets_both_temperatures_and_a_recipe_the_rest(tmp_path, data, c
         return json.loads((folder / "config.json").read_text())
 
     assert (config_of("--tau", "0.5")["tau1"], config_of("--tau", "0.25")["tau2"]) == (0.5, 0.25)
-    found = config_of("--recipe", "paper", "--tau", "auto")
-    assert (found["beta"], found["tau1"], found["tau2"], found["schedule"]) == (0.7, 1.0, 1.0, "cosine-hold")
+    paper = config_of("--recipe", "paper", "--tau", "auto")
+    assert (paper["beta"], paper["tau1"], paper["tau2"], paper["schedule"]) == (0.7, 1.0, 1.0, "cosine-hold")
     capsys.readouterr()
     for flags, message in (
         (["--tau", "warm"], "--tau warm: give a number, or auto"),

@@ -1,4 +1,4 @@
-"""Compiled programs are kept for the next start, where users keep caches, unless told otherwise."""
+"""The compilation cache: in the user's cache folder, read by the next start, unless switched off."""
 
 import os
 import re
@@ -29,13 +29,13 @@ sys.exit(run_command(command))
 """
 
 
-def run(cache, *arguments, told="", program=PROGRAM, **variables):
+def run(cache, *arguments, stderr="", program=PROGRAM, **variables):
     env = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_COMPILATION", "JAX_PERSISTENT"))}
     env |= {"XDG_CACHE_HOME": str(cache), **variables}
     done = subprocess.run(
         [sys.executable, "-c", program, *arguments], env=env, capture_output=True, text=True, check=True
     )
-    assert re.fullmatch(told, done.stderr)
+    assert re.fullmatch(stderr, done.stderr)
     return done.stdout.splitlines()
 
 
@@ -47,7 +47,7 @@ def test_the_second_start_reads_what_the_first_compiled(tmp_path, when):
     assert run(tmp_path, when) == ["8.0 1", folder]
 
 
-def test_it_can_be_switched_off_and_a_folder_of_ones_own_stays(tmp_path):
+def test_a_flag_switches_it_off_and_another_folder_stays(tmp_path):
     assert run(tmp_path / "a", "--no-compile-cache") == ["8.0 0", "None"]
     asked = {"JAX_ENABLE_COMPILATION_CACHE": "true", "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "b")}
     assert run(tmp_path / "a", "--no-compile-cache", **asked) == ["8.0 0", str(tmp_path / "b")]
@@ -58,7 +58,7 @@ def test_it_can_be_switched_off_and_a_folder_of_ones_own_stays(tmp_path):
     assert not (tmp_path / "a").exists()
 
 
-def test_without_a_place_to_keep_them_programs_run_all_the_same(tmp_path):
+def test_without_a_writable_folder_programs_run_uncached(tmp_path):
     (tmp_path / "file").write_text("in the way")
     assert run(tmp_path / "file") == ["8.0 0", "None"]
 
@@ -69,15 +69,15 @@ def test_a_damaged_entry_is_compiled_anew(tmp_path):
     assert entries
     for entry in entries:
         entry.write_bytes(entry.read_bytes()[:-9])
-    told = rf"warning: Error reading persistent compilation cache entry .*; if this comes again, delete {folder}\n"
-    assert run(tmp_path, told=told)[0] == "8.0 0"
+    stderr = rf"warning: Error reading persistent compilation cache entry .*; if this comes again, delete {folder}\n"
+    assert run(tmp_path, stderr=stderr)[0] == "8.0 0"
 
 
-def test_a_cache_that_cannot_be_written_is_told_once(tmp_path):
+def test_a_cache_that_cannot_be_written_is_one_warning(tmp_path):
     limited = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
     limited += "resource.setrlimit(resource.RLIMIT_FSIZE, (100, -1))\n"
     more = PROGRAM.replace("    print(jax.config", "    jax.jit(lambda x: x - 1)(1.0)\n    print(jax.config")
     lifted = "code = run_command(command)\nresource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))\nsys.exit(code)\n"
     more = more.replace("sys.exit(run_command(command))\n", lifted)  # what watches the tests writes files at the end
-    told = rf"warning: compiled programs cannot be kept in {tmp_path}\S+; make space there\n"
-    assert run(tmp_path, program=limited + more, told=told)[0] == "8.0 0"
+    stderr = rf"warning: compiled programs cannot be stored in {tmp_path}\S+; make space there\n"
+    assert run(tmp_path, program=limited + more, stderr=stderr)[0] == "8.0 0"

@@ -233,14 +233,14 @@ def test_files_that_cannot_be_read_are_refused_with_their_name(values, message):
         Config.from_json(values, "c.json")
 
 
-def test_a_file_of_labels_stands_in_place_of_a_draw():
+def test_a_file_of_labels_replaces_the_noise_fields():
     config = preset("emoji", noise_file="noise.json")
     assert (config.noise_rate, config.noise_kind) == (0.0, "symmetric")
     with pytest.raises(InputError, match="leave out noise_kind 'cyclic'"):
         preset("emoji", noise_file="noise.json", noise_kind="cyclic")
 
 
-def test_noise_that_would_do_nothing_is_refused():
+def test_noise_fields_without_effect_are_refused():
     with pytest.raises(InputError, match="noise_scope 'instance' without noise: add noise_rate R"):
         preset("custom", noise_scope="instance")
     assert preset("custom", noise_scope="instance", noise_rate=0).noise_rate == 0

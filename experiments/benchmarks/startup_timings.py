@@ -40,7 +40,8 @@ dims, n, classes, batch_size, hidden, epochs = map(eval, sys.argv[1:])
 recipe = Recipe(batch_size=batch_size, hidden_dims=hidden, epochs=epochs)
 state = jax.jit(init_state, static_argnums=(2, 3))(recipe, jax.random.key(0), tuple(dims), classes)
 data = TrainData(tuple(jnp.zeros((n, d)) for d in dims), jnp.zeros((len(dims), n), jnp.int32))
-jax.block_until_ready(epoch_program(mrl(recipe.loss), None, recipe.batch_size)(state, data, jax.random.key(1), 0, recipe)[1])
+program = epoch_program(mrl(recipe.loss), None, recipe.batch_size)
+jax.block_until_ready(program(state, data, jax.random.key(1), 0, recipe)[1])
 """
 TRAIN = """
 import os, sys

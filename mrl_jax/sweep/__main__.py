@@ -23,7 +23,7 @@ _SEEDS = 5
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    return run_command(lambda: _main(argv), "the sweep goes on with --resume --workdir DIR")
+    return run_command(lambda: _main(argv), "--resume --workdir DIR continues the sweep")
 
 
 def _main(argv: Sequence[str] | None) -> None:
@@ -35,15 +35,13 @@ def _main(argv: Sequence[str] | None) -> None:
     add_config_flags(parser)
     parser.add_argument("--seeds", type=int, metavar="N", help=f"seeds, counted from --seed; default: {_SEEDS}")
     for name, (flag, kind) in _AXES.items():
-        told = name.replace("_", " ")
-        parser.add_argument(
-            flag, type=kind, nargs="+", metavar="V", help=f"values of the {told}, each combined with all"
-        )
+        text = f"values of the {name.replace('_', ' ')}, combined with those of all other flags"
+        parser.add_argument(flag, type=kind, nargs="+", metavar="V", help=text)
     parser.add_argument("--workdir", metavar="DIR", help="folder of the sweep, new or empty; default: runs/sweep-TIME")
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="go on with the sweep in --workdir; values that are given take the place of its own and add runs",
+        help="continue the sweep in --workdir; values that are given replace its own and add runs",
     )
     given = vars(parser.parse_args(argv))
     workdir, resume = given.pop("workdir"), given.pop("resume")
@@ -72,25 +70,24 @@ def _main(argv: Sequence[str] | None) -> None:
     workdir = workdir or time.strftime("runs/sweep-%Y%m%d-%H%M%S")
     if resume:
         if "recipe" in given:
-            raise InputError("--recipe is for new sweeps; a sweep goes on with its own settings: leave the flag out")
+            raise InputError("--recipe is for new sweeps; a sweep resumes with its own settings: leave the flag out")
         configs = _more(list(SweepFolder.open(workdir).configs().values()), given, axes, seeds)
     else:
         name = given.pop("preset", "custom" if "data_path" in given else "emoji")
         base = preset(name, **given, **{axis: values[0] for axis, values in axes.items()})
         configs = _grid(base, axes, range(base.seed, base.seed + (seeds or _SEEDS)))
-    found = sweep(configs, workdir, resume=resume, progress=True)
-    print(found.markdown())
+    results = sweep(configs, workdir, resume=resume, progress=True)
+    print(results.markdown())
     print(f"\nsweep folder: {workdir} (sweep.csv, sweep.md, summary.json, sweep.png, runs/)")
-    if found.failed:
-        n = len(found.failed)
+    if failed := results.failed:
         raise NonFiniteLossError(
-            f"{n} of {len(found.runs)} runs failed, the first: {next(iter(found.failed.values()))}"
+            f"{len(failed)} of {len(results.runs)} runs failed, the first: {next(iter(failed.values()))}"
         )
 
 
 def _more(known: list[Config], given: dict[str, Any], axes: dict[str, list[Any]], seeds: int | None) -> list[Config]:
-    """The runs of a sweep that goes on: as it is, or its grid with what was given in place of its own values."""
-    if not axes and seeds is None and set(given) <= {"data_path"}:  # data may have moved
+    """Configurations of a sweep that resumes: its own, or its grid with the given values in place of its own."""
+    if not axes and seeds is None and set(given) <= {"data_path"}:  # the data may have moved
         return [dataclasses.replace(c, **given) for c in known]
     values = {name: list(dict.fromkeys(getattr(c, name) for c in known)) for name in (*_AXES, "seed")}
     values |= {name: [given[name]] for name in values if name in given}

@@ -2,7 +2,7 @@
 
 ```
 sweep.json      the runs: format number, what all configurations have in common, and what differs in each
-runs/NAME/      a folder per run, as of `mrl_jax.train`; of a complete run the best model is kept, not the state
+runs/NAME/      a folder per run, as of `mrl_jax.train`; a complete run keeps its best model, not its training state
 sweep.csv       a row per run and direction
 sweep.md        mean ± std over seeds per configuration, and the best by validation mAP
 summary.json    the same as numbers
@@ -76,10 +76,10 @@ class SweepFolder:
         return {name: Config.from_json(values, where) for name, values in runs.items()}
 
     def lock(self) -> AbstractContextManager[None]:
-        """Keep other processes from sweeping in this folder, which is made if it is not there.
+        """Keep other processes from sweeping in this folder, which is created if it does not exist.
 
         Raises:
-            InputError: another process is at work here, or the folder cannot be made.
+            InputError: another process uses the folder, or it cannot be created.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -99,7 +99,7 @@ class SweepFolder:
         write_whole(self.path / _SWEEP, pretty_json(content) + "\n")
 
     def run(self, name: str, config: Config) -> RunFolder:
-        """The folder of a run, made where it is not there yet."""
+        """The folder of a run, created if it does not exist."""
         path, part = self.path / "runs" / name, self.path / "runs" / f".{name}.part"
         if not path.exists():
             shutil.rmtree(part, ignore_errors=True)  # of a sweep that was killed

@@ -12,22 +12,22 @@ from mrl_jax.training.vmapped_runs import bytes_of_a_run
 
 __all__ = ["groups"]
 
-_USABLE = 0.8  # of a device's memory
-_MOST = 64  # runs on one device: more compute no faster
-# On CPU, where operations start quickly, runs together are faster only while their parameters stay in the caches.
+_USABLE = 0.8  # fraction of a device's memory
+_MAX_RUNS = 64  # on one device: more are not faster
+# On CPU, where operations start quickly, runs are faster together only while their parameters stay in the caches.
 _SMALL = 1 << 20  # parameters
 
 
 def groups(
     members: Sequence[ActiveRun], done: Sequence[int], way: str, devices: Sequence[Any]
 ) -> list[list[ActiveRun]]:
-    """Share runs out among programs.
+    """Divide runs into groups, each of which is one compiled program.
 
     Args:
-        members: the runs that are left to train.
-        done: epochs that each has done.
-        way: "together" in one program as far as memory allows, "apart", or "auto" for the faster.
-        devices: that they may use.
+        members: the runs that are not complete.
+        done: epochs that each has completed.
+        way: "together" in one program as far as memory allows, "apart", or "auto" for whichever is faster.
+        devices: the devices for the runs.
 
     Returns:
         Groups in the order of their first runs. A group of one is trained as `train` does it.
@@ -36,15 +36,15 @@ def groups(
     for i, (member, epochs) in enumerate(zip(members, done, strict=True)):
         spec = member.spec
         apart = spec.streams or way == "apart" or (way == "auto" and not _faster_together(member, devices))
-        numbers = jax.tree.structure(spec.hyperparameters)  # holds the static parts
+        numbers = jax.tree.structure(spec.hyperparameters)  # contains the static fields
         same = (id(spec.data), spec.method, spec.config.batch_size, numbers, spec.mask is None, epochs)
         alike.setdefault(i if apart else same, []).append(member)
-    found = []
+    divided = []
     for members in alike.values():
-        most = len(members) if len(members) == 1 else _at_once(members[0], devices)
-        size = math.ceil(len(members) / math.ceil(len(members) / most))  # equal ones compile once
-        found += [list(members[i : i + size]) for i in range(0, len(members), size)]
-    return found
+        limit = len(members) if len(members) == 1 else _max_size(members[0], devices)
+        size = math.ceil(len(members) / math.ceil(len(members) / limit))  # groups of equal size compile once
+        divided += [list(members[i : i + size]) for i in range(0, len(members), size)]
+    return divided
 
 
 def _faster_together(member: ActiveRun, devices: Sequence[Any]) -> bool:
@@ -54,10 +54,10 @@ def _faster_together(member: ActiveRun, devices: Sequence[Any]) -> bool:
     return sum(x.size for x in weights) <= _SMALL
 
 
-def _at_once(member: ActiveRun, devices: Sequence[Any]) -> int:
+def _max_size(member: ActiveRun, devices: Sequence[Any]) -> int:
     data = member.spec.data
     shared = sum(x.nbytes for x in data.features or ())
     shared += sum(x.nbytes for split in data.held_out.values() for x in split.values())
     memory = device_memory(devices[0]) / (len(devices) if devices[0].platform == "cpu" else 1)
     fit = int((_USABLE * memory - shared) / bytes_of_a_run(member.spec))
-    return max(1, min(fit, _MOST)) * len(devices)
+    return max(1, min(fit, _MAX_RUNS)) * len(devices)

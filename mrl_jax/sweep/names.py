@@ -11,7 +11,7 @@ from mrl_jax.options import FILE_FIELDS
 __all__ = ["AXES", "name_runs", "varied"]
 
 AXES = ("loss", "noise_rate", "beta", "tau1", "tau2", "learning_rate", "seed")
-"""Fields that the name of a run of MRL always tells, and columns that `sweep.csv` always has."""
+"""Fields that the name of a run of MRL always contains, and columns that `sweep.csv` always has."""
 
 
 def name_runs(configs: Sequence[Config], known: Mapping[str, Config]) -> dict[str, Config]:

@@ -1,4 +1,4 @@
-"""What a sweep found: a row per run and direction, mean ± std over seeds, the best configuration, a plot."""
+"""Results of a sweep: a row per run and direction, mean ± std over seeds, the best configuration, a plot."""
 
 import csv
 import io
@@ -17,10 +17,10 @@ from mrl_jax.sweep.names import AXES, varied
 __all__ = ["Outcome", "Sweep"]
 
 _CONDITION = ("data_path", *NOISE_FIELDS, "noise_file", "noisy_validation")
-"""Fields that say what is to be learned from, not how: the best configuration is sought for each of their values."""
+"""Fields that describe the training data, not the method: the best configuration is chosen for each of their values."""
 
-_LINES = 8  # in the plot, those with the best validation mAP
-_DIRECTIONS = 4  # columns of the table, at most; more are averaged
+_LINES = 8  # at most in the plot: those with the best validation mAP
+_DIRECTIONS = 4  # at most in the table; of more only the average is shown
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Sweep:
-    """What a sweep found.
+    """Results of a sweep.
 
     Attributes:
         runs: name -> run.
@@ -146,20 +146,20 @@ class Sweep:
         summary = self.summary()
         cells = summary["cells"]
         if not cells:
-            return "\n".join(["No run is complete.", *_told_failures(summary)])
+            return "\n".join(["No run is complete.", *_failure_lines(summary)])
         directions = list(dict.fromkeys(d for c in cells for d in c["test"]["best"] if d != "average"))
         columns = [*(directions if len(directions) <= _DIRECTIONS else ()), "average"]
         heads = [*summary["varied"], "wrong", "seeds", "valid mAP", *columns, "average, last"]
         rows = [[_short(h) for h in heads]]
         for cell in cells:
             best, last = cell["test"]["best"], cell["test"]["last"]
-            values = [_told(best[d]) if d in best else "" for d in columns]
+            values = [_mean_and_std(best[d]) if d in best else "" for d in columns]
             settings = [_value(v) for v in cell["settings"].values()]
-            told = f"{_told(cell['valid'])}{' *' if cell['best'] else ''}"
+            valid = f"{_mean_and_std(cell['valid'])}{' *' if cell['best'] else ''}"
             wrong, seeds = f"{cell['wrong_share']:.0%}", str(len(cell["seeds"]))
-            rows.append([*settings, wrong, seeds, told, *values, _told(last["average"])])
-        what = "Test mAP at the epoch with the best validation mAP, mean ± standard deviation over seeds."
-        return "\n".join([markdown_table(rows), "", what, *_told_best(summary), *_told_failures(summary)])
+            rows.append([*settings, wrong, seeds, valid, *values, _mean_and_std(last["average"])])
+        caption = "Test mAP at the epoch with the best validation mAP, mean ± standard deviation over seeds."
+        return "\n".join([markdown_table(rows), "", caption, *_best_lines(summary), *_failure_lines(summary)])
 
     def plot(self, path: Path) -> None:
         """Draw test mAP, averaged over directions, against what was varied, as PNG.
@@ -183,9 +183,9 @@ class Sweep:
             good = sorted(lines.items(), key=lambda line: -statistics.mean(c["valid"]["mean"] for c in line[1]))
             for rest, members in good[:_LINES]:
                 members = sorted(members, key=lambda c: c["settings"][x])
-                found = [c["test"]["best"]["average"] for c in members]
+                scores = [c["test"]["best"]["average"] for c in members]
                 axes.errorbar(
-                    [c["settings"][x] for c in members], [f["mean"] for f in found], [f["std"] or 0 for f in found],
+                    [c["settings"][x] for c in members], [s["mean"] for s in scores], [s["std"] or 0 for s in scores],
                     marker="o", markersize=4, capsize=3, label=", ".join(rest) or None,
                 )  # fmt: skip
             if x in ("tau1", "tau2", "learning_rate"):
@@ -198,10 +198,10 @@ class Sweep:
         else:
             cells = sorted(cells, key=lambda c: c["valid"]["mean"])
             labels = [", ".join(_value(v) for v in c["settings"].values()) or "all seeds" for c in cells]
-            found = [c["test"]["best"]["average"] for c in cells]
-            axes.barh(labels, [f["mean"] for f in found], xerr=[f["std"] or 0 for f in found], capsize=3, color="0.6")
-        told = "test mAP, average over directions"
-        axes.set_ylabel(told) if numeric else axes.set_xlabel(told)
+            scores = [c["test"]["best"]["average"] for c in cells]
+            axes.barh(labels, [s["mean"] for s in scores], xerr=[s["std"] or 0 for s in scores], capsize=3, color="0.6")
+        label = "test mAP, average over directions"
+        axes.set_ylabel(label) if numeric else axes.set_xlabel(label)
         axes.grid(alpha=0.3)
         with written_whole(path) as part:
             figure.savefig(part, dpi=120, format="png")
@@ -216,8 +216,8 @@ def _spread(values: Sequence[float]) -> dict[str, float | None]:
 
 
 def _best(cells: list[dict[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
-    """The best cell of each noise, marked, and, over several noises, the best setting of the rest."""
-    found = []
+    """The best cell of each noise, which is marked, and with several noises the best settings over all of them."""
+    chosen = []
     noises = [n for n in names if n in _CONDITION]
     by_noise: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     by_rest: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
@@ -228,24 +228,24 @@ def _best(cells: list[dict[str, Any]], names: Sequence[str]) -> list[dict[str, A
         return []
     rest = [n for n in names if n not in noises]
     for noise, members in by_noise.items():
-        whole_ones = [c for c in members if not c["failed"]]  # a mean of the seeds that survived says too much
-        if not whole_ones:
+        complete = [c for c in members if not c["failed"]]  # the mean over the other seeds alone would be biased
+        if not complete:
             continue
-        best = max(whole_ones, key=lambda c: c["valid"]["mean"])
+        best = max(complete, key=lambda c: c["valid"]["mean"])
         best["best"] = True
         settings = {n: best["settings"][n] for n in rest}
-        noise_told = dict(zip(noises, noise, strict=True))
-        found.append({"settings": settings, "noise": noise_told, "valid": best["valid"]["mean"], "runs": best["runs"]})
-    whole = {k: v for k, v in by_rest.items() if len(v) == len(by_noise) and not any(c["failed"] for c in v)}
-    if len(by_noise) > 1 and whole:
-        mean = {k: statistics.mean(c["valid"]["mean"] for c in v) for k, v in whole.items()}
+        at = dict(zip(noises, noise, strict=True))
+        chosen.append({"settings": settings, "noise": at, "valid": best["valid"]["mean"], "runs": best["runs"]})
+    everywhere = {k: v for k, v in by_rest.items() if len(v) == len(by_noise) and not any(c["failed"] for c in v)}
+    if len(by_noise) > 1 and everywhere:
+        mean = {k: statistics.mean(c["valid"]["mean"] for c in v) for k, v in everywhere.items()}
         key = max(mean, key=lambda k: mean[k])
-        runs = [name for c in whole[key] for name in c["runs"]]
-        found.append({"settings": dict(zip(rest, key, strict=True)), "noise": None, "valid": mean[key], "runs": runs})
-    return found
+        runs = [name for c in everywhere[key] for name in c["runs"]]
+        chosen.append({"settings": dict(zip(rest, key, strict=True)), "noise": None, "valid": mean[key], "runs": runs})
+    return chosen
 
 
-def _told_best(summary: Mapping[str, Any]) -> list[str]:
+def _best_lines(summary: Mapping[str, Any]) -> list[str]:
     lines = []
     for best in summary["best"]:
         settings = ", ".join(f"{_short(n)} {_value(v)}" for n, v in best["settings"].items())
@@ -255,14 +255,14 @@ def _told_best(summary: Mapping[str, Any]) -> list[str]:
     return ["", *lines] if lines else []
 
 
-def _told_failures(summary: Mapping[str, Any]) -> list[str]:
+def _failure_lines(summary: Mapping[str, Any]) -> list[str]:
     failed = [f"- {name} failed: {error}" for name, error in summary["failed"].items()]
     missing = summary["missing"]
-    late = [f"- {len(missing)} runs are not complete; --resume goes on with them"] if missing else []
-    return ["", *failed, *late] if failed or late else []
+    unfinished = [f"- {len(missing)} runs are not complete; --resume continues them"] if missing else []
+    return ["", *failed, *unfinished] if failed or unfinished else []
 
 
-def _told(spread: Mapping[str, float | None]) -> str:
+def _mean_and_std(spread: Mapping[str, float | None]) -> str:
     return f"{spread['mean']:.3f}" + (f" ± {spread['std']:.3f}" if spread["std"] is not None else "")
 
 

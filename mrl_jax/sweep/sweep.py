@@ -76,26 +76,26 @@ def sweep(
     progress: bool = False,
     way: str = "auto",
 ) -> Sweep:
-    """Train many runs. Each has the numbers that `train` gives it alone, up to the order of sums.
+    """Train many runs. Each has the result that `train` gives, up to the order of sums.
 
     Runs that differ only in noise, seed and the numbers of `Recipe` are one compiled program: `vmap` over runs, the run
-    axis shared among all devices, in groups that fit their memory. On CPU this is faster for small networks only;
-    others go one by one through the program of `train`, compiled once. Runs that stream their data always do.
+    axis divided among all devices, in groups that fit their memory. On CPU this is faster for small networks only;
+    others are trained one after the other by the program of `train`, compiled once. So are runs that stream their data.
 
-    A run whose loss becomes inf or NaN ends alone, and says so in the result.
+    If the loss of a run becomes inf or NaN, that run ends and the result holds its error; the others continue.
 
     Args:
         configs: a configuration per run, such as `grid` makes.
-        workdir: folder of the sweep, new or empty, unless `resume`: a run folder each under `runs/`, and tables. Of a
-            complete run the best model is kept, not the state. None keeps scores only, in memory.
+        workdir: folder of the sweep, new or empty, unless `resume`. It gets tables, and under `runs/` a folder for
+            every run; a complete run keeps its best model, not its training state. None: scores only, in memory.
         data: anything `load_dataset` takes, for all runs; None for what each configuration names.
-        resume: go on with the sweep in `workdir`: runs that are complete stay, those under way go on after their last
-            checkpoint. Configurations that it did not have are added.
+        resume: continue the sweep in `workdir`: complete runs stay, the others continue after their last checkpoint.
+            Configurations that it does not have are added.
         progress: show a bar on a terminal, or lines elsewhere, on standard error, with the time left.
-        way: "auto"; or "together" and "apart", to choose between one program and one run after the other.
+        way: "together" in one program, "apart" one after the other, or "auto" for whichever is faster.
 
     Returns:
-        What every run found, tables and plot.
+        The results of all runs, with tables and plot.
 
     Raises:
         InputError: anything wrong with configurations, data or folder, before anything is trained.
@@ -108,19 +108,21 @@ def sweep(
     if resume and workdir is None:
         raise InputError("resume needs the folder of the sweep: workdir")
     if jax.process_count() > 1:
-        raise InputError("a sweep runs in one process, over all its devices; start one for each part of the sweep")
+        raise InputError(
+            "a sweep runs in one process, over all its devices; start a process for each part of the sweep"
+        )
     folder = None
     if workdir is not None:
         folder = SweepFolder.open(workdir) if resume else SweepFolder.refuse_occupied(workdir)
     with ExitStack() as stack:
         if folder is not None and resume:
-            stack.enter_context(folder.lock())  # before it is read: another process may add runs
+            stack.enter_context(folder.lock())  # before reading: another process may add runs
         named = name_runs(configs, folder.configs() if folder is not None and resume else {})
         members = _members(named, data, folder)
         if folder is not None:
             if not resume:
                 stack.enter_context(folder.lock())
-                SweepFolder.refuse_occupied(folder.path)  # another process may have begun meanwhile
+                SweepFolder.refuse_occupied(folder.path)  # another process may have started meanwhile
             folder.write(named)
             for name, member in members.items():
                 _settle(member, folder.run(name, member.spec.config))
@@ -130,7 +132,7 @@ def sweep(
         shown = stack.enter_context(SweepProgress(len(members), len(members) - len(left), epochs, progress))
         for member in members.values():
             if member.scores is not None:
-                _drop_state(member)  # of a sweep that was killed just before
+                _drop_state(member)  # the sweep may have been killed just before this
         todo = groups(left, done, way, jax.devices())
         for i, group in enumerate(todo):
             _train_group(group, shown)
@@ -143,7 +145,7 @@ def sweep(
 
 @dataclass(frozen=True)
 class _DataKey:
-    """What decides the data of a run."""
+    """The fields that determine the data of a run."""
 
     preset: str
     data_path: str | None
@@ -153,7 +155,7 @@ class _DataKey:
 
 
 def _members(named: Mapping[str, Config], data: Any, folder: SweepFolder | None) -> dict[str, ActiveRun]:
-    """Tasks of all runs; those of the same data share them."""
+    """All runs; data that several runs use are loaded once."""
     loaded: dict[_DataKey, RunData] = {}
     members = {}
     for name, config in named.items():
@@ -168,7 +170,7 @@ def _members(named: Mapping[str, Config], data: Any, folder: SweepFolder | None)
 
 def _settle(member: ActiveRun, folder: RunFolder) -> None:
     refuse_other_config(folder, member.spec.config)
-    with folder.lock():  # one that is trained elsewhere is told before anything is trained here
+    with folder.lock():  # fails before any training if another process trains this run
         folder.settle(member.spec.data.described, member.spec.noise)
     member.folder = folder
     member.spec = replace(member.spec, noise=folder.noise())
@@ -184,15 +186,15 @@ def _epochs_done(member: ActiveRun) -> int:
 
 
 def _train_group(group: Sequence[ActiveRun], shown: SweepProgress) -> None:
-    """Train runs together; where the estimate of their memory was too low, in two halves."""
+    """Train runs together, or in two halves if the estimate of their memory was too low."""
     done = [_epochs_done(m) for m in group]
     try:
         return _train_together(group, shown)
     except jax.errors.JaxRuntimeError as error:
-        # Whatever was trained beyond a checkpoint is trained again by the halves.
+        # The halves repeat the epochs since the last checkpoint.
         if len(group) == 1 or "RESOURCE_EXHAUSTED" not in str(error) or done != [_epochs_done(m) for m in group]:
             raise
-    half = len(group) // 2  # outside of the handler, whose error holds the arrays
+    half = len(group) // 2  # outside the handler: its error holds the arrays
     _train_group(group[:half], shown)
     _train_group(group[half:], shown)
 
@@ -206,10 +208,10 @@ def _train_together(group: Sequence[ActiveRun], shown: SweepProgress) -> None:
         for member in group:
             if member.folder is not None:
                 locks.enter_context(member.folder.lock())
-        with suppress(NonFiniteLossError):  # each member has its own
+        with suppress(NonFiniteLossError):  # every member holds its own error
             train_epochs(program, group, started, lambda: shown.advance(group), keep_state=False)
         for member in group:
-            member.model = None  # its memory is needed by the next
+            member.model = None  # the next group needs the memory
             if member.folder is None:
                 continue
             if member.error is not None:
@@ -220,7 +222,7 @@ def _train_together(group: Sequence[ActiveRun], shown: SweepProgress) -> None:
 
 
 def _drop_state(member: ActiveRun) -> None:
-    """Of a complete run the best model stays, in its own file."""
+    """Delete the checkpoints of a complete run; its best model has a file of its own."""
     for checkpoint in [] if member.folder is None else member.folder.checkpoints.iterdir():
         shutil.rmtree(checkpoint)
 
@@ -229,7 +231,7 @@ _FAILURE = "failed.json"
 
 
 def _recall_failure(member: ActiveRun) -> bool:
-    """Whether the run ended early; it would again."""
+    """Whether the run failed before; it would fail again."""
     if member.folder is None or not (member.folder.path / _FAILURE).exists():
         return False
     member.error = NonFiniteLossError(str(member.folder.read(_FAILURE).get("error")))

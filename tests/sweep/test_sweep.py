@@ -1,4 +1,4 @@
-"""Sweeps: every run has the numbers that it has alone; tables by hand; interrupted, extended and failed sweeps."""
+"""Sweeps: runs have the results of `train`; tables by hand; interrupted, extended and failed sweeps."""
 
 import csv
 import dataclasses
@@ -51,26 +51,26 @@ CASES = {
 }
 
 
-def assert_as_alone(found, config, arrays):
+def assert_as_alone(results, config, arrays):
     alone = train(config, data=arrays)
-    for ours, theirs in zip(found.metrics, alone.metrics, strict=True):
+    for ours, theirs in zip(results.metrics, alone.metrics, strict=True):
         assert ours["learning_rate"] == pytest.approx(theirs["learning_rate"], rel=1e-6)
         # Sums in another order; they move apart from epoch to epoch.
         close = {"rel": 1e-5, "abs": 1e-5} if ours["epoch"] == 1 else {"rel": 2e-3, "abs": 2e-3}
         assert ours["train"] == pytest.approx(theirs["train"], **close)
         assert ours["valid"]["map"] == pytest.approx(theirs["valid"]["map"], abs=0.02)
     for which in ("best", "last"):
-        assert found.scores["test"][which]["map"] == pytest.approx(alone.scores["test"][which]["map"], abs=0.02)
-    assert found.scores["wrong_share"] == alone.scores["wrong_share"]
-    assert found.scores["chance"] == alone.scores["chance"]
+        assert results.scores["test"][which]["map"] == pytest.approx(alone.scores["test"][which]["map"], abs=0.02)
+    assert results.scores["wrong_share"] == alone.scores["wrong_share"]
+    assert results.scores["chance"] == alone.scores["chance"]
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_runs_trained_together_on_eight_devices_have_the_numbers_of_each_alone(case):
+def test_runs_trained_together_on_eight_devices_have_the_results_of_each_alone(case):
     make, configs = CASES[case]
-    found = sweep(configs, data=make(), way="together")
-    assert len({tuple(m["train"]["loss"] for m in run.metrics) for run in found.runs.values()}) == len(configs)
-    for run, config in zip(found.runs.values(), configs, strict=True):
+    results = sweep(configs, data=make(), way="together")
+    assert len({tuple(m["train"]["loss"] for m in run.metrics) for run in results.runs.values()}) == len(configs)
+    for run, config in zip(results.runs.values(), configs, strict=True):
         assert run.scores["trained_together"] == len(configs)
         assert_as_alone(run, config, make())
 
@@ -105,18 +105,18 @@ def test_more_runs_than_devices_share_them_and_their_memory_and_send_nothing():
     assert needed <= 3 * bytes_of_a_run(tasks[0]) <= 2 * needed
 
 
-def test_groups_are_alike_and_fit_the_memory(monkeypatch):
+def test_runs_of_a_group_have_one_program_and_fit_the_memory(monkeypatch):
     configs = [*grid(toy_config(), loss=["rc", "ce"], seed=range(5)), toy_config(stream="on"), toy_config(epochs=2)]
     resident = prepare_data(configs[0], toy_arrays())
     streamed = prepare_data(configs[-2], toy_arrays())
     members = [ActiveRun(prepare_run(c, streamed if c.stream == "on" else resident), None) for c in configs]
 
     def sizes(way, count=1, done=(0,) * 12):
-        found = groups(members, done, way, jax.devices()[:count])
-        assert sorted(id(m) for g in found for m in g) == sorted(id(m) for m in members)
-        for group in found:
+        results = groups(members, done, way, jax.devices()[:count])
+        assert sorted(id(m) for g in results for m in g) == sorted(id(m) for m in members)
+        for group in results:
             assert len({(m.spec.config.loss, m.spec.config.epochs, m.spec.streams) for m in group}) == 1
-        return [len(g) for g in found]
+        return [len(g) for g in results]
 
     assert sizes("together") == sizes("auto") == [5, 5, 1, 1]
     assert sizes("apart") == [1] * 12
@@ -137,40 +137,40 @@ def test_groups_are_alike_and_fit_the_memory(monkeypatch):
 
 @pytest.fixture(scope="module")
 def complete(tmp_path_factory):
-    """Configurations of a sweep, and what it found in its folder."""
+    """Configurations of a sweep, and its results."""
     data = save_npz(tmp_path_factory.mktemp("data") / "toy.npz")
     configs = grid(toy_config(data_path=str(data)), noise_rate=[0.2, 0.6], beta=[0.7, 0.9], seed=range(2))
     return configs, sweep(configs, tmp_path_factory.mktemp("sweeps") / "s")
 
 
 def test_the_folder_of_a_sweep_holds_usable_runs_and_tables(complete):
-    configs, found = complete
-    assert {p.name for p in found.workdir.iterdir()} == {
+    configs, results = complete
+    assert {p.name for p in results.workdir.iterdir()} == {
         "sweep.json", "sweep.csv", "sweep.md", "summary.json", "sweep.png", "runs"
     }  # fmt: skip
-    assert (found.workdir / "sweep.png").read_bytes().startswith(b"\x89PNG")
-    assert json.loads((found.workdir / "summary.json").read_text()) == found.summary()
-    assert (found.workdir / "sweep.md").read_text() == found.markdown() + "\n"
-    folders = sorted((found.workdir / "runs").iterdir())
-    assert sorted(found.runs) == [p.name for p in folders]
-    name, run = next(iter(found.runs.items()))
+    assert (results.workdir / "sweep.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((results.workdir / "summary.json").read_text()) == results.summary()
+    assert (results.workdir / "sweep.md").read_text() == results.markdown() + "\n"
+    folders = sorted((results.workdir / "runs").iterdir())
+    assert sorted(results.runs) == [p.name for p in folders]
+    name, run = next(iter(results.runs.items()))
     assert name == "rc-noise0.2-beta0.7-tauauto-lr0.01-seed0"
-    assert run.workdir == found.workdir / "runs" / name
+    assert run.workdir == results.workdir / "runs" / name
     assert evaluate(run.workdir)["map"] == pytest.approx(run.scores["test"]["best"]["map"], abs=1e-6)
     assert load_run(run.workdir, run.scores["test"]["best"]["epoch"]).config == run.config
     assert json.loads((run.workdir / "result.json").read_text()) == run.scores
     assert not any((run.workdir / "checkpoints").iterdir())
     with pytest.raises(InputError, match="only the best model was kept; choose --checkpoint best"):
         load_run(run.workdir, "last")
-    assert [r.config.seed for r in found.runs.values()] == [c.seed for c in configs]
+    assert [r.config.seed for r in results.runs.values()] == [c.seed for c in configs]
 
 
 def test_a_row_per_run_and_direction(complete):
-    _, found = complete
-    rows = list(csv.DictReader(io.StringIO((found.workdir / "sweep.csv").read_text())))
+    _, results = complete
+    rows = list(csv.DictReader(io.StringIO((results.workdir / "sweep.csv").read_text())))
     assert len(rows) == 16
     for row in rows:
-        run = found.runs[row["run"]]
+        run = results.runs[row["run"]]
         assert float(row["noise_rate"]) == run.config.noise_rate
         assert int(row["seed"]) == run.config.seed
         for split in ("valid", "test"):
@@ -180,12 +180,12 @@ def test_a_row_per_run_and_direction(complete):
 
 
 def test_mean_and_standard_deviation_over_seeds(complete):
-    _, found = complete
-    summary = found.summary()
+    _, results = complete
+    summary = results.summary()
     assert summary["varied"] == ["noise_rate", "beta"]
     assert [tuple(c["settings"].values()) for c in summary["cells"]] == [(0.2, 0.7), (0.2, 0.9), (0.6, 0.7), (0.6, 0.9)]
     cell = summary["cells"][3]
-    own = [r.scores for r in found.runs.values() if (r.config.noise_rate, r.config.beta) == (0.6, 0.9)]
+    own = [r.scores for r in results.runs.values() if (r.config.noise_rate, r.config.beta) == (0.6, 0.9)]
     values = [s["test"]["last"]["map"]["touch->sound"] for s in own]
     assert cell["test"]["last"]["touch->sound"] == {
         "mean": statistics.mean(values),
@@ -205,20 +205,20 @@ def fake(noise_rate, beta, seed, valid, test=0.5, error=None):
 def test_the_best_is_chosen_by_mean_validation_map_for_each_noise_and_over_all(tmp_path):
     valid = {(0.2, 0.5): (0.7, 0.5), (0.2, 0.9): (0.6, 0.8), (0.8, 0.5): (0.5, 0.5), (0.8, 0.9): (0.4, 0.2)}
     runs = {f"{n} {b} {s}": fake(n, b, s, v[s], test=v[s] / 2) for (n, b), v in valid.items() for s in (0, 1)}
-    found = Sweep({**runs, "late": Outcome(toy_config(beta=0.5, seed=7), None, [], None, None)}, None)
-    best = found.summary()["best"]
+    results = Sweep({**runs, "late": Outcome(toy_config(beta=0.5, seed=7), None, [], None, None)}, None)
+    best = results.summary()["best"]
     assert [(b["noise"], b["settings"], b["runs"]) for b in best[:2]] == [
         ({"noise_rate": 0.2}, {"beta": 0.9}, ["0.2 0.9 0", "0.2 0.9 1"]),
         ({"noise_rate": 0.8}, {"beta": 0.5}, ["0.8 0.5 0", "0.8 0.5 1"]),
     ]
     assert (best[2]["noise"], best[2]["settings"]) == (None, {"beta": 0.5})  # .55 over both against .5
-    text = found.markdown()
+    text = results.markdown()
     assert "0.700 ± 0.141 *" in text
     assert "| 0.350 ± 0.071" in text
     assert "Best by validation mAP, noise rate 0.8: beta 0.5 (valid 0.500)" in text
     assert "Best by validation mAP over all noises: beta 0.5 (valid 0.550)" in text
     assert "1 runs are not complete" in text
-    found.plot(tmp_path / "a.png")
+    results.plot(tmp_path / "a.png")
     losses = {x: dataclasses.replace(r, config=dataclasses.replace(r.config, loss=x, beta=0.5)) for x, r in
               zip(("rc", "ce"), runs.values(), strict=False)}  # fmt: skip
     Sweep(losses, None).plot(tmp_path / "b.png")
@@ -233,12 +233,12 @@ def test_a_cell_with_a_failed_run_is_never_the_best():
     assert [(b["settings"], b["valid"]) for b in summary["best"]] == [({"beta": 0.7}, 0.6)]
     for b in (0.7, 0.9):
         runs[f"{b} 0"] = fake(0.2, b, 0, 0.9, error="epoch 3: the loss is nan")
-    found = Sweep(runs, None)
-    assert found.summary()["best"] == []
-    assert "Best" not in found.markdown()
+    results = Sweep(runs, None)
+    assert results.summary()["best"] == []
+    assert "Best" not in results.markdown()
 
 
-def test_runs_on_different_data_are_no_seeds_of_one_cell():
+def test_runs_on_different_data_are_different_cells():
     one, other = (dataclasses.replace(fake(0.2, 0.5, 0, v)) for v in (0.2, 0.8))
     other = dataclasses.replace(other, config=dataclasses.replace(other.config, data_path="/b.npz"))
     summary = Sweep({"a": one, "b": other}, None).summary()
@@ -254,7 +254,7 @@ class Interrupted(BaseException):
 
 
 @pytest.mark.parametrize("way", ["together", "apart"])
-def test_an_interrupted_sweep_goes_on_and_ends_as_if_it_had_not_been(complete, tmp_path, monkeypatch, way):
+def test_an_interrupted_sweep_resumes_and_ends_with_the_same_results(complete, tmp_path, monkeypatch, way):
     configs, whole = complete
     monkeypatch.setattr(loop, "_EVERY", 0.0)
     monkeypatch.setattr(loop, "_SHARE", np.inf)
@@ -271,9 +271,9 @@ def test_an_interrupted_sweep_goes_on_and_ends_as_if_it_had_not_been(complete, t
             sweep(configs, tmp_path / "s", way=way)
     assert not (tmp_path / "s" / "sweep.png").exists()
     monkeypatch.setattr("mrl_jax.report.progress.SweepProgress.advance", lambda shown, members: epochs.append(members))
-    found = sweep([], tmp_path / "s", resume=True, way=way)
+    results = sweep([], tmp_path / "s", resume=True, way=way)
     assert len(epochs) == (3 if way == "together" else 8 * 3)  # none was trained twice
-    for name, run in found.runs.items():
+    for name, run in results.runs.items():
         assert [line["epoch"] for line in run.metrics] == [1, 2, 3]
         for a, b in zip(run.metrics, whole.runs[name].metrics, strict=True):
             assert a["train"] == pytest.approx(b["train"], rel=2e-3, abs=2e-3)
@@ -281,12 +281,12 @@ def test_an_interrupted_sweep_goes_on_and_ends_as_if_it_had_not_been(complete, t
     before = {p: p.read_bytes() for p in (tmp_path / "s" / "runs").glob("*/result.json")}
     other = dataclasses.replace(configs[0], seed=2)
     more = sweep([*configs, other], tmp_path / "s", resume=True, way=way)
-    assert list(more.runs) == [*found.runs, "rc-noise0.2-beta0.7-tauauto-lr0.01-seed2"]
+    assert list(more.runs) == [*results.runs, "rc-noise0.2-beta0.7-tauauto-lr0.01-seed2"]
     assert all(p.read_bytes() == content for p, content in before.items())
     assert more.runs[list(more.runs)[-1]].scores is not None
 
 
-def test_a_run_of_an_interrupted_sweep_goes_on_by_itself(tmp_path, monkeypatch):
+def test_train_resumes_a_run_of_an_interrupted_sweep(tmp_path, monkeypatch):
     configs = grid(toy_config(data_path=str(save_npz(tmp_path / "toy.npz"))), seed=range(2))
 
     def interrupt(*_):
@@ -300,27 +300,27 @@ def test_a_run_of_an_interrupted_sweep_goes_on_by_itself(tmp_path, monkeypatch):
     assert any((folder / "checkpoints").iterdir())
     result = train(configs[0], folder, resume=True)
     assert result.scores["test"]["last"]["epoch"] == 3
-    found = sweep([], tmp_path / "s", resume=True)
-    assert found.runs[folder.name].scores == result.scores
+    results = sweep([], tmp_path / "s", resume=True)
+    assert results.runs[folder.name].scores == result.scores
 
 
 @pytest.mark.parametrize("way", ["together", "apart"])
-def test_a_run_that_fails_ends_alone_and_is_not_tried_again(tmp_path, way):
+def test_a_failed_run_ends_alone_and_is_not_repeated(tmp_path, way):
     configs = grid(toy_config(data_path=str(save_npz(tmp_path / "toy.npz"))), learning_rate=[1e-2, 1e30])
-    found = sweep(configs, tmp_path / "s", way=way)
-    good, bad = found.runs.values()
+    results = sweep(configs, tmp_path / "s", way=way)
+    good, bad = results.runs.values()
     assert good.scores["test"]["last"]["epoch"] == 3
     assert np.isfinite([line["train"]["loss"] for line in good.metrics]).all()
     assert bad.scores is None
     assert re.match(r"epoch [12]: .*try a lower learning rate", bad.error)
-    assert found.failed == {list(found.runs)[1]: bad.error}
-    assert "failed: epoch" in found.markdown()
-    rows = list(csv.DictReader(io.StringIO(found.csv())))
+    assert results.failed == {list(results.runs)[1]: bad.error}
+    assert "failed: epoch" in results.markdown()
+    rows = list(csv.DictReader(io.StringIO(results.csv())))
     assert [bool(row["error"]) for row in rows] == [False, False, True]
     again = sweep([], tmp_path / "s", resume=True, way=way)
-    assert again.failed == found.failed
-    assert again.runs.keys() == found.runs.keys()
-    assert again.csv() == found.csv()
+    assert again.failed == results.failed
+    assert again.runs.keys() == results.runs.keys()
+    assert again.csv() == results.csv()
 
 
 def test_runs_that_do_not_fit_the_memory_together_are_trained_in_smaller_groups(tmp_path, monkeypatch):
@@ -337,9 +337,9 @@ def test_runs_that_do_not_fit_the_memory_together_are_trained_in_smaller_groups(
     configs = grid(toy_config(epochs=2), seed=range(3))
     expected = sweep(configs, data=toy_arrays(), way="together")
     monkeypatch.setattr(module, "VmappedRuns", Small)
-    found = sweep(configs, data=toy_arrays(), way="together")
+    results = sweep(configs, data=toy_arrays(), way="together")
     assert tried == [3, 2, 2]
-    for name, run in found.runs.items():
+    for name, run in results.runs.items():
         assert run.metrics[0]["train"] == pytest.approx(expected.runs[name].metrics[0]["train"], rel=1e-5, abs=1e-5)
         assert run.scores is not None
 
@@ -349,9 +349,9 @@ def test_runs_that_do_not_fit_the_memory_together_are_trained_in_smaller_groups(
         patch.setattr(ActiveRun, "add", lambda self, epoch, *rest: add(self, epoch, *rest) if epoch == 0 else 1 / 0)
         with pytest.raises(ZeroDivisionError):
             sweep(grid(config, seed=range(3)), stopped, way="together")
-    found = sweep([], stopped, resume=True, way="together")
+    results = sweep([], stopped, resume=True, way="together")
     assert tried == [3, 2]  # what is left is an epoch of each
-    assert len(found.finished) == 3
+    assert len(results.finished) == 3
 
     def never(self, epoch):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory.")
@@ -361,7 +361,7 @@ def test_runs_that_do_not_fit_the_memory_together_are_trained_in_smaller_groups(
         sweep(configs[:1], data=toy_arrays())
 
 
-def test_a_run_that_another_process_trains_is_told_before_anything_is_trained(tmp_path, monkeypatch):
+def test_a_run_that_another_process_trains_is_refused_before_any_training(tmp_path, monkeypatch):
     configs = grid(toy_config(data_path=str(save_npz(tmp_path / "toy.npz")), epochs=1), seed=range(2))
     with monkeypatch.context() as patch:
         patch.setattr("mrl_jax.report.progress.SweepProgress.advance", lambda *_: 1 / 0)
@@ -376,13 +376,13 @@ def test_a_run_that_another_process_trains_is_told_before_anything_is_trained(tm
     assert len(sweep([], tmp_path / "s", resume=True).finished) == 2
 
 
-def test_when_all_fail_the_sweep_says_so():
-    found = sweep(grid(toy_config(learning_rate=1e30), seed=range(2)), data=toy_arrays(), way="together")
-    assert len(found.failed) == 2
-    assert found.markdown().startswith("No run is complete.")
+def test_a_sweep_whose_runs_all_fail_has_no_table():
+    results = sweep(grid(toy_config(learning_rate=1e30), seed=range(2)), data=toy_arrays(), way="together")
+    assert len(results.failed) == 2
+    assert results.markdown().startswith("No run is complete.")
 
 
-def test_names_tell_every_axis_and_what_else_differs():
+def test_names_contain_every_axis_and_what_else_differs():
     base = toy_config(noise_rate=0.6)
     configs = [base, dataclasses.replace(base, hidden_dims=(8, 4)), dataclasses.replace(base, data_path="/x")]
     named = name_runs(configs, {})
@@ -436,12 +436,12 @@ def test_the_file_of_a_sweep_is_read_in_every_format(tmp_path):
         ({"beta": [0.5, 1.5]}, r"beta 1\.5: must be in \[0, 1\]"),
     ],
 )
-def test_grids_that_cannot_be_are_refused(axes, message):
+def test_invalid_grids_are_refused(axes, message):
     with pytest.raises(InputError, match=message):
         grid(toy_config(), **axes)
 
 
-def test_sweeps_that_cannot_be_are_refused_before_anything_is_written(tmp_path, complete):
+def test_invalid_sweeps_are_refused_before_anything_is_written(tmp_path, complete):
     one = [toy_config()]
     taken = complete[1].workdir
     for configs, workdir, way, message in (
@@ -471,7 +471,7 @@ def command(*args):
     )
 
 
-def test_the_command_sweeps_and_goes_on(tmp_path, capsys):
+def test_the_command_sweeps_and_resumes(tmp_path, capsys):
     from mrl_jax.sweep.__main__ import main
 
     data = save_npz(tmp_path / "toy.npz")
@@ -489,14 +489,14 @@ def test_the_command_sweeps_and_goes_on(tmp_path, capsys):
     assert "4 of 4 runs are complete" in again.stderr
     more = ["--resume", "--workdir", tmp_path / "s", "--seeds", 3]
     assert main([str(f) for f in more]) == 0
-    told = capsys.readouterr()
-    assert "4 of 6 runs are complete" in told.err  # of its own settings, with another seed each
-    assert told.out.count("| 3     |") == 2
+    output = capsys.readouterr()
+    assert "4 of 6 runs are complete" in output.err  # of its own settings, with another seed each
+    assert output.out.count("| 3     |") == 2
     failing = [*TOY_FLAGS[:-2], "--data-path", moved, "--learning-rates", 0.01, 1e30, "--seeds", 1]
     assert main([str(f) for f in (*failing, "--workdir", tmp_path / "f")]) == 1
-    told = capsys.readouterr()
-    assert told.err.splitlines()[-1].startswith("error: 1 of 2 runs failed, the first: epoch")
-    assert "| learning rate |" in told.out
+    output = capsys.readouterr()
+    assert output.err.splitlines()[-1].startswith("error: 1 of 2 runs failed, the first: epoch")
+    assert "| learning rate |" in output.out
 
 
 @pytest.mark.parametrize(
