@@ -187,7 +187,7 @@ def test_drawn_curves_pass_through_the_eleven_points(tmp_path, capsys, monkeypat
         ({"text": TEXT[:0]}, "text is empty"),
         (
             {"text": np.where(LABELS[:, None] == 2, np.nan, TEXT)},
-            "text holds NaN, inf or values beyond float32, the first in row 2",
+            "text holds values NaN, inf or beyond float32, the first in row 2",
         ),
         ({"text": None}, "image is the only modality"),
         ({"text": None, "image": None}, "it has no modality, only the keys labels, class_names; give MODALITY [N, L]"),
