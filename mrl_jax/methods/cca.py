@@ -70,7 +70,7 @@ def _init(h: Hyperparameters, key: Array, shapes: Shapes) -> State:
 
 def _embed(h: Hyperparameters, params: Weights, modality: int, x: Array) -> Array:
     offset, kernel = params.encoders[modality]
-    return unit_rows(jnp.dot(x - offset, kernel, precision="highest"))
+    return unit_rows(jnp.dot(x - jnp.broadcast_to(offset, x.shape), kernel, precision="highest"))
 
 
 def _fit(h: Hyperparameters, state: State, data: TrainData, key: Array) -> State:
@@ -79,7 +79,7 @@ def _fit(h: Hyperparameters, state: State, data: TrainData, key: Array) -> State
     weights = jnp.ones(len(rows[0])) if data.mask is None else data.mask.all(axis=0).astype(jnp.float32)
     count = jnp.maximum(weights.sum(), 1.0)
     offsets = [jnp.dot(weights, x, precision="highest") / count for x in rows]
-    centred = [(x - offset) * weights[:, None] for x, offset in zip(rows, offsets, strict=True)]
+    centred = [(x - offset[None]) * weights[:, None] for x, offset in zip(rows, offsets, strict=True)]
 
     def covariance(a: Array, b: Array) -> Array:
         return jnp.dot(a.T, b, precision="highest") / count
@@ -104,7 +104,7 @@ def _inverse_root(covariance: Array, ridge: Any) -> Array:
     values, vectors = jnp.linalg.eigh(covariance + ridge * jnp.trace(covariance) / size * jnp.eye(size))
     rounding = size * jnp.finfo(values.dtype).eps * values.max()
     inverse = jnp.where(values > rounding, 1.0 / jnp.sqrt(jnp.where(values > rounding, values, 1.0)), 0.0)
-    return jnp.dot(vectors * inverse, vectors.T, precision="highest")
+    return jnp.dot(vectors * inverse[None], vectors.T, precision="highest")
 
 
 @functools.cache

@@ -6,6 +6,7 @@ from typing import Any
 
 from mrl_jax.config import Config
 from mrl_jax.errors import InputError
+from mrl_jax.methods.registry import entry_of
 from mrl_jax.options import FILE_FIELDS
 
 __all__ = ["AXES", "name_runs", "varied"]
@@ -59,13 +60,17 @@ def varied(configs: Sequence[Config]) -> list[str]:
 
 def _name(c: Config, first: Config) -> str:
     """Method or loss, the axes that the method uses, and what else differs from the first configuration."""
-    in_stem: tuple[str, ...]
-    if c.method == "mrl":
-        in_stem = ("method", *AXES)
-        name = f"{c.loss}-noise{c.noise_rate:g}-beta{c.beta:g}-tau{_temperatures(c)}-lr{c.learning_rate:g}-seed{c.seed}"
-    else:
-        in_stem = ("method", "noise_rate", "seed")
-        name = f"{c.method}-noise{c.noise_rate:g}-seed{c.seed}"
+    default = c.method == Config.method
+    used = [axis for axis in AXES if axis not in entry_of(c.method).unused and (default or axis != "loss")]
+    parts = {
+        "noise_rate": f"-noise{c.noise_rate:g}",
+        "beta": f"-beta{c.beta:g}",
+        "tau1": f"-tau{_temperatures(c)}",
+        "learning_rate": f"-lr{c.learning_rate:g}",
+        "seed": f"-seed{c.seed}",
+    }
+    name = (c.loss if default else c.method) + "".join(part for axis, part in parts.items() if axis in used)
+    in_stem = ("method", *used)
     for f in fields(Config):
         value = getattr(c, f.name)
         if f.name not in (*in_stem, *FILE_FIELDS) and value != getattr(first, f.name):

@@ -1,0 +1,110 @@
+"""The order of the rooms: imports run downwards, without circles. `docs/architecture.md` draws it."""
+
+import ast
+from pathlib import Path
+
+import mrl_jax
+
+ROOT = Path(mrl_jax.__file__).parent
+# From the ground up: a room imports those before it in this list, and its own modules. A file may be a room of its
+# own; `methods.registry` is the list of methods, which imports none of them.
+ROOMS = (
+    "version", "errors", "files", "unit_rows", "methods.registry", "options", "compile_cache", "config_formats",
+    "config",
+    "cli", "data", "retrieval", "metrics", "noise", "losses", "models", "methods", "run", "report", "training",
+    "train_step", "eval", "search", "sweep", "train",
+)  # fmt: skip
+
+
+def modules():
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        yield name, path
+
+
+NAMES = dict(modules())
+
+
+def room_of(name):
+    return max((room for room in ROOMS if name == room or name.startswith(f"{room}.")), key=len, default=None)
+
+
+def type_checking_lines(tree):
+    """Lines that only a type checker reads."""
+    blocks = [n for n in ast.walk(tree) if isinstance(n, ast.If) and getattr(n.test, "id", "") == "TYPE_CHECKING"]
+    return {line for b in blocks for n in b.body for line in range(n.lineno, n.end_lineno + 1)}
+
+
+def imports_of(path):
+    """The modules of the package that a file imports, in functions too."""
+    tree = ast.parse(path.read_text("utf-8"))
+    skipped = type_checking_lines(tree)
+    for node in ast.walk(tree):
+        if getattr(node, "lineno", 0) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (a.name.removeprefix("mrl_jax.") for a in node.names if a.name.startswith("mrl_jax."))
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "mrl_jax":
+            base = node.module.removeprefix("mrl_jax").removeprefix(".")
+            for a in node.names:
+                full = f"{base}.{a.name}".removeprefix(".")
+                yield full if full in NAMES else base
+
+
+GRAPH = {name: set(imports_of(path)) - {name, ""} for name, path in NAMES.items() if name}
+
+
+def test_every_module_is_in_a_room():
+    assert not [name for name in GRAPH if room_of(name) is None]
+
+
+def test_imports_run_downwards():
+    upwards = [
+        f"{name} imports {other}"
+        for name, others in GRAPH.items()
+        for other in others
+        if ROOMS.index(room_of(other)) > ROOMS.index(room_of(name))
+    ]
+    assert not upwards
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    done, circles = set(), []
+
+    def visit(name, path):
+        if name in path:
+            circles.append(" -> ".join([*path[path.index(name) :], name]))
+        elif name not in done:
+            for other in sorted(GRAPH.get(name, ())):
+                visit(other, [*path, name])
+            done.add(name)
+
+    for name in GRAPH:
+        visit(name, [])
+    assert not circles
+
+
+def test_only_the_registry_and_the_methods_name_a_method():
+    """No other file asks which method it is: none compares with the name of one."""
+    from mrl_jax.methods.registry import METHODS
+
+    asking = []
+    for name, path in NAMES.items():
+        if name.startswith(("methods", "config_formats")):
+            continue
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            values = [node.left, *node.comparators] if isinstance(node, ast.Compare) else []
+            if any(isinstance(v, ast.Constant) and v.value in METHODS for v in values):
+                asking.append(f"{name}:{node.lineno}")
+    assert not asking
+
+
+def test_faces_hold_no_logic():
+    for name, path in NAMES.items():
+        if path.name != "__init__.py" or not name:
+            continue
+        for node in ast.parse(path.read_text("utf-8")).body:
+            is_text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+            is_names = isinstance(node, ast.Assign) and node.targets[0].id == "__all__"
+            assert is_text or is_names or isinstance(node, ast.ImportFrom), f"{name}, line {node.lineno}"
