@@ -22,6 +22,7 @@ from mrl_jax.methods.clustering import CLUSTERING_LOSSES, numbers_of
 from mrl_jax.methods.gradient import gradient_method
 from mrl_jax.methods.state import Batch, OracleNoise, Shapes, TrainData
 from mrl_jax.models.mlp import Encoder, init_centers, unit_rows
+from mrl_jax.options import OPTIONS
 
 if TYPE_CHECKING:
     from mrl_jax.config import Config
@@ -33,13 +34,18 @@ def _static(default: Any) -> Any:
     return field(default=default, metadata={"static": True})
 
 
+def _option(name: str) -> Any:
+    """A static field with the default of the option."""
+    return _static(OPTIONS[name].default)
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Hyperparameters:
     """Networks, objective and optimiser of MRL.
 
     A pytree whose leaves are the numbers that may differ between runs of one compiled program (`vmap` over them);
-    the rest is static, so that changing it compiles anew.
+    the rest is static, so that changing it compiles anew. Defaults are those of the options, but for temperatures of 1.
 
     Attributes:
         beta: weight of the clustering loss (eq. 8).
@@ -63,25 +69,25 @@ class Hyperparameters:
         precision: of the encoders' layers, see `Encoder`; losses, parameters and moments are float32.
     """
 
-    beta: ArrayLike = 0.9
+    beta: ArrayLike = OPTIONS["beta"].default
     tau1: ArrayLike = 1.0
     tau2: ArrayLike = 1.0
-    learning_rate: ArrayLike = 1e-4
-    weight_decay: ArrayLike = 0.0
+    learning_rate: ArrayLike = OPTIONS["learning_rate"].default
+    weight_decay: ArrayLike = OPTIONS["weight_decay"].default
     noise: OracleNoise | None = None
-    loss: str = _static("rc")
+    loss: str = _option("loss")
     loss_options: tuple[tuple[str, float], ...] = _static(())
-    self_similarity: bool = _static(False)
-    contrastive_scale: str = _static("equation")
-    hidden_dims: tuple[int, ...] = _static((1024, 1024))
-    embed_dim: int = _static(512)
-    initializer: str = _static("uniform")
-    schedule: str = _static("cosine")
-    epochs: int = _static(30)
-    batch_size: int = _static(100)
-    clip_norm: float | None = _static(None)
+    self_similarity: bool = _option("self_similarity")
+    contrastive_scale: str = _option("contrastive_scale")
+    hidden_dims: tuple[int, ...] = _option("hidden_dims")
+    embed_dim: int = _option("embed_dim")
+    initializer: str = _option("initializer")
+    schedule: str = _option("schedule")
+    epochs: int = _option("epochs")
+    batch_size: int = _option("batch_size")
+    clip_norm: float | None = _option("clip_norm")
     adam_betas: tuple[float, float] = _static((0.5, 0.999))
-    precision: str = _static("float32")
+    precision: str = _option("precision")
 
     @property
     def encoder(self) -> Encoder:
