@@ -399,7 +399,8 @@ def test_names_contain_every_axis_and_what_else_differs():
 
 def test_names_of_other_methods_leave_out_what_they_do_not_use():
     base = toy_config(noise_rate=0.6)
-    cca = [dataclasses.replace(base, method="cca", **more) for more in ({}, {"seed": 1}, {"method_options": ("ridge=0.5",)})]
+    ridge = {"method_options": ("ridge=0.5",)}
+    cca = [dataclasses.replace(base, method="cca", **more) for more in ({}, {"seed": 1}, ridge)]
     stems = ["cca-noise0.6-seed0", "cca-noise0.6-seed1", "cca-noise0.6-seed0-method_options_ridge=0.5"]
     assert list(name_runs([base, *cca], {})) == ["rc-noise0.6-beta0.9-tauauto-lr0.01-seed0", *stems]
     assert list(name_runs([*cca, base], {})) == [*stems, "rc-noise0.6-beta0.9-tauauto-lr0.01-seed0"]
