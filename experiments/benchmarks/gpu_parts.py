@@ -1,22 +1,23 @@
-"""The parts of the GPU check (gpu_check.py): each finds its numbers in a process of its own."""
+"""The parts of the GPU check (gpu_check.py); each runs in a process of its own."""
 
 import itertools
 import json
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.shared.timings import log, seconds_of
+
 __all__ = ["PARITY", "PARTS", "PRECISIONS", "SHAPES", "SMOKE", "Shape", "parity"]
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
 EMBED_DIM, BYTES_PER_PARAMETER = 512, 40
 PARITY = {"float32": (1e-3, 1e-2), "tf32": (2e-2, 5e-2), "bfloat16": (5e-2, 0.1)}
-"""Largest differences of losses (relative) and embeddings: Adam turns the rounding of a small gradient into a step."""
-AT_ONCE = 10  # calls that are timed together, so that starting them counts for little
+"""Upper bounds on differences of losses (relative) and embeddings: Adam amplifies the rounding of small gradients."""
+AT_ONCE = 10  # calls that are timed together, so that the time to start them is small
 
 
 class Shape(NamedTuple):
@@ -33,29 +34,29 @@ class Shape(NamedTuple):
 
     @property
     def weights(self) -> list[list[int]]:
-        """Numbers of weights: modality -> layer."""
+        """Number of weights: modality -> layer."""
         widths = [[d, *self.hidden, EMBED_DIM] for d in self.dims]
         return [[a * b for a, b in itertools.pairwise(w)] for w in widths]
 
     @property
     def parameters(self) -> int:
-        """Of both encoders, with biases, and centres."""
+        """Number of parameters of both encoders, with biases, and of the centres."""
         biases = len(self.dims) * (sum(self.hidden) + EMBED_DIM)
         return sum(map(sum, self.weights)) + biases + self.classes * EMBED_DIM
 
     @property
     def moved(self) -> int:
-        """Bytes that a step must move."""
+        """Bytes that a step must read and write."""
         return BYTES_PER_PARAMETER * self.parameters - 4 * sum(w[0] for w in self.weights)
 
     @property
     def operations(self) -> int:
-        """Of the encoders' products in a step; features need no gradient."""
+        """Operations of the encoders' products in a step; there is no gradient with respect to features."""
         return 2 * self.batch_size * sum(3 * sum(w) - w[0] for w in self.weights)
 
     @property
     def steps(self) -> int:
-        """Of an epoch."""
+        """Number of steps of an epoch."""
         return -(-self.train // self.batch_size)
 
     def arrays(self, split: str = "train") -> tuple[list[np.ndarray], np.ndarray]:
@@ -75,39 +76,37 @@ SMOKE = {"tiny": Shape(90, 20, 20, (12, 6), 4, 20, 0.7, (16, 16))}
 
 
 def precisions(name: str) -> tuple[str, ...]:
-    """Those that a shape is timed in: compiling takes most of the time, and a shape of each kind shows what they do."""
+    """Precisions that a shape is timed in; only one for two shapes, because compiling takes most of the time."""
     return PRECISIONS[:1] if name in ("INRIA-Websearch", "XMediaNet") else PRECISIONS
 
 
-def repeated(f: Callable[[], Any], least: int = 5, seconds: float = 2.0) -> list[float]:
-    """Seconds of calls that wait for their result: at least so many, until so much time is gone; the first left out."""
+def repeated(f: Callable[[], Any], calls: int = 5, seconds: float = 2.0) -> list[float]:
+    """Seconds of calls with their results: at least `calls` and `seconds`, at most 100 calls; without the first."""
     import jax
 
     jax.block_until_ready(f())
     taken: list[float] = []
-    while len(taken) < least or (sum(taken) < seconds and len(taken) < 100):
-        started = time.perf_counter()
-        jax.block_until_ready(f())
-        taken.append(time.perf_counter() - started)
+    while len(taken) < calls or (sum(taken) < seconds and len(taken) < 100):
+        taken.append(seconds_of(lambda: jax.block_until_ready(f())))
     return taken
 
 
 def median_of(f: Callable[[], Any], smoke: bool) -> float:
-    """Seconds of a call."""
+    """Median seconds of a call."""
     return statistics.median(repeated(f, 2, 0) if smoke else repeated(f))
 
 
-def tell(told: dict[str, Any], what: str) -> None:
-    """What a part has found so far: a line for the process that started it, which takes the last, and one to read."""
-    print(json.dumps(told), flush=True)
-    print(f"  {what}", file=sys.stderr, flush=True)
+def report(numbers: dict[str, Any], message: str) -> None:
+    """Print the numbers so far, of which the parent process takes the last line, and log a message."""
+    print(json.dumps(numbers), flush=True)
+    log(f"  {message}")
 
 
 # Parts
 
 
 def floors(smoke: bool) -> dict[str, Any]:
-    """What the device does at its best."""
+    """Highest speed of the device for memory and for products."""
     import jax
     import jax.numpy as jnp
 
@@ -120,15 +119,15 @@ def floors(smoke: bool) -> dict[str, Any]:
             state["x"] = scale(state["x"])
         return state["x"]
 
-    told: dict[str, Any] = {"bytes_per_second": 8 * size * AT_ONCE / median_of(move, smoke)}
-    told["operations_per_second"] = {}
+    numbers: dict[str, Any] = {"bytes_per_second": 8 * size * AT_ONCE / median_of(move, smoke)}
+    numbers["operations_per_second"] = {}
     a = jax.random.normal(jax.random.key(0), (width, width))
-    for name, how in {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": None}.items():
+    for name, precision in {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": None}.items():
         b = a.astype(jnp.bfloat16) if name == "bfloat16" else a
-        product = jax.jit(lambda x, how=how: jnp.dot(x, x, precision=how))
+        product = jax.jit(lambda x, precision=precision: jnp.dot(x, x, precision=precision))
         seconds = median_of(lambda p=product, b=b: [p(b) for _ in range(AT_ONCE)], smoke) / AT_ONCE
-        told["operations_per_second"][name] = 2 * width**3 / seconds
-    return told
+        numbers["operations_per_second"][name] = 2 * width**3 / seconds
+    return numbers
 
 
 def start(shape: Shape, precision: str, device: Any = None) -> tuple[Any, Any, Any, Any]:
@@ -141,7 +140,7 @@ def start(shape: Shape, precision: str, device: Any = None) -> tuple[Any, Any, A
     device = device or jax.devices()[0]
     recipe = Recipe(beta=shape.beta, hidden_dims=shape.hidden, batch_size=shape.batch_size, precision=precision)
     features, labels = shape.arrays()
-    # Drawn on the host, so that all devices start from the same bits.
+    # Initialised on the host, so that all devices start from the same bits.
     with jax.default_device(jax.devices("cpu")[0]):
         state = jax.jit(init_state, static_argnums=(2, 3))(recipe, jax.random.key(0), shape.dims, shape.classes)
         data, key = TrainData(tuple(map(jnp.asarray, features)), jnp.asarray(labels)), jax.random.key(1)
@@ -149,7 +148,7 @@ def start(shape: Shape, precision: str, device: Any = None) -> tuple[Any, Any, A
 
 
 def parity(smoke: bool) -> dict[str, Any]:
-    """Largest differences after three steps: of losses and embeddings, from those of the CPU in float32."""
+    """Largest differences of losses and embeddings after three steps from those of the CPU in float32."""
     import jax
 
     from mrl_jax.train_step import Batch, embed, epoch_batches, train_step
@@ -165,53 +164,53 @@ def parity(smoke: bool) -> dict[str, Any]:
         first = tuple(x[: shape.batch_size] for x in data.features)
         return np.array(losses), np.asarray(jax.jit(embed)(recipe, state.params.encoders, first), np.float64)
 
-    told: dict[str, Any] = {}
+    numbers: dict[str, Any] = {}
     far = []
     for name, shape in (SMOKE if smoke else {k: SHAPES[k] for k in ("Wikipedia", "INRIA-Websearch")}).items():
         losses, z = steps(shape, "float32", jax.devices("cpu")[0])
-        told[name] = {}
+        numbers[name] = {}
         for precision in PRECISIONS:
             other, w = steps(shape, precision, jax.devices()[0])
-            apart = float(abs(other / losses - 1).max()), float(abs(z - w).max())
-            told[name][precision] = dict(zip(("loss", "embedding"), apart, strict=True))
-            if not all(x <= most for x, most in zip(apart, PARITY[precision], strict=True)):  # NaN is far, too
+            differences = float(abs(other / losses - 1).max()), float(abs(z - w).max())
+            numbers[name][precision] = dict(zip(("loss", "embedding"), differences, strict=True))
+            if not all(x <= bound for x, bound in zip(differences, PARITY[precision], strict=True)):  # also for NaN
                 far.append(f"{name}, {precision}")
-    return told | ({"failed": f"too far from the CPU: {'; '.join(far)}"} if far else {})
+    return numbers | ({"failed": f"too far from the CPU: {'; '.join(far)}"} if far else {})
 
 
 def ours(smoke: bool) -> dict[str, Any]:
-    """Seconds of an epoch and of compiling."""
+    """Seconds of an epoch of mrl_jax, and of compiling it."""
     from mrl_jax.methods.mrl import mrl
     from mrl_jax.training.placement import epoch_program
 
-    told: dict[str, Any] = {}
+    numbers: dict[str, Any] = {}
     for name, shape in (SMOKE if smoke else SHAPES).items():
-        told[name] = {}
+        numbers[name] = {}
         for precision in precisions(name):
             recipe, state, data, key = start(shape, precision)
-            kept = {"state": state}
+            carry = {"state": state}  # the epoch donates the state
             del state
             started = time.perf_counter()
             compiled = epoch_program(mrl(recipe.loss), None, recipe.batch_size)
-            program = compiled.lower(kept["state"], data, key, 0, recipe).compile()
+            program = compiled.lower(carry["state"], data, key, 0, recipe).compile()
             compiling = time.perf_counter() - started
 
-            def epoch(program: Any = program, kept: Any = kept, rest: Any = (data, key, 1, recipe)) -> Any:
-                kept["state"], metrics, _ = program(kept["state"], *rest)
-                kept["loss"] = metrics["loss"]
+            def epoch(program: Any = program, carry: Any = carry, rest: Any = (data, key, 1, recipe)) -> Any:
+                carry["state"], metrics, _ = program(carry["state"], *rest)
+                carry["loss"] = metrics["loss"]
                 return metrics
 
             seconds = median_of(epoch, smoke)
-            loss = float(np.mean(kept["loss"]))
-            told[name][precision] = {"epoch_seconds": seconds, "compile_seconds": compiling, "loss": loss}
+            loss = float(np.mean(carry["loss"]))
+            numbers[name][precision] = {"epoch_seconds": seconds, "compile_seconds": compiling, "loss": loss}
             if not np.isfinite(loss):
-                told["failed"] = f"{name}, {precision}: the loss is {loss}"
-            tell(told, f"{name}, {precision}: {seconds:.4g} s an epoch")
-    return told
+                numbers["failed"] = f"{name}, {precision}: the loss is {loss}"
+            report(numbers, f"{name}, {precision}: {seconds:.4g} s an epoch")
+    return numbers
 
 
 def pytorch(smoke: bool) -> dict[str, Any]:
-    """Seconds of an epoch of both programs."""
+    """Seconds of an epoch of two PyTorch programs."""
     import torch
 
     from experiments.benchmarks.pytorch_mrl import Best, Graphed, Model, Reference
@@ -220,7 +219,7 @@ def pytorch(smoke: bool) -> dict[str, Any]:
     if device == "cpu" and not smoke:
         return {"skipped": "this PyTorch sees no GPU"}
     best = Graphed if device == "cuda" else Best
-    told: dict[str, Any] = {"device": device, "best": best.__name__}
+    numbers: dict[str, Any] = {"device": device, "best": best.__name__}
     if best is Graphed:
         shape, losses = SMOKE["tiny"], []
         features, labels = shape.arrays()
@@ -231,10 +230,10 @@ def pytorch(smoke: bool) -> dict[str, Any]:
             program = kind(model, features, labels, shape.batch_size, 1e-2, (shape.beta, 1.0, 1.0), device)
             losses.append(program.epoch(rows))
         if not np.allclose(*losses, rtol=1e-3):
-            return told | {"failed": f"the CUDA graph gives losses {losses[1]}, without it they are {losses[0]}"}
+            return numbers | {"failed": f"the CUDA graph gives losses {losses[1]}, without it they are {losses[0]}"}
     for name, shape in (SMOKE if smoke else SHAPES).items():
         features, labels = shape.arrays()
-        told[name] = {}
+        numbers[name] = {}
         for kind, precision in [*((best, p) for p in precisions(name)), (Reference, "float32")]:
             torch.manual_seed(0)
             torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
@@ -246,15 +245,15 @@ def pytorch(smoke: bool) -> dict[str, Any]:
             seconds = []
             for _ in range(2 if smoke or kind is Reference else 5):
                 started = time.perf_counter()
-                losses = program.epoch()  # a list: it waits
+                losses = program.epoch()  # a list, so the device has finished
                 seconds.append(time.perf_counter() - started)
             label = "reference" if kind is Reference else precision
-            told[name][label] = {"epoch_seconds": statistics.median(seconds), "loss": float(np.mean(losses))}
+            numbers[name][label] = {"epoch_seconds": statistics.median(seconds), "loss": float(np.mean(losses))}
             if not np.isfinite(losses).all():
-                told["failed"] = f"{name}, {label}: a loss is not finite"
-            tell(told, f"{name}, {label}: {told[name][label]['epoch_seconds']:.4g} s an epoch")
+                numbers["failed"] = f"{name}, {label}: a loss is not finite"
+            report(numbers, f"{name}, {label}: {numbers[name][label]['epoch_seconds']:.4g} s an epoch")
             del program, model
-    return told
+    return numbers
 
 
 def configured(shape: Shape, epochs: int, **options: Any) -> Any:
@@ -267,7 +266,7 @@ def configured(shape: Shape, epochs: int, **options: Any) -> Any:
 
 
 def dataset(shape: Shape) -> dict[str, np.ndarray]:
-    """All splits as `train` takes them."""
+    """All splits, in the form that `train` takes."""
     arrays = {}
     for split in ("train", "valid", "test"):
         features, labels = shape.arrays(split)
@@ -279,30 +278,30 @@ def runs(smoke: bool) -> dict[str, Any]:
     """Seconds of whole runs, from arrays on the host to scores."""
     from mrl_jax import train
 
-    told, epochs = {}, 3 if smoke else 100
+    numbers, epochs = {}, 3 if smoke else 100
     for name, shape in (SMOKE if smoke else SHAPES).items():
         arrays = dataset(shape)
         started = time.perf_counter()
         result = train(configured(shape, epochs), data=arrays)
-        told[name] = {"seconds": time.perf_counter() - started, "epochs": len(result.metrics)}
-        tell(told, f"{name}: {told[name]['seconds']:.4g} s")
-    return told
+        numbers[name] = {"seconds": time.perf_counter() - started, "epochs": len(result.metrics)}
+        report(numbers, f"{name}: {numbers[name]['seconds']:.4g} s")
+    return numbers
 
 
 def sweep(smoke: bool) -> dict[str, Any]:
-    """Seconds of 20 runs of Wikipedia's shape, together and apart, compiling included."""
+    """Seconds of 20 runs of Wikipedia's shape, together and one after the other, compiling included."""
     from mrl_jax import sweep as run_sweep
 
     shape, count, epochs = (SMOKE["tiny"], 3, 2) if smoke else (SHAPES["Wikipedia"], 20, 10)
     arrays = dataset(shape)
     configs = [configured(shape, epochs, seed=seed) for seed in range(count)]
-    told: dict[str, Any] = {"runs": count, "epochs": epochs}
+    numbers: dict[str, Any] = {"runs": count, "epochs": epochs}
     for way in ("together", "apart"):
         started = time.perf_counter()
         run_sweep(configs, data=arrays, way=way)
-        told[way] = time.perf_counter() - started
-        tell(told, f"{way}: {told[way]:.4g} s")
-    return told
+        numbers[way] = time.perf_counter() - started
+        report(numbers, f"{way}: {numbers[way]:.4g} s")
+    return numbers
 
 
 def mean_ap(smoke: bool) -> dict[str, Any]:
@@ -349,4 +348,4 @@ PARTS: dict[str, tuple[Callable[[bool], dict[str, Any]], int]] = {
     "sweep": (sweep, 120),
     "runs": (runs, 150),
 }
-"""Part -> what runs it, and its limit in seconds."""
+"""Part -> its function, and its time limit in seconds."""
