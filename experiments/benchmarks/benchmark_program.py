@@ -1,6 +1,8 @@
-"""A program of benchmark_pytorch.py in its process: does what comes on standard input and tells the seconds.
+"""One program of benchmark_pytorch.py, in a process of its own: reads commands from standard input, prints seconds.
 
-Imports no more than the program itself needs, as its start and its memory are measured.
+    python -m experiments.benchmarks.benchmark_program KIND SHAPE
+
+Imports only what the program needs, because its start and its memory are measured; PyTorch programs import no JAX.
 """
 
 import os
@@ -17,12 +19,12 @@ __all__ = ["DEVICE", "PROGRAMS", "SHAPES", "Shape"]
 CLASSES_OF = {"best": "Best", "compiled": "Compiled", "reference": "Reference", "reference kept": "Reference"}
 PROGRAMS = ("ours", *CLASSES_OF)
 OBJECTIVE = (0.7, 1.0, 1.0)
-DEVICE = "BENCHMARK_DEVICE"  # tells the programs where to run
+DEVICE = "BENCHMARK_DEVICE"  # environment variable with the device of the programs
 RATE, CLASSES, EMBED_DIM = 1e-4, 10, 512
 
 
 class Shape(NamedTuple):
-    """Sizes of the splits, features, layers, batch, epochs of a run, how often it is repeated."""
+    """Sizes of splits, features, layers and batch; epochs of a run; repeats of a run."""
 
     sizes: tuple[int, int, int]
     dims: tuple[int, int]
@@ -32,13 +34,13 @@ class Shape(NamedTuple):
     repeats: int
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """All splits, as `train` takes them."""
-        rng, found = np.random.default_rng(0), {}
+        """All splits, in the form that `train` takes."""
+        rng, arrays = np.random.default_rng(0), {}
         for split, n in zip(("train", "valid", "test"), self.sizes, strict=True):
             for name, d in zip(("image", "text"), self.dims, strict=True):
-                found[f"{split}_{name}"] = rng.standard_normal((n, d), np.float32)
-            found[f"{split}_labels"] = rng.integers(0, CLASSES, n)
-        return found
+                arrays[f"{split}_{name}"] = rng.standard_normal((n, d), np.float32)
+            arrays[f"{split}_labels"] = rng.integers(0, CLASSES, n)
+        return arrays
 
 
 SHAPES = {
@@ -49,7 +51,7 @@ SHAPES = {
 
 
 def ours(shape: Shape) -> dict[str, Callable[[], object]]:
-    """What our program does on command."""
+    """Commands of mrl_jax: name -> function."""
     from mrl_jax import Config, train
     from mrl_jax.training.run_spec import prepare_data, prepare_run
     from mrl_jax.training.single_run import SingleRun
@@ -77,8 +79,8 @@ def ours(shape: Shape) -> dict[str, Callable[[], object]]:
     return {"epoch": epoch, "score": lambda: run.score("valid"), "run": lambda: train(config, data=arrays)}
 
 
-def theirs(kind: str, shape: Shape) -> dict[str, Callable[[], object]]:
-    """What a PyTorch program does on command."""
+def pytorch(kind: str, shape: Shape) -> dict[str, Callable[[], object]]:
+    """Commands of a PyTorch program: name -> function."""
     import torch
 
     from experiments.benchmarks import pytorch_mrl
@@ -99,25 +101,25 @@ def theirs(kind: str, shape: Shape) -> dict[str, Callable[[], object]]:
         return 0.5 * RATE * (1 + np.cos(np.pi * epoch / shape.epochs))
 
     def run() -> None:
-        program.restore([(p.detach(), {}) for p in model().parameters()])  # from the start, with what is compiled
+        program.restore([(p.detach(), {}) for p in model().parameters()])  # start again, keep compiled code
         program.run(held_out, shape.epochs, rate_at)
 
     return {"epoch": program.epoch, "score": lambda: program.scores(*held_out["valid"]), "run": run}
 
 
 def serve(kind: str, shape: Shape) -> None:
-    """Do what comes on standard input, tell the seconds of each; an epoch comes first, unasked."""
+    """Train an epoch, print "ready"; run each line of commands and print its seconds; at the end print peak memory."""
     if kind == "ours":
         from mrl_jax.compile_cache import keep_compiled
 
         keep_compiled(True)
-    does = ours(shape) if kind == "ours" else theirs(kind, shape)
-    does["epoch"]()
+    commands = ours(shape) if kind == "ours" else pytorch(kind, shape)
+    commands["epoch"]()
     print("ready", flush=True)
     for line in sys.stdin:
         started = time.perf_counter()
         for part in line.split():
-            does[part]()
+            commands[part]()
         print(time.perf_counter() - started, flush=True)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 

@@ -1,7 +1,7 @@
 """The contrastive loss of large batches, value and gradient: seconds and memory of four forms.
 
 python -m experiments.benchmarks.contrastive_timings [--smoke] [--parts forms devices large]
-python -m experiments.benchmarks.contrastive_timings --markdown  # the kept results
+python -m experiments.benchmarks.contrastive_timings --markdown  # the stored results
 
 - "official": sums of exponentials over the whole matrix of similarities, as in the official implementation.
 - "dense": the same with masked logits and the maximum subtracted, as padded batches and small temperatures need.

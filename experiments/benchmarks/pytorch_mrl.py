@@ -1,15 +1,16 @@
-"""MRL in PyTorch, programs written from the equations and the protocol, to compare ours with.
+"""MRL in PyTorch, written from the equations and the protocol, for comparison with mrl_jax.
 
-- `Reference` trains in the style of the authors' loop: a DataLoader of shuffled batches, per-batch Python, plain Adam;
-  losses read out at every step; mAP from SciPy's distances by a Python loop over the ranks of every query.
-- `Best` is the fastest that we know: resident tensors, one gather per batch, fused Adam, no synchronisation; mAP of all
-  queries at once.
-- `Compiled` is `Best` with encoders and losses through `torch.compile`.
+- `Reference` trains in the style of the official implementation: a DataLoader of shuffled batches, a Python loop over
+  them, plain Adam; losses are read at every step; mAP from SciPy's distances by a Python loop over the ranks of each
+  query.
+- `Best` is the fastest form that we know: resident tensors, one gather per batch, fused Adam, no synchronisation; mAP
+  of all queries at once.
+- `Compiled` is `Best` with encoders and losses compiled by `torch.compile`.
 - `Graphed` is `Best` with a step as one CUDA graph.
 
-What they share with the authors' program: no similarity of a sample with itself, centres brought back to unit length
-before a step, Adam's betas, the last batch. What they do not: its defects; and evaluation of the training split.
-They take the parameters and batches of ours on request, and then give the losses of ours (tests/test_pytorch_mrl.py).
+As in the official implementation: no similarity of a sample with itself, centres scaled to unit length before a step,
+Adam's betas, the last batch. Left out: its defects, and evaluation of the training split. From the parameters and
+batches of mrl_jax they give the losses of mrl_jax (tests/experiments/test_pytorch_mrl.py).
 """
 
 import copy
@@ -49,12 +50,12 @@ class Model(torch.nn.Module):
         torch.nn.init.orthogonal_(self.centers)
 
     def load(self, encoders: Sequence[Any], centers: Any) -> None:
-        """Take parameters in the form of `mrl_jax.TrainState`."""
+        """Copy parameters from the form of `mrl_jax.TrainState`."""
         with torch.no_grad():
-            for ours, theirs in zip(encoders, self.encoders, strict=True):
-                linear = [layer for layer in theirs if isinstance(layer, torch.nn.Linear)]
+            for source, target in zip(encoders, self.encoders, strict=True):
+                linear = [layer for layer in target if isinstance(layer, torch.nn.Linear)]
                 for i, layer in enumerate(linear):
-                    params = ours["params"][f"Dense_{i}"]
+                    params = source["params"][f"Dense_{i}"]
                     layer.weight.copy_(torch.tensor(np.array(params["kernel"])).T)
                     layer.bias.copy_(torch.tensor(np.array(params["bias"])))
             self.centers.copy_(torch.tensor(np.array(centers)))
@@ -64,7 +65,7 @@ class Model(torch.nn.Module):
         return [_unit(f(x)) for f, x in zip(self.encoders, features, strict=True)]
 
     def center(self) -> None:
-        """Bring the centres back to unit length, outside the gradient."""
+        """Scale the centres to unit length, without gradient."""
         with torch.no_grad():
             self.centers.div_(self.centers.norm(dim=1, keepdim=True))
 
@@ -114,16 +115,16 @@ def mean_ap(
     """
     order = (queries @ gallery.T).argsort(dim=1, descending=True, stable=True)
     hits = gallery_labels[order] == query_labels[:, None]
-    found = hits.cumsum(1)
+    counts = hits.cumsum(1)
     ranks = torch.arange(1, hits.shape[1] + 1, device=hits.device)
-    precisions = torch.where(hits, found / ranks, 0.0).sum(1)
-    return float((precisions / found[:, -1].clamp(min=1)).mean())
+    precisions = torch.where(hits, counts / ranks, 0.0).sum(1)
+    return float((precisions / counts[:, -1].clamp(min=1)).mean())
 
 
 def mean_ap_in_loops(
     queries: np.ndarray, gallery: np.ndarray, query_labels: np.ndarray, gallery_labels: np.ndarray
 ) -> float:
-    """The same, query by query and rank by rank; arguments as in `mean_ap`."""
+    """mAP query by query and rank by rank; arguments as in `mean_ap`."""
     distances = cdist(queries, gallery, "cosine")
     total = 0.0
     for i in range(len(queries)):
@@ -138,7 +139,7 @@ def mean_ap_in_loops(
 
 
 class Program:
-    """What all programs have.
+    """Common part of the programs.
 
     Args:
         model: encoders and centres.
@@ -147,8 +148,8 @@ class Program:
         batch_size: B.
         learning_rate: Adam's.
         objective: beta, tau1, tau2.
-        device: where the model is, and data that are resident.
-        bfloat16: whether encoders compute in it.
+        device: device of the model, and of resident data.
+        bfloat16: whether the encoders compute in bfloat16.
     """
 
     fused, resident = False, False
@@ -172,20 +173,21 @@ class Program:
         capturable = self.fused and device == "cuda"
         self.optimizer = torch.optim.Adam(
             model.parameters(),
-            lr=torch.tensor(learning_rate, device=device) if capturable else learning_rate,  # numbers stay as captured
+            # A graph captures plain numbers as constants.
+            lr=torch.tensor(learning_rate, device=device) if capturable else learning_rate,
             betas=(0.5, 0.999),
-            fused=self.fused or None,  # else PyTorch's own choice
+            fused=self.fused or None,  # None: PyTorch chooses
             capturable=capturable,
         )
 
     def loss(self, features: Sequence[torch.Tensor], labels: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Of a batch."""
+        """Loss of a batch."""
         with torch.autocast(self.device, torch.bfloat16, enabled=self.bfloat16):
             z = self.model(features)
         return mrl_loss([x.float() for x in z], self.model.centers, labels, *self.objective)
 
     def step(self, features: Sequence[torch.Tensor], labels: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Train on a batch: the loss before."""
+        """Train on a batch; returns its loss before the update."""
         self.model.center()
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.loss(features, labels)
@@ -194,14 +196,14 @@ class Program:
         return loss.detach()
 
     def epoch(self, rows: Sequence[np.ndarray] | None = None) -> list[float]:
-        """Train an epoch, on the given batches or shuffled ones: the losses of its steps."""
+        """Train an epoch, on the given batches or shuffled ones; returns the losses of its steps."""
         raise NotImplementedError
 
     def scores(self, features: Sequence[np.ndarray], labels: np.ndarray) -> list[float]:
-        """mAP of every direction: from the first modality to the others, from the second, and so on.
+        """mAP of every direction: first modality to each other one, second modality to each other one, and so on.
 
         Args:
-            features: one [N, D] per modality; for resident programs tensors on the device are quickest.
+            features: one [N, D] per modality; for resident programs, tensors on the device are fastest.
             labels: [N].
         """
         raise NotImplementedError
@@ -217,9 +219,9 @@ class Program:
 
         Args:
             held_out: "valid" and "test": features and labels.
-            epochs: how many.
-            rate_at: learning rate of an epoch, counted from 0.
-            rows_of: batches of an epoch; None for shuffled ones.
+            epochs: number of epochs.
+            rate_at: epoch, counted from 0 -> learning rate.
+            rows_of: epoch -> batches; None for shuffled ones.
         """
         valid: list[float] = []
         best: Any = None
@@ -229,21 +231,21 @@ class Program:
                 group["lr"] = group["lr"].fill_(rate_at(epoch)) if graphs else rate_at(epoch)
             self.epoch(None if rows_of is None else rows_of(epoch))
             valid.append(statistics.mean(self.scores(*held_out["valid"])))
-            if valid.index(max(valid)) == epoch:  # the first of equals
+            if valid.index(max(valid)) == epoch:  # the first one of a tie
                 best = copy.deepcopy(self.model.state_dict())
         last = self.scores(*held_out["test"])
         self.model.load_state_dict(best)
         return {"valid": valid, "test": {"best": self.scores(*held_out["test"]), "last": last}}
 
-    def kept(self) -> list[tuple[torch.Tensor, dict[str, torch.Tensor]]]:
-        """Copies of every parameter and of the optimiser's state of it."""
+    def snapshot(self) -> list[tuple[torch.Tensor, dict[str, torch.Tensor]]]:
+        """Copies of every parameter and of its optimiser state."""
         return [
             (p.detach().clone(), {name: x.clone() for name, x in self.optimizer.state[p].items()})
             for p in self.model.parameters()
         ]
 
     def restore(self, before: list[tuple[torch.Tensor, dict[str, torch.Tensor]]]) -> None:
-        """Take the steps since `kept` back, in place; what there was not yet starts from 0."""
+        """Undo the steps since `snapshot`, in place; optimiser state that it lacks is set to 0."""
         with torch.no_grad():
             for p, (values, state) in zip(self.model.parameters(), before, strict=True):
                 p.copy_(values)
@@ -252,17 +254,17 @@ class Program:
 
 
 class Reference(Program):
-    """The style of the authors' loop."""
+    """In the style of the official implementation."""
 
     def batches(self, rows: Sequence[np.ndarray] | None) -> Iterator[list[torch.Tensor]]:
-        """Batches as a DataLoader gives them, shuffled or of the given rows."""
+        """Batches from a DataLoader, shuffled or of the given rows."""
         data = torch.utils.data.TensorDataset(*self.features, *self.labels)
         if rows is None:
             return iter(torch.utils.data.DataLoader(data, self.batch_size, shuffle=True))
         return iter(torch.utils.data.DataLoader(data, batch_sampler=[list(map(int, r)) for r in rows]))
 
     def epoch(self, rows: Sequence[np.ndarray] | None = None) -> list[float]:
-        """Train an epoch: the losses of its steps."""
+        """Train an epoch; returns the losses of its steps."""
         losses, m = [], len(self.model.encoders)
         for columns in self.batches(rows):
             columns = [x.to(self.device) for x in columns]
@@ -285,11 +287,11 @@ class Best(Program):
     fused, resident = True, True
 
     def epoch(self, rows: Sequence[np.ndarray] | None = None) -> list[float]:
-        """Train an epoch: the losses of its steps."""
+        """Train an epoch; returns the losses of its steps."""
         batches = torch.randperm(self.labels.shape[1], device=self.device).split(self.batch_size)
         if rows is not None:
             batches = tuple(torch.tensor(np.array(r), device=self.device) for r in rows)
-        return torch.stack([self.on(batch) for batch in batches]).tolist()
+        return torch.stack([self.train_rows(batch) for batch in batches]).tolist()
 
     def scores(self, features: Sequence[np.ndarray], labels: np.ndarray) -> list[float]:
         """mAP of every direction."""
@@ -298,13 +300,13 @@ class Best(Program):
             z, y = self.model(rows), torch.as_tensor(labels, device=self.device)
             return [mean_ap(a, b, y, y) for a in z for b in z if a is not b]
 
-    def on(self, batch: torch.Tensor) -> torch.Tensor:
-        """Train on these rows: the loss before."""
+    def train_rows(self, batch: torch.Tensor) -> torch.Tensor:
+        """Train on these rows; returns their loss before the update."""
         return self.step([x.index_select(0, batch) for x in self.features], self.labels.index_select(1, batch))  # type: ignore[arg-type]
 
 
 class Compiled(Best):
-    """`Best` with encoders and losses compiled, once for each size of a batch."""
+    """`Best` with encoders and losses compiled, once for each batch size."""
 
     def __init__(self, *args: Any, **rest: Any) -> None:
         super().__init__(*args, **rest)
@@ -312,26 +314,26 @@ class Compiled(Best):
 
 
 class Graphed(Best):
-    """`Best` with a step on a full batch as one CUDA graph; the last, shorter batch goes step by step."""
+    """`Best` with a step on a full batch as one CUDA graph; the shorter last batch has no graph."""
 
     graph: torch.cuda.CUDAGraph | None = None
 
-    def on(self, batch: torch.Tensor) -> torch.Tensor:
-        """Train on these rows: the loss before."""
+    def train_rows(self, batch: torch.Tensor) -> torch.Tensor:
+        """Train on these rows; returns their loss before the update."""
         if len(batch) != self.batch_size:
-            return super().on(batch)
+            return super().train_rows(batch)
         if self.graph is None:
-            self.rows, before = batch.clone(), self.kept()
-            stream = torch.cuda.Stream()  # as PyTorch asks for: a few steps beside the default stream, then the capture
+            self.rows, before = batch.clone(), self.snapshot()
+            stream = torch.cuda.Stream()  # as PyTorch requires: warm-up steps on another stream before the capture
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
                 for _ in range(3):
-                    super().on(self.rows)
+                    super().train_rows(self.rows)
             torch.cuda.current_stream().wait_stream(stream)
             self.restore(before)
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
-                self.replayed = super().on(self.rows)
+                self.replayed = super().train_rows(self.rows)
             self.graph = graph
         self.rows.copy_(batch)
         self.graph.replay()

@@ -1,7 +1,7 @@
 """Mean average precision by mrl_jax and by other libraries on the same embeddings: seconds, ratios, peak memory.
 
 python -m experiments.benchmarks.retrieval_timings [--smoke] [--parts timings memory bf16 million] [--sizes 462x462 …]
-python -m experiments.benchmarks.retrieval_timings --markdown  # the kept results
+python -m experiments.benchmarks.retrieval_timings --markdown  # the stored results
 
 Embeddings of 512 dimensions and 10 classes around common centres, like those of trained models, and random ones.
 Programs run in one process and take turns, in an order that changes direction. "ours" starts from embeddings of any

@@ -1,7 +1,7 @@
 """Search: seconds of the first and further answers of the command; seconds and recall of engines over one gallery.
 
 python -m experiments.benchmarks.search_timings [--smoke] [--parts command engines]
-python -m experiments.benchmarks.search_timings --markdown  # the kept results
+python -m experiments.benchmarks.search_timings --markdown  # the stored results
 
 This program trains a run on the embedded data; the command answers on it with empty caches, with compiled programs
 cached, and with the embedded gallery cached too. A process that only imports JAX is timed beside it, for comparison

@@ -1,7 +1,7 @@
 """Seconds per epoch and run: many runs in one compiled program, beside the same runs one after the other.
 
 python -m experiments.benchmarks.sweep_timings [--smoke] [--rounds 7]
-python -m experiments.benchmarks.sweep_timings --markdown  # the kept results
+python -m experiments.benchmarks.sweep_timings --markdown  # the stored results
 
 Random data of two modalities; networks from tiny ones to that of the embedded data. "alone" is the compiled program of
 `mrl_jax.train`, "together" that of a sweep. They take turns, in an order that changes direction; medians, after one

@@ -1,7 +1,7 @@
 """An epoch of training beside two PyTorch programs, and the least time that its floating-point operations need.
 
 python -m experiments.benchmarks.training_timings [--smoke] [--batch-sizes 50 100 500] [--rounds 5]
-python -m experiments.benchmarks.training_timings --markdown  # the kept results
+python -m experiments.benchmarks.training_timings --markdown  # the stored results
 
 Random data of Wikipedia's shape: 2,173 pairs of 4,096 and 300 features, layers 4096-4096-512, 10 classes, float32.
 "best" and "reference" are those of pytorch_mrl.py. Programs take turns, in an order that changes direction; medians,

@@ -135,13 +135,13 @@ def test_steps_before_a_graph_is_recorded_are_taken_back():
     program = pytorch_mrl.Graphed(model, features, labels, 8, 1e-2, (0.7, 1.0, 1.0))
     rows = [torch.arange(8), torch.arange(8, 16)]
     for steps in range(2):
-        before = program.kept()
+        before = program.snapshot()
         losses = []
         for _ in range(2):
-            losses.append([float(pytorch_mrl.Best.on(program, r)) for r in rows])
+            losses.append([float(pytorch_mrl.Best.train_rows(program, r)) for r in rows])
             program.restore(before)
         assert losses[0] == losses[1], steps
-        pytorch_mrl.Best.on(program, rows[0])
+        pytorch_mrl.Best.train_rows(program, rows[0])
 
 
 def test_a_recorded_graph_leaves_the_last_batch_to_the_steps_before_it():
