@@ -329,8 +329,8 @@ def test_runs_that_do_not_fit_the_memory_together_are_trained_in_smaller_groups(
 
     class Small(VmappedRuns):
         def run_epoch(self, epoch):
-            tried.append(len(self._tasks))
-            if len(self._tasks) > 2:
+            tried.append(len(self._specs))
+            if len(self._specs) > 2:
                 raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 9 bytes.")
             return super().run_epoch(epoch)
 
