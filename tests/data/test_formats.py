@@ -61,6 +61,7 @@ SAME = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", SAME)
 def test_every_format_gives_the_same_arrays(case, tmp_path):
     found = read_all(SAME[case](tmp_path))
@@ -144,6 +145,7 @@ def wide_arrays():
     return numbers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", [1, 500, 1 << 24])
 @pytest.mark.parametrize("packing", [{}, {"chunks": (10, 3), "compression": "gzip"}])
 @pytest.mark.parametrize("matlab", [False, True])
@@ -169,6 +171,7 @@ def test_matrices_are_narrowed_by_rows(tmp_path, monkeypatch, matlab, packing, b
             np.testing.assert_array_equal(arrays[key], array)
 
 
+@pytest.mark.slow
 def test_what_is_no_matrix_of_real_numbers_is_never_narrowed(tmp_path):
     for path in (fuzz.write_hdf5(tmp_path / "a.h5"), fuzz.write_mat73(tmp_path / "a.mat")):
         with open_arrays(path) as arrays:
@@ -188,6 +191,7 @@ def test_other_formats_and_mappings_give_for_float32_what_they_hold(tmp_path):
     assert read_float32({"a": 3}, "a") == 3
 
 
+@pytest.mark.slow
 def test_narrowing_never_holds_the_wide_array(tmp_path):
     wide = np.random.default_rng(0).random((4000, 1000))  # 32 MB
     with h5py.File(tmp_path / "a.h5", "w") as file:
@@ -247,6 +251,7 @@ def test_damage_of_one_array_shows_only_when_it_is_read(tmp_path):
         assert_same(arrays["wave"], ARRAYS["wave"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["npz", "mat5", "mat73", "hdf5", "parquet"])
 def test_truncated_files_are_refused(name, tmp_path):
     path = fuzz.WRITERS[name](tmp_path / "a")
@@ -520,6 +525,7 @@ BAD_FILES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", BAD_FILES)
 def test_bad_files_are_refused_in_one_line_and_little_memory(case, tmp_path):
     build, message = BAD_FILES[case]
@@ -639,6 +645,7 @@ def test_parquet_gives_the_own_layout(tmp_path):
     assert found["test_ids"].tolist() == table["id"][48:]
 
 
+@pytest.mark.slow
 def test_a_folder_of_parquet_shards_is_the_same_as_one_file(tmp_path):
     expected = read_all(fuzz.write_parquet(tmp_path / "a.parquet"))
     folder = tmp_path / "b"
@@ -702,6 +709,7 @@ BAD_PARQUET = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", BAD_PARQUET)
 def test_bad_parquet_columns_are_refused(case, tmp_path):
     columns, message = BAD_PARQUET[case]
@@ -710,6 +718,7 @@ def test_bad_parquet_columns_are_refused(case, tmp_path):
     assert len(str(caught.value).splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_bad_parquet_folders_are_refused(tmp_path):
     assert set(read_all(shards(tmp_path / "good"))) == {
         f"{s}_{k}" for s in ("train", "valid", "test") for k in ("a", "labels")

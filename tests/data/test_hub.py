@@ -350,6 +350,7 @@ BAD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", BAD)
 def test_unfit_zips_are_refused_and_leave_nothing(server, tmp_path, kind):
     data, match = BAD[kind]

@@ -24,6 +24,7 @@ def small_catalog(monkeypatch):
         monkeypatch.setitem(CATALOG, name, small)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*count classes from 1:mrl_jax.errors.DatasetWarning")
 @pytest.mark.parametrize("layout", LAYOUT_FILES)
 def test_every_layout_loads_to_the_same_arrays(layout, tmp_path, small_catalog):

@@ -33,6 +33,7 @@ def scores_of(capsys, *flags):
     return json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_every_format_gives_the_same_scores(tmp_path, capsys):
     expected = json.loads(
         json.dumps(evaluate_embeddings({"image": IMAGE, "text": TEXT}, LABELS, class_names=ARRAYS["class_names"]))
@@ -55,6 +56,7 @@ def test_every_format_gives_the_same_scores(tmp_path, capsys):
         assert actual == expected, name
 
 
+@pytest.mark.slow
 def test_own_labels_ids_and_a_choice_of_modalities(tmp_path, capsys):
     ids = np.array([f"n{i}" for i in range(24)])
     path = write(

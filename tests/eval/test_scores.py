@@ -53,6 +53,7 @@ def test_hand_values():
     assert scores["instances"] == {}  # two rows and four: nothing pairs
 
 
+@pytest.mark.slow
 def test_map_equals_the_reference_in_every_protocol():
     z, labels = clusters()
     scores = evaluate_embeddings(z, labels, options=ALL)
@@ -95,6 +96,7 @@ def test_multi_hot_labels_share_what_one_hot_rows_say():
     assert set(scores["classes"]["a->b"]) <= {"x", "y", "z"}
 
 
+@pytest.mark.slow
 def test_pairs_by_row_by_id_and_where_some_have_none():
     z, labels = clusters(n=12, modalities=("a", "b"))
     scores = evaluate_embeddings(z, labels, options=QUICK)["instances"]["a->b"]
@@ -162,6 +164,7 @@ def test_without_labels_only_pairs_are_scored_and_a_sentence_says_so():
         evaluate_embeddings(z, options=Options(protocol=("within",)))
 
 
+@pytest.mark.slow
 def test_queries_without_relevant_items_count_0_or_are_left_out():
     z, labels = clusters(modalities=("a", "b"))
     given = {"a": np.where(np.arange(30) < 10, 9, labels), "b": labels}

@@ -102,6 +102,7 @@ def test_clustering_losses_of_orthogonal_centers_by_hand():
     np.testing.assert_allclose(robust_clustering_loss(z, centers, labels), expected_rc, **tolerances.HAND)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("self_similarity", "expected"),
     [(False, -np.log(E / (E + 2))), (True, -np.log(2 * E / (2 * E + 2)))],
@@ -160,6 +161,7 @@ def test_defaults_are_those_of_the_authors_program_at_two_modalities():
 # Against the equations in float64
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("m", "b", "k"), SHAPES)
 @pytest.mark.parametrize("tau", [1.0, 0.1])
 @pytest.mark.parametrize("masked", [False, True])
@@ -177,6 +179,7 @@ def test_terms_equal_the_equations_in_float64(m, b, k, tau, masked):
         np.testing.assert_allclose(found, expected, **tolerances.LOSS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("m", "b", "k"), SHAPES)
 @pytest.mark.parametrize("masked", [False, True])
 def test_total_equals_equation_8_in_float64_and_gradients_its_central_differences(m, b, k, masked):
@@ -193,6 +196,7 @@ def test_total_equals_equation_8_in_float64_and_gradients_its_central_difference
         assert_close(gradients, (by_z, by_centers), **tolerances.GRADIENT)
 
 
+@pytest.mark.slow
 def test_no_mask_is_a_mask_of_ones():
     z, centers, labels = draw(2, 4, 5)
     masked = evaluate(z, centers, labels, np.ones((2, 4), bool))
@@ -208,6 +212,7 @@ def test_labels_of_one_row_are_shared_by_all_modalities():
     np.testing.assert_array_equal(jnp.stack(jax.tree.leaves(shared)), jnp.stack(jax.tree.leaves(repeated)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("m", [2, 3, 4])
 @pytest.mark.parametrize("mask", [[True] * 5, [True, True, False, True, False]])
 def test_scale_of_the_program_is_two_over_m_of_the_equation(m, mask):
@@ -219,6 +224,7 @@ def test_scale_of_the_program_is_two_over_m_of_the_equation(m, mask):
     np.testing.assert_array_equal(program.clustering, equation.clustering)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("beta", "part"), [(0.0, "contrastive"), (1.0, "clustering")])
 def test_beta_at_its_ends_leaves_one_part_in_value_and_gradient(beta, part):
     z, centers, labels = draw(2, 4, 3)
@@ -251,6 +257,7 @@ def test_reordering_modalities_or_instances_reorders_the_terms():
     np.testing.assert_allclose(reordered, total, **tolerances.REORDERED)
 
 
+@pytest.mark.slow
 def test_probabilities_sum_to_one_and_renaming_classes_renames_them():
     z, centers, labels = draw(2, 4, 5)
     p = soft_assignment(z, centers, 0.1)
@@ -268,6 +275,7 @@ def test_probabilities_sum_to_one_and_renaming_classes_renames_them():
 # Extremes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tau", [0.01, 1e-4])
 def test_samples_at_or_opposite_their_center_have_their_limit_values(tau):
     k = 4
@@ -280,6 +288,7 @@ def test_samples_at_or_opposite_their_center_have_their_limit_values(tau):
     np.testing.assert_allclose(cross_entropy_loss(z, centers, labels, tau), expected_ce, **tolerances.HAND)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tau", [0.01, 1e-4])
 def test_gradient_at_and_opposite_the_center_has_its_limit_value(tau):
     centers, labels = jnp.eye(2), jnp.array([0, 0])
@@ -289,6 +298,7 @@ def test_gradient_at_and_opposite_the_center_has_its_limit_value(tau):
     np.testing.assert_allclose(gradient * tau, [[-1.0, 1.0], [0.0, 0.0]], **tolerances.HAND)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", [1.0, 30.0, 1e3])
 @pytest.mark.parametrize("tau", [1.0, 0.01])
 def test_large_embeddings_give_finite_values_and_gradients(norm, tau):
@@ -305,6 +315,7 @@ def test_unit_rows_stay_finite_down_to_the_smallest_documented_temperature():
     assert_finite(evaluate(z, centers, labels, None, 0.6, 1e-37, 1e-37))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tau", [1.0, 0.01, 1e-4])
 def test_identical_rows_leave_the_contrastive_loss_at_the_logarithm_of_the_batch(tau):
     m, b = 3, 4
@@ -317,6 +328,7 @@ def test_identical_rows_leave_the_contrastive_loss_at_the_logarithm_of_the_batch
     assert_finite(jax.grad(lambda z: compiled_contrastive(z, tau).sum())(z))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("m", [2, 3])
 @pytest.mark.parametrize("self_similarity", [True, False])
 def test_a_batch_of_one_has_no_negatives_so_its_contrastive_loss_is_zero(m, self_similarity):
@@ -339,6 +351,7 @@ def test_one_class_makes_cross_entropy_zero_and_robust_clustering_an_error():
         mrl_loss(z, centers, labels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("p", [1e-2, 1e-4, 1e-6, 1e-8])
 def test_small_probabilities_keep_an_absolute_error_of_two_ulp_and_an_accurate_gradient(p):
     logit = np.float32(np.log(p) - np.log1p(-p))  # two classes: p = 1 / (1 + exp(-logit))
@@ -352,6 +365,7 @@ def test_small_probabilities_keep_an_absolute_error_of_two_ulp_and_an_accurate_g
     np.testing.assert_allclose(gradient, -exact, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tau", [1.0, 0.05])
 def test_gradient_of_robust_clustering_in_the_logits_stays_within_one(tau):
     rng = np.random.default_rng(0)
@@ -366,6 +380,7 @@ def test_gradient_of_robust_clustering_in_the_logits_stays_within_one(tau):
 # Gradients
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["rc", "ce"])
 def test_derivatives_agree_with_differences_in_float64(loss):
     z, centers, labels = draw(3, 3, 3)
@@ -382,6 +397,7 @@ def test_derivatives_agree_with_differences_in_float64(loss):
 # Masks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("garbage", [0.0, 1.0, 1e30, 3e38, np.inf, np.nan])
 def test_masked_rows_count_for_nothing_in_value_and_gradient(garbage):
     z, centers, labels = draw(3, 5, 4)
@@ -396,6 +412,7 @@ def test_masked_rows_count_for_nothing_in_value_and_gradient(garbage):
         np.testing.assert_array_equal(by_z[:, ~mask], np.zeros((3, 2, 6)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("self_similarity", [True, False])
 def test_overflow_in_masked_rows_does_not_reach_the_contrastive_gradient(self_similarity):
     z, _, _ = draw(3, 5, 4)
@@ -420,6 +437,7 @@ def test_labels_of_masked_rows_may_be_no_class_at_all(label):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_a_sample_that_one_modality_lacks_is_no_positive_and_no_negative():
     z, centers, labels = draw(2, 4, 3)
     mask = np.ones((2, 4), bool)
@@ -446,11 +464,13 @@ def test_a_batch_in_which_nothing_counts_has_loss_and_gradient_zero():
 # Transformations
 
 
+@pytest.mark.slow
 def test_jit_equals_plain_in_value_and_gradient():
     arguments = (*draw(2, 4, 5), np.ones((2, 4), bool))
     assert_close(evaluate(*arguments), evaluate.__wrapped__(*arguments), **tolerances.REORDERED)
 
 
+@pytest.mark.slow
 def test_vmap_over_beta_and_temperatures_equals_one_call_each():
     z, centers, labels = draw(2, 4, 5)
     mask = np.ones((2, 4), bool)
@@ -461,6 +481,7 @@ def test_vmap_over_beta_and_temperatures_equals_one_call_each():
         assert_close(jax.tree.map(lambda x, r=r: x[r], together), one, **tolerances.LOSS)
 
 
+@pytest.mark.slow
 def test_vmap_over_batches_equals_one_call_each():
     batches = [(*draw(2, 4, 5, seed=seed), draw_mask(2, 4, seed)) for seed in range(3)]
     together = jax.vmap(lambda *batch: evaluate(*batch))(*map(np.stack, zip(*batches, strict=True)))

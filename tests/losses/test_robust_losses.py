@@ -117,6 +117,7 @@ def test_hand_value(name):
     np.testing.assert_allclose(found, [BY_HAND[name]], **tolerances.HAND)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [2, 60])
 @pytest.mark.parametrize("name", PER_SAMPLE_LOSSES)
 def test_values_and_gradients_equal_the_equations(name, k):
@@ -149,6 +150,7 @@ def test_values_and_gradients_equal_the_equations(name, k):
     np.testing.assert_allclose(found, (ahead - behind) / 2e-5, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PER_SAMPLE_LOSSES)
 def test_sure_samples_right_or_wrong_stay_finite(name):
     z, labels = jnp.stack([jnp.eye(3)] * 2), jnp.array([[0, 1, 2], [1, 2, 0]])  # p is 1 and 0 in float32
@@ -163,6 +165,7 @@ def test_sure_samples_right_or_wrong_stay_finite(name):
         assert all(np.isfinite(x).all() for x in slopes)
 
 
+@pytest.mark.slow
 def test_limits_join_the_losses():
     z, centers, labels = draw()
     near = {"rtol": 1e-4, "atol": 1e-5}
@@ -178,6 +181,7 @@ def test_limits_join_the_losses():
     np.testing.assert_allclose(symmetric_cross_entropy_loss(z, centers, labels, a=1.0, b=0.0), ce, **near)
 
 
+@pytest.mark.slow
 def test_a_transition_for_each_modality_is_its_own():
     z, centers, labels = draw()
     both = jnp.stack([extra("forward", seed=s)["transition"] for s in range(M)])
@@ -187,6 +191,7 @@ def test_a_transition_for_each_modality_is_its_own():
         np.testing.assert_allclose(found[i], expected, **tolerances.REORDERED)
 
 
+@pytest.mark.slow
 def test_a_label_that_no_class_gets_tells_nothing_and_masked_rows_may_have_it():
     z, centers, labels = draw(k=3)
     transition, labels = jnp.array([[0.0, 1, 0], [0, 1, 0], [0, 0, 1]]), jnp.maximum(labels, 1)
@@ -262,6 +267,7 @@ def mixture(seed=0, n=400, share=0.3):
     return np.where(wrong, rng.normal(3.0, 0.5, n), rng.normal(0.5, 0.3, n)).astype(np.float32), wrong
 
 
+@pytest.mark.slow
 def test_posterior_equals_scikit_learn():
     from sklearn.mixture import GaussianMixture
 
@@ -287,6 +293,7 @@ def test_posterior_equals_scikit_learn():
     assert ((found > 0.5) == ~wrong).mean() > 0.99
 
 
+@pytest.mark.slow
 def test_posterior_of_present_samples_does_not_see_the_missing():
     terms, _ = mixture()
     valid = np.arange(len(terms)) % 3 != 0
@@ -297,5 +304,6 @@ def test_posterior_of_present_samples_does_not_see_the_missing():
     assert not np.any(found[~valid])
 
 
+@pytest.mark.slow
 def test_equal_losses_are_all_clean():
     np.testing.assert_array_equal(clean_posterior(jnp.full(5, 2.0), jnp.ones(5, bool)), np.ones(5))

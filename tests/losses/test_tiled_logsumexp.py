@@ -69,6 +69,7 @@ def assert_same(got, want, precision=2e-6):
     assert_allclose(gradient, slope, rtol=0, atol=precision * max(1, np.abs(slope).max()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("missing", "scale"), [(0.0, 5.0), (0.3, 1.0)])
 @pytest.mark.parametrize(
     ("m", "n", "tile"), [(2, 1, 7), (2, 16, 16), (2, 37, 7), (2, 37, 1024), (3, 25, 16), (4, 19, 7)]
@@ -82,12 +83,14 @@ def test_tiles_of_any_size_give_the_dense_form(m, n, missing, scale, tile):
         assert (found[1] == 0).all()
 
 
+@pytest.mark.slow
 def test_similarities_far_apart_neither_overflow_nor_vanish():
     arrays = problem(2, 40, scale=60.0)  # exponents up to 3600, of which float32 keeps 3 digits behind the point
     found = value_and_gradient(lambda v, i: tiled(v, i, None, 16), *arrays)
     assert_same(found, expected(*arrays), 2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("devices", "missing", "tile"), [(2, 0.4, 1024), (3, 0.0, 5), (8, 0.4, 5)])
 def test_a_ring_of_devices_gives_the_values_and_gradients_of_one(devices, missing, tile):
     order = np.argsort(np.tile(np.arange(8 * devices), 3), kind="stable")  # instances stay together
@@ -102,6 +105,7 @@ def test_a_ring_of_devices_gives_the_values_and_gradients_of_one(devices, missin
     assert_same(value_and_gradient(jax.jit(ring), *arrays), expected(*arrays))
 
 
+@pytest.mark.slow
 def test_the_loss_over_devices_is_that_of_one_device_in_value_and_gradient():
     rng = np.random.default_rng(3)
     z = rng.normal(size=(2, 24, 6)).astype(np.float32)
@@ -128,6 +132,7 @@ def temporary_bytes(function, *shapes):
     return jax.jit(function).lower(*shapes).compile().memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.slow
 def test_memory_grows_with_the_batch_not_with_its_square():
     def needed(n, of):
         v, instance = jax.ShapeDtypeStruct((2 * n, 512), np.float32), jax.ShapeDtypeStruct((2 * n,), np.int32)
@@ -137,6 +142,7 @@ def test_memory_grows_with_the_batch_not_with_its_square():
     assert needed(32768, tiled) < 5 * needed(8192, tiled)
 
 
+@pytest.mark.slow
 def test_a_device_of_eight_needs_a_twelfth_of_what_the_dense_loss_needs_there():
     n, devices, spec = 8192, 8, PartitionSpec(None, "batch")
     mesh = Mesh(np.array(jax.devices()[:devices]), ("batch",))

@@ -105,12 +105,14 @@ def test_constant_and_repeated_columns_stay_finite():
     np.testing.assert_allclose(np.linalg.norm(z, axis=1), 1.0, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_embedding_is_no_wider_than_the_narrower_modality_or_as_asked():
     for embed_dim, size in ((512, 5), (2, 2)):
         h, state = fit(data_of(correlated()), embed_dim=embed_dim)
         assert cca().embed(h, state.params, 1, jnp.ones((4, 5))).shape == (4, size)
 
 
+@pytest.mark.slow
 def test_vmap_over_the_ridge_equals_each_alone():
     data, ridges = data_of(correlated()), np.float32([0.0, 0.1, 1.0])
     method = cca()

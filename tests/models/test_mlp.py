@@ -23,6 +23,7 @@ def test_unit_rows_scales_rows_of_any_length_to_one(scale):
     np.testing.assert_allclose(unit_rows(x), exact, **tolerances.UNIT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
 def test_gradient_of_unit_rows_is_the_projection_on_the_tangent_over_the_length(scale):
     x, weights = rows(scale), rows(1.0, seed=1)
@@ -54,6 +55,7 @@ def test_unit_rows_works_on_any_leading_shape_and_under_jit():
     np.testing.assert_allclose(np.linalg.norm(unit_rows(x), axis=-1), np.ones((2, 3)), **tolerances.UNIT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(6,), (3, 6), (2, 3, 6)])
 def test_gradients_of_the_layers_are_those_of_flax(shape):
     x, encoder = rows(1.0, shape), Encoder((7, 5), 4)
@@ -119,12 +121,14 @@ def test_forward_pass_equals_numpy(hidden_dims):
     np.testing.assert_allclose(jax.jit(encoder.apply)(params, x), found, **tolerances.FORWARD)
 
 
+@pytest.mark.slow
 def test_rows_are_embedded_independently_of_each_other():
     encoder, x = Encoder((7,), 4), rows(1.0, (5, 6))
     params = encoder.init(jax.random.key(0), x[:1])
     np.testing.assert_allclose(encoder.apply(params, x)[2:3], encoder.apply(params, x[2:3]), **tolerances.FORWARD)
 
 
+@pytest.mark.slow
 def test_uniform_initialisation_is_bounded_by_one_over_the_root_of_the_input_width():
     params = Encoder((300,), 200).init(jax.random.key(0), jnp.zeros((1, 100)))["params"]
     for layer, width in (("Dense_0", 100), ("Dense_1", 300)):
@@ -155,6 +159,7 @@ def test_unknown_initializer_is_refused_with_the_known_ones(hidden_dims):
         Encoder(hidden_dims, 4, "xavier").init(jax.random.key(0), jnp.zeros((1, 3)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("k", "dim"), [(1, 1), (1, 8), (5, 8), (8, 8)])
 def test_centers_are_orthonormal_where_that_is_possible(k, dim):
     centers = init_centers(jax.random.key(0), k, dim)
@@ -162,6 +167,7 @@ def test_centers_are_orthonormal_where_that_is_possible(k, dim):
     np.testing.assert_allclose(centers @ centers.T, np.eye(k), **tolerances.UNIT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("k", "dim"), [(9, 8), (200, 16), (3, 1)])
 def test_more_centers_than_dimensions_are_distinct_unit_rows(k, dim):
     centers = init_centers(jax.random.key(0), k, dim)

@@ -116,6 +116,7 @@ def expected_metrics(queries, gallery, gains, ks, exclude_self=False):
     return {name: np.array([row[name] for row in actual]) for name in actual[0]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("multi", [False, True])
 @pytest.mark.parametrize("exclude_self", [False, True])
 def test_every_metric_equals_explicit_loops_with_ties(multi, exclude_self):
@@ -144,6 +145,7 @@ def test_chance_of_multi_hot_labels_is_the_share_that_shares_a_label():
     assert chance_map(a, b) == pytest.approx(((a.astype(int) @ b.T.astype(int)) > 0).mean())
 
 
+@pytest.mark.slow
 def test_means_count_queries_without_relevant_items_or_leave_them_out():
     actual = retrieval_metrics(np.eye(3), np.eye(3)[:2], np.array([0, 1, 7]), np.array([0, 1]), k=(2,))
     assert actual["relevant"].tolist() == [1, 1, 0]

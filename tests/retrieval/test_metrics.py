@@ -107,6 +107,7 @@ METRICS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METRICS)
 def test_metrics_equal_explicit_loops_under_jit_vmap_and_in_batches(name):
     ours, explicit = METRICS[name]
@@ -122,6 +123,7 @@ def test_metrics_equal_explicit_loops_under_jit_vmap_and_in_batches(name):
     np.testing.assert_allclose(mapped, expected, atol=tolerances.PRECISION)
 
 
+@pytest.mark.slow
 def test_sums_over_long_rankings_keep_their_precision():
     n = 300_000
     gains = (np.random.default_rng(0).random(n) < 0.4).astype(np.uint8)
@@ -133,6 +135,7 @@ def test_sums_over_long_rankings_keep_their_precision():
     np.testing.assert_allclose(ndcg(r), (1 / np.log2(1 + places)).sum() / best, rtol=tolerances.PRECISION)
 
 
+@pytest.mark.slow
 def test_fine_curves_of_long_rankings_stay_exact():
     n, levels = 50_000, 10_001
     relevant = jnp.ones(n, jnp.uint8).at[0].set(0)  # the first item is wrong: precision grows to the end

@@ -44,6 +44,7 @@ def test_methods_rank_alike(method, multi):
     np.testing.assert_array_equal(actual, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("queries_per_block", [1, 4, 7, 22, 23, 1000])
 @pytest.mark.parametrize("method", METHODS)
 def test_blocks_of_any_size_give_the_same_ranking(method, queries_per_block, monkeypatch):
@@ -158,6 +159,7 @@ def test_metrics_compile_once_whatever_the_context_and_thread(monkeypatch):
 # Galleries sharded over devices
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("multi", [False, True])
 @pytest.mark.parametrize("count", [1, 2, 3, 8])
 def test_a_sharded_gallery_ranks_like_one_device(count, multi):
@@ -172,6 +174,7 @@ def test_devices_are_a_list_of_different_ones(devices):
         retrieval_metrics(x, x, y, y, devices=devices)
 
 
+@pytest.mark.slow
 def test_a_sharded_gallery_in_blocks_without_self(monkeypatch):
     monkeypatch.setattr(mrl_jax.retrieval.ranking, "_BLOCK_SCORES", 200)
     z, y = random_rows(61), labels(61)
@@ -214,6 +217,7 @@ def test_equal_rows_are_found_with_zeros_of_both_signs():
     assert equal_rows(random_rows(50)) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("dim", [33, 512])
 def test_equal_gallery_rows_tie_whatever_the_matrix_product_does(method, dim):
@@ -223,6 +227,7 @@ def test_equal_gallery_rows_tie_whatever_the_matrix_product_does(method, dim):
     assert mean_average_precision(*arguments, method=method) == pytest.approx(expected, abs=tolerances.PRECISION)
 
 
+@pytest.mark.slow
 def test_equal_rows_tie_in_sharded_galleries_and_pair_ranks():
     gallery = random_rows(6, dim=64)[np.random.default_rng(2).integers(0, 6, 301)]
     arguments = (random_rows(11, dim=64, seed=1), gallery, labels(11), labels(301, seed=1))

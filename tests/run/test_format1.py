@@ -63,6 +63,7 @@ def test_the_best_model_and_every_checkpoint_load(old, name, tmp_path):
     np.testing.assert_array_equal(read.model.params.centers, best.model.params.centers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_scores_are_those_that_the_run_found(old, name):
     scores = json.loads((old / name / "result.json").read_text())

@@ -34,6 +34,7 @@ def tied(rng, size, kinds=5, width=7):
     return rng.normal(size=(kinds, width))[rng.integers(0, kinds, size)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", [128, 256, 8192])
 @pytest.mark.parametrize(
     ("queries", "size", "k"), [(1, 1, 1), (3, 128, 5), (5, 700, 10), (17, 513, 300), (2, 300, 300)]
