@@ -1,0 +1,80 @@
+"""`docs/extending.md` as a program: its methods train, resume, are swept and searched like those of the registry."""
+
+import re
+from pathlib import Path
+
+import pytest
+from toy import assert_same_checkpoints, toy_arrays, toy_config
+
+from mrl_jax import InputError, evaluate, grid, sweep, train
+from mrl_jax.methods.registry import METHODS, register
+from mrl_jax.search.searcher import Query, Searcher
+
+pytestmark = pytest.mark.slow
+PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
+NAMES = ("ridge", "pairs", "agreeing")
+
+
+@pytest.fixture(scope="module")
+def page():
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), flags=re.DOTALL)
+    names = {}
+    exec(compile("\n".join(blocks), str(PAGE), "exec"), names)
+    yield names
+    for name in NAMES:
+        METHODS.pop(name)
+
+
+def config_of(name, **more):
+    return toy_config(method=name, noise_rate=0.4, **more)
+
+
+def test_the_example_learns(page):
+    assert page["result"].scores["test"]["best"]["average"] > 0.7
+    assert page["result"].scores["test"]["best"]["accuracy"]["sound"] > 0.7
+    assert "method: ridge, ridge 10, seed 0" in page["result"].table()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_methods_resume_to_the_same_bits_and_are_evaluated_and_searched(page, name, tmp_path):
+    arrays = toy_arrays()
+    whole = train(config_of(name), tmp_path / "whole", data=arrays)
+    train(config_of(name), tmp_path / "again", data=arrays)
+    for file in ("result.json", "model.npz"):
+        (tmp_path / "again" / file).unlink()
+    epochs = sorted(int(p.name) for p in (tmp_path / "again" / "checkpoints").iterdir())
+    for epoch in epochs[1:]:
+        (tmp_path / "again" / "checkpoints" / str(epoch)).rename(tmp_path / f"{name}-{epoch}")
+    resumed = train(config_of(name), tmp_path / "again", data=arrays, resume=True)
+    assert resumed.metrics == whole.metrics
+    assert_same_checkpoints(tmp_path / "whole", tmp_path / "again")
+    assert evaluate(tmp_path / "whole", data=arrays)["map"] == whole.scores["test"]["best"]["map"]
+    searcher = Searcher(tmp_path / "whole", data=arrays)
+    assert len(searcher.answer(Query("row", "sound:test:0"))["results"]) == 10
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("parallel", ["jit", "shard_map", "pmap"])
+def test_its_methods_give_the_numbers_of_one_device_on_eight(page, name, parallel):
+    one = train(config_of(name, batch_size=13), data=toy_arrays())
+    eight = train(config_of(name, batch_size=13), data=toy_arrays(), parallel=parallel)
+    for a, b in zip(eight.metrics, one.metrics, strict=True):
+        assert a["train"] == pytest.approx(b["train"], rel=1e-4, abs=1e-4)
+        assert a["valid"]["map"] == pytest.approx(b["valid"]["map"], abs=0.02)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_sweep_of_them_gives_the_numbers_of_each_alone(page, name):
+    configs = grid(config_of(name), seed=[0, 1])
+    found = sweep(configs, data=toy_arrays(), way="together")
+    for config, outcome in zip(configs, found.runs.values(), strict=True):
+        alone = train(config, data=toy_arrays())
+        assert outcome.scores["trained_together"] == 2
+        expected = alone.scores["test"]["last"]["average"]
+        assert outcome.scores["test"]["last"]["average"] == pytest.approx(expected, abs=0.02)
+
+
+def test_a_name_is_registered_once(page):
+    with pytest.raises(InputError, match="method 'ridge' is registered already; choose another name"):
+        register(page["ENTRY"]._replace(summary="another"))
+    register(page["ENTRY"])  # the same again is fine, as when a notebook's cell runs twice
