@@ -1,0 +1,88 @@
+"""The page of methods and losses, from the registry and the options.
+
+python -m mrl_jax.methods > docs/methods.md
+"""
+
+import math
+import sys
+import textwrap
+from collections.abc import Mapping, Sequence
+
+from mrl_jax.cli import Parser, run_command
+from mrl_jax.config import Config
+from mrl_jax.methods.base import MethodEntry
+from mrl_jax.methods.registry import METHODS, entry_of
+from mrl_jax.options import LOSSES, Number
+
+__all__ = ["main", "page"]
+
+_HEAD = """\
+# Methods and losses
+
+Written by `python -m mrl_jax.methods > docs/methods.md` from the registry; do not edit it by hand. How to add a method:
+[Extending](extending.md)."""
+
+_LOSSES = """\
+## Clustering losses of mrl
+
+`--loss NAME --loss-options NUMBER=…` puts another loss in the place of the paper's. Equations:
+[Method](method.md#other-losses-against-noisy-labels). A loss marked "oracle" uses the transition or the rate of the
+injected noise, or the rate that `--assumed-noise` gives."""
+
+
+def page() -> str:
+    """The page as Markdown."""
+    methods = "\n\n".join(_method(entry_of(name)) for name in METHODS)
+    return f"{_HEAD}\n\n{methods}\n\n{_LOSSES}\n\n{_loss_table()}\n"
+
+
+def _method(entry: MethodEntry) -> str:
+    needs = ", ".join(sorted(entry.method(Config(method=entry.name)).needs)) or "nothing beyond the batch"
+    facts = [
+        f"- Source: {entry.source}.",
+        f"- Needs: {needs}.",
+        f"- Numbers (`--method-options NAME=NUMBER`): {_numbers(entry.numbers)}.",
+    ]
+    if entry.unused:
+        facts.append(f"- Settings without effect: {', '.join(f'`{name}`' for name in sorted(entry.unused))}.")
+    lines = [line for fact in facts for line in _prose(fact, "  ")]
+    equation = ["$$", *_prose(entry.equation), "$$"]
+    return "\n".join([f"## {entry.name}", "", *_prose(entry.summary), "", *equation, "", *lines])
+
+
+def _prose(text: str, margin: str = "") -> list[str]:
+    return textwrap.wrap(text, 120, subsequent_indent=margin, break_on_hyphens=False, break_long_words=False)
+
+
+def _numbers(numbers: Mapping[str, Number]) -> str:
+    return "; ".join(f"`{name}` {_number(n)}: {n.help}" for name, n in numbers.items()) or "none"
+
+
+def _number(n: Number) -> str:
+    default = "by the number of classes" if n.default is None else f"{n.default:g}"
+    return f"({default}, {'from' if n.high == math.inf else 'in'} {_range(n)})"
+
+
+def _range(n: Number) -> str:
+    return f"{n.low:g} on" if n.high == math.inf else f"[{n.low:g}, {n.high:g}]"
+
+
+def _loss_table() -> str:
+    rows = ["| loss | what it is | numbers (default, range) | |", "|---|---|---|---|"]
+    for name, loss in LOSSES.items():
+        rows.append(f"| {name} | {loss.summary} | {_numbers(loss.numbers)} | {'oracle' if loss.needs_noise else ''} |")
+    return "\n".join(rows)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+
+    def command() -> None:
+        Parser(prog="python -m mrl_jax.methods", description="Print the page of methods and losses.").parse_args(argv)
+        print(page(), end="")
+
+    return run_command(command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
