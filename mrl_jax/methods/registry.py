@@ -1,24 +1,27 @@
-"""The registry of methods: one line each. Light: a method's file is imported when the method is used."""
+"""The registry of methods: one line each. Light: a method's file is imported when the method is used.
+
+It lies below all that it names, so its hints say no more than `Any`.
+"""
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mrl_jax.errors import InputError
 
-if TYPE_CHECKING:
-    from mrl_jax.methods.base import Method, MethodEntry
-
 __all__ = ["METHODS", "entry_of", "hyperparameters_of", "method_of", "register"]
 
-METHODS: "dict[str, str | MethodEntry]" = {
+METHODS: dict[str, Any] = {
     "mrl": "mrl_jax.methods.mrl",
     "cca": "mrl_jax.methods.cca",
 }
-"""Name, as in `--method` -> the module that holds its `ENTRY`, or the entry itself."""
+"""Name, as in `--method` -> the module that holds its `ENTRY`, or the `MethodEntry` itself."""
 
 
-def register(entry: "MethodEntry") -> None:
+def register(entry: Any) -> None:
     """Add a method of one's own for this process; `docs/extending.md` has an example.
+
+    Args:
+        entry: a `MethodEntry`.
 
     Raises:
         InputError: the name is taken.
@@ -28,8 +31,8 @@ def register(entry: "MethodEntry") -> None:
     METHODS[entry.name] = entry
 
 
-def entry_of(name: str) -> "MethodEntry":
-    """The entry of a method.
+def entry_of(name: str) -> Any:
+    """The `MethodEntry` of a method.
 
     Raises:
         InputError: there is no method of this name.
@@ -40,8 +43,8 @@ def entry_of(name: str) -> "MethodEntry":
     return importlib.import_module(entry).ENTRY if isinstance(entry, str) else entry
 
 
-def method_of(config: Any) -> "Method":
-    """The method that a `Config` names."""
+def method_of(config: Any) -> Any:
+    """The `Method` that a `Config` names."""
     return entry_of(config.method).method(config)
 
 
