@@ -30,7 +30,7 @@ __all__ = ["Checkpoints", "Snapshot", "template"]
 logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
 # Of several writes that fail at once one is raised, and asyncio tells of the others, with traceback.
 logging.getLogger("asyncio").addFilter(
-    lambda record: not ("never retrieved" in (told := record.getMessage()) and "orbax" in told)
+    lambda record: not ("never retrieved" in (message := record.getMessage()) and "orbax" in message)
 )
 
 
@@ -197,8 +197,8 @@ def _drop_late_reads() -> None:
     Arrays whose reads end later find the event loop closed, and each would print a traceback; the last of them when the
     error itself is freed.
     """
-    told = sys.unraisablehook
-    sys.unraisablehook = lambda what: None if str(what.exc_value) == "Event loop is closed" else told(what)
+    before = sys.unraisablehook
+    sys.unraisablehook = lambda what: None if str(what.exc_value) == "Event loop is closed" else before(what)
 
 
 def _leaves(tree: Any) -> list[tuple[str, Any]]:

@@ -84,7 +84,7 @@ def run_data(run: TrainedModel, folder: RunFolder | None, data: Any = None) -> D
         data = run.config.data_path or run.config.preset
     set_name = run.config.preset if run.config.preset in CATALOG else None
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DatasetWarning)  # training told it
+        warnings.simplefilter("ignore", DatasetWarning)  # training has shown them
         dataset = load_dataset(data, run.modalities, set_name=set_name)
     if recorded is not None and dataset.digest() != recorded["sha256"]:
         raise InputError(f"data {str(data)!r} have changed since the run was trained; restore them")

@@ -95,12 +95,12 @@ class _Witness:
     _WATCH = "import sys; sys.stdin.read() or print(sys.argv[1], file=sys.stderr, flush=True)"
 
     def __init__(self, index: int, count: int) -> None:
-        told = (
+        message = (
             f"error: process {index} of {count} was killed, or ended because another process "
             "was lost; the checkpoints remain: start all again with --resume"
         )
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", self._WATCH, told], stdin=subprocess.PIPE, start_new_session=True
+            [sys.executable, "-I", "-S", "-c", self._WATCH, message], stdin=subprocess.PIPE, start_new_session=True
         )
 
     def dismiss(self) -> None:
@@ -178,14 +178,14 @@ def on_main(action: Callable[[], Any]) -> Any:
         return action()
     from jax.experimental import multihost_utils
 
-    told = b""
+    encoded = b""
     if is_main():
         try:
-            told = json.dumps({"value": action()}).encode()
+            encoded = json.dumps({"value": action()}).encode()
         except InputError as error:
-            told = json.dumps({"error": str(error)}).encode()
-    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(told))))
-    buffer = np.frombuffer(told or bytes(length), np.uint8)
+            encoded = json.dumps({"error": str(error)}).encode()
+    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(encoded))))
+    buffer = np.frombuffer(encoded or bytes(length), np.uint8)
     content = json.loads(np.asarray(multihost_utils.broadcast_one_to_all(buffer)).tobytes())
     if "error" in content:
         raise InputError(content["error"])
