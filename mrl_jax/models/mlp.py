@@ -4,7 +4,6 @@ Shape letters: B batch, D features, L embedding dimensions, K classes.
 """
 
 import functools
-import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +16,7 @@ from jax import Array
 from mrl_jax.options import INITIALIZERS, PRECISIONS
 from mrl_jax.unit_rows import unit_rows
 
-__all__ = ["INITIALIZERS", "PRECISIONS", "Encoder", "init_centers", "layer_shapes", "unit_rows"]
+__all__ = ["INITIALIZERS", "PRECISIONS", "Encoder", "init_centers", "unit_rows"]
 
 _MATMUL = {"tf32": "tensorfloat32"}  # JAX's names, where they differ
 
@@ -90,12 +89,6 @@ def _dot_backward(dimensions: Any, precision: Any, kept: tuple[Array, Array], sl
 
 
 _dot_general.defvjp(_dot_forward, _dot_backward)
-
-
-def layer_shapes(dim: int, hidden_dims: Sequence[int], embed_dim: int) -> dict[str, dict[str, tuple[int, ...]]]:
-    """Shapes of the parameters of an `Encoder` of D features, without tracing: layer -> kernel and bias -> shape."""
-    widths = [dim, *hidden_dims, embed_dim]
-    return {f"Dense_{i}": {"kernel": (a, b), "bias": (b,)} for i, (a, b) in enumerate(itertools.pairwise(widths))}
 
 
 def init_centers(key: Array, num_classes: int, embed_dim: int) -> Array:

@@ -13,7 +13,6 @@ from toy import CLASSES, toy_arrays, toy_config
 
 from mrl_jax import InputError, load_run, train
 from mrl_jax.methods.state import State
-from mrl_jax.models.mlp import Encoder, layer_shapes
 from mrl_jax.run import RunFolder, best_epoch
 from mrl_jax.run.checkpoint import Checkpoints, Snapshot
 
@@ -242,11 +241,6 @@ def test_the_model_file_is_the_best_checkpoint_in_plain_arrays(finished, tmp_pat
     (copy / "model.npz").write_bytes((folder / "model.npz").read_bytes()[:500])
     with pytest.raises(InputError, match=r"model\.npz cannot be read .*delete it"):
         load_run(copy)
-
-
-def test_the_layers_are_those_of_the_encoder():
-    shapes = jax.eval_shape(Encoder((7, 5), 3).init, jax.random.key(0), jnp.zeros((1, 4)))["params"]
-    assert jax.tree.map(lambda x: x.shape, shapes) == layer_shapes(4, (7, 5), 3)
 
 
 def test_a_damaged_checkpoint_is_refused(finished, tmp_path):
