@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from mrl_jax.data.load import Dataset, load_dataset
     from mrl_jax.errors import InputError, NonFiniteLossError
     from mrl_jax.eval.evaluate import compare, evaluate, evaluate_embeddings
-    from mrl_jax.losses.mrl import contrastive_loss, mrl_loss, robust_clustering_loss, soft_assignment
+    from mrl_jax.losses.contrastive import contrastive_loss
+    from mrl_jax.losses.mrl import mrl_loss, robust_clustering_loss, soft_assignment
     from mrl_jax.models.mlp import Encoder
     from mrl_jax.noise.inject import NoiseSpec, inject_noise
     from mrl_jax.retrieval.measure import mean_average_precision, retrieval_metrics
@@ -71,7 +72,8 @@ _HOME = {
     "data.load": ("load_dataset",),
     "errors": ("InputError", "NonFiniteLossError"),
     "eval.evaluate": ("compare", "evaluate", "evaluate_embeddings"),
-    "losses.mrl": ("contrastive_loss", "mrl_loss", "robust_clustering_loss", "soft_assignment"),
+    "losses.contrastive": ("contrastive_loss",),
+    "losses.mrl": ("mrl_loss", "robust_clustering_loss", "soft_assignment"),
     "models.mlp": ("Encoder",),
     "noise.inject": ("NoiseSpec", "inject_noise"),
     "retrieval.measure": ("mean_average_precision", "retrieval_metrics"),

@@ -84,7 +84,7 @@ def test_every_choice_of_preprocessing_noise_and_layers_is_implemented():
 def test_defaults_of_the_numbers_of_losses_are_those_of_the_code():
     from mrl_jax.losses import robust
 
-    elsewhere = {("elr", "momentum"): inspect.signature(robust.moving_targets).parameters["momentum"].default}
+    elsewhere = {("elr", "momentum"): inspect.signature(robust.ema_targets).parameters["momentum"].default}
     for name, loss in LOSSES.items():
         for number, known in loss.numbers.items():
             if name in robust.PER_SAMPLE_LOSSES:  # the others read their defaults from the options

@@ -5,7 +5,7 @@ python -m experiments.benchmarks.contrastive_timings --markdown  # the stored re
 
 - "official": sums of exponentials over the whole matrix of similarities, as in the official implementation.
 - "dense": the same with masked logits and the maximum subtracted, as padded batches and small temperatures need.
-- "tiles": `mrl_jax.losses.mrl.contrastive_loss`.
+- "tiles": `mrl_jax.losses.contrastive.contrastive_loss`.
 - on 8 devices: "ring" is "tiles" with embeddings passed from device to device; "gathered" is "dense" with the rows of
   each device against all embeddings.
 
@@ -34,7 +34,7 @@ from experiments.shared.folders import RESULTS
 from experiments.shared.machine import machine
 from experiments.shared.tables import markdown
 from experiments.shared.timings import log, read_numbers, run_module, seconds_of, timing_parser, turns, write_parts
-from mrl_jax.losses.mrl import contrastive_loss
+from mrl_jax.losses.contrastive import contrastive_loss
 
 RESULTS_FILE = RESULTS / "contrastive_timings.json"
 PARTS = ("forms", "devices", "large")

@@ -323,7 +323,7 @@ def contrastive(smoke: bool) -> dict[str, Any]:
     """Seconds and memory of value and gradient."""
     import jax
 
-    from mrl_jax.losses.mrl import contrastive_loss
+    from mrl_jax.losses.contrastive import contrastive_loss
 
     n = 600 if smoke else 65_536
     z = jax.random.normal(jax.random.key(0), (2, n, EMBED_DIM))

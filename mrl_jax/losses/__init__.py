@@ -1,10 +1,10 @@
 """Losses as pure functions: those of MRL (Hu et al., CVPR 2021), and `losses.robust`, others against noisy labels."""
 
+from mrl_jax.losses.contrastive import contrastive_loss
 from mrl_jax.losses.mrl import (
     CLUSTERING_LOSSES,
     CONTRASTIVE_SCALES,
     MRLTerms,
-    contrastive_loss,
     cross_entropy_loss,
     log_soft_assignment,
     mrl_loss,

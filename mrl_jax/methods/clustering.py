@@ -16,13 +16,10 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from mrl_jax.losses.mrl import cross_entropy_loss
-from mrl_jax.losses.robust.robust import (
-    PER_SAMPLE_LOSSES,
-    early_learning_loss,
-    forward_correction_loss,
-    moving_targets,
-)
+from mrl_jax.losses.robust.corrected import forward_correction_loss
+from mrl_jax.losses.robust.early_learning import early_learning_loss, ema_targets
 from mrl_jax.losses.robust.selected import clean_posterior, small_loss_weights
+from mrl_jax.losses.robust.table import PER_SAMPLE_LOSSES
 from mrl_jax.methods.state import Batch, Shapes, TrainData
 from mrl_jax.models.mlp import unit_rows
 from mrl_jax.options import LOSSES
@@ -110,7 +107,7 @@ def _bind_early_learning(
 ) -> tuple[Callable[..., Array], Array]:
     numbers = _numbers(h)
     before = jnp.swapaxes(batch.samples, 0, 1)  # [M, B, K]
-    targets = moving_targets(before, z, centers, h.tau1, momentum=numbers["momentum"])
+    targets = ema_targets(before, z, centers, h.tau1, momentum=numbers["momentum"])
     loss = partial(early_learning_loss, targets=targets, strength=numbers["strength"])
     return loss, jnp.swapaxes(jnp.where(valid[..., None], targets, before), 0, 1)
 

@@ -8,8 +8,8 @@ import reference
 import tolerances
 from jax.test_util import check_grads
 
+from mrl_jax.losses.contrastive import contrastive_loss
 from mrl_jax.losses.mrl import (
-    contrastive_loss,
     cross_entropy_loss,
     log_soft_assignment,
     mrl_loss,

@@ -12,13 +12,13 @@ import reference
 import tolerances
 
 from mrl_jax.losses.mrl import cross_entropy_loss, mrl_loss
-from mrl_jax.losses.robust.robust import (
+from mrl_jax.losses.robust import (
     PER_SAMPLE_LOSSES,
     early_learning_loss,
+    ema_targets,
     forward_correction_loss,
     generalized_cross_entropy_loss,
     hard_bootstrapping_loss,
-    moving_targets,
     symmetric_cross_entropy_loss,
 )
 from mrl_jax.losses.robust.selected import clean_posterior, small_loss_weights
@@ -227,15 +227,15 @@ def test_targets_are_the_running_mean_of_predictions():
     p = np.array([[reference.soft_assignment(x, centers, 0.5) for x in row] for row in np.asarray(z)])
     targets = jnp.zeros((M, B, K))
     for _ in range(2):
-        targets = moving_targets(targets, z, centers, 0.5, momentum=0.6)
+        targets = ema_targets(targets, z, centers, 0.5, momentum=0.6)
     np.testing.assert_allclose(targets, (1 - 0.6**2) * p, rtol=1e-5)
-    assert not np.any(jax.grad(lambda z: moving_targets(targets, z, centers).sum())(z))
+    assert not np.any(jax.grad(lambda z: ema_targets(targets, z, centers).sum())(z))
 
 
 def test_targets_of_sure_predictions_stay_below_one():
     targets = jnp.zeros((1, 1, 2))
     for _ in range(100):
-        targets = moving_targets(targets, jnp.eye(2)[:1][None], jnp.eye(2), 1e-3)
+        targets = ema_targets(targets, jnp.eye(2)[:1][None], jnp.eye(2), 1e-3)
     np.testing.assert_allclose(targets, [[[1 - 1e-4, 1e-4]]], rtol=1e-4)
 
 

@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import Mesh, PartitionSpec
 from numpy.testing import assert_allclose
 
-from mrl_jax.losses.mrl import contrastive_loss
+from mrl_jax.losses.contrastive import contrastive_loss
 from mrl_jax.losses.tiled_logsumexp import log_negatives
 
 

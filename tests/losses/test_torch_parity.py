@@ -9,7 +9,7 @@ import pytest
 import tolerances
 
 from mrl_jax.losses.mrl import mrl_loss
-from mrl_jax.losses.robust.robust import PER_SAMPLE_LOSSES
+from mrl_jax.losses.robust.table import PER_SAMPLE_LOSSES
 
 pytestmark = pytest.mark.bench
 
