@@ -27,8 +27,8 @@ from mrl_jax.run.load import load_run
 from mrl_jax.run.model import TrainedModel
 from mrl_jax.run.same_config import refuse_other_config
 from mrl_jax.training.loop import ActiveRun, train_epochs
-from mrl_jax.training.placement import Layout, choose_layout
-from mrl_jax.training.processes import in_all, is_main, leave, lost_processes_told, on_main, start_processes
+from mrl_jax.training.placement import Placement, choose_placement
+from mrl_jax.training.processes import convert_process_loss, in_all, is_main, leave, on_main, start_processes
 from mrl_jax.training.run_spec import RunSpec, prepare_data, prepare_run
 from mrl_jax.training.single_run import SingleRun
 
@@ -99,7 +99,7 @@ def train(
         RunFolder.refuse_occupied(workdir)  # before any work
     if workdir is None and resume:
         raise InputError("resume needs the folder of the run: --workdir DIR")
-    layout = choose_layout(parallel, config.batch_size, model_parallel, (*config.hidden_dims, config.embed_dim))
+    placement = choose_placement(parallel, config.batch_size, model_parallel, (*config.hidden_dims, config.embed_dim))
     recorded = None
     if resume and workdir is not None:
         where = RunFolder.open(workdir).path
@@ -107,11 +107,11 @@ def train(
             raise InputError(f"{where}: this run was trained on arrays in memory; pass them: train(…, data=…)")
         recorded = where / "noise.json"
     seen = recorded if recorded is not None and recorded.exists() else None
-    with ExitStack() as stack, lost_processes_told():
+    with ExitStack() as stack, convert_process_loss():
         spec = in_all(lambda: prepare_run(config, prepare_data(config, data), seen))
         progress = progress and is_main()
         if workdir is None:
-            return _train(ActiveRun(spec, None), layout, started, progress)
+            return _train(ActiveRun(spec, None), placement, started, progress)
         folder = RunFolder(workdir)
 
         def begin() -> None:
@@ -138,7 +138,7 @@ def train(
         spec = dataclasses.replace(spec, noise=folder.noise())
         if progress:
             print(f"run folder: {folder.path}", file=sys.stderr)
-        return _train(ActiveRun(spec, folder), layout, started, progress)
+        return _train(ActiveRun(spec, folder), placement, started, progress)
 
 
 def _open_folder(folder: RunFolder, spec: RunSpec, resume: bool) -> None:
@@ -148,14 +148,14 @@ def _open_folder(folder: RunFolder, spec: RunSpec, resume: bool) -> None:
         RunFolder.create(folder.path, spec.config)
 
 
-def _train(active: ActiveRun, layout: Layout | None, started: float, progress: bool) -> Result:
+def _train(active: ActiveRun, placement: Placement | None, started: float, progress: bool) -> Result:
     spec, folder = active.spec, active.folder
     config, dataset = spec.config, spec.data.dataset
     if folder is not None and active.read_complete():
         run = load_run(folder.path)
     else:
         with epoch_progress(spec.epochs, progress) as show:
-            train_epochs(SingleRun(spec, layout), [active], started, lambda: show(active.log))
+            train_epochs(SingleRun(spec, placement), [active], started, lambda: show(active.log))
         best = active.scores["test"]["best"]["epoch"]
         run = TrainedModel(config, best, active.model, dataset.modalities, dataset.class_names)
     if folder is not None and is_main():

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from mrl_jax import Config
 from mrl_jax.run.checkpoint import Checkpoints, template
 from mrl_jax.run.folder import RunFolder, shapes_of
-from mrl_jax.training.placement import Layout
+from mrl_jax.training.placement import Placement
 
 SIZES = {"train": 60, "valid": 24, "test": 27}
 DIMS = {"sound": 6, "touch": 4, "smell": 5}
@@ -71,6 +71,6 @@ def assert_same_checkpoints(a, b):
         np.testing.assert_array_equal(x, y)
 
 
-def layout_of(way, count=8):
-    """A run's layout over so many CPU devices."""
-    return Layout(way, Mesh(np.array(jax.devices()[:count]), ("batch",)))
+def placement_of(mode, count=8):
+    """Placement of a run on the first `count` CPU devices."""
+    return Placement(mode, Mesh(np.array(jax.devices()[:count]), ("batch",)))

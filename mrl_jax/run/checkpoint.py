@@ -102,7 +102,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
             yield
         except Exception as error:  # Orbax and TensorStore raise many types when a disk is full
             if jax.process_count() > 1 and isinstance(error, jax.errors.JaxRuntimeError):
-                raise  # another process is lost: `lost_processes_told`
+                raise  # another process is lost: `convert_process_loss`
             raise CheckpointError(
                 f"{self.folder}: a checkpoint cannot be written ({first_line(error)}); make space, then --resume"
             ) from error

@@ -1,4 +1,4 @@
-"""A step and an epoch of any method as pure functions. Nothing here is compiled; callers wrap it in `jit`.
+"""A step and an epoch of any method, as pure functions that callers compile with `jit`.
 
 Shape letters: M modalities, N training instances, B batch, S steps of an epoch.
 """
@@ -17,17 +17,17 @@ from mrl_jax.methods.state import Batch, State, TrainData
 __all__ = ["Metrics", "epoch_batches", "train_epoch", "train_step"]
 
 Metrics = dict[str, Any]
-"""Scalars of a step by name, stacked to [S] by `train_epoch`; "instances" is the size of the batch."""
+"""Name -> scalar of a step, stacked to [S] by `train_epoch`; "instances" is the number of instances that count."""
 
-# Padded rows of the last batch, and their share of all instances, from which that batch is worth compiling a step of
-# its own shape.
-_PADDED, _PADDED_SHARE = 64, 0.05
+# The last batch gets a step of its own shape, compiled separately, if it has at least so many padded rows, and at least
+# this fraction of all instances.
+_PADDED, _PADDED_FRACTION = 64, 0.05
 
 
 def train_step(
     method: Method, h: Any, state: State, batch: Batch, epoch: ArrayLike = 0, axis_name: str | None = None
 ) -> tuple[State, Metrics]:
-    """One step of a method, its per-sample state included.
+    """One step of a method, including its per-sample state.
 
     Args:
         method: the method; it has a `step`.
@@ -35,11 +35,14 @@ def train_step(
         state: the state before the step.
         batch: the batch; padded rows and missing samples have no effect.
         epoch: epoch number from 0.
-        axis_name: of the devices that share the batch, under `shard_map` or `pmap`: each has the same state and its
-            part of the batch. The step is that of one device with the whole batch, the metrics too.
+        axis_name: axis of the devices that share the batch, under `shard_map` or `pmap`. Each has the same state and
+            its part of the batch. State and metrics are those of one device with the whole batch.
+
+    Returns:
+        The state after the step, and its metrics.
 
     Raises:
-        ValueError: the method keeps per-sample state, and `batch.rows` does not tell the instances.
+        ValueError: the method keeps per-sample state, and `batch.rows` is None.
     """
     assert method.step is not None
     keeps = bool(jax.tree.leaves(state.samples))
@@ -57,13 +60,13 @@ def train_step(
 
 
 def _put(samples: Any, batch: Batch, new: Any, axis_name: str | None) -> Any:
-    """Per-sample state with that of a batch replaced; what padded rows would write is dropped."""
+    """Per-sample state with the new values of a batch; padded rows write nothing."""
     assert batch.rows is not None
     own = batch.rows
     counts = batch.mask if batch.mask.ndim == 1 else batch.mask.any(axis=0)
 
     def replaced(x: Array, new: Array) -> Array:
-        rows = jnp.where(counts, own, len(x))  # outside, where `mode="drop"` writes nothing
+        rows = jnp.where(counts, own, len(x))  # out of range, where `mode="drop"` writes nothing
         if axis_name is not None:
             rows, new = _gathered(rows, axis_name), _gathered(new, axis_name)
         return x.at[rows].set(new, mode="drop")
@@ -72,10 +75,10 @@ def _put(samples: Any, batch: Batch, new: Any, axis_name: str | None) -> Any:
 
 
 def _gathered(x: Array, axis_name: str) -> Array:
-    """The parts [B, ...] of all devices; as a sum, which the compiler knows to be replicated."""
+    """The parts [B, ...] of all devices, computed as a sum, so that the compiler sees a replicated result."""
     shares, size = jax.lax.axis_size(axis_name), len(x)
-    room = jnp.zeros((shares * size, *x.shape[1:]), x.dtype)
-    own = jax.lax.dynamic_update_slice_in_dim(room, x, size * jax.lax.axis_index(axis_name), 0)
+    zeros = jnp.zeros((shares * size, *x.shape[1:]), x.dtype)
+    own = jax.lax.dynamic_update_slice_in_dim(zeros, x, size * jax.lax.axis_index(axis_name), 0)
     return jax.lax.psum(own, axis_name)
 
 
@@ -86,17 +89,17 @@ def epoch_batches(key: Array, num_instances: int, batch_size: int, shares: int =
         key: key of this epoch.
         num_instances: N.
         batch_size: B.
-        shares: into how many equal parts a batch will be cut; B is padded to a multiple of it.
+        shares: number of equal parts into which a batch will be cut; B is padded to a multiple of it.
 
     Returns:
-        Row numbers int32 [S, B] and mask [S, B], False where padded, with S = ceil(N / B); padded, B is larger.
+        Row numbers int32 [S, B] and mask [S, B], False for padding, with S = ceil(N / B) and B as padded.
     """
     steps = math.ceil(num_instances / batch_size)
     rows = jax.random.permutation(key, num_instances)
     rows = jnp.pad(rows, (0, steps * batch_size - num_instances))
     mask = jnp.arange(steps * batch_size) < num_instances
-    behind = [(0, 0), (0, -batch_size % shares)]
-    return jnp.pad(rows.reshape(steps, batch_size), behind), jnp.pad(mask.reshape(steps, batch_size), behind)
+    padding = [(0, 0), (0, -batch_size % shares)]
+    return jnp.pad(rows.reshape(steps, batch_size), padding), jnp.pad(mask.reshape(steps, batch_size), padding)
 
 
 def train_epoch(
@@ -111,23 +114,23 @@ def train_epoch(
     axis_name: str | None = None,
     sharding: Any = None,
 ) -> tuple[State, Metrics]:
-    """One pass over the data: a closed form, or a single `lax.scan` over steps.
+    """One pass over the data: a closed form, or a `lax.scan` over steps.
 
-    A last batch that is mostly padding is a step of its own shape.
+    A last batch with much padding is a step of its own shape.
 
     Args:
         method: the method.
         h: its hyperparameters.
         state: the state before the epoch.
         data: the training split, resident on the device.
-        key: the run's key for batches; the epoch folds its number into it, so resuming needs no saved randomness.
+        key: the run's key for batches. The epoch number is folded into it, so a resumed run needs no saved randomness.
         epoch: epoch number from 0.
         batch_size: B.
-        axis_name: of the devices that share every batch, under `shard_map` or `pmap`; each has all the data.
-        sharding: of the instances of every batch over devices, under `jit`: a `NamedSharding` along one axis of a mesh.
+        axis_name: axis of the devices that share every batch, under `shard_map` or `pmap`; each has all the data.
+        sharding: under `jit`, the `NamedSharding` of the instances of every batch along one axis of a mesh.
 
     Returns:
-        The state after the epoch, and the metrics of its S steps, arrays [S]; of a closed form none.
+        The state after the epoch, and the metrics of its S steps, arrays [S]; a closed form has none.
     """
     key = jax.random.fold_in(key, epoch)
     if method.fit is not None:
@@ -156,7 +159,7 @@ def train_epoch(
         return train_step(method, h, state, Batch(features, data.labels[:, rows], mask, rows), epoch, axis_name)
 
     padded = -count % batch_size
-    if padded < max(_PADDED, _PADDED_SHARE * count):
+    if padded < max(_PADDED, _PADDED_FRACTION * count):
         return jax.lax.scan(body, state, part(batches))
     last = batch_size - padded
     last += -last % shares

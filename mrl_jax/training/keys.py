@@ -1,4 +1,4 @@
-"""The randomness of a run: independent streams, derived from its seed, so that resuming needs no saved state."""
+"""The random keys of a run, all derived from its seed, so that a resumed run needs no saved random state."""
 
 import jax
 from jax import Array

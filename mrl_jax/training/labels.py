@@ -1,4 +1,4 @@
-"""The labels of a run: training and validation labels as the run may see them, and the oracle noise.
+"""The labels that a run uses for training and validation, noise included, and the oracle noise.
 
 Shape letters: M modalities, N instances of a split, K classes.
 """
@@ -26,10 +26,10 @@ def noise_spec(config: Config, dataset: Dataset, recorded: Path | None) -> Noise
     Args:
         config: the configuration.
         dataset: its data.
-        recorded: `noise.json` of a run that goes on; it stands in for the file of the matrix.
+        recorded: `noise.json` of a run that is resumed, which replaces the file of the matrix.
 
     Raises:
-        InputError: the noise is wrong for these data, or the matrix cannot be read.
+        InputError: the noise does not fit the data, or the matrix cannot be read.
     """
     matrix = None
     if config.noise_matrix is not None and recorded is not None:
@@ -48,7 +48,7 @@ def training_labels(
         config: the configuration.
         dataset: its data.
         spec: the noise to inject.
-        recorded: `noise.json` of a run that goes on; it stands in for the file of labels.
+        recorded: `noise.json` of a run that is resumed, which replaces the file of labels.
 
     Raises:
         InputError: the noise does not fit the data, or the file cannot be read.
@@ -60,15 +60,15 @@ def training_labels(
         source = recorded or config.noise_file
         noisy, origin = read_noise_file(source, clean, modalities, dataset.num_classes, mask=mask)
         record = noise_record(spec, noisy, config.seed, modalities, dataset.class_names, mask)
-        drawn = ("rate", "kind", "scope", "seed")  # of another program or run, if at all
-        return noisy, {"kind": "file", "file": origin, **{k: v for k, v in record.items() if k not in drawn}}
+        unknown = ("rate", "kind", "scope", "seed")  # how the labels of the file were made
+        return noisy, {"kind": "file", "file": origin, **{k: v for k, v in record.items() if k not in unknown}}
     key, features = noise_key(config.seed), [split.features[m] for m in modalities]
     noisy = inject_noise(clean, spec, key, dataset.num_classes, features=features, mask=mask)
     return noisy, noise_record(spec, noisy, config.seed, modalities, dataset.class_names, mask, key)
 
 
 def oracle_noise(config: Config, dataset: Dataset, spec: NoiseSpec, noisy: NoisyLabels) -> OracleNoise:
-    """The noise that a method may know: what is assumed, else the truth, as in the papers of such losses."""
+    """The noise that a method may know: `assumed_noise`, else the true noise, as in the papers of such losses."""
     split, modalities, k = dataset.splits["train"], dataset.modalities, dataset.num_classes
     m, rate = len(modalities), config.assumed_noise
     if rate is not None:
@@ -77,7 +77,7 @@ def oracle_noise(config: Config, dataset: Dataset, spec: NoiseSpec, noisy: Noisy
     else:
         mask, clean, given = present_mask(split, modalities), np.asarray(noisy.clean), np.asarray(noisy.labels)
         wrong = np.asarray(noisy.wrong_share)
-        if config.noise_file is not None or spec.kind == "instance-dependent":  # no class-wise matrix exists: count
+        if config.noise_file is not None or spec.kind == "instance-dependent":  # without a matrix: count
             counts = np.zeros((m, k, k))
             for i in range(m):
                 np.add.at(counts[i], (clean[i, mask[i]], given[i, mask[i]]), 1.0)
@@ -94,7 +94,7 @@ def validation_labels(
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Noisy validation labels of the samples that are present, modality -> [N], and their record.
 
-    Where a modality has fewer rows than others, it is padded and masked.
+    A modality with fewer rows than others is padded and masked.
     """
     split, modalities = dataset.splits["valid"], dataset.modalities
     n = len(split)

@@ -1,4 +1,4 @@
-"""From the first epoch to the last, of one run or of several that are trained together: log, checkpoints, scores."""
+"""The training loop, of one run or of several that are trained together: epochs, log, checkpoints, scores."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,39 +23,39 @@ from mrl_jax.version import __version__
 
 __all__ = ["ActiveRun", "Program", "train_epochs"]
 
-_EVERY = 30.0  # seconds between checkpoints, at least
-_SHARE = 0.1  # of the time, at most, that goes into checkpoints
+_INTERVAL = 30.0  # minimum of seconds between checkpoints
+_TIME_FRACTION = 0.1  # maximum fraction of the time for checkpoints
 
 
 class Program(Protocol):
-    """The states of R runs on devices, and what can be done with them; `SingleRun` and `VmappedRuns`."""
+    """The states of R runs on devices and the operations on them; `SingleRun` and `VmappedRuns` implement it."""
 
     def begin(self, snapshots: Sequence[Snapshot | None]) -> None:
-        """Start each run from its snapshot, or anew."""
+        """Start each run from its snapshot, or from the beginning if that is None."""
 
     def run_epoch(self, epoch: int) -> tuple[Metrics, np.ndarray]:
-        """Train one epoch, counted from 0: metrics of the steps [R, S], whether all parameters are finite [R]."""
+        """Train an epoch, counted from 0; returns step metrics [R, S], and whether all parameters are finite [R]."""
 
     def keep_best(self, which: Sequence[bool]) -> None:
-        """Keep the parameters of these runs as their best so far."""
+        """Keep the current parameters of the selected runs as their best ones."""
 
     def score(self, split: str, best: bool = False) -> list[dict[str, Any] | NonFiniteLossError]:
-        """Scores of every run on a split, of the state or of the best parameters, or why there are none."""
+        """Scores of every run on a split with its current or its best parameters, or the error that prevents them."""
 
     def snapshot(self, run: int = 0) -> Snapshot:
-        """What a checkpoint of a run holds."""
+        """The content of a checkpoint of a run."""
 
 
 @dataclass
 class ActiveRun:
-    """A run while it is trained.
+    """A run during its training.
 
     Attributes:
         spec: the run.
-        folder: where it is kept, or None.
+        folder: its folder, or None for a run in memory.
         log: the lines of `metrics.jsonl` so far.
-        spent: seconds before its last resumption.
-        error: why it ended early.
+        spent: seconds of training before it was last resumed.
+        error: the error that ended it, or None.
         scores: content of `result.json`, at the end.
         model: the best `Model`, at the end of its training.
     """
@@ -69,14 +69,14 @@ class ActiveRun:
     model: Any = None
 
     def read_complete(self) -> bool:
-        """Whether the folder is that of a complete run; its log and scores are then read."""
+        """Read log and scores if the folder holds a complete run; returns whether it does."""
         self.scores = None if self.folder is None else self.folder.result()
         if self.folder is not None and self.scores is not None:
             self.log = self.folder.metrics_until(self.spec.epochs)
         return self.scores is not None
 
     def begin(self, store: Checkpoints | None) -> Snapshot | None:
-        """Read the last checkpoint, and drop what was logged after it."""
+        """Read the last checkpoint, and remove later lines from the log; returns None without a checkpoint."""
         if self.folder is None or store is None:
             self.log = []
             return None
@@ -114,13 +114,13 @@ class ActiveRun:
         return best_epoch(self.log) == epoch + 1
 
     def save(self, store: Checkpoints, epoch: int, snapshot: Snapshot, seconds: float) -> None:
-        """Begin to write a checkpoint.
+        """Start to write a checkpoint.
 
         Args:
-            store: of the run.
-            epoch: epochs done.
-            snapshot: what to save.
-            seconds: since training was started or resumed.
+            store: checkpoints of the run.
+            epoch: number of completed epochs.
+            snapshot: content of the checkpoint.
+            seconds: time since training was started or resumed.
         """
         average = self.log[-1]["valid"]["average"]
         store.save(epoch, snapshot, {"epoch": epoch, "average": average, "seconds": self.spent + seconds})
@@ -134,20 +134,20 @@ def train_epochs(
     *,
     keep_state: bool = True,
 ) -> None:
-    """Train all epochs that are left; the runs then hold scores and models, and their folders are complete.
+    """Train the remaining epochs. Afterwards the runs have scores and models, and their folders are complete.
 
     Args:
         program: the runs' states.
-        runs: all after the same number of epochs.
+        runs: the runs, all after the same number of epochs.
         started: time of the start, a value of `time.perf_counter()`.
         show: called after every epoch.
-        keep_state: keep the state after the last epoch beside the best model.
+        keep_state: also keep the state after the last epoch, not only the best model.
 
     Raises:
-        NonFiniteLossError: loss, parameters or embeddings became inf or NaN in every run. Where others go on, a run
-            that fails only has its `error`.
+        NonFiniteLossError: loss, parameters or embeddings became inf or NaN in every run. If only some runs fail, each
+            of them has its `error`.
         CheckpointError: a checkpoint could not be written.
-        InputError: a run has gone on elsewhere since its epochs were counted.
+        InputError: another process has continued one of the runs.
     """
     epochs = runs[0].spec.epochs
     pace = _Pace()
@@ -156,7 +156,7 @@ def train_epochs(
         snapshots = [r.begin(store) for r, store in zip(runs, stores, strict=True)]
         if len({len(r.log) for r in runs}) > 1:
             raise InputError(
-                "another process has gone on with a run of this group meanwhile; start again with --resume"
+                "another process has continued a run of this group in the meantime; start again with --resume"
             )
         program.begin(snapshots)
         for epoch in range(len(runs[0].log), epochs):
@@ -172,7 +172,7 @@ def train_epochs(
 
 
 def _run_epoch(program: Program, runs: Sequence[ActiveRun], epoch: int) -> list[bool]:
-    """Train and log an epoch; returns which runs are at their best."""
+    """Train and log an epoch; returns for each run whether it is its best so far."""
     metrics, finite = program.run_epoch(epoch)
     metrics = jax.tree.map(lambda x: np.asarray(x, np.float64), metrics)
     valid = program.score("valid")
@@ -206,7 +206,7 @@ def _raise_if_all_failed(runs: Sequence[ActiveRun]) -> None:
 
 
 def _means(metrics: Metrics) -> dict[str, float]:
-    """Means over the instances of an epoch; the loss first."""
+    """Means of the metrics over the instances of an epoch; the loss comes first."""
     if not metrics:
         return {}
     weights = metrics["instances"] / metrics["instances"].sum()
@@ -233,7 +233,7 @@ def _finish(program: Program, runs: Sequence[ActiveRun], started: float) -> None
             run.scores["stream_waiting_share"] = round(stream.clock.share, 4)
         if run.folder is not None and is_main():
             run.folder.write_model(run.model, run.spec.data.dataset.modalities, best)
-            run.folder.write_result(run.scores)  # last: it says that the run is complete
+            run.folder.write_result(run.scores)  # last: this file marks the run as complete
     _raise_if_all_failed(runs)
 
 
@@ -253,13 +253,13 @@ def _scores(run: ActiveRun, test: Mapping[str, Any], seconds: float, together: i
 
 
 class _Pace:
-    """When to save: after the first epoch, then so often that little is lost and little time goes into it."""
+    """When to save: after the first epoch, then at intervals that keep the time for checkpoints small."""
 
     def __init__(self) -> None:
         self._ended, self._took = -np.inf, 0.0
 
     def due(self) -> bool:
-        return bool(time.perf_counter() - self._ended >= max(_EVERY, self._took / _SHARE))
+        return bool(time.perf_counter() - self._ended >= max(_INTERVAL, self._took / _TIME_FRACTION))
 
     def __enter__(self) -> None:
         self._began = time.perf_counter()

@@ -1,11 +1,11 @@
-"""One run over several devices, of one process or many: meshes, and the three ways to compile a step.
+"""Placement of one run on several devices, of one process or many: meshes, and three modes to compile a step.
 
-Every device has the whole state and its part of each batch; `train_step` finds the gradient of the whole batch
-(`axis_name`). The ways differ in who cuts the program up: `shard_map` and `pmap` run the local step on every device,
-`jit` leaves it to the compiler. All give the numbers of one device, up to the order of sums.
+Every device has the whole state and its part of each batch; `train_step` computes the gradient of the whole batch
+(`axis_name`). The modes differ in what partitions the program: `shard_map` and `pmap` run the local step on every
+device, `jit` leaves the partition to the compiler. All give the numbers of one device, up to the order of sums.
 
-Parameters and optimiser state may be divided along a second axis of the mesh, where one device cannot hold them: the
-columns of every layer's kernel. Only `jit` does that.
+If one device cannot hold parameters and optimiser state, the columns of every layer's kernel can be divided along a
+second axis of the mesh. Only `jit` supports that.
 """
 
 import functools
@@ -25,33 +25,33 @@ from mrl_jax.methods.state import Batch, State, TrainData
 from mrl_jax.options import PARALLEL
 from mrl_jax.training.epoch import Metrics, train_epoch, train_step
 
-__all__ = ["Layout", "all_finite", "choose_layout", "compile_training", "epoch_program", "step_program"]
+__all__ = ["Placement", "all_finite", "choose_placement", "compile_training", "epoch_program", "step_program"]
 
 _AXIS, _MODEL = "batch", "model"
-# Instances that a device must get before several are worth their talking: they send all gradients at every step.
-_WORTH = 512
+# Instances of a batch that justify one more device: devices exchange all gradients at every step.
+_INSTANCES_PER_DEVICE = 512
 
 
 @dataclass(frozen=True)
-class Layout:
-    """How a run lies on devices.
+class Placement:
+    """Placement of a run on devices.
 
     Attributes:
-        way: "jit", "shard_map" or "pmap".
+        mode: "jit", "shard_map" or "pmap".
         mesh: the devices of all processes, along "batch", and along "model" where the parameters are divided.
     """
 
-    way: str
+    mode: str
     mesh: Mesh
 
     @property
     def everywhere(self) -> NamedSharding:
-        """Whole on every device."""
+        """Sharding that copies an array to every device."""
         return NamedSharding(self.mesh, PartitionSpec())
 
     @property
     def instances(self) -> NamedSharding:
-        """The first axis cut into `shares`."""
+        """Sharding that cuts the first axis into `shares` parts."""
         return NamedSharding(self.mesh, PartitionSpec(_AXIS))
 
     @property
@@ -65,7 +65,7 @@ class Layout:
         return _MODEL in self.mesh.axis_names
 
     def of_state(self, state: Any) -> Any:
-        """Where parameters and moments lie: a tree of shardings for arrays or their shapes."""
+        """Shardings of a state: a tree of them for a tree of arrays or of shapes."""
 
         def of(path: tuple[Any, ...], x: Any) -> NamedSharding:
             layer = getattr(path[-1], "key", None) in ("kernel", "bias") if path else False
@@ -76,34 +76,34 @@ class Layout:
         return jax.tree_util.tree_map_with_path(of, state)
 
     def place(self, tree: Any, shardings: Any = None) -> Any:
-        """Put arrays, the same in every process, on the devices; where one lies already, it is not copied.
+        """Put arrays on the devices; every process passes the same ones. An array that is already there is not copied.
 
         Args:
             tree: the arrays.
-            shardings: a tree of them; None for every device.
+            shardings: a tree of shardings; None copies every array to every device.
         """
         if shardings is None:
             shardings = jax.tree.map(lambda _: self.everywhere, tree)
         return jax.tree.map(_placed, tree, shardings)
 
     def own(self, tree: Any) -> Any:
-        """Whole arrays of this process alone: on its first device, or on the host where they were divided."""
+        """Complete arrays for this process: on its first device, or on the host if they are divided."""
         return jax.tree.map(lambda x: x.addressable_data(0) if x.is_fully_replicated else _on_host(x), tree)
 
     def own_rows(self, size: int) -> slice:
-        """The part of a batch of this size, padded to a multiple of `shares`, that this process's devices have."""
-        first = self.mesh.devices.reshape(self.shares, -1)  # of each part
-        here = [i for i, ds in enumerate(first) if any(d.process_index == jax.process_index() for d in ds)]
+        """Rows of a batch that belong to the devices of this process; `size` is a multiple of `shares`."""
+        devices_of = self.mesh.devices.reshape(self.shares, -1)  # of each part
+        here = [i for i, ds in enumerate(devices_of) if any(d.process_index == jax.process_index() for d in ds)]
         each = size // self.shares
         return slice(here[0] * each, (here[-1] + 1) * each)
 
     def batch(self, local: Batch) -> Batch:
-        """The batch of all processes from the rows of each.
+        """The batch of all processes, from the part of each.
 
         Args:
-            local: this process's part, on the host.
+            local: the part of this process, on the host.
         """
-        if self.way == "pmap":  # [devices, …] of this process
+        if self.mode == "pmap":  # [devices, …] of this process
             here = len(self.mesh.local_devices)
 
             def cut(x: Any, axis: int) -> Any:
@@ -123,15 +123,17 @@ class Layout:
         return Batch(features, put(local.labels, specs.labels), put(local.mask, specs.mask), rows)
 
 
-def choose_layout(parallel: str, batch_size: int, model_parallel: int = 1, widths: Sequence[int] = ()) -> Layout | None:
-    """The devices for a run, or None for a single one.
+def choose_placement(
+    parallel: str, batch_size: int, model_parallel: int = 1, widths: Sequence[int] = ()
+) -> Placement | None:
+    """The placement of a run, or None for a single device.
 
     Args:
-        parallel: one of `PARALLEL`. "auto" takes as many devices as get 512 instances of a batch each, and all
-            where there are several processes or parameters are divided; the others take all.
+        parallel: one of `PARALLEL`. "auto" takes one device for every 512 instances of a batch, or all devices if there
+            are several processes or parameters are divided. The others take all devices.
         batch_size: B.
-        model_parallel: over how many devices parameters and optimiser state are divided.
-        widths: of the layers.
+        model_parallel: number of devices over which parameters and optimiser state are divided.
+        widths: widths of the layers.
 
     Raises:
         InputError: unknown `parallel`, or `model_parallel` does not divide the number of devices or a width, or does
@@ -139,7 +141,7 @@ def choose_layout(parallel: str, batch_size: int, model_parallel: int = 1, width
     """
     if parallel not in PARALLEL:
         raise InputError(f"parallel {parallel!r}: choose from {', '.join(PARALLEL)}")
-    devices = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))  # those of a process side by side
+    devices = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))  # devices of a process are adjacent
     if model_parallel != 1:
         if model_parallel < 1 or len(devices) % model_parallel:
             raise InputError(
@@ -149,12 +151,12 @@ def choose_layout(parallel: str, batch_size: int, model_parallel: int = 1, width
             raise InputError(f"model_parallel {model_parallel}: must divide the width of every layer; one is {odd[0]}")
         if parallel not in ("auto", "jit"):
             raise InputError(f"model_parallel {model_parallel} goes with parallel jit alone; leave {parallel} out")
-        return Layout("jit", Mesh(np.array(devices).reshape(-1, model_parallel), (_AXIS, _MODEL)))
+        return Placement("jit", Mesh(np.array(devices).reshape(-1, model_parallel), (_AXIS, _MODEL)))
     if parallel == "auto" and jax.process_count() == 1:
-        devices = devices[: max(1, batch_size // _WORTH)]
+        devices = devices[: max(1, batch_size // _INSTANCES_PER_DEVICE)]
     if len(devices) == 1:
         return None
-    return Layout("shard_map" if parallel == "auto" else parallel, Mesh(np.array(devices), (_AXIS,)))
+    return Placement("shard_map" if parallel == "auto" else parallel, Mesh(np.array(devices), (_AXIS,)))
 
 
 def all_finite(state: State) -> Array:
@@ -164,15 +166,15 @@ def all_finite(state: State) -> Array:
 
 
 def compile_training(program: Callable[..., Any]) -> Callable[..., Any]:
-    """`jax.jit` for a program of one device that overwrites its first argument, the state, and loops over steps."""
+    """`jax.jit` of a training program for one device; its first argument, the state, is overwritten."""
     return jax.jit(program, donate_argnums=0, compiler_options=_options())
 
 
 @functools.cache
 def _options() -> dict[str, bool] | None:
-    """On CPU the option that spares copies of the state at every step, up to a fifth of its time, if XLA has it.
+    """Compiler option for the CPU that avoids copies of the state, up to a fifth of a step's time; None without it.
 
-    With several devices it would leave collectives in no order, and they wait for each other for ever.
+    It must not be used with several devices: collectives would have no fixed order and could deadlock.
     """
     options = {"xla_cpu_copy_insertion_use_region_analysis": True}
     if jax.default_backend() != "cpu":
@@ -186,61 +188,66 @@ def _options() -> dict[str, bool] | None:
 
 @functools.cache
 def epoch_program(
-    method: Method, layout: Layout | None, batch_size: int
+    method: Method, placement: Placement | None, batch_size: int
 ) -> Callable[..., tuple[State, Metrics, Array]]:
-    """`train_epoch` of a method compiled, with whether all parameters are finite; it overwrites the state it takes.
+    """Compiled `train_epoch` of a method, which also returns whether all parameters are finite.
 
-    The program takes state, data, key, epoch and hyperparameters, the first three on every device of the layout.
+    The program takes state, data, key, epoch and hyperparameters, the first three as `Placement.place` puts them. The
+    state is overwritten.
     """
 
     def epoch(
-        state: State, data: TrainData, key: Array, number: Array, h: Any, **how: Any
+        state: State, data: TrainData, key: Array, number: Array, h: Any, **options: Any
     ) -> tuple[State, Metrics, Array]:
-        state, metrics = train_epoch(method, h, state, data, key, number, batch_size, **how)
+        state, metrics = train_epoch(method, h, state, data, key, number, batch_size, **options)
         return state, metrics, all_finite(state)
 
-    if layout is None:
+    if placement is None:
         return compile_training(epoch)
-    if layout.way == "jit":
-        return jax.jit(_settled(layout, functools.partial(epoch, sharding=layout.instances)), donate_argnums=0)
+    if placement.mode == "jit":
+        return jax.jit(
+            _constrain_outputs(placement, functools.partial(epoch, sharding=placement.instances)), donate_argnums=0
+        )
     local = functools.partial(epoch, axis_name=_AXIS)
-    if layout.way == "shard_map":
+    if placement.mode == "shard_map":
         everywhere = PartitionSpec()
         return jax.jit(
-            jax.shard_map(local, mesh=layout.mesh, in_specs=everywhere, out_specs=everywhere), donate_argnums=0
+            jax.shard_map(local, mesh=placement.mesh, in_specs=everywhere, out_specs=everywhere), donate_argnums=0
         )
     mapped = jax.pmap(
         lambda _, *args: local(*args),
         _AXIS,
         in_axes=(0, *[None] * 5),
         out_axes=None,
-        devices=list(layout.mesh.devices),
+        devices=list(placement.mesh.devices),
         donate_argnums=1,
     )
-    return lambda *args: mapped(np.arange(len(layout.mesh.local_devices)), *args)
+    return lambda *args: mapped(np.arange(len(placement.mesh.local_devices)), *args)
 
 
 @functools.cache
-def step_program(method: Method, layout: Layout | None) -> Callable[..., tuple[State, Metrics]]:
-    """`train_step` of a method compiled; it overwrites the state.
+def step_program(method: Method, placement: Placement | None) -> Callable[..., tuple[State, Metrics]]:
+    """Compiled `train_step` of a method.
 
-    The program takes state, batch as `Layout.batch` gives it, hyperparameters and epoch.
+    The program takes state, batch as from `Placement.batch`, hyperparameters and epoch. The state is overwritten.
     """
 
     def step(state: State, batch: Batch, h: Any, epoch: Array, axis_name: str | None = None) -> tuple[State, Metrics]:
         return train_step(method, h, state, batch, epoch, axis_name)
 
-    if layout is None:
+    if placement is None:
         return compile_training(step)
-    if layout.way == "jit":
-        return jax.jit(_settled(layout, step), donate_argnums=0)
+    if placement.mode == "jit":
+        return jax.jit(_constrain_outputs(placement, step), donate_argnums=0)
     local = functools.partial(step, axis_name=_AXIS)
-    if layout.way == "shard_map":
+    if placement.mode == "shard_map":
 
         def mapped(state: State, batch: Batch, h: Any, epoch: Array) -> tuple[State, Metrics]:
             everywhere = PartitionSpec()
             specs = (everywhere, _batch_specs(batch.mask.ndim), everywhere, everywhere)
-            return jax.shard_map(local, mesh=layout.mesh, in_specs=specs, out_specs=everywhere)(state, batch, h, epoch)
+            return jax.shard_map(local, mesh=placement.mesh, in_specs=specs, out_specs=everywhere)(
+                state, batch, h, epoch
+            )
 
         return jax.jit(mapped, donate_argnums=0)
     return jax.pmap(
@@ -248,7 +255,7 @@ def step_program(method: Method, layout: Layout | None) -> Callable[..., tuple[S
         _AXIS,
         in_axes=(None, 0, None, None),
         out_axes=None,
-        devices=list(layout.mesh.devices),
+        devices=list(placement.mesh.devices),
         donate_argnums=0,
     )
 
@@ -258,15 +265,15 @@ def _batch_specs(mask_ndim: int) -> Any:
     return Batch(first, second, first if mask_ndim == 1 else second, first)  # type: ignore[arg-type]
 
 
-def _settled(layout: Layout, program: Callable[..., Any]) -> Callable[..., Any]:
-    """A program whose first result, the state, lies as it came, and the others on every device."""
+def _constrain_outputs(placement: Placement, program: Callable[..., Any]) -> Callable[..., Any]:
+    """The program with fixed shardings of its results: the state as in `of_state`, the others on every device."""
 
-    def settled(*args: Any) -> Any:
+    def constrained(*args: Any) -> Any:
         state, *others = program(*args)
-        state = jax.lax.with_sharding_constraint(state, layout.of_state(state))
-        return state, *jax.lax.with_sharding_constraint(others, layout.everywhere)
+        state = jax.lax.with_sharding_constraint(state, placement.of_state(state))
+        return state, *jax.lax.with_sharding_constraint(others, placement.everywhere)
 
-    return settled
+    return constrained
 
 
 def _placed(x: Any, sharding: NamedSharding) -> Array:

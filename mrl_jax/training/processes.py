@@ -15,7 +15,7 @@ import numpy as np
 
 from mrl_jax.errors import InputError, ProcessLostError, first_line
 
-__all__ = ["in_all", "is_main", "leave", "lost_processes_told", "on_main", "start_processes"]
+__all__ = ["convert_process_loss", "in_all", "is_main", "leave", "on_main", "start_processes"]
 
 _HEARTBEAT = 20  # seconds without a heartbeat after which a process counts as lost
 _PATIENCE = 120  # seconds to wait for the other processes at the start and at the end
@@ -124,7 +124,7 @@ def is_main() -> bool:
 
 
 @contextmanager
-def lost_processes_told() -> Iterator[None]:
+def convert_process_loss() -> Iterator[None]:
     """Convert JAX's error after the loss of another process into `ProcessLostError`.
 
     Raises:
@@ -161,7 +161,7 @@ def in_all(action: Callable[[], _T]) -> _T:
     if failure is not None:
         raise failure
     if len(failed):
-        raise InputError(f"process {failed[0]} could not begin; its own message says why")
+        raise InputError(f"process {failed[0]} could not begin; its own message gives the reason")
     return value  # type: ignore[return-value]
 
 

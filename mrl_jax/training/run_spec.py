@@ -1,4 +1,4 @@
-"""What a run works on: settings and data, checked and preprocessed, on the device or on the host; noisy labels."""
+"""The specification of a run: checked settings, preprocessed data on the device or the host, and noisy labels."""
 
 import dataclasses
 import warnings
@@ -28,20 +28,20 @@ from mrl_jax.training.labels import noise_spec, oracle_noise, present_mask, trai
 
 __all__ = ["RunData", "RunSpec", "device_memory", "prepare_data", "prepare_run"]
 
-_DEVICE_SHARE = 0.5  # of a device's memory that resident features may take; the rest is for the model
+_MEMORY_FRACTION = 0.5  # of a device's memory that resident features may take; the rest is for the model
 
 
 @dataclass(frozen=True)
 class RunData:
-    """Data as training uses them. Runs that differ only in noise, seed and hyperparameters share one.
+    """Data as training uses them. Runs that differ only in noise, seed and hyperparameters share an object.
 
     Attributes:
         dataset: the data set, with its own labels.
         described: content of `data.json`.
         kinds: modality -> its preprocessing.
         stats: modality -> fitted statistics.
-        features: of the training split, preprocessed, on the device, one [N, D] per modality; None if the run streams.
-        held_out: valid and test: modality -> features, on the device and preprocessed, unless the run streams.
+        features: preprocessed training features on the device, one [N, D] per modality; None if the run streams.
+        held_out: "valid" and "test" -> modality -> features, preprocessed and on the device, unless the run streams.
     """
 
     dataset: Dataset
@@ -54,17 +54,17 @@ class RunData:
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One run's settings, data and labels.
+    """Settings, data and labels of a run.
 
     Attributes:
-        config: its settings, modalities and temperatures filled in.
+        config: its settings; modalities and temperatures are filled in.
         data: its data.
         noise: content of `noise.json`.
-        labels: training labels as given, int32 [M, N].
-        mask: bool [M, N], False where a training sample is missing; None where none is.
-        partners: int32 [M, N], which row of a modality stands at an instance; None for its own.
-        held_out: valid and test: modality -> labels to score with.
-        oracle: the noise that the method may know; None unless it needs it.
+        labels: given training labels, int32 [M, N].
+        mask: bool [M, N], False where a training sample is missing; None if no sample is missing.
+        partners: int32 [M, N], the row of each modality that belongs to an instance; None for row j at instance j.
+        held_out: "valid" and "test" -> modality -> labels for the scores.
+        oracle: the noise that the method may know; None for a method that does not need it.
     """
 
     config: Config
@@ -78,22 +78,22 @@ class RunSpec:
 
     @property
     def method(self) -> Method:
-        """How it trains."""
+        """The method that trains it."""
         return method_of(self.config)
 
     @property
     def hyperparameters(self) -> Any:
-        """The numbers of the method, a pytree."""
+        """The hyperparameters of the method, a pytree."""
         return hyperparameters_of(self.config, self.oracle)
 
     @property
     def epochs(self) -> int:
-        """How many epochs it trains; a closed form is one."""
+        """Number of epochs; 1 for a closed form."""
         return 1 if self.method.fit is not None else self.config.epochs
 
     @property
     def shapes(self) -> Shapes:
-        """What the shapes of its state depend on."""
+        """The sizes that determine the shapes of its state."""
         return Shapes(tuple(self.data.dataset.dims.values()), self.data.dataset.num_classes, self.labels.shape[1])
 
     @property
@@ -118,7 +118,7 @@ class RunSpec:
 
 
 def prepare_data(config: Config, data: Any = None) -> RunData:
-    """Load the data, fit the preprocessing, put the features on the device or leave them on the host.
+    """Load the data and fit the preprocessing; put the features on the device unless the run streams.
 
     Args:
         config: the settings.
@@ -139,8 +139,8 @@ def prepare_data(config: Config, data: Any = None) -> RunData:
     if not _streamed(config, dataset):
         features = tuple(jnp.asarray(apply_preprocess(kinds[m], stats[m], split.features[m])) for m in kinds)
         held_out = {
-            name: {m: jnp.asarray(apply_preprocess(kinds[m], stats[m], x)) for m, x in of_split.items()}
-            for name, of_split in held_out.items()
+            name: {m: jnp.asarray(apply_preprocess(kinds[m], stats[m], x)) for m, x in samples.items()}
+            for name, samples in held_out.items()
         }
     described = {**describe(dataset), "in_memory": data is not None}
     return RunData(dataset, described, kinds, stats, features, held_out)
@@ -151,8 +151,8 @@ def prepare_run(config: Config, data: RunData, recorded: Path | None = None) -> 
 
     Args:
         config: the settings.
-        data: what `prepare_data` made of them, or of others with the same data and preprocessing.
-        recorded: `noise.json` of the run that goes on; it stands in for files of labels or a matrix.
+        data: from `prepare_data`, for these settings or others with the same data and preprocessing.
+        recorded: `noise.json` of the run that is resumed, which replaces files of labels or a matrix.
 
     Raises:
         InputError: anything wrong with the noise, a batch larger than the training split, or data that the method
@@ -220,11 +220,11 @@ def _streamed(config: Config, dataset: Dataset) -> bool:
     if config.stream != "auto":
         return config.stream == "on"
     size = sum(x.nbytes for split in dataset.splits.values() for x in split.features.values())
-    return size > _DEVICE_SHARE * device_memory()
+    return size > _MEMORY_FRACTION * device_memory()
 
 
 def device_memory(device: Any = None) -> float:
-    """Bytes of a device, by default the first; of the machine where the device is its processor."""
+    """Bytes of memory of a device, by default the first. For a CPU it is the memory of the machine."""
     device = device or jax.local_devices()[0]
     stats = device.memory_stats() or {}
     if "bytes_limit" in stats:

@@ -1,4 +1,4 @@
-"""One run's state on the device, and the compiled programs that train, embed and score it."""
+"""The state of a single run on its devices, and the compiled programs that train, embed and score it."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -16,7 +16,7 @@ from mrl_jax.retrieval.score import score
 from mrl_jax.run.checkpoint import Snapshot
 from mrl_jax.run.model import embed_from_host, embed_rows
 from mrl_jax.training.epoch import Metrics
-from mrl_jax.training.placement import Layout, all_finite, epoch_program, step_program
+from mrl_jax.training.placement import Placement, all_finite, epoch_program, step_program
 from mrl_jax.training.run_spec import RunSpec
 from mrl_jax.training.stream import BatchStream, HostData
 
@@ -24,15 +24,15 @@ __all__ = ["SingleRun", "assigned_classes"]
 
 
 class SingleRun:
-    """What `loop.train_epochs` drives: a single run. Results come as lists of one, as from several runs.
+    """The `loop.Program` of a single run. Its results are lists or arrays of one run.
 
     Args:
         spec: the run.
-        layout: its placement on several devices; None for one.
+        placement: placement of the run on several devices, None for one.
     """
 
-    def __init__(self, spec: RunSpec, layout: Layout | None = None) -> None:
-        self._spec, self._layout, data = spec, layout, spec.data
+    def __init__(self, spec: RunSpec, placement: Placement | None = None) -> None:
+        self._spec, self._placement, data = spec, placement, spec.data
         self._method, self._h = spec.method, spec.hyperparameters
         split = data.dataset.splits["train"]
         self.stream: BatchStream | None = None
@@ -40,82 +40,82 @@ class SingleRun:
             kinds, stats = list(data.kinds.values()), list(data.stats.values())
             features = tuple(split.features[m] for m in data.kinds)
             host = HostData(features, kinds, stats, spec.labels, spec.mask, spec.partners)
-            self.stream = BatchStream(host, spec.batch_key, spec.config.batch_size, spec.epochs, layout)
+            self.stream = BatchStream(host, spec.batch_key, spec.config.batch_size, spec.epochs, placement)
         else:
             mask, partners = (None if x is None else jnp.asarray(x) for x in (spec.mask, spec.partners))
             self._train = TrainData(data.features, jnp.asarray(spec.labels), mask, partners)
             self._key = spec.batch_key
-            if layout is not None:
-                self._train, self._key = layout.place((self._train, self._key))
-        divided = layout is not None and layout.divides and self.stream is None
-        self._held_out = layout.place(data.held_out) if divided and layout else data.held_out
+            if placement is not None:
+                self._train, self._key = placement.place((self._train, self._key))
+        divided = placement is not None and placement.divides and self.stream is None
+        self._held_out = placement.place(data.held_out) if divided and placement else data.held_out
         self._state: State
         self._best: Any
 
     def begin(self, snapshots: Sequence[Snapshot | None]) -> None:
-        """Start from a snapshot, or anew."""
-        spec, layout, snapshot = self._spec, self._layout, snapshots[0]
+        """Start from a snapshot, or from the beginning if it is None."""
+        spec, placement, snapshot = self._spec, self._placement, snapshots[0]
         if snapshot is None:
             init = _compiled_init
-            if layout is not None:  # where it is to lie from the start: it may not fit one device
-                shardings = layout.of_state(spec.template.state)
+            if placement is not None:  # with its final shardings: it may not fit on one device
+                shardings = placement.of_state(spec.template.state)
                 init = jax.jit(_init, static_argnums=(0, 3), out_shardings=shardings)
             self._state = init(self._method, self._h, spec.init_key, spec.shapes)
             self._best = self._state.params  # until the first epoch, which is the best so far
-        elif layout is None:
-            # A copy on the device: the program that runs the epochs may overwrite its input, and must own it.
+        elif placement is None:
+            # A copy on the device: the program of the epochs overwrites its input, and must own it.
             self._state, self._best, _ = jax.tree.map(jnp.array, snapshot)
         else:
-            held = jax.tree.map(np.array, (snapshot.state, snapshot.best))  # likewise
-            self._state, self._best = layout.place(held, layout.of_state(held))
+            copy = jax.tree.map(np.array, (snapshot.state, snapshot.best))  # for the same reason
+            self._state, self._best = placement.place(copy, placement.of_state(copy))
 
     def run_epoch(self, epoch: int) -> tuple[Metrics, np.ndarray]:
-        """Train one epoch, counted from 0: metrics of its steps [1, S], whether all parameters are finite [1]."""
+        """Train an epoch, counted from 0; returns step metrics [1, S], and whether all parameters are finite [1]."""
         if self.stream is not None:
-            step, h = step_program(self._method, self._layout), self._h
+            step, h = step_program(self._method, self._placement), self._h
             self._state, metrics = self.stream.run(lambda state, x: step(state, x, h, epoch), self._state, epoch)
             finite = _finite(self._state)
         else:
-            program = epoch_program(self._method, self._layout, self._spec.config.batch_size)
+            program = epoch_program(self._method, self._placement, self._spec.config.batch_size)
             self._state, metrics, finite = program(self._state, self._train, self._key, epoch, self._h)
         return jax.tree.map(lambda x: np.asarray(x)[None], metrics), np.asarray(finite)[None]
 
     def keep_best(self, which: Sequence[bool]) -> None:
-        """Keep the parameters as the best so far; a copy, for the next epoch overwrites them."""
+        """Keep a copy of the parameters as the best so far; the next epoch overwrites the parameters."""
         if which[0]:
             self._best = jax.tree.map(jnp.array, self._state.params)
 
     def score(self, split: str, best: bool = False) -> list[dict[str, Any] | NonFiniteLossError]:
-        """Scores on valid (noisy labels if the run asks for them) or test, or why there are none."""
-        data, layout = self._spec.data, self._layout
+        """Scores on valid (with noisy labels if the run uses them) or test, or the error that prevents them."""
+        data, placement = self._spec.data, self._placement
         params, z = self._best if best else self._state.params, {}
         whole = params
-        if layout is not None:
-            whole = layout.own(params)
-            params = params if layout.divides else whole
+        if placement is not None:
+            whole = placement.own(params)
+            params = params if placement.divides else whole
         for i, (m, x) in enumerate(self._held_out[split].items()):
             if self.stream is not None:
                 z[m] = embed_from_host(self._method, self._h, params, i, data.kinds[m], data.stats[m], x)
             else:
                 z[m] = embed_rows(self._method, self._h, params, i, x)
-            if layout is not None and layout.divides:
-                z[m] = layout.own(jax.device_put(z[m], layout.everywhere))
+            if placement is not None and placement.divides:
+                z[m] = placement.own(jax.device_put(z[m], placement.everywhere))
         try:
             return [score(z, self._spec.held_out[split], assigned_classes(self._method, self._h, whole, z))]
         except NonFiniteLossError as error:
             return [error]
 
     def snapshot(self, run: int = 0) -> Snapshot:
-        """What a checkpoint holds."""
+        """The content of a checkpoint."""
         state, best = self._own((self._state, self._best))
         return Snapshot(state, best, self._spec.data.stats)
 
     def _own(self, tree: Any) -> Any:
-        return tree if self._layout is None else self._layout.own(tree)
+        return tree if self._placement is None else self._placement.own(tree)
 
 
 def assigned_classes(method: Method, h: Any, params: Any, z: Mapping[str, Array]) -> dict[str, np.ndarray] | None:
-    """The likeliest class of every embedding: modality -> integers [N]; None if the method assigns none."""
+    """The most probable class of every embedding: modality -> integers [N]; None if the method assigns no classes."""
     if method.assign is None:
         return None
     return {m: np.asarray(_likeliest(method, h, params, rows)) for m, rows in z.items()}

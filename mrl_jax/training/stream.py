@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,9 +19,7 @@ from jax import Array
 from mrl_jax.data.preprocess import apply_preprocess
 from mrl_jax.methods.state import Batch
 from mrl_jax.training.epoch import Metrics, epoch_batches
-
-if TYPE_CHECKING:
-    from mrl_jax.training.placement import Layout
+from mrl_jax.training.placement import Placement
 
 __all__ = ["BatchStream", "HostData", "StreamClock"]
 
@@ -85,14 +83,14 @@ class BatchStream:
         key: the run's key for batches, as for `train_epoch`.
         batch_size: B.
         epochs: number of epochs of the run.
-        layout: placement of the run on several devices; each process reads the rows of its own devices.
+        placement: placement on several devices, None for one; each process reads the rows of its own devices.
     """
 
     def __init__(
-        self, data: HostData, key: Array, batch_size: int, epochs: int, layout: "Layout | None" = None
+        self, data: HostData, key: Array, batch_size: int, epochs: int, placement: Placement | None = None
     ) -> None:
-        self._steps = _Steps(data, key, batch_size, epochs, layout)
-        self._layout = layout
+        self._steps = _Steps(data, key, batch_size, epochs, placement)
+        self._placement = placement
         self._batches: Iterator[Batch] = iter(())
         self._next_epoch = -1
         self.clock = StreamClock()
@@ -112,7 +110,7 @@ class BatchStream:
         self._next_epoch = epoch + 1
         for _ in range(self._steps.per_epoch):
             batch = next(self._batches)
-            yield jax.device_put(batch) if self._layout is None else self._layout.batch(batch)
+            yield jax.device_put(batch) if self._placement is None else self._placement.batch(batch)
 
     def run(self, step: Any, state: Any, epoch: int) -> tuple[Any, Metrics]:
         """Run `step(state, batch) -> (state, metrics)` over an epoch.
@@ -144,16 +142,22 @@ class BatchStream:
 class _Steps:
     """Random access to the batches of all epochs in sequence: the source that Grain reads."""
 
-    def __init__(self, data: HostData, key: Array, batch_size: int, epochs: int, layout: "Layout | None") -> None:
-        self._data, self._key, self._batch_size, self._epochs, self._layout = data, key, batch_size, epochs, layout
+    def __init__(self, data: HostData, key: Array, batch_size: int, epochs: int, placement: Placement | None) -> None:
+        self._data, self._key, self._batch_size, self._epochs, self._placement = (
+            data,
+            key,
+            batch_size,
+            epochs,
+            placement,
+        )
         self._num_instances = data.labels.shape[1]
         self.per_epoch = math.ceil(self._num_instances / batch_size)
         self._rows = lru_cache(maxsize=2)(self._draw)  # an epoch and the next one
 
     def _draw(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        shares = 1 if self._layout is None else self._layout.shares
+        shares = 1 if self._placement is None else self._placement.shares
         rows, mask = _epoch_rows(self._key, epoch, self._num_instances, self._batch_size, shares)
-        own = slice(None) if self._layout is None else self._layout.own_rows(rows.shape[1])
+        own = slice(None) if self._placement is None else self._placement.own_rows(rows.shape[1])
         return np.asarray(rows)[:, own], np.asarray(mask)[:, own]
 
     def __len__(self) -> int:

@@ -1,6 +1,6 @@
-"""Several runs as one compiled program: `vmap` over runs, the run axis over all devices, no communication.
+"""Several runs as one compiled program: `vmap` over runs, with the run axis divided over devices.
 
-Shape letters: R runs, the last ones repeated so that devices have equally many; others as in `methods.state`.
+Shape letters: R runs; the last run is repeated until all devices have the same number. Others as in `methods.state`.
 """
 
 import functools
@@ -27,15 +27,15 @@ from mrl_jax.training.run_spec import RunSpec
 __all__ = ["VmappedRuns", "bytes_of_a_run"]
 
 _SHARED, _OWN = PartitionSpec(), PartitionSpec("run")
-_ROWS = 4096  # that all runs of a device embed at once
+_ROWS = 4096  # rows that all runs of a device together embed at once
 
 
 class VmappedRuns:
-    """What `loop.train_epochs` drives: runs that share method, data and all static parts of their hyperparameters.
+    """The `loop.Program` of runs that share method, data and all static parts of their hyperparameters.
 
     Args:
-        specs: the runs; same `RunData`, which is resident, same structure of `hyperparameters`.
-        devices: where; each takes an equal number of them.
+        specs: the runs, with the same `RunData`, which is resident, and the same structure of `hyperparameters`.
+        devices: the devices; each takes an equal number of runs.
     """
 
     def __init__(self, specs: Sequence[RunSpec], devices: Sequence[Any]) -> None:
@@ -70,30 +70,30 @@ class VmappedRuns:
         return jax.device_put(np.stack(arrays), self._own)
 
     def begin(self, snapshots: Sequence[Snapshot | None]) -> None:
-        """Start all runs from snapshots of the same epoch, or anew."""
+        """Start all runs from snapshots of the same epoch, or from the beginning."""
         if snapshots[0] is None:
             keys = jax.device_put(jnp.stack([s.init_key for s in self._padded]), self._own)
             self._state = self._programs.init(self._h, keys, self._specs[0].shapes)
             self._best = jax.tree.map(jnp.array, self._state.params)
         else:
             padded = [*snapshots, *list(snapshots)[-1:] * (len(self._padded) - len(snapshots))]
-            read = jax.tree.map(lambda *x: self._stacked(x), *[(s.state, s.best) for s in padded])  # type: ignore[union-attr]
-            self._state, self._best = read
+            pairs = [(s.state, s.best) for s in padded]  # type: ignore[union-attr]
+            self._state, self._best = jax.tree.map(lambda *x: self._stacked(x), *pairs)
 
     def run_epoch(self, epoch: int) -> tuple[Metrics, np.ndarray]:
-        """Train one epoch, counted from 0: metrics of the steps [R, S], whether all parameters are finite [R]."""
+        """Train an epoch, counted from 0; returns step metrics [R, S], and whether all parameters are finite [R]."""
         self._state, metrics, finite = self._programs.epoch(self._state, self._train, self._keys, epoch, self._h)
         return jax.device_get(metrics), jax.device_get(finite)
 
     def keep_best(self, which: Sequence[bool]) -> None:
-        """Keep the parameters of these runs as their best so far."""
+        """Keep the current parameters of the selected runs as their best ones."""
         if any(which):
             chosen = np.zeros(len(self._padded), bool)
             chosen[: len(which)] = which
             self._best = _choose(self._best, self._state.params, jax.device_put(chosen, self._own))
 
     def score(self, split: str, best: bool = False) -> list[dict[str, Any] | NonFiniteLossError]:
-        """Scores of every run on valid (noisy labels if it asks for them) or test, or why there are none."""
+        """Scores of every run on valid (with noisy labels if the run uses them) or test, or the error of each."""
         params = self._best if best else self._state.params
         block = max(1, _ROWS * len(self._own.device_set) // len(self._padded))
         z, classes = [], []
@@ -113,16 +113,16 @@ class VmappedRuns:
         return scores
 
     def snapshot(self, run: int = 0) -> Snapshot:
-        """What a checkpoint of a run holds."""
+        """The content of a checkpoint of a run."""
         state, best = jax.tree.map(lambda x: _entry(x, run), (self._state, self._best))
         return Snapshot(state, best, self._data.stats)
 
 
 def bytes_of_a_run(spec: RunSpec) -> int:
-    """Upper estimate of the bytes of device memory that a run needs beside the features.
+    """Upper estimate of the bytes of device memory that a run needs in addition to the features.
 
-    Parameters, two moments, gradient, update, best parameters; per-sample state, before and after; layers of a batch,
-    forward and backward; tiles of the contrastive loss; held-out embeddings.
+    It counts parameters, two moments, gradient, update and best parameters; per-sample state before and after a step;
+    the layers of a batch, forward and backward; tiles of the contrastive loss; held-out embeddings.
     """
     batch, dims = spec.config.batch_size, spec.shapes.dims
     state = spec.template.state
@@ -141,15 +141,15 @@ class _Programs(NamedTuple):
     likeliest: Callable[..., Array]
 
 
-@functools.cache  # groups of one size compile once
+@functools.cache  # groups of the same size share one compilation
 def _programs(method: Method, mesh: Mesh, batch_size: int) -> _Programs:
     def on_devices(f: Callable[..., Any], specs: Any) -> Callable[..., Any]:
-        # Each device works on its runs alone, so there is nothing whose replication had to be tracked.
+        # Each device works on its own runs only, so replication need not be tracked.
         return jax.shard_map(f, mesh=mesh, in_specs=specs, out_specs=_OWN, check_vma=False)
 
     @functools.partial(jax.jit, static_argnums=2)
     def init(h: Any, keys: Array, shapes: Shapes) -> State:
-        def own(h: Any, keys: Array) -> State:  # one by one: the bits of a run alone
+        def own(h: Any, keys: Array) -> State:  # one by one, for the same bits as in a run alone
             return jax.lax.map(lambda one: method.init(one[0], one[1], shapes), (h, keys))
 
         return on_devices(own, (_OWN, _OWN))(h, keys)
@@ -185,7 +185,7 @@ def _choose(old: Any, new: Any, which: Array) -> Any:
 
 
 def _entry(x: Array, run: int) -> Array:
-    """What a run has, from the device that holds it: without communication, which `x[run]` would need."""
+    """Entry `run` of an array, read from its device without the communication that `x[run]` would need."""
     for shard in x.addressable_shards:
         first = shard.index[0].start or 0
         if first <= run < first + len(shard.data):
@@ -196,7 +196,7 @@ def _entry(x: Array, run: int) -> Array:
 
 
 def _by_run(z: Array) -> list[Any]:
-    """What every run has, such as rows [N, L]; on CPU views of one host array, else on the first device."""
+    """The entries of all runs, such as rows [N, L]: views of one host array on CPU, else copies on the first device."""
     if next(iter(z.devices())).platform == "cpu":
         return list(np.asarray(z))
     shards = sorted(z.addressable_shards, key=lambda shard: shard.index[0].start or 0)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy import assert_same_checkpoints, layout_of, toy_arrays, toy_config
+from toy import assert_same_checkpoints, placement_of, toy_arrays, toy_config
 
 from mrl_jax import InputError, load_run, sweep, train
 from mrl_jax.errors import DatasetWarning
@@ -196,14 +196,14 @@ def test_an_epoch_on_eight_devices_gives_the_numbers_of_one(loss):
     key, state = jax.random.key(1), start
     for epoch in range(2):
         state, expected = run_epoch(state, data, key, epoch, recipe)
-    for way in ("jit", "shard_map", "pmap"):
-        layout = layout_of(way)
-        found, arguments = layout.place(jax.device_get(start)), layout.place((data, key))
+    for mode in ("jit", "shard_map", "pmap"):
+        placement = placement_of(mode)
+        found, arguments = placement.place(jax.device_get(start)), placement.place((data, key))
         for epoch in range(2):
-            found, metrics, _ = epoch_program(mrl(loss), layout, B)(found, *arguments, epoch, recipe)
-        np.testing.assert_allclose(metrics["loss"], expected["loss"], rtol=1e-4, atol=1e-5, err_msg=way)
-        for a, b in zip(jax.tree.leaves(layout.own(found)), jax.tree.leaves(state), strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5, err_msg=way)
+            found, metrics, _ = epoch_program(mrl(loss), placement, B)(found, *arguments, epoch, recipe)
+        np.testing.assert_allclose(metrics["loss"], expected["loss"], rtol=1e-4, atol=1e-5, err_msg=mode)
+        for a, b in zip(jax.tree.leaves(placement.own(found)), jax.tree.leaves(state), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5, err_msg=mode)
 
 
 # Runs

@@ -9,17 +9,17 @@ import numpy as np
 import optax
 import pytest
 from jax.sharding import Mesh, PartitionSpec
-from toy import TOY_FLAGS, layout_of, save_npz, toy_arrays, toy_config
+from toy import TOY_FLAGS, placement_of, save_npz, toy_arrays, toy_config
 
 from mrl_jax import InputError, load_run, train
 from mrl_jax.losses.mrl import mrl_loss
 from mrl_jax.methods.mrl import mrl
 from mrl_jax.train_step import Recipe, TrainData, init_state, train_epoch
-from mrl_jax.training.placement import choose_layout, epoch_program
+from mrl_jax.training.placement import choose_placement, epoch_program
 from mrl_jax.training.processes import on_main
 
 pytestmark = pytest.mark.slow
-WAYS = ("jit", "shard_map", "pmap")
+MODES = ("jit", "shard_map", "pmap")
 N, B, STEPS = 150, 16, 20  # ten steps an epoch, the last with 6 instances: some devices have none
 
 
@@ -48,18 +48,23 @@ def test_twenty_steps_on_eight_devices_give_the_parameters_of_one(m, masked, opt
         state, metrics = one(state, data, key, epoch, recipe)
         expected.append(metrics)
     assert int(state.step) == STEPS
-    for way in WAYS:
-        layout = layout_of(way)
-        found, program = layout.place(jax.device_get(start)), epoch_program(mrl(recipe.loss), layout, recipe.batch_size)
-        arguments = layout.place((data, key))
+    for mode in MODES:
+        placement = placement_of(mode)
+        found, program = (
+            placement.place(jax.device_get(start)),
+            epoch_program(mrl(recipe.loss), placement, recipe.batch_size),
+        )
+        arguments = placement.place((data, key))
         for epoch in range(2):
             found, metrics, finite = program(found, *arguments, epoch, recipe)
             assert finite
             for name, values in metrics.items():
-                np.testing.assert_allclose(values, expected[epoch][name], rtol=1e-5, atol=1e-5, err_msg=f"{way} {name}")
-        for a, b in zip(jax.tree.leaves(layout.own(found)), jax.tree.leaves(state), strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5, err_msg=way)
-        if m == 2 and way != "pmap":
+                np.testing.assert_allclose(
+                    values, expected[epoch][name], rtol=1e-5, atol=1e-5, err_msg=f"{mode} {name}"
+                )
+        for a, b in zip(jax.tree.leaves(placement.own(found)), jax.tree.leaves(state), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5, err_msg=mode)
+        if m == 2 and mode != "pmap":
             text = program.lower(found, *arguments, 0, recipe).compile().as_text()
             assert "all-reduce" in text
             assert text.count("f32[2,16,8]") < text.count("f32[2,2,8]")  # batches are cut: two instances on each device
@@ -69,15 +74,15 @@ def test_a_last_batch_of_its_own_shape_is_shared_too():
     data, recipe, start = problem(2, False, count=90, batch_size=80)  # 10 instances are left, for 8 devices
     key = jax.random.key(1)
     state, expected = jax.jit(train_epoch)(start, data, key, 0, recipe)
-    for way in WAYS:
-        layout = layout_of(way)
-        found, metrics, _ = epoch_program(mrl(recipe.loss), layout, recipe.batch_size)(
-            *layout.place((jax.device_get(start), data, key)), 0, recipe
+    for mode in MODES:
+        placement = placement_of(mode)
+        found, metrics, _ = epoch_program(mrl(recipe.loss), placement, recipe.batch_size)(
+            *placement.place((jax.device_get(start), data, key)), 0, recipe
         )
-        np.testing.assert_array_equal(metrics["instances"], [80, 10], err_msg=way)
-        np.testing.assert_allclose(metrics["loss"], expected["loss"], rtol=1e-5, err_msg=way)
-        for a, b in zip(jax.tree.leaves(layout.own(found)), jax.tree.leaves(state), strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5, err_msg=way)
+        np.testing.assert_array_equal(metrics["instances"], [80, 10], err_msg=mode)
+        np.testing.assert_allclose(metrics["loss"], expected["loss"], rtol=1e-5, err_msg=mode)
+        for a, b in zip(jax.tree.leaves(placement.own(found)), jax.tree.leaves(state), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5, err_msg=mode)
 
 
 def test_the_shares_of_the_loss_and_of_its_gradient_sum_to_the_whole():
@@ -106,19 +111,19 @@ def test_the_shares_of_the_loss_and_of_its_gradient_sum_to_the_whole():
         np.testing.assert_allclose(slopes, slope, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("stream", ["off", "on"])
-def test_a_run_over_devices_ends_as_on_one(way, stream, tmp_path):
+def test_a_run_over_devices_ends_as_on_one(mode, stream, tmp_path):
     arrays = toy_arrays() | {"train_touch_mask": np.arange(60) % 7 != 2}
     config = toy_config(stream=stream, batch_size=13, noise_rate=0.4)
     one = train(config, data=arrays)
-    found = train(config, tmp_path / "run", data=arrays, parallel=way)
+    found = train(config, tmp_path / "run", data=arrays, parallel=mode)
     for a, b in zip(found.metrics, one.metrics, strict=True):
         assert a["train"] == pytest.approx(b["train"], rel=1e-4, abs=1e-4)
         assert a["valid"]["map"] == pytest.approx(b["valid"]["map"], abs=0.01)
     for a, b in zip(jax.tree.leaves(found.run.model), jax.tree.leaves(one.run.model), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-4)
-    if (way, stream) == ("shard_map", "off"):  # goes on with other devices
+    if (mode, stream) == ("shard_map", "off"):  # goes on with other devices
         for name in ("result.json", "model.npz", "checkpoints/3"):
             path = tmp_path / "run" / name
             path.rename(tmp_path / path.name)
@@ -132,20 +137,20 @@ def test_divided_parameters_give_the_numbers_of_whole_ones_and_each_device_holds
     state = start
     for epoch in range(2):
         state, _ = one(state, data, key, epoch, recipe)
-    layout = choose_layout("auto", B, model_parallel=4)
-    assert (layout.way, layout.shares, layout.divides) == ("jit", 2, True)
+    placement = choose_placement("auto", B, model_parallel=4)
+    assert (placement.mode, placement.shares, placement.divides) == ("jit", 2, True)
     start = jax.device_get(start)
     found, program = (
-        layout.place(start, layout.of_state(start)),
-        epoch_program(mrl(recipe.loss), layout, recipe.batch_size),
+        placement.place(start, placement.of_state(start)),
+        epoch_program(mrl(recipe.loss), placement, recipe.batch_size),
     )
     for epoch in range(2):
-        found, _, finite = program(found, *layout.place((data, key)), epoch, recipe)
+        found, _, finite = program(found, *placement.place((data, key)), epoch, recipe)
         assert finite
     for tree in (found.params.encoders, optax.tree_utils.tree_get(found.optimizer, "mu")[0]):
         for x in jax.tree.leaves(tree):
             assert x.addressable_data(0).shape == (*x.shape[:-1], x.shape[-1] // 4)
-    for a, b in zip(jax.tree.leaves(layout.own(found)), jax.tree.leaves(state), strict=True):
+    for a, b in zip(jax.tree.leaves(placement.own(found)), jax.tree.leaves(state), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
     config = toy_config(batch_size=13, noise_rate=0.4)
@@ -165,22 +170,22 @@ def test_divided_parameters_give_the_numbers_of_whole_ones_and_each_device_holds
 
 def test_devices_that_cannot_share_parameters_are_refused():
     with pytest.raises(InputError, match="model_parallel 3: must divide the number of devices, which is 8"):
-        choose_layout("auto", 100, 3)
+        choose_placement("auto", 100, 3)
     with pytest.raises(InputError, match="model_parallel 4: must divide the width of every layer; one is 10"):
-        choose_layout("auto", 100, 4, (16, 10))
+        choose_placement("auto", 100, 4, (16, 10))
     with pytest.raises(InputError, match="goes with parallel jit alone; leave pmap out"):
-        choose_layout("pmap", 100, 2)
+        choose_placement("pmap", 100, 2)
 
 
 def test_devices_are_chosen_by_the_size_of_the_batch():
-    assert choose_layout("auto", 100) is None
-    assert choose_layout("auto", 1023) is None
-    assert choose_layout("auto", 2100).shares == 4
-    assert choose_layout("auto", 100_000).shares == 8
-    assert choose_layout("auto", 2100).way == "shard_map"
-    assert [choose_layout(way, 100).shares for way in WAYS] == [8, 8, 8]
+    assert choose_placement("auto", 100) is None
+    assert choose_placement("auto", 1023) is None
+    assert choose_placement("auto", 2100).shares == 4
+    assert choose_placement("auto", 100_000).shares == 8
+    assert choose_placement("auto", 2100).mode == "shard_map"
+    assert [choose_placement(mode, 100).shares for mode in MODES] == [8, 8, 8]
     with pytest.raises(InputError, match="parallel 'all': choose from auto, jit, shard_map, pmap"):
-        choose_layout("all", 100)
+        choose_placement("all", 100)
 
 
 def test_a_bad_way_is_refused_by_the_command_before_anything_is_written(tmp_path, capsys):
