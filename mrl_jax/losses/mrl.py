@@ -206,13 +206,11 @@ def mrl_loss(
         return jnp.maximum(x.sum() if axis_name is None else jax.lax.psum(x.sum(), axis_name), 1)
 
     instances = counted(valid.any(axis=0))
-    terms_of = CLUSTERING_LOSSES[loss] if isinstance(loss, str) else loss
-    clustering_terms = terms_of(z, centers, labels, tau1)
-    if jnp.shape(clustering_terms) != valid.shape:
-        raise ValueError(
-            f"mrl_loss: the per-sample losses have shape {jnp.shape(clustering_terms)}; it must be {valid.shape}"
-        )
-    clustering = jnp.where(valid, clustering_terms, 0.0).sum() / instances
+    loss_function = CLUSTERING_LOSSES[loss] if isinstance(loss, str) else loss
+    losses = loss_function(z, centers, labels, tau1)
+    if jnp.shape(losses) != valid.shape:
+        raise ValueError(f"mrl_loss: the per-sample losses have shape {jnp.shape(losses)}; it must be {valid.shape}")
+    clustering = jnp.where(valid, losses, 0.0).sum() / instances
     contrastive = contrastive_loss(z, tau2, valid, self_similarity=self_similarity, axis_name=axis_name).sum()
     contrastive = contrastive / instances if contrastive_scale == "equation" else 2.0 * contrastive / counted(valid)
     total = jnp.asarray(beta * clustering + (1.0 - beta) * contrastive)

@@ -83,10 +83,10 @@ def _forward(
 
 
 def _backward(
-    axis_name: str | None, tile: int, kept: tuple[Array, ...], slopes: tuple[Array, Array]
+    axis_name: str | None, tile: int, residuals: tuple[Array, ...], cotangents: tuple[Array, Array]
 ) -> tuple[Array, None]:
-    v, instance, largest, total = kept
-    share = jnp.where(total > 0, slopes[1] / jnp.where(total > 0, total, 1), 0)
+    v, instance, largest, total = residuals
+    share = jnp.where(total > 0, cotangents[1] / jnp.where(total > 0, total, 1), 0)
     tiled = [_tiled(x, tile, fill) for x, fill in ((v, 0), (instance, -1), (largest, 0), (share, 0))]
     rows, ids, largest, share, start = _alike(*tiled, jnp.zeros_like(tiled[0]))
 

@@ -1,4 +1,4 @@
-"""Networks: what maps features of a modality onto the unit sphere."""
+"""Networks that map the features of a modality onto the unit sphere."""
 
 from mrl_jax.models.mlp import Encoder
 

@@ -49,11 +49,14 @@ class Encoder(nn.Module):
     def _dense(self, x: Array, width: int) -> Array:
         if self.precision not in PRECISIONS:
             raise ValueError(f"unknown precision {self.precision!r}; known: {', '.join(PRECISIONS)}")
-        how: dict[str, Any] = {"dot_general": _dot_general, "precision": _MATMUL.get(self.precision, self.precision)}
+        options: dict[str, Any] = {
+            "dot_general": _dot_general,
+            "precision": _MATMUL.get(self.precision, self.precision),
+        }
         if self.precision == "bfloat16":
-            how["dtype"] = jnp.bfloat16
+            options["dtype"] = jnp.bfloat16
         if self.initializer == "lecun_normal":
-            return nn.Dense(width, **how)(x)
+            return nn.Dense(width, **options)(x)
         if self.initializer != "uniform":
             raise ValueError(f"unknown initializer {self.initializer!r}; known: {', '.join(INITIALIZERS)}")
         bound = 1.0 / math.sqrt(x.shape[-1])
@@ -61,14 +64,14 @@ class Encoder(nn.Module):
         def uniform(key: Array, shape: Sequence[int], dtype: jnp.dtype = jnp.float32) -> Array:
             return jax.random.uniform(key, shape, dtype, -bound, bound)
 
-        return nn.Dense(width, kernel_init=uniform, bias_init=uniform, **how)(x)
+        return nn.Dense(width, kernel_init=uniform, bias_init=uniform, **options)(x)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _dot_general(x: Array, kernel: Array, dimensions: Any, precision: Any = None) -> Array:
-    """`lax.dot_general` of a layer, x [..., D] with kernel [D, H], with a gradient in the kernel that is fast on CPU.
+    """`lax.dot_general` of a layer, x [..., D] with kernel [D, H], whose gradient in the kernel is fast on CPU.
 
-    There XLA's product with the transpose of x takes up to 1.7 times as long as with a transposed copy in memory.
+    There, XLA's product with the transpose of x takes up to 1.7 times as long as with a transposed copy.
     """
     return jax.lax.dot_general(x, kernel, dimensions, precision)
 
@@ -77,14 +80,16 @@ def _dot_forward(x: Array, kernel: Array, dimensions: Any, precision: Any) -> tu
     return _dot_general(x, kernel, dimensions, precision), (x, kernel)
 
 
-def _dot_backward(dimensions: Any, precision: Any, kept: tuple[Array, Array], slope: Array) -> tuple[Array, Array]:
-    x, kernel = kept
+def _dot_backward(
+    dimensions: Any, precision: Any, residuals: tuple[Array, Array], cotangent: Array
+) -> tuple[Array, Array]:
+    x, kernel = residuals
     columns = jax.lax.platform_dependent(
         x.reshape(-1, x.shape[-1]), cpu=lambda x: jax.lax.optimization_barrier(x.T), default=lambda x: x.T
     )
-    flat = slope.reshape(-1, slope.shape[-1])
+    flat = cotangent.reshape(-1, cotangent.shape[-1])
     in_kernel = jnp.dot(columns, flat, precision=precision)
-    in_x = jax.lax.dot_general(slope, kernel, (((slope.ndim - 1,), (1,)), ((), ())), precision)
+    in_x = jax.lax.dot_general(cotangent, kernel, (((cotangent.ndim - 1,), (1,)), ((), ())), precision)
     return in_x, in_kernel
 
 

@@ -1,4 +1,4 @@
-"""Progress of training: a bar on a terminal or in a notebook, plain lines in a log."""
+"""Progress of training: a bar on a terminal or in a notebook, otherwise plain lines."""
 
 import sys
 import time
@@ -11,7 +11,7 @@ __all__ = ["SweepProgress", "epoch_progress"]
 
 @contextmanager
 def epoch_progress(epochs: int, enabled: bool) -> Iterator[Callable[[Sequence[Mapping[str, Any]]], None]]:
-    """Yields a function that takes the log so far and shows its last line on standard error.
+    """Yield a function that takes the log so far and shows its last line on standard error.
 
     Args:
         epochs: number of epochs of the run.
@@ -25,7 +25,7 @@ def epoch_progress(epochs: int, enabled: bool) -> Iterator[Callable[[Sequence[Ma
         with tqdm(total=epochs, desc="training", unit="epoch", dynamic_ncols=True) as bar:
 
             def advance(log: Sequence[Mapping[str, Any]]) -> None:
-                if bar.n == 0 and len(log) > 1:  # resumed: epochs before do not count for the time left
+                if bar.n == 0 and len(log) > 1:  # resumed: earlier epochs do not count for the time left
                     bar.initial = bar.n = len(log) - 1
                 bar.set_postfix_str(_scores(log), refresh=False)
                 bar.update()
@@ -45,12 +45,12 @@ def epoch_progress(epochs: int, enabled: bool) -> Iterator[Callable[[Sequence[Ma
 
 
 class SweepProgress(AbstractContextManager["SweepProgress"]):
-    """Progress over the epochs of many runs, with the time left, on standard error.
+    """Progress over the epochs of many runs on standard error, with the time left.
 
     Args:
         runs: number of runs of the sweep.
         done: number of runs that are already complete.
-        epochs: number of epochs left, of all runs together.
+        epochs: total number of epochs that remain, over all runs.
         enabled: if False, nothing is shown.
     """
 
@@ -70,7 +70,7 @@ class SweepProgress(AbstractContextManager["SweepProgress"]):
             self._bar.close()
 
     def advance(self, members: Sequence[Any]) -> None:
-        """Count one epoch of these runs, which are trained together."""
+        """Count one epoch of runs that are trained together."""
         self._passed += len(members)
         if self._bar is not None:
             self._bar.set_postfix_str(self._at(members), refresh=False)
@@ -79,9 +79,9 @@ class SweepProgress(AbstractContextManager["SweepProgress"]):
             self._print(self._at(members))
 
     def end(self, members: Sequence[Any]) -> None:
-        """Count these runs as ended."""
+        """Count runs as ended."""
         self._done += len(members)
-        self._epochs -= sum(m.spec.epochs - len(m.log) for m in members)  # epochs that a failed run lacks
+        self._epochs -= sum(m.spec.epochs - len(m.log) for m in members)  # that failed runs will not train
         failed = sum(m.error is not None for m in members)
         if self._enabled and self._bar is None:
             self._print(f"{self._done}/{self._runs} runs done" + (f", {failed} failed" if failed else ""))
@@ -101,7 +101,7 @@ class SweepProgress(AbstractContextManager["SweepProgress"]):
         print(f"{message}{more}", file=sys.stderr, flush=True)
 
 
-_SECONDS = 10.0  # least time between lines
+_SECONDS = 10.0  # minimum time between lines
 
 
 def _duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""The folder of a run, and the trained model in it."""
+"""Run folders and the trained models in them."""
 
 from mrl_jax.run.folder import RunFolder, best_epoch
 from mrl_jax.run.load import load_run, run_data

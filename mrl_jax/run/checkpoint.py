@@ -1,8 +1,8 @@
-"""Checkpoints of a run: the one file that knows Orbax.
+"""Checkpoints of a run; no other module uses Orbax.
 
-A checkpoint holds a `State`, the parameters of the best epoch so far, and the preprocessing statistics fitted on the
-training split, under the number of epochs done. Saving is asynchronous; a save that was interrupted leaves only a
-temporary folder, which no reader sees.
+A checkpoint, named by the number of completed epochs, holds a `State`, the parameters of the best epoch so far, and the
+preprocessing statistics. Saving is asynchronous; an interrupted save leaves only a temporary folder, which readers
+ignore.
 """
 
 import functools
@@ -26,19 +26,19 @@ from mrl_jax.run.format1 import is_format_1, nested_of, state_of
 
 __all__ = ["Checkpoints", "Snapshot", "template"]
 
-# Orbax narrates every save in absl's log, failures with traceback; `Checkpoints` raises these as errors of its own.
+# Orbax logs every save, and tracebacks of failures, in absl's log; `Checkpoints` raises failures as its own errors.
 logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
-# Of several writes that fail at once one is raised, and asyncio tells of the others, with traceback.
+# If several writes fail at once, one error is raised, and asyncio logs the others with tracebacks.
 logging.getLogger("asyncio").addFilter(
     lambda record: not ("never retrieved" in (message := record.getMessage()) and "orbax" in message)
 )
 
 
 class Snapshot(NamedTuple):
-    """What one checkpoint holds.
+    """The content of a checkpoint.
 
     Attributes:
-        state: all that training needs to go on.
+        state: the state from which training continues.
         best: the parameters of the best epoch so far.
         preprocess: modality -> fitted statistics.
     """
@@ -48,13 +48,13 @@ class Snapshot(NamedTuple):
     preprocess: Mapping[str, Mapping[str, Any]]
 
     def nested(self) -> dict[str, Any]:
-        """As Orbax stores it: fields without arrays are left out."""
+        """The snapshot as Orbax stores it, without the fields that have no arrays."""
         state = {name: x for name, x in self.state._asdict().items() if jax.tree.leaves(x)}
         return {"state": state, "best": self.best, "preprocess": self.preprocess}
 
 
 def template(config: Config, shapes: Shapes, modalities: Sequence[str]) -> Snapshot:
-    """Shapes and dtypes of a run's checkpoints, without computing any."""
+    """Shapes and dtypes of a run's checkpoints, without computing arrays."""
     method, h = method_of(config), hyperparameters_of(config)
     state = jax.eval_shape(lambda: method.init(h, jax.random.key(0), shapes))
     preprocess = {
@@ -65,12 +65,12 @@ def template(config: Config, shapes: Shapes, modalities: Sequence[str]) -> Snaps
 
 
 class Checkpoints(AbstractContextManager["Checkpoints"]):
-    """The `checkpoints/` folder of a run. Leaving the context waits for saves under way.
+    """The `checkpoints/` folder of a run. Leaving the context waits for unfinished saves.
 
     Args:
-        folder: where checkpoints lie; created if it does not exist, unless `read_only`.
-        keep: how many of the latest to keep.
-        read_only: for readers, who never delete anything.
+        folder: the folder; created if it does not exist, unless `read_only`.
+        keep: number of latest checkpoints to keep.
+        read_only: neither write nor delete anything.
     """
 
     def __init__(self, folder: Path, keep: int = 2, read_only: bool = False) -> None:
@@ -81,7 +81,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
             item_handlers=ocp.StandardCheckpointHandler(),
             options=ocp.CheckpointManagerOptions(
                 max_to_keep=keep,
-                best_fn=lambda m: m["epoch"],  # what is kept are the latest
+                best_fn=lambda m: m["epoch"],  # the latest are kept
                 create=not read_only,
                 read_only=read_only,
                 cleanup_tmp_directories=not read_only,
@@ -93,7 +93,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
             with self._writing():
                 self._manager.close()
         except CheckpointError:
-            if kind is None:  # else the error under way says more
+            if kind is None:  # otherwise the error being raised says more
                 raise
 
     @contextmanager
@@ -102,7 +102,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
             yield
         except Exception as error:  # Orbax and TensorStore raise many types when a disk is full
             if jax.process_count() > 1 and isinstance(error, jax.errors.JaxRuntimeError):
-                raise  # another process is lost: `convert_process_loss`
+                raise  # another process is lost; `convert_process_loss` handles it
             raise CheckpointError(
                 f"{self.folder}: a checkpoint cannot be written ({first_line(error)}); make space, then --resume"
             ) from error
@@ -115,20 +115,20 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         """Start saving; returns once the arrays are copied, so that the state may be donated to the next epoch.
 
         Args:
-            epoch: epochs done.
-            snapshot: what to save.
-            metrics: numbers to keep with it.
+            epoch: number of completed epochs.
+            snapshot: content of the checkpoint.
+            metrics: numbers to save with it.
 
         Raises:
             CheckpointError: this or an earlier save failed.
         """
-        # On CPU a save reads the device's own buffers; a private copy lets training overwrite them meanwhile.
+        # On CPU a save reads the buffers of the device; a copy lets training overwrite them in the meantime.
         copy = jax.tree.map(lambda x: np.array(x, copy=True), snapshot.nested())
         with self._writing():
             self._manager.save(epoch, args=ocp.args.StandardSave(copy), metrics=dict(metrics))
 
     def wait(self) -> None:
-        """Block until every save is on disk.
+        """Wait until every save is on disk.
 
         Raises:
             CheckpointError: a save failed.
@@ -148,25 +148,26 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
 
         Args:
             epoch: one of `epochs()`.
-            template: a snapshot of the structure, shapes and dtypes to expect, see the function `template`.
+            template: expected structure, shapes and dtypes, from the function `template`.
 
         Raises:
             InputError: no such checkpoint, or it belongs to another configuration, or it is damaged.
         """
         if epoch not in self.epochs():
-            have = ", ".join(map(str, self.epochs())) or "none"
-            raise InputError(f"{self.folder}: no checkpoint of epoch {epoch}; there are: {have}")
-        found = self._described(epoch)
-        format_1 = is_format_1(found)
+            available = ", ".join(map(str, self.epochs())) or "none"
+            raise InputError(f"{self.folder}: no checkpoint of epoch {epoch}; there are: {available}")
+        stored = self._stored_arrays(epoch)
+        format_1 = is_format_1(stored)
         expected = template.nested()
         if format_1:
             expected = nested_of(template.state, template.best) | {"preprocess": template.preprocess}
-        here = {p: (tuple(x.shape), np.dtype(x.dtype)) for p, x in _leaves(expected)}
-        for path in sorted(set(here) | set(found)):
-            if here.get(path) != found.get(path):
+        needed = {p: (tuple(x.shape), np.dtype(x.dtype)) for p, x in _leaves(expected)}
+        for path in sorted(set(needed) | set(stored)):
+            if needed.get(path) != stored.get(path):
+                old, new = _array_text(stored.get(path)), _array_text(needed.get(path))
                 raise InputError(
-                    f"{self.folder}: checkpoint of epoch {epoch} belongs to another configuration: {path} is "
-                    f"{_told(found.get(path))}, config.json needs {_told(here.get(path))}; restore config.json"
+                    f"{self.folder}: checkpoint of epoch {epoch} belongs to another configuration: {path} is {old}, "
+                    f"config.json needs {new}; restore config.json"
                 )
         try:
             with warnings.catch_warnings():
@@ -180,7 +181,8 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
             return Snapshot(*state_of(restored, template.state), restored["preprocess"])
         return Snapshot(template.state._replace(**restored["state"]), restored["best"], restored["preprocess"])
 
-    def _described(self, epoch: int) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    def _stored_arrays(self, epoch: int) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+        """Path -> shape and dtype of the arrays of a checkpoint."""
         try:
             tree = self._manager.item_metadata(epoch).tree
             return {p: (tuple(x.shape), np.dtype(x.dtype)) for p, x in _leaves(tree)}
@@ -192,13 +194,13 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
 
 @functools.cache  # once per process
 def _drop_late_reads() -> None:
-    """Keep standard error free of what TensorStore says after a read has failed, which `Checkpoints` raises itself.
+    """Suppress the tracebacks that TensorStore prints after a failed read, which `Checkpoints` raises as an error.
 
-    Arrays whose reads end later find the event loop closed, and each would print a traceback; the last of them when the
-    error itself is freed.
+    Reads of other arrays that end later meet a closed event loop, and each prints a traceback; the last one does so
+    when the error is freed.
     """
-    before = sys.unraisablehook
-    sys.unraisablehook = lambda what: None if str(what.exc_value) == "Event loop is closed" else before(what)
+    hook = sys.unraisablehook
+    sys.unraisablehook = lambda args: None if str(args.exc_value) == "Event loop is closed" else hook(args)
 
 
 def _leaves(tree: Any) -> list[tuple[str, Any]]:
@@ -207,5 +209,5 @@ def _leaves(tree: Any) -> list[tuple[str, Any]]:
     return [("/".join(str(getattr(k, "key", getattr(k, "idx", getattr(k, "name", k)))) for k in p), x) for p, x in flat]
 
 
-def _told(description: tuple[tuple[int, ...], np.dtype] | None) -> str:
+def _array_text(description: tuple[tuple[int, ...], np.dtype] | None) -> str:
     return "absent" if description is None else f"{description[1]} {list(description[0])}"

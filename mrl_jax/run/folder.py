@@ -3,13 +3,13 @@
 ```
 config.json     every field of `Config`
 data.json       the data set: modalities, dimensions, classes, sizes, digest, attribution
-noise.json      noise spec, seed, wrong shares, digests, and the labels that training saw (--noise-file reads them)
+noise.json      noise spec, seed, fractions of wrong labels, digests, and the training labels (--noise-file reads them)
 metrics.jsonl   one line per epoch
-checkpoints/    the last two that were written, each with the best model so far
-model.npz       the model of the best epoch; there once the run is complete, as is the next
-result.json     the test scores
+checkpoints/    the last two checkpoints, each with the best model so far
+model.npz       the model of the best epoch; a complete run has it
+result.json     the test scores; written last, it marks the run as complete
 curves.png      learning curves
-search/         galleries that mrl_jax.search embedded; may be deleted
+search/         galleries embedded by mrl_jax.search; may be deleted
 ```
 """
 
@@ -35,12 +35,12 @@ _MODEL = "model.npz"
 
 
 def best_epoch(metrics: Sequence[Mapping[str, Any]]) -> int:
-    """The epoch with the highest average validation mAP, the earliest of equals."""
+    """The epoch with the highest average validation mAP; in a tie the earliest."""
     return max(metrics, key=lambda line: (line["valid"]["average"], -line["epoch"]))["epoch"]
 
 
 def describe(data: Dataset) -> dict[str, Any]:
-    """What `data.json` says of a data set."""
+    """The content of `data.json` for a data set."""
     return {
         "name": data.name,
         "modalities": list(data.modalities),
@@ -56,7 +56,7 @@ def describe(data: Dataset) -> dict[str, Any]:
 
 
 class RunFolder:
-    """Paths and files of a run. Every file appears whole or not at all."""
+    """Paths and files of a run. Every file is written atomically."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
@@ -67,13 +67,13 @@ class RunFolder:
         """Start a run in a new or empty folder.
 
         Raises:
-            InputError: the folder holds anything already, or cannot be written.
+            InputError: the folder is not empty, or cannot be written.
         """
         folder = cls.refuse_occupied(path)
         try:
             folder.path.mkdir(parents=True, exist_ok=True)
             try:
-                folder.checkpoints.mkdir()  # of two processes that start here at once, one fails at this
+                folder.checkpoints.mkdir()  # of two processes that start here at once, one fails here
             except FileExistsError:
                 cls.refuse_occupied(path)
             folder.write(_CONFIG, config.to_json())
@@ -85,25 +85,25 @@ class RunFolder:
 
     @classmethod
     def refuse_occupied(cls, path: str | os.PathLike[str]) -> "RunFolder":
-        """Check that a new run may begin here, without writing.
+        """Check that a new run can start in a folder, without writing.
 
         Raises:
-            InputError: the folder holds anything, or is no folder.
+            InputError: the folder is not empty, or is no folder.
         """
         folder = cls(path)
         try:
-            held = [p.name for p in folder.path.iterdir()] if folder.path.exists() else []
+            names = [p.name for p in folder.path.iterdir()] if folder.path.exists() else []
         except OSError as error:
             raise InputError(
                 f"workdir {str(path)!r} cannot be written ({error.strerror}); name another folder"
             ) from error
-        if held:
-            what = "a run; --resume continues it" if _CONFIG in held else "other files"
+        if names:
+            what = "a run; --resume continues it" if _CONFIG in names else "other files"
             raise InputError(f"workdir {str(path)!r} already holds {what}; name a new folder to start another")
         return folder
 
     def lock(self) -> AbstractContextManager[None]:
-        """Keep other processes from training in this folder; the lock ends with the process, however that ends.
+        """Keep other processes from training in this folder. The lock ends with the process, even if it is killed.
 
         Raises:
             InputError: another process is training here.
@@ -115,7 +115,7 @@ class RunFolder:
         """Open the folder of an existing run.
 
         Raises:
-            InputError: no run lies there.
+            InputError: the folder holds no run.
         """
         folder = cls(path)
         if not (folder.path / _CONFIG).is_file():
@@ -127,7 +127,7 @@ class RunFolder:
         return Config.from_json(self.read(_CONFIG), self.path / _CONFIG)
 
     def read(self, name: str) -> Any:
-        """A JSON file of the run, which holds an object.
+        """The object in a JSON file of the run.
 
         Raises:
             InputError: missing or damaged.
@@ -147,7 +147,7 @@ class RunFolder:
         self._replace(name, pretty_json(value) + "\n")
 
     def settle(self, data: Mapping[str, Any], noise: Mapping[str, Any]) -> None:
-        """Write `data.json` and `noise.json`, or compare with those that stand.
+        """Write `data.json` and `noise.json`, or compare with the existing files.
 
         Raises:
             InputError: the run was started with other data or other labels.
@@ -162,7 +162,7 @@ class RunFolder:
                 )
 
     def data(self) -> dict[str, Any]:
-        """What `data.json` says."""
+        """The content of `data.json`."""
         data = self.read(_DATA)
         if missing := {"modalities", "dims", "class_names", "sha256"} - set(data):
             raise InputError(f"{self.path / _DATA} is damaged ({', '.join(sorted(missing))} missing); train anew")
@@ -172,11 +172,11 @@ class RunFolder:
         return data
 
     def noise(self) -> dict[str, Any]:
-        """What `noise.json` says."""
+        """The content of `noise.json`."""
         return self.read(_NOISE)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The complete lines of `metrics.jsonl`; a line cut short by a kill is left out."""
+        """The complete lines of `metrics.jsonl`, without a last line that was interrupted."""
         path = self.path / _METRICS
         try:
             lines = path.read_text("utf-8").split("\n")[:-1] if path.exists() else []
@@ -188,7 +188,7 @@ class RunFolder:
         """The lines of the given number of epochs.
 
         Raises:
-            InputError: there are fewer, or a line lacks what is needed.
+            InputError: there are fewer lines, or a line lacks its epoch or validation mAP.
         """
         lines = self.metrics()[:epochs]
         if len(lines) < epochs:
@@ -198,7 +198,7 @@ class RunFolder:
         return lines
 
     def rewind(self, epochs: int) -> list[dict[str, Any]]:
-        """Drop what was logged after the given number of epochs; returns the lines that stay."""
+        """Remove the lines after the given number of epochs from `metrics.jsonl`; returns the other lines."""
         lines = self.metrics_until(epochs)
         self._replace(_METRICS, "".join(_line(x) for x in lines))
         return lines
@@ -211,7 +211,7 @@ class RunFolder:
             os.fsync(file.fileno())
 
     def result(self) -> dict[str, Any] | None:
-        """What `result.json` says, or None for a run that is not complete."""
+        """The content of `result.json`, or None for a run that is not complete."""
         return self.read(_RESULT) if (self.path / _RESULT).exists() else None
 
     def write_result(self, result: Mapping[str, Any]) -> None:
@@ -230,7 +230,7 @@ class RunFolder:
         return read_model(path, config, shapes_of(data), data["modalities"])
 
     def write_model(self, model: Model, modalities: Sequence[str], epoch: int) -> None:
-        """Write `model.npz`; modalities in the order of the encoders."""
+        """Write `model.npz`; the modalities are in the order of the encoders."""
         write_model(self.path / _MODEL, model, modalities, epoch)
 
     def _replace(self, name: str, text: str) -> None:
@@ -243,7 +243,7 @@ class RunFolder:
 
 
 def shapes_of(data: Mapping[str, Any]) -> Shapes:
-    """The shapes of a run's state from its `data.json`."""
+    """The sizes that determine the shapes of a run's state, from its `data.json`."""
     dims = tuple(data["dims"][m] for m in data["modalities"])
     return Shapes(dims, len(data["class_names"]), data["instances"]["train"])
 

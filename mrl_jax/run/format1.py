@@ -1,7 +1,7 @@
-"""Checkpoints of format 1, which versions before the `Method` interface wrote: of MRL alone, with its fields by name.
+"""Checkpoints of format 1, written by versions before the `Method` interface: of MRL only, with its fields by name.
 
 `{"state": {"encoders", "centers", "optimizer", "step", "targets"}, "best": {"encoders", "centers"}, "preprocess"}`;
-`targets` [M, N, K] is there for the loss "elr" only. The selection of the loss "gmm" was not stored.
+Only the loss "elr" has `targets` [M, N, K]. The selection of the loss "gmm" was not stored.
 """
 
 from typing import Any
@@ -16,12 +16,12 @@ __all__ = ["is_format_1", "nested_of", "state_of"]
 
 
 def is_format_1(paths: Any) -> bool:
-    """Whether the paths of a checkpoint's arrays are of format 1."""
+    """Whether a checkpoint with these paths of arrays has format 1."""
     return any(path.startswith("state/centers") for path in paths)
 
 
 def nested_of(state: Any, best: Any) -> dict[str, Any]:
-    """Shapes of a snapshot's state and best parameters, as format 1 nests them."""
+    """Shapes of a snapshot's state and best parameters, nested as in format 1."""
     nested = {
         "encoders": state.params.encoders,
         "centers": state.params.centers,
@@ -29,20 +29,20 @@ def nested_of(state: Any, best: Any) -> dict[str, Any]:
         "step": state.step,
     }
     for x in jax.tree.leaves(state.samples):
-        if x.ndim == 3:  # EMA targets, there [M, N, K]
+        if x.ndim == 3:  # EMA targets, [M, N, K] in format 1
             nested["targets"] = jax.ShapeDtypeStruct((x.shape[1], x.shape[0], x.shape[2]), x.dtype)
     return {"state": nested, "best": {"encoders": best.encoders, "centers": best.centers}}
 
 
 def state_of(restored: dict[str, Any], template: Any) -> tuple[Any, Any]:
-    """State and best parameters from what format 1 nested."""
+    """State and best parameters from the nested arrays of format 1."""
     state, kind = restored["state"], type(template.params)
-    # The same arrays in the same order, but for the name of the pair of encoders and centres.
+    # Arrays and order are the same; only the type of the pair of encoders and centres differs.
     optimizer = jax.tree.unflatten(jax.tree.structure(template.optimizer), jax.tree.leaves(state["optimizer"]))
     samples = template.samples
     if "targets" in state:
         samples = jnp.swapaxes(jnp.asarray(state["targets"]), 0, 1)
-    elif jax.tree.leaves(samples):  # computed anew before the next epoch
+    elif jax.tree.leaves(samples):  # recomputed before the next epoch
         samples = jax.tree.map(lambda x: np.ones(x.shape, x.dtype), samples)
     params = kind(tuple(state["encoders"]), state["centers"])
     best = kind(tuple(restored["best"]["encoders"]), restored["best"]["centers"])

@@ -1,4 +1,4 @@
-"""From the folder of a run back to a trained model and its data."""
+"""Load a trained model and its data from a run folder."""
 
 import os
 import warnings
@@ -19,23 +19,23 @@ __all__ = ["load_run", "run_data"]
 
 
 def load_run(workdir: str | os.PathLike[str], checkpoint: str | int = "best") -> TrainedModel:
-    """Load a model from the folder of a run, finished or not.
+    """Load a model from a run folder; the run need not be complete.
 
     Args:
         workdir: the folder.
         checkpoint: "best" (by validation mAP), "last", or a number of epochs.
 
     Raises:
-        InputError: no run, no such checkpoint, or a damaged one.
+        InputError: there is no run or no such checkpoint, or it is damaged.
     """
     folder = RunFolder.open(workdir)
     config, data = folder.config(), folder.data()
     which = checkpoint if checkpoint in ("best", "last") else _epoch_number(checkpoint)
-    found = None if which == "last" else folder.model(config, data)
-    if found is not None and which not in ("best", found[1]):
-        found = None
-    model, epoch = found or _read_checkpoint(folder, config, data, which)
-    model = model._replace(params=jax.device_put(model.params))  # once, not for every block that is embedded
+    best = None if which == "last" else folder.model(config, data)
+    if best is not None and which not in ("best", best[1]):
+        best = None
+    model, epoch = best or _read_checkpoint(folder, config, data, which)
+    model = model._replace(params=jax.device_put(model.params))  # once, not for every embedded block
     return TrainedModel(config, epoch, model, tuple(data["modalities"]), tuple(data["class_names"]))
 
 
@@ -66,15 +66,15 @@ def _read_checkpoint(folder: RunFolder, config: Config, data: Mapping[str, Any],
 
 
 def run_data(run: TrainedModel, folder: RunFolder | None, data: Any = None) -> Dataset:
-    """The data of a run, or others in their place.
+    """The data of a run, or other data for its model.
 
     Args:
         run: the run.
-        folder: its folder, if there is one: the digest recorded there must be that of the run's own data.
-        data: anything `load_dataset` takes; None for what the run's configuration names.
+        folder: its folder, if there is one; data that the configuration names must have the digest recorded there.
+        data: anything `load_dataset` takes; None for the data that the run's configuration names.
 
     Raises:
-        InputError: the run was trained on arrays in memory, its data have changed, or those given do not fit.
+        InputError: the run was trained on arrays in memory, its data have changed, or the given data do not fit.
     """
     recorded = folder.data() if folder is not None and data is None else None
     if data is None:
@@ -84,7 +84,7 @@ def run_data(run: TrainedModel, folder: RunFolder | None, data: Any = None) -> D
         data = run.config.data_path or run.config.preset
     set_name = run.config.preset if run.config.preset in CATALOG else None
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DatasetWarning)  # training has shown them
+        warnings.simplefilter("ignore", DatasetWarning)  # training has shown it
         dataset = load_dataset(data, run.modalities, set_name=set_name)
     if recorded is not None and dataset.digest() != recorded["sha256"]:
         raise InputError(f"data {str(data)!r} have changed since the run was trained; restore them")

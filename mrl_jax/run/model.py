@@ -1,4 +1,4 @@
-"""A trained model: what it consists of, and how it embeds new features."""
+"""A trained model and its embedding of new features."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ from mrl_jax.methods.registry import hyperparameters_of, method_of
 
 __all__ = ["Model", "Run", "TrainedModel", "embed_from_host", "embed_rows"]
 
-_BLOCK = 4096  # rows that are embedded at once, so that hidden layers stay small
+_BLOCK = 4096  # rows embedded at once, so that hidden layers need little memory
 
 
 class Model(NamedTuple):
-    """What embeds.
+    """Parameters and preprocessing, which are what embedding needs.
 
     Attributes:
         params: parameters of the method.
@@ -33,14 +33,14 @@ class Model(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A trained model with all it needs to embed new features. `Run` is another name of it.
+    """A trained model with all it needs to embed new features; `Run` is an alias.
 
     Attributes:
         config: its settings.
-        epoch: epochs done at this checkpoint.
+        epoch: number of completed epochs at this checkpoint.
         model: parameters and preprocessing.
-        modalities: their names in order.
-        class_names: K names.
+        modalities: names of the modalities, in order.
+        class_names: names of the K classes.
     """
 
     config: Config
@@ -83,7 +83,7 @@ class TrainedModel:
 
     @property
     def embed_dim(self) -> int:
-        """L, dimensions of the common space."""
+        """L, the dimension of the common space."""
         method, h = method_of(self.config), hyperparameters_of(self.config)
         x = np.zeros((1, len(self.model.preprocess[self.modalities[0]]["mean"])), np.float32)
         return int(jax.eval_shape(lambda p, x: method.embed(h, p, 0, x), self.model.params, x).shape[-1])
@@ -104,7 +104,7 @@ def embed_from_host(
 ) -> jax.Array:
     """Preprocess and embed raw features [N, D] on the host or on disk as unit rows [N, L], block by block.
 
-    The same bits as `embed_rows` of the preprocessed whole.
+    The result has the same bits as `embed_rows` of all preprocessed features.
     """
     starts = range(0, max(len(x), 1), block)
     parts = [
@@ -115,5 +115,5 @@ def embed_from_host(
 
 @partial(jax.jit, static_argnames=("method", "modality", "block"))
 def embed_rows(method: Method, h: Any, params: Any, modality: int, x: jax.Array, block: int = _BLOCK) -> jax.Array:
-    """Embed [N, D] as unit rows [N, L], in blocks so that hidden layers stay small."""
+    """Embed [N, D] as unit rows [N, L], in blocks, so that hidden layers need little memory."""
     return jax.lax.map(lambda row: method.embed(h, params, modality, row), x, batch_size=min(block, len(x)))

@@ -1,9 +1,9 @@
-"""`model.npz`: the model of a complete run in plain arrays, for a quick start and for readers without JAX.
+"""`model.npz`: the model of a complete run as plain arrays, which load quickly and can be read without JAX.
 
-Arrays are named by their place in the parameters; entries of the field `encoders` by modality. Of MRL, for each
-modality the linear layers of its encoder, `MODALITY/Dense_0/kernel` [D, H] and `…/bias` [H], and `centers` [K, L].
-Of every method the fitted preprocessing, `MODALITY/mean` [D] and `MODALITY/scale`, and `epoch`. All are float32 but
-the last.
+The name of an array is its path in the parameters; in the field `encoders` the modality takes the place of its number.
+MRL has the linear layers of each encoder, `MODALITY/Dense_0/kernel` [D, H] and `…/bias` [H], and `centers` [K, L].
+Every method has the fitted preprocessing, `MODALITY/mean` [D] and `MODALITY/scale`, and `epoch`. All but `epoch` are
+float32.
 """
 
 from collections.abc import Sequence
@@ -24,19 +24,19 @@ __all__ = ["params_template", "read_model", "write_model"]
 
 
 def params_template(config: Config, shapes: Shapes) -> Any:
-    """Shapes and dtypes of the parameters of a run, without computing any."""
+    """Shapes and dtypes of the parameters of a run, without computing arrays."""
     method, h = method_of(config), hyperparameters_of(config)
     return jax.eval_shape(lambda: method.init(h, jax.random.key(0), shapes)).params
 
 
 def write_model(path: Path, model: Model, modalities: Sequence[str], epoch: int) -> None:
-    """Write a model as one atomic write.
+    """Write a model in one atomic write.
 
     Args:
         path: the file.
         model: the model.
-        modalities: their names, in the order of training.
-        epoch: epochs done.
+        modalities: names of the modalities, in the order of training.
+        epoch: number of completed epochs.
 
     Raises:
         InputError: it cannot be written.
@@ -49,13 +49,13 @@ def write_model(path: Path, model: Model, modalities: Sequence[str], epoch: int)
 
 
 def read_model(path: Path, config: Config, shapes: Shapes, modalities: Sequence[str]) -> tuple[Model, int]:
-    """Read the model of a run, and the number of epochs done.
+    """Read the model of a run, and its number of completed epochs.
 
     Args:
         path: the file.
         config: the settings of the run.
-        shapes: of its state.
-        modalities: their names, in the order of training.
+        shapes: sizes that determine the shapes of its state.
+        modalities: names of the modalities, in the order of training.
 
     Raises:
         InputError: it cannot be read, or has other arrays.
@@ -64,10 +64,10 @@ def read_model(path: Path, config: Config, shapes: Shapes, modalities: Sequence[
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         epoch = int(arrays.pop("epoch"))
-    except Exception as error:  # damaged files raise nearly anything
+    except Exception as error:  # damaged files raise errors of many types
         why = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
         raise InputError(
-            f"{path} cannot be read ({why.splitlines()[0]}); delete it, and the checkpoints serve, or restore it"
+            f"{path} cannot be read ({why.splitlines()[0]}); restore it, or delete it to use the checkpoints"
         ) from error
     template = params_template(config, shapes)
     params = _named(template, modalities)
@@ -87,12 +87,12 @@ def read_model(path: Path, config: Config, shapes: Shapes, modalities: Sequence[
 
 
 def _named(params: Any, modalities: Sequence[str]) -> list[tuple[str, Any]]:
-    """The arrays of parameters by name, in the order of the tree."""
+    """Names and arrays of parameters, in the order of the tree."""
     named = []
     for path, x in jax.tree_util.tree_leaves_with_path(params):
         keys = [str(getattr(k, "name", getattr(k, "key", getattr(k, "idx", k)))) for k in path]
         if keys[0] == "encoders":
-            keys = [modalities[int(keys[1])], *(k for k in keys[2:] if k != "params")]  # a level of Flax's own
+            keys = [modalities[int(keys[1])], *(k for k in keys[2:] if k != "params")]  # a level that Flax adds
         named.append(("/".join(keys), x))
     return named
 

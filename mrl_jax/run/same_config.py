@@ -1,4 +1,4 @@
-"""A run resumes with the configuration that it began with."""
+"""Check that a run resumes with the configuration with which it started."""
 
 import dataclasses
 
@@ -11,11 +11,11 @@ __all__ = ["refuse_other_config"]
 
 
 def refuse_other_config(folder: RunFolder, config: Config) -> None:
-    """Compare a configuration with that of the run in a folder; paths of files may differ.
+    """Compare a configuration with that of a run; paths of files may differ.
 
     Args:
-        folder: of the run.
-        config: the configuration that was given.
+        folder: folder of the run.
+        config: the given configuration.
 
     Raises:
         InputError: they differ; the message names the first field.
