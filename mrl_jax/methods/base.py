@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 __all__ = ["NEEDS", "Method", "MethodEntry"]
 
 NEEDS = ("noise", "resident", "two modalities")
-"""What a method may need: the oracle noise; all training data on the device; exactly two modalities."""
+"""What a method may need: the oracle noise; all training data on the device, as every method with `fit` or `refresh`
+does; exactly two modalities."""
 
 
 class Method(NamedTuple):

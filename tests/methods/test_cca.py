@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.cross_decomposition import CCA
-from toy import assert_same_checkpoints, layout_of, save_npz, toy_arrays, toy_config
+from toy import assert_same_checkpoints, placement_of, save_npz, toy_arrays, toy_config
 
 from mrl_jax import InputError, evaluate, grid, load_run, preset, sweep, train
 from mrl_jax.methods.cca import Hyperparameters, cca
@@ -127,13 +127,13 @@ def test_vmap_over_the_ridge_equals_each_alone():
 def test_eight_devices_give_the_numbers_of_one(way):
     data, method, h = data_of(correlated()), cca(), Hyperparameters()
     state = method.init(h, KEY, Shapes(DIMS, 3))
-    layout = layout_of(way)
-    arguments = layout.place((jax.device_get(state), data, KEY))
-    found, metrics, finite = epoch_program(method, layout, 16)(*arguments, 0, h)
+    placement = placement_of(way)
+    arguments = placement.place((jax.device_get(state), data, KEY))
+    found, metrics, finite = epoch_program(method, placement, 16)(*arguments, 0, h)
     assert finite
     assert not metrics
     expected = method.fit(h, state, data, KEY).params.correlations
-    np.testing.assert_allclose(layout.own(found).params.correlations, expected, atol=1e-5)
+    np.testing.assert_allclose(placement.own(found).params.correlations, expected, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -74,6 +74,16 @@ def test_a_sweep_of_them_gives_the_numbers_of_each_alone(page, name):
         assert outcome.scores["test"]["last"]["average"] == pytest.approx(expected, abs=0.02)
 
 
+def test_methods_that_read_all_samples_at_once_are_not_streamed_whatever_they_declare(page):
+    for name in ("ridge", "agreeing"):
+        entry = METHODS[name]
+        bare = entry.method(toy_config(method=name))._replace(needs=frozenset())
+        METHODS[name] = entry._replace(method=lambda config, bare=bare: bare)
+        with pytest.raises(InputError, match=f"method {name} reads all training samples at once.*--stream off"):
+            train(config_of(name, stream="on"), data=toy_arrays())
+        METHODS[name] = entry
+
+
 def test_a_name_is_registered_once(page):
     with pytest.raises(InputError, match="method 'ridge' is registered already; choose another name"):
         register(page["ENTRY"]._replace(summary="another"))
