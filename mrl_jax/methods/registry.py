@@ -40,7 +40,11 @@ def entry_of(name: str) -> Any:
     if name not in METHODS:
         raise InputError(f"method {name!r}: choose from {', '.join(METHODS)}")
     entry = METHODS[name]
-    return importlib.import_module(entry).ENTRY if isinstance(entry, str) else entry
+    if isinstance(entry, str):
+        entry = getattr(importlib.import_module(entry), "ENTRY", None)
+    if getattr(entry, "name", None) != name:
+        raise InputError(f"method {name!r}: its module must hold a MethodEntry of this name, called ENTRY")
+    return entry
 
 
 def method_of(config: Any) -> Any:

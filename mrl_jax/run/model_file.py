@@ -86,13 +86,22 @@ def read_model(path: Path, config: Config, shapes: Shapes, modalities: Sequence[
     return Model(jax.tree.unflatten(jax.tree.structure(template), values), preprocess), epoch
 
 
+_OTHERS = ("mean", "scale", "epoch")  # what the file holds beside the parameters
+
+
 def _named(params: Any, modalities: Sequence[str]) -> list[tuple[str, Any]]:
-    """Names and arrays of parameters, in the order of the tree."""
+    """The arrays of parameters by name, in the order of the tree.
+
+    A parameter with the name of another array of the file, such as the `mean` of an encoder beside that of the
+    preprocessing, has a level more: `MODALITY/encoder/mean`.
+    """
     named = []
     for path, x in jax.tree_util.tree_leaves_with_path(params):
         keys = [str(getattr(k, "name", getattr(k, "key", getattr(k, "idx", k)))) for k in path]
         if keys[0] == "encoders":
-            keys = [modalities[int(keys[1])], *(k for k in keys[2:] if k != "params")]  # a level that Flax adds
+            keys = [modalities[int(keys[1])], *(k for k in keys[2:] if k != "params")]  # a level of Flax's own
+        if len(keys) <= 2 and keys[-1] in _OTHERS:
+            keys.insert(-1, "encoder")
         named.append(("/".join(keys), x))
     return named
 

@@ -18,7 +18,7 @@ from mrl_jax.data.load import load_dataset
 from mrl_jax.data.preprocess import apply_preprocess, fit_preprocess, kinds_for
 from mrl_jax.data.published.catalog import CATALOG
 from mrl_jax.errors import DatasetWarning, InputError
-from mrl_jax.methods.base import Method
+from mrl_jax.methods.base import NEEDS, Method
 from mrl_jax.methods.registry import entry_of, hyperparameters_of, method_of
 from mrl_jax.methods.state import OracleNoise, Shapes
 from mrl_jax.run.checkpoint import Snapshot, template
@@ -194,6 +194,10 @@ def prepare_run(config: Config, data: RunData, recorded: Path | None = None) -> 
 
 def _check_needs(method: Method, data: RunData) -> None:
     modalities = data.dataset.modalities
+    if (method.fit is None) == (method.step is None):
+        raise InputError(f"{method.name} must have either fit or step")
+    if unknown := method.needs - set(NEEDS):
+        raise InputError(f"{method.name} needs {sorted(unknown)[0]!r}, which is unknown; known: {', '.join(NEEDS)}")
     if "two modalities" in method.needs and len(modalities) != 2:
         raise InputError(
             f"{method.name} takes two modalities; the data have {len(modalities)}: {', '.join(modalities)}; choose "

@@ -2,11 +2,14 @@
 
 import re
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from toy import assert_same_checkpoints, toy_arrays, toy_config
 
-from mrl_jax import InputError, evaluate, grid, sweep, train
+from mrl_jax import InputError, evaluate, grid, load_run, sweep, train
 from mrl_jax.methods.registry import METHODS, register
 from mrl_jax.search.searcher import Query, Searcher
 
@@ -88,3 +91,61 @@ def test_a_name_is_registered_once(page):
     with pytest.raises(InputError, match="method 'ridge' is registered already; choose another name"):
         register(page["ENTRY"]._replace(summary="another"))
     register(page["ENTRY"])  # the same again is fine, as when a notebook's cell runs twice
+
+
+def test_mistakes_in_a_method_are_named(page):
+    entry, method = page["ENTRY"], page["method"]()
+    broken = {
+        "must have either fit or step": method._replace(fit=None),
+        "needs 'two', which is unknown; known: noise": method._replace(needs=frozenset({"two"})),
+    }
+    try:
+        for message, wrong in broken.items():
+            METHODS["ridge"] = entry._replace(method=lambda config, wrong=wrong: wrong)
+            with pytest.raises(InputError, match=message):
+                train(config_of("ridge"), data=toy_arrays())
+        METHODS["ridge"] = entry._replace(name="other")
+        with pytest.raises(InputError, match="its module must hold a MethodEntry of this name"):
+            train(config_of("ridge"), data=toy_arrays())
+    finally:
+        METHODS["ridge"] = entry
+
+
+def test_parameters_named_like_the_preprocessing_are_kept_apart(page, tmp_path):
+    """An encoder with a `mean` and a `scale` of its own is read back as it was written."""
+
+    class Affine(NamedTuple):
+        mean: Any
+        scale: Any
+        weight: Any
+
+    entry, method = page["ENTRY"], page["method"]()
+
+    def fit(h, state, data, key):
+        plain = method.fit(h, method.init(h, key, shapes), data, key).params.encoders
+        affine = tuple(Affine(jnp.full(w.shape[0], 0.5), jnp.float32(2.0), w) for w in plain)
+        return state._replace(params=page["Weights"](affine))
+
+    def init(h, key, given):
+        nonlocal shapes
+        shapes = given
+        state = method.init(h, key, given)
+        affine = tuple(Affine(jnp.zeros(w.shape[0]), jnp.float32(1.0), w) for w in state.params.encoders)
+        return state._replace(params=page["Weights"](affine))
+
+    def embed(h, params, modality, x):
+        mean, scale, weight = params.encoders[modality]
+        return method.embed(h, page["Weights"]((weight,)), 0, (x - jnp.broadcast_to(mean, x.shape)) / scale)
+
+    shapes = None
+    other = method._replace(init=init, fit=fit, embed=embed)
+    METHODS["ridge"] = entry._replace(method=lambda config: other)
+    try:
+        result = train(config_of("ridge"), tmp_path / "run", data=toy_arrays())
+        read = load_run(tmp_path / "run").model
+        for encoder in read.params.encoders:
+            np.testing.assert_array_equal(encoder.mean, np.full(len(encoder.mean), 0.5))
+        assert not np.allclose(read.preprocess["sound"]["mean"], 0.5)
+        assert evaluate(tmp_path / "run", data=toy_arrays())["map"] == result.scores["test"]["best"]["map"]
+    finally:
+        METHODS["ridge"] = entry
