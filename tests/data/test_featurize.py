@@ -252,7 +252,7 @@ def test_a_work_folder_of_others_is_refused(real, monkeypatch):
     interrupt(real, monkeypatch)
     refused(lambda: real(batch_size=4), "out.npz.partial holds features of other inputs or settings", "delete it")
     with module._locked(real.work()):
-        refused(real, "another process is at work there")
+        refused(real, "another process is using it")
     (real.work() / "image.npy").write_bytes(b"damaged")
     refused(real, "out.npz.partial is damaged", "delete it")
     (real.work() / "progress.json").write_text("{")

@@ -39,7 +39,7 @@ def test_fifty_steps_have_the_losses_of_ours(name):
                     schedule="constant", epochs=5)  # fmt: skip
     state = jax.jit(init_state, static_argnums=(2, 3))(recipe, jax.random.key(0), DIMS, CLASSES)
     model = pytorch_mrl.Model(DIMS, recipe.hidden_dims, recipe.embed_dim, CLASSES)
-    model.load(state.encoders, state.centers)
+    model.load(state.params.encoders, state.params.centers)
     theirs = getattr(pytorch_mrl, name)(model, features, labels, B, 1e-3, (0.7, 0.8, 0.6))
     data, key = TrainData(tuple(map(jnp.asarray, features)), jnp.asarray(labels)), jax.random.key(1)
     epoch = jax.jit(train_epoch)
@@ -47,7 +47,7 @@ def test_fifty_steps_have_the_losses_of_ours(name):
         rows, mask = (np.asarray(x) for x in epoch_batches(jax.random.fold_in(key, number), N, B))
         state, metrics = epoch(state, data, key, number, recipe)
         losses = theirs.epoch([r[m] for r, m in zip(rows, mask, strict=True)])
-        np.testing.assert_allclose(losses, metrics.loss, atol=1e-4)
+        np.testing.assert_allclose(losses, metrics["loss"], atol=1e-4)
     assert len(theirs.epoch()) == 11
 
 
@@ -186,9 +186,9 @@ def test_a_whole_run_ends_as_ours(name):
     arrays = toy_arrays()
     task = prepare_run(config := toy_config(noise_rate=0.4, epochs=6), prepare_data(config, arrays))
     ours = train(config, data=arrays)
-    model = pytorch_mrl.Model(task.dims, (16,), 8, 3)
-    start = jax.jit(init_state, static_argnums=(2, 3, 4))(task.recipe, task.init_key, *task.sizes)
-    model.load(start.encoders, start.centers)
+    model = pytorch_mrl.Model(task.shapes.dims, (16,), 8, 3)
+    start = jax.jit(init_state, static_argnums=(2, 3, 4))(task.hyperparameters, task.init_key, *task.shapes)
+    model.load(start.params.encoders, start.params.centers)
     objective = config.beta, task.config.tau1, task.config.tau2
     program = getattr(pytorch_mrl, name)(model, task.data.features, task.labels, 16, config.learning_rate, objective)
     held_out = {
@@ -200,7 +200,7 @@ def test_a_whole_run_ends_as_ours(name):
         rows, mask = epoch_batches(jax.random.fold_in(task.batch_key, epoch), 60, 16)
         return [np.asarray(r)[np.asarray(m)] for r, m in zip(rows, mask, strict=True)]
 
-    found = program.run(held_out, 6, lambda epoch: float(learning_rate_at(task.recipe, epoch)), rows_of)
+    found = program.run(held_out, 6, lambda epoch: float(learning_rate_at(task.hyperparameters, epoch)), rows_of)
     assert found["valid"] == pytest.approx([line["valid"]["average"] for line in ours.metrics], abs=2e-3)
     for which in ("best", "last"):
         assert found["test"][which] == pytest.approx(list(ours.scores["test"][which]["map"].values()), abs=2e-3)
