@@ -285,8 +285,8 @@ def test_a_run_killed_twice_resumes_to_the_same_bits(tmp_path, uninterrupted):
 
 def test_checkpoints_hold_the_state_of_their_epoch_although_buffers_are_donated(tmp_path, monkeypatch):
     """Saving is asynchronous while the next epochs overwrite the state's buffers: each checkpoint must stay its own."""
-    monkeypatch.setattr(loop, "_EVERY", 0.0)
-    monkeypatch.setattr(loop, "_SHARE", np.inf)
+    monkeypatch.setattr(loop, "_INTERVAL", 0.0)
+    monkeypatch.setattr(loop, "_TIME_FRACTION", np.inf)
     config = toy_config(hidden_dims=(512, 512), epochs=4, batch_size=60, learning_rate=1e-3)
     train(config, tmp_path / "long", data=toy_arrays())
     with Checkpoints(tmp_path / "long" / "checkpoints", read_only=True) as checkpoints:

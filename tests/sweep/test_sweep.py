@@ -256,8 +256,8 @@ class Interrupted(BaseException):
 @pytest.mark.parametrize("way", ["together", "apart"])
 def test_an_interrupted_sweep_resumes_and_ends_with_the_same_results(complete, tmp_path, monkeypatch, way):
     configs, whole = complete
-    monkeypatch.setattr(loop, "_EVERY", 0.0)
-    monkeypatch.setattr(loop, "_SHARE", np.inf)
+    monkeypatch.setattr(loop, "_INTERVAL", 0.0)
+    monkeypatch.setattr(loop, "_TIME_FRACTION", np.inf)
     epochs = []
 
     def interrupt(shown, members):
