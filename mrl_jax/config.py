@@ -1,9 +1,12 @@
-"""The configuration of a run: a frozen dataclass, presets, JSON. Imports neither JAX nor data sets."""
+"""The configuration of a run: a frozen dataclass, presets, JSON.
+
+Imports neither JAX nor data sets. The file of a method, which brings JAX, is imported when one of its settings is read.
+"""
 
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -12,9 +15,9 @@ from mrl_jax.config_formats import FORMAT, current_values
 from mrl_jax.errors import InputError
 from mrl_jax.methods.registry import entry_of
 from mrl_jax.options import (
+    COMMON_FIELDS,
     FILE_FIELDS,
     LOSSES,
-    NOISE_AWARE_LOSSES,
     NOISE_FIELDS,
     NOISE_PROTOCOLS,
     OPTIONS,
@@ -23,7 +26,7 @@ from mrl_jax.options import (
     parse_numbers,
 )
 
-__all__ = ["PRESETS", "Config", "auto_temperature", "preset", "shown"]
+__all__ = ["PRESETS", "Config", "auto_temperature", "fields_used", "preset", "shown", "with_settings"]
 
 
 def _default(name: str) -> Any:
@@ -35,8 +38,10 @@ def _default(name: str) -> Any:
 class Config:
     """All settings that determine the result of a run. Each field is a flag of `python -m mrl_jax.train`.
 
+    A field that has no effect on the method keeps its default.
+
     Raises:
-        InputError: a value of the wrong type or outside its range, on construction.
+        InputError: a value of the wrong type or outside its range, or a setting without effect, on construction.
     """
 
     preset: str = _default("preset")
@@ -87,26 +92,44 @@ class Config:
             raise InputError(f"preprocess is empty; give one of {', '.join(PREPROCESS)} for all modalities or one each")
 
         self._settle_noise()
-        if self.assumed_noise is not None and self.loss not in NOISE_AWARE_LOSSES:
-            raise InputError(
-                f"assumed_noise {self.assumed_noise:g}: of the losses only {' and '.join(NOISE_AWARE_LOSSES)} use it, "
-                f"not {self.loss}; leave it out"
-            )
+        for f in dataclasses.fields(self):
+            if f.name not in COMMON_FIELDS and getattr(self, f.name) != f.default:
+                self.refuse_without_effect(f.name)
         self.loss_numbers  # noqa: B018  raises an InputError
         if self.method_options:
             self.method_numbers  # noqa: B018  likewise
 
+    def has_effect(self, name: str) -> bool:
+        """Whether a field has an effect on the method of this configuration."""
+        if name == "assumed_noise" and not self._method_needs_noise():
+            return False
+        return name in fields_used(self.method)
+
+    def refuse_without_effect(self, name: str) -> None:
+        """Refuse a field that is set but has no effect.
+
+        Raises:
+            InputError: it has none.
+        """
+        if not self.has_effect(name):
+            entry = entry_of(self.method)
+            what = entry.method(self).name if name in entry.uses else f"method {self.method}"  # such as its loss
+            raise InputError(f"{name} {shown(getattr(self, name))} has no effect on the {what}; leave it out")
+
+    def _method_needs_noise(self) -> bool:
+        return "noise" in entry_of(self.method).method(self).needs
+
     @property
     def loss_numbers(self) -> dict[str, float]:
         """`loss_options` as numbers."""
-        return parse_numbers(self.loss_options, LOSSES[self.loss].numbers, f"loss {self.loss}")
+        return parse_numbers(self.loss_options, LOSSES[self.loss].numbers, f"loss {self.loss}", "loss_options")
 
     @property
     def method_numbers(self) -> dict[str, float]:
         """The numbers of the method: those of `method_options`, the others by default."""
         known = entry_of(self.method).numbers
         defaults = {name: number.default for name, number in known.items() if number.default is not None}
-        return defaults | parse_numbers(self.method_options, known, f"method {self.method}")
+        return defaults | parse_numbers(self.method_options, known, f"method {self.method}", "method_options")
 
     def _settle_noise(self) -> None:
         """Set kind and scope from the protocol, reset all noise fields for a file of labels, refuse contradictions."""
@@ -134,8 +157,8 @@ class Config:
         return str(Path(path).expanduser().absolute())
 
     def to_json(self) -> dict[str, Any]:
-        """The format number and the fields, as JSON values."""
-        return {"format": FORMAT, **json.loads(json.dumps(dataclasses.asdict(self)))}
+        """The format number and the fields that have an effect on the method, as JSON values."""
+        return {"format": FORMAT, **json.loads(json.dumps(_with_effect(dataclasses.asdict(self))))}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], source: str | Path = "configuration") -> "Config":
@@ -150,7 +173,7 @@ class Config:
         """
         fields = current_values(values, source)
         try:
-            return cls(**fields)
+            return cls(**_with_effect(fields))
         except InputError as error:
             raise InputError(f"{source}: {error}") from None
 
@@ -218,21 +241,57 @@ def preset(name: str, *, recipe: str = "default", **overrides: Any) -> Config:
         raise InputError(f"unknown preset {name!r}; choose from: {', '.join(PRESETS)}")
     if recipe not in RECIPES:
         raise InputError(f"recipe {recipe!r}: choose from {', '.join(RECIPES)}")
-    paper = {"beta": _PAPER_BETA.get(name, 0.7), "tau1": 1.0, "tau2": 1.0, "schedule": "cosine-hold"}
     unknown = sorted(set(overrides) - set(_hints()))
     if unknown:
         raise InputError(f"unknown configuration field {unknown[0]!r}; known: {', '.join(_hints())}")
-    config = Config(**{"preset": name, **PRESETS[name], **(paper if recipe == "paper" else {}), **overrides})
+    paper = {"beta": _PAPER_BETA.get(name, 0.7), "tau1": 1.0, "tau2": 1.0, "schedule": "cosine-hold"}
+    method = overrides.get("method", OPTIONS["method"].default)
+    if recipe == "paper" and (idle := set(paper) - set(_with_effect({"method": method, **paper}))):
+        raise InputError(
+            f"recipe paper sets {', '.join(paper)}; {sorted(idle)[0]} has no effect on the method {method}; leave the "
+            "recipe out"
+        )
+    own = {"preset": name, "method": method, **PRESETS[name], **(paper if recipe == "paper" else {})}
+    config = Config(**{**_with_effect(own), **overrides})
     _refuse_idle_noise(config, overrides)
-    if "method" in overrides:
-        _refuse_unused(config, overrides)
+    for field_name, value in overrides.items():
+        if field_name not in COMMON_FIELDS and value is not None:
+            config.refuse_without_effect(field_name)
     return config
 
 
-def _refuse_unused(config: Config, given: Iterable[str]) -> None:
-    """Refuse what has no effect on the method."""
-    if unused := sorted(entry_of(config.method).unused.intersection(given)):
-        raise InputError(f"{unused[0]} has no effect on the method {config.method}; leave it out")
+def with_settings(config: Config, **changes: Any) -> Config:
+    """A configuration with fields replaced, perhaps for another method.
+
+    Args:
+        config: the configuration. Its settings without effect on the new method return to their defaults.
+        changes: fields of `Config`.
+
+    Raises:
+        InputError: a bad value, or a change that has no effect on the method.
+    """
+    fields = dataclasses.asdict(config) | {"method": changes.get("method", config.method)}
+    return Config(**{**_with_effect(fields), **changes})
+
+
+def fields_used(method: str) -> frozenset[str]:
+    """The fields of `Config` that have an effect on a method.
+
+    Raises:
+        InputError: there is no such method, or its entry names a field that does not exist.
+    """
+    entry = entry_of(method)
+    if unknown := sorted({*entry.uses, *entry.axes} - set(OPTIONS)):
+        raise InputError(f"method {method!r} uses the setting {unknown[0]!r}, which does not exist")
+    return COMMON_FIELDS | entry.uses
+
+
+def _with_effect(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that have an effect on the method among them."""
+    if not set(fields) - COMMON_FIELDS or fields["method"] not in OPTIONS["method"].choices:
+        return dict(fields)
+    used = fields_used(fields["method"])
+    return {name: value for name, value in fields.items() if name in used}
 
 
 def _refuse_idle_noise(config: Config, given: Mapping[str, Any]) -> None:

@@ -8,11 +8,11 @@ from mrl_jax.errors import InputError
 from mrl_jax.methods.registry import METHODS
 
 __all__ = [
+    "COMMON_FIELDS",
     "CONTRASTIVE_SCALES",
     "FILE_FIELDS",
     "INITIALIZERS",
     "LOSSES",
-    "NOISE_AWARE_LOSSES",
     "NOISE_FIELDS",
     "NOISE_KINDS",
     "NOISE_PROTOCOLS",
@@ -191,17 +191,15 @@ LOSSES: dict[str, Loss] = {
 }
 """Name of a clustering loss -> what it is, and its numbers."""
 
-NOISE_AWARE_LOSSES = tuple(name for name, loss in LOSSES.items() if loss.needs_noise)
-"""Losses that use the transition or the rate of the label noise."""
 
-
-def parse_numbers(given: tuple[str, ...], known: Mapping[str, Number], what: str) -> dict[str, float]:
+def parse_numbers(given: tuple[str, ...], known: Mapping[str, Number], what: str, field: str) -> dict[str, float]:
     """Parse options of the form `NAME=NUMBER`.
 
     Args:
         given: the options.
         known: name -> number that may be set.
-        what: kind and name of what they belong to, such as "loss gce"; messages call the field `loss_options`.
+        what: kind and name of what they belong to, such as "loss gce", for messages.
+        field: the field of `Config` that holds them, for messages.
 
     Returns:
         Name -> number, of those given.
@@ -210,10 +208,10 @@ def parse_numbers(given: tuple[str, ...], known: Mapping[str, Number], what: str
         InputError: no `NAME=NUMBER`, an unknown name, a number outside its range, or a name given twice.
 
     Example:
-        >>> parse_numbers(("q=0.5",), LOSSES["gce"].numbers, "loss gce")
+        >>> parse_numbers(("q=0.5",), LOSSES["gce"].numbers, "loss gce", "loss_options")
         {'q': 0.5}
     """
-    field, numbers = f"{what.split()[0]}_options", dict[str, float]()
+    numbers = dict[str, float]()
     for option in given:
         name, equals, value = option.partition("=")
         if name not in known or not equals:
@@ -242,6 +240,15 @@ NOISE_FIELDS = ("noise_rate", "noise_kind", "noise_scope", "noise_protocol", "no
 FILE_FIELDS = ("data_path", "noise_matrix", "noise_file")
 """Fields that are paths. They may change between the start of a run and its resumption."""
 
+COMMON_FIELDS = frozenset(
+    {
+        *("preset", "data_path", "modalities", "preprocess"),
+        *(*NOISE_FIELDS, "noise_file", "noisy_validation"),
+        *("method", "method_options", "stream", "seed"),
+    }
+)
+"""Fields of every run. The others have an effect on the methods that name them: `MethodEntry.uses`."""
+
 
 class Option(NamedTuple):
     """A field of `mrl_jax.config.Config`, and a flag of the commands that train.
@@ -253,6 +260,7 @@ class Option(NamedTuple):
         low: lower bound, included.
         high: upper bound, included.
         above: lower bound, excluded.
+        log: plots show it on a logarithmic axis.
     """
 
     default: Any
@@ -261,6 +269,7 @@ class Option(NamedTuple):
     low: float | None = None
     high: float | None = None
     above: float | None = None
+    log: bool = False
 
 
 OPTIONS: dict[str, Option] = {
@@ -284,21 +293,29 @@ OPTIONS: dict[str, Option] = {
     "noise_file": Option(None, "noisy labels from a file: noise.json of a run, or .json or .mat of other software"),
     "noisy_validation": Option(False, "choose the model by noisy validation labels; the paper's are clean"),
     "method": Option("mrl", "how the common space is learned (docs/methods.md)", METHODS.keys()),
-    "method_options": Option((), "numbers of the method, such as ridge=0.01 for cca"),
+    "method_options": Option((), "numbers of the method, NAME=NUMBER (docs/methods.md)"),
     "loss": Option("rc", "clustering loss; rc: robust clustering, ce: cross-entropy (docs/method.md)", tuple(LOSSES)),
     "loss_options": Option((), "numbers of the loss, such as q=0.5 for gce; default: those of its source"),
     "assumed_noise": Option(
         None,
-        f"fraction of wrong labels that {' and '.join(NOISE_AWARE_LOSSES)} assume; default: that of the injected noise",
+        "fraction of wrong labels that is assumed where a loss or method needs it; default: that of the injected noise",
         low=0.0,
         high=1.0,
     ),
     "beta": Option(0.9, "weight of the clustering loss; 1 - beta weighs the contrastive loss", low=0.0, high=1.0),
     "tau1": Option(
-        None, "temperature of the soft assignment; default: from the number of classes", low=1e-30, above=0.0
+        None,
+        "temperature of the soft assignment; default: from the number of classes",
+        low=1e-30,
+        above=0.0,
+        log=True,
     ),
     "tau2": Option(
-        None, "temperature of the contrastive loss; default: from the number of classes", low=1e-30, above=0.0
+        None,
+        "temperature of the contrastive loss; default: from the number of classes",
+        low=1e-30,
+        above=0.0,
+        log=True,
     ),
     "self_similarity": Option(
         False, "count a sample's similarity with itself, as in eq. 6; the official implementation does not"
@@ -308,7 +325,7 @@ OPTIONS: dict[str, Option] = {
     ),
     "epochs": Option(30, "passes over the training split", low=1),
     "batch_size": Option(100, "instances per step", low=1),
-    "learning_rate": Option(1e-4, "Adam's initial rate", above=0.0),
+    "learning_rate": Option(1e-4, "Adam's initial rate", above=0.0, log=True),
     "schedule": Option(
         "cosine",
         "schedule of the learning rate; cosine-hold: the official implementation; cosine-hold-v1: what older versions "

@@ -259,7 +259,7 @@ def test_noise_fields_without_effect_are_refused():
         ({"loss": "sce", "loss_options": ("a=1", "a=2")}, "a is given twice"),
         ({"loss": "sce", "loss_options": ("a=inf",)}, "must be a number at least 0"),
         ({"loss": "rc", "loss_options": ("q=0.5",)}, "options of the loss rc are: none"),
-        ({"assumed_noise": 0.3}, "only forward and small-loss use it, not rc"),
+        ({"assumed_noise": 0.3}, "assumed_noise 0.3 has no effect on the loss rc; leave it out"),
         ({"loss": "forward", "assumed_noise": 1.5}, r"must be in \[0, 1\]"),
     ],
 )

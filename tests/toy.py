@@ -8,6 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mrl_jax import Config
+from mrl_jax.config import with_settings
 from mrl_jax.run.checkpoint import Checkpoints, template
 from mrl_jax.run.folder import RunFolder, shapes_of
 from mrl_jax.training.placement import Placement
@@ -32,7 +33,7 @@ def toy_arrays(modalities: tuple[str, ...] = ("sound", "touch"), seed: int = 0) 
 
 def toy_config(**changes: Any) -> Config:
     defaults = {"hidden_dims": (16,), "embed_dim": 8, "batch_size": 16, "epochs": 3, "learning_rate": 1e-2}
-    return Config(**{**defaults, **changes})
+    return with_settings(Config(**defaults), **changes)
 
 
 TOY_FLAGS = [

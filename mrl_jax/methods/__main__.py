@@ -9,10 +9,10 @@ import textwrap
 from collections.abc import Mapping, Sequence
 
 from mrl_jax.cli import Parser, run_command
-from mrl_jax.config import Config
+from mrl_jax.config import Config, fields_used
 from mrl_jax.methods.base import MethodEntry
 from mrl_jax.methods.registry import METHODS, entry_of
-from mrl_jax.options import LOSSES, Number
+from mrl_jax.options import LOSSES, OPTIONS, Number
 
 __all__ = ["main", "page"]
 
@@ -43,8 +43,8 @@ def _method(entry: MethodEntry) -> str:
         f"- Needs: {needs}.",
         f"- Numbers (`--method-options NAME=NUMBER`): {_numbers(entry.numbers)}.",
     ]
-    if entry.unused:
-        facts.append(f"- Settings without effect: {', '.join(f'`{name}`' for name in sorted(entry.unused))}.")
+    if without := sorted(set(OPTIONS) - fields_used(entry.name)):
+        facts.append(f"- Settings without effect: {', '.join(f'`{name}`' for name in without)}.")
     lines = [line for fact in facts for line in _prose(fact, "  ")]
     equation = ["$$", *_prose(entry.equation), "$$"]
     return "\n".join([f"## {entry.name}", "", *_prose(entry.summary), "", *equation, "", *lines])

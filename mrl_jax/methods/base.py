@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from mrl_jax.config import Config
+    from mrl_jax.methods.state import OracleNoise
     from mrl_jax.options import Number
 
 __all__ = ["NEEDS", "Method", "MethodEntry"]
@@ -18,8 +19,9 @@ does; exactly two modalities."""
 class Method(NamedTuple):
     """How a common space is learned, as pure functions of arrays.
 
-    `h` are the hyperparameters: a pytree whose leaves are numbers, over which a sweep may `vmap`; its static parts
-    decide shapes and structure. All functions run under `jit` and `vmap`. A method has either `fit` or `step`.
+    `h` are the hyperparameters: a pytree whose leaves are numbers, over which a sweep may `vmap` (as float32); its
+    static parts decide shapes and structure. All functions but `log` run under `jit` and `vmap`. A method has either
+    `fit` or `step`.
 
     Attributes:
         name: for messages, such as "method cca" or "loss gmm".
@@ -30,7 +32,8 @@ class Method(NamedTuple):
             are scalars by name, "loss" among them; samples replace those of the batch (leaves [B, ...]), None leaves
             them. With an `axis_name` every device has the whole state and its part of the batch: state and metrics
             must be those of the whole batch, samples those of the part.
-        refresh: (h, state, data, epoch) -> samples of all instances, before every epoch.
+        refresh: (h, state, data, epoch) -> samples of all instances, before every epoch; of the structure, shapes and
+            dtypes of `state.samples`.
         assign: (h, params, z [..., L]) -> log p(k | z) [..., K], for accuracy and for retrieval by class posterior.
         log: (h, epoch) -> numbers for the epoch's line in `metrics.jsonl`, such as the learning rate.
         needs: some of `NEEDS`, checked before training.
@@ -56,11 +59,15 @@ class MethodEntry(NamedTuple):
         source: the paper.
         equation: what is optimised, in TeX.
         method: `Config` -> `Method`; equal settings must give the same object, or programs compile anew.
-        hyperparameters: (`Config`, `OracleNoise` or None) -> h.
+        hyperparameters: (`Config`, `OracleNoise` or None) -> h. The noise is given in training only, and only to a
+            method that needs it; a saved model is loaded, evaluated and searched without.
         describe: `Config` -> one line for the table at the end of a run.
         title: `Config` -> a few words for the heading of its picture.
         numbers: what `--method-options` sets: name -> `Number`.
-        unused: fields of `Config` that have no effect on the method; setting one is an error.
+        uses: fields of `Config` that have an effect on the method, beside `options.COMMON_FIELDS`. Setting another is
+            an error. `gradient.SETTINGS` are those of every gradient method.
+        axes: fields that the tables of a sweep always show.
+        stem: `Config` -> how the names of its runs in a sweep begin.
         warnings: (`Config`, `OracleNoise` or None) -> advice to the user before training.
     """
 
@@ -69,9 +76,11 @@ class MethodEntry(NamedTuple):
     source: str
     equation: str
     method: "Callable[[Config], Method]"
-    hyperparameters: "Callable[[Config, Any], Any]"
+    hyperparameters: "Callable[[Config, OracleNoise | None], Any]"
     describe: "Callable[[Config], str]"
     title: "Callable[[Config], str]"
     numbers: "Mapping[str, Number]" = MappingProxyType({})
-    unused: frozenset[str] = frozenset()
-    warnings: "Callable[[Config, Any], Iterable[str]]" = lambda config, noise: ()
+    uses: frozenset[str] = frozenset()
+    axes: tuple[str, ...] = ("method", "noise_rate", "seed")
+    stem: "Callable[[Config], str]" = lambda config: config.method
+    warnings: "Callable[[Config, OracleNoise | None], Iterable[str]]" = lambda config, noise: ()

@@ -15,8 +15,8 @@ from jax import Array
 
 from mrl_jax.methods.base import Method, MethodEntry
 from mrl_jax.methods.state import OracleNoise, Shapes, State, TrainData
-from mrl_jax.models.mlp import unit_rows
 from mrl_jax.options import Number
+from mrl_jax.unit_rows import unit_rows
 
 if TYPE_CHECKING:
     from mrl_jax.config import Config
@@ -129,11 +129,5 @@ ENTRY = MethodEntry(
     describe=lambda config: f"method: cca, ridge {config.method_numbers['ridge']:g}, seed {config.seed}",
     title=lambda config: f"method cca, ridge {config.method_numbers['ridge']:g}",
     numbers={"ridge": Number(1e-3, 0.0, float("inf"), "added to each covariance, in units of its mean variance")},
-    unused=frozenset(
-        {
-            "loss", "loss_options", "assumed_noise", "beta", "tau1", "tau2", "self_similarity", "contrastive_scale",
-            "epochs", "batch_size", "learning_rate", "schedule", "weight_decay", "clip_norm", "hidden_dims",
-            "initializer", "precision",
-        }
-    ),
-)  # fmt: skip
+    uses=frozenset({"embed_dim"}),
+)

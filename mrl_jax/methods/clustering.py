@@ -21,10 +21,10 @@ from mrl_jax.losses.robust.early_learning import early_learning_loss, ema_target
 from mrl_jax.losses.robust.selected import clean_posterior, small_loss_weights
 from mrl_jax.losses.robust.table import PER_SAMPLE_LOSSES
 from mrl_jax.methods.state import Batch, Shapes, TrainData
-from mrl_jax.models.mlp import unit_rows
 from mrl_jax.options import LOSSES
+from mrl_jax.unit_rows import unit_rows
 
-__all__ = ["CLUSTERING_LOSSES", "ClusteringLoss", "numbers_of"]
+__all__ = ["LOSS_PARTS", "ClusteringLoss", "numbers_of"]
 
 _ROWS = 4096  # embedded at once where all training samples are
 
@@ -37,7 +37,7 @@ class ClusteringLoss(NamedTuple):
             of per-sample losses [M, B], and the new per-sample state of the batch, or None.
         init_samples: (h, shapes) -> per-sample state, leaves [N, ...].
         refresh: (h, params, data, epoch, embed) -> per-sample state of all instances.
-        needs: as of `Method`.
+        needs: as of `Method`, beside the oracle noise, which `options.LOSSES` declares.
     """
 
     bind: Callable[..., tuple[Callable[..., Array], Any]]
@@ -155,10 +155,10 @@ def _bind_gmm(
     return lambda *inputs: weights * cross_entropy_loss(*inputs), None
 
 
-CLUSTERING_LOSSES: dict[str, ClusteringLoss] = {
-    **{name: _of_a_sample(loss) for name, loss in PER_SAMPLE_LOSSES.items() if name not in ("forward", "elr")},
-    "forward": ClusteringLoss(_bind_forward, needs=frozenset({"noise"})),
-    "small-loss": ClusteringLoss(_bind_small_loss, needs=frozenset({"noise"})),
+LOSS_PARTS: dict[str, ClusteringLoss] = {
+    **{name: _of_a_sample(loss) for name, loss in PER_SAMPLE_LOSSES.items()},  # some replaced below
+    "forward": ClusteringLoss(_bind_forward),
+    "small-loss": ClusteringLoss(_bind_small_loss),
     "elr": ClusteringLoss(_bind_early_learning, _init_targets),
     "gmm": ClusteringLoss(_bind_gmm, _init_clean, _refresh_clean, frozenset({"resident"})),
 }

@@ -4,7 +4,7 @@ Shape letters: M modalities, N training instances, B batch, L embedding.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,18 @@ from mrl_jax.methods.base import Method
 from mrl_jax.methods.state import Batch, Shapes, State
 from mrl_jax.options import SCHEDULES
 
-__all__ = ["SCHEDULES", "adam", "gradient_method", "learning_rate_at"]
+if TYPE_CHECKING:
+    from mrl_jax.config import Config
+
+__all__ = ["SCHEDULES", "SETTINGS", "adam", "gradient_method", "learning_rate_at", "settings_of"]
+
+SETTINGS = ("epochs", "batch_size", "learning_rate", "schedule", "weight_decay", "clip_norm")
+"""Fields of `Config` that every gradient method uses."""
+
+
+def settings_of(config: "Config") -> dict[str, Any]:
+    """The values of `SETTINGS` in a configuration, by name."""
+    return {name: getattr(config, name) for name in SETTINGS}
 
 
 def adam(h: Any) -> Any:
@@ -45,16 +56,16 @@ def learning_rate_at(h: Any, epoch: ArrayLike) -> Array:
         ValueError: unknown schedule.
     """
     if h.schedule == "constant":
-        share = jnp.zeros(())
+        progress = jnp.zeros(())
     elif h.schedule == "cosine":
-        share = jnp.asarray(epoch) / h.epochs
+        progress = jnp.asarray(epoch) / h.epochs
     elif h.schedule == "cosine-hold":
-        share = jnp.maximum(jnp.asarray(epoch) - 1, 0) / h.epochs
+        progress = jnp.maximum(jnp.asarray(epoch) - 1, 0) / h.epochs
     elif h.schedule == "cosine-hold-v1":
-        share = jnp.maximum(jnp.asarray(epoch) - 1, 0) / max(h.epochs - 1, 1)
+        progress = jnp.maximum(jnp.asarray(epoch) - 1, 0) / max(h.epochs - 1, 1)
     else:
         raise ValueError(f"unknown schedule {h.schedule!r}; known: {', '.join(SCHEDULES)}")
-    return jnp.asarray(0.5 * h.learning_rate * (1.0 + jnp.cos(jnp.pi * share)))
+    return jnp.asarray(0.5 * h.learning_rate * (1.0 + jnp.cos(jnp.pi * progress)))
 
 
 def gradient_method(
@@ -67,6 +78,7 @@ def gradient_method(
     init_samples: Callable[..., Any] | None = None,
     refresh: Callable[..., Any] | None = None,
     assign: Callable[..., Array] | None = None,
+    decays: Callable[[tuple[Any, ...], Array], bool] = lambda path, leaf: leaf.ndim >= 2,
     needs: frozenset[str] = frozenset(),
 ) -> Method:
     """A method that follows the gradient of one objective with Adam.
@@ -84,6 +96,7 @@ def gradient_method(
         init_samples: (h, shapes) -> per-sample state, leaves [N, ...].
         refresh: see `Method`.
         assign: see `Method`.
+        decays: (path, leaf) -> whether weight decay acts on a leaf of the parameters; by default on matrices.
         needs: see `Method`.
     """
 
@@ -107,8 +120,7 @@ def gradient_method(
         rate = learning_rate_at(h, epoch)
 
         def move(path: tuple[Any, ...], p: Array, d: Array) -> Array:
-            is_kernel = getattr(path[-1], "key", None) == "kernel"  # biases and centres do not decay
-            return p - rate * (d + h.weight_decay * p if is_kernel else d)
+            return p - rate * (d + h.weight_decay * p if decays(path, p) else d)
 
         params = jax.tree_util.tree_map_with_path(move, params, direction)
         return State(params, optimizer, state.step + 1, state.samples), {"loss": loss, **metrics}, samples

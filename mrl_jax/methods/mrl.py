@@ -18,11 +18,12 @@ from jax.typing import ArrayLike
 
 from mrl_jax.losses.mrl import log_soft_assignment, mrl_loss
 from mrl_jax.methods.base import Method, MethodEntry
-from mrl_jax.methods.clustering import CLUSTERING_LOSSES, numbers_of
-from mrl_jax.methods.gradient import gradient_method
+from mrl_jax.methods.clustering import LOSS_PARTS, numbers_of
+from mrl_jax.methods.gradient import SETTINGS, gradient_method
 from mrl_jax.methods.state import Batch, OracleNoise, Shapes, TrainData
-from mrl_jax.models.mlp import Encoder, init_centers, unit_rows
-from mrl_jax.options import OPTIONS
+from mrl_jax.models.mlp import Encoder, init_centers
+from mrl_jax.options import LOSSES, OPTIONS
+from mrl_jax.unit_rows import unit_rows
 
 if TYPE_CHECKING:
     from mrl_jax.config import Config
@@ -119,6 +120,11 @@ def _embed(h: Hyperparameters, params: Weights, modality: int, x: Array) -> Arra
     return h.encoder.apply(params.encoders[modality], x)  # type: ignore[return-value]
 
 
+def _decays(path: tuple[Any, ...], leaf: Array) -> bool:
+    """Weight decay acts on the weight matrices, not on biases and centres."""
+    return getattr(path[-1], "key", None) == "kernel"
+
+
 def _project(params: Weights) -> Weights:
     """Bring the centres back to unit length, as the official implementation does.
 
@@ -137,7 +143,7 @@ def _objective(
     """The total loss (eq. 8)."""
     z = jnp.stack([_embed(h, params, i, x) for i, x in enumerate(batch.features)])  # [M, B, L]
     valid = jnp.broadcast_to(batch.mask, batch.labels.shape)
-    loss, samples = CLUSTERING_LOSSES[h.loss].bind(h, batch, z, params.centers, valid, epoch, axis_name)
+    loss, samples = LOSS_PARTS[h.loss].bind(h, batch, z, params.centers, valid, epoch, axis_name)
     total, parts = mrl_loss(
         z,
         params.centers,
@@ -161,9 +167,9 @@ def mrl(loss: str = "rc") -> Method:
     Raises:
         ValueError: unknown loss.
     """
-    if loss not in CLUSTERING_LOSSES:
-        raise ValueError(f"unknown loss {loss!r}; known: {', '.join(CLUSTERING_LOSSES)}")
-    part = CLUSTERING_LOSSES[loss]
+    if loss not in LOSS_PARTS:
+        raise ValueError(f"unknown loss {loss!r}; known: {', '.join(LOSS_PARTS)}")
+    part = LOSS_PARTS[loss]
     refresh_part = part.refresh
 
     def refresh(h: Hyperparameters, state: Any, data: TrainData, epoch: ArrayLike) -> Any:
@@ -178,7 +184,8 @@ def mrl(loss: str = "rc") -> Method:
         init_samples=part.init_samples,
         refresh=None if refresh_part is None else refresh,
         assign=_assign,
-        needs=part.needs,
+        decays=_decays,
+        needs=part.needs | ({"noise"} if LOSSES[loss].needs_noise else set()),
     )
 
 
@@ -220,5 +227,14 @@ ENTRY = MethodEntry(
     hyperparameters=_hyperparameters,
     describe=_describe,
     title=lambda config: f"{config.loss} loss, beta {config.beta:g}",
+    uses=frozenset(
+        {
+            *SETTINGS,
+            *("hidden_dims", "embed_dim", "initializer", "precision"),
+            *("loss", "loss_options", "assumed_noise", "beta", "tau1", "tau2", "self_similarity", "contrastive_scale"),
+        }
+    ),
+    axes=("loss", "noise_rate", "beta", "tau1", "tau2", "learning_rate", "seed"),
+    stem=lambda config: config.loss,
     warnings=_warnings,
 )

@@ -1,27 +1,35 @@
-"""The registry of methods: one line each. Light: a method's file is imported when the method is used.
+"""The registry of methods: one line each. Light: the file of a method is imported when the method is used.
 
-It lies below all that it names, so its hints say no more than `Any`.
+Settings lie below the methods. Through this registry they know which of them have an effect. It is the only module that
+is imported by its name in a table.
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mrl_jax.errors import InputError
 
+if TYPE_CHECKING:
+    from mrl_jax.config import Config
+    from mrl_jax.methods.base import Method, MethodEntry
+    from mrl_jax.methods.state import OracleNoise
+
 __all__ = ["METHODS", "entry_of", "hyperparameters_of", "method_of", "register"]
 
-METHODS: dict[str, Any] = {
+METHODS: "dict[str, str | MethodEntry]" = {
     "mrl": "mrl_jax.methods.mrl",
     "cca": "mrl_jax.methods.cca",
 }
 """Name, as in `--method` -> the module that holds its `ENTRY`, or the `MethodEntry` itself."""
 
 
-def register(entry: Any) -> None:
+def register(entry: "MethodEntry") -> None:
     """Add a method of one's own for this process; `docs/extending.md` has an example.
 
+    A program that evaluates or searches its runs registers it, too; the commands know the methods of the package only.
+
     Args:
-        entry: a `MethodEntry`.
+        entry: the method.
 
     Raises:
         InputError: the name is taken.
@@ -31,7 +39,7 @@ def register(entry: Any) -> None:
     METHODS[entry.name] = entry
 
 
-def entry_of(name: str) -> Any:
+def entry_of(name: str) -> "MethodEntry":
     """The `MethodEntry` of a method.
 
     Raises:
@@ -39,19 +47,18 @@ def entry_of(name: str) -> Any:
     """
     if name not in METHODS:
         raise InputError(f"method {name!r}: choose from {', '.join(METHODS)}")
-    entry = METHODS[name]
-    if isinstance(entry, str):
-        entry = getattr(importlib.import_module(entry), "ENTRY", None)
-    if getattr(entry, "name", None) != name:
+    found = METHODS[name]
+    entry = getattr(importlib.import_module(found), "ENTRY", None) if isinstance(found, str) else found
+    if entry is None or entry.name != name:
         raise InputError(f"method {name!r}: its module must hold a MethodEntry of this name, called ENTRY")
     return entry
 
 
-def method_of(config: Any) -> Any:
+def method_of(config: "Config") -> "Method":
     """The `Method` that a `Config` names."""
     return entry_of(config.method).method(config)
 
 
-def hyperparameters_of(config: Any, noise: Any = None) -> Any:
+def hyperparameters_of(config: "Config", noise: "OracleNoise | None" = None) -> Any:
     """The hyperparameters of a `Config` for its method, with the oracle noise where the method needs it."""
     return entry_of(config.method).hyperparameters(config, noise)

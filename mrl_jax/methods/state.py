@@ -5,9 +5,10 @@ Shape letters: M modalities, N training instances, B batch, D features, K classe
 
 from typing import Any, NamedTuple
 
+import jax
 from jax import Array
 
-__all__ = ["Batch", "OracleNoise", "Shapes", "State", "TrainData"]
+__all__ = ["Batch", "OracleNoise", "Shapes", "State", "TrainData", "instance_count"]
 
 
 class Shapes(NamedTuple):
@@ -80,8 +81,19 @@ class OracleNoise(NamedTuple):
 
     Attributes:
         transition: probability that a sample of class k is labelled y, float32 [M, K, K].
-        wrong_share: share of wrong labels, float32 [M].
+        wrong_share: fraction of wrong labels, float32 [M].
     """
 
     transition: Any
     wrong_share: Any
+
+
+def instance_count(mask: Array, axis_name: str | None = None) -> Array:
+    """Number of instances of a batch that have a sample, int32 scalar.
+
+    Args:
+        mask: bool [B], or [M, B], as in `Batch`.
+        axis_name: the batch is divided over this axis of devices; the number is that of the whole batch.
+    """
+    count = mask.any(axis=0).sum() if mask.ndim == 2 else mask.sum()
+    return count if axis_name is None else jax.lax.psum(count, axis_name)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mrl_jax.cli import Parser, add_config_flags, run_command
-from mrl_jax.config import Config, preset
+from mrl_jax.config import Config, fields_used, preset, with_settings
 from mrl_jax.errors import InputError, NonFiniteLossError
 
 _AXES = {
@@ -89,12 +89,14 @@ def _more(known: list[Config], given: dict[str, Any], axes: dict[str, list[Any]]
     """Configurations of a sweep that resumes: its own, or its grid with the given values in place of its own."""
     if not axes and seeds is None and set(given) <= {"data_path"}:  # the data may have moved
         return [dataclasses.replace(c, **given) for c in known]
-    values = {name: list(dict.fromkeys(getattr(c, name) for c in known)) for name in (*_AXES, "seed")}
+    names = [name for name in (*_AXES, "seed") if all(name in fields_used(c.method) for c in known)]
+    values = {name: list(dict.fromkeys(getattr(c, name) for c in known)) for name in names}
+    values["method"] = list(dict.fromkeys(c.method for c in known))
     values |= {name: [given[name]] for name in values if name in given}
     numbers = values.pop("seed")
     if seeds is not None:
         numbers = list(range(min(numbers), min(numbers) + seeds))
-    return _grid(dataclasses.replace(known[0], **given), values | axes, numbers)
+    return _grid(with_settings(known[0], **given), values | axes, numbers)
 
 
 def _grid(base: Config, axes: dict[str, list[Any]], seeds: Iterable[int]) -> list[Config]:

@@ -93,7 +93,7 @@ class SweepFolder:
         """Write `sweep.json`."""
         values = {name: config.to_json() for name, config in named.items()}
         first = next(iter(values.values()))
-        common = {k: v for k, v in first.items() if all(x[k] == v for x in values.values())}
+        common = {k: v for k, v in first.items() if all(k in x and x[k] == v for x in values.values())}
         runs = {name: {k: v for k, v in x.items() if k not in common} for name, x in values.items()}
         content = {"format": common.pop("format"), "common": common, "runs": runs}
         write_whole(self.path / _SWEEP, pretty_json(content) + "\n")

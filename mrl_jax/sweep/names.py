@@ -7,12 +7,9 @@ from typing import Any
 from mrl_jax.config import Config
 from mrl_jax.errors import InputError
 from mrl_jax.methods.registry import entry_of
-from mrl_jax.options import FILE_FIELDS
+from mrl_jax.options import COMMON_FIELDS, FILE_FIELDS
 
-__all__ = ["AXES", "name_runs", "varied"]
-
-AXES = ("loss", "noise_rate", "beta", "tau1", "tau2", "learning_rate", "seed")
-"""Fields that the name of a run of MRL always contains, and columns that `sweep.csv` always has."""
+__all__ = ["axes_of", "name_runs", "setting", "varied"]
 
 
 def name_runs(configs: Sequence[Config], known: Mapping[str, Config]) -> dict[str, Config]:
@@ -41,7 +38,7 @@ def name_runs(configs: Sequence[Config], known: Mapping[str, Config]) -> dict[st
             named[same[0]] = c
             matched.add(same[0])
             continue
-        base = _name(c, next(iter(named.values()), c))
+        base = _name(c, [*named.values(), c])
         name, n = base, 2
         while name in named:  # they differ in files, or in digits that the name does not show
             name, n = f"{base}+{n}", n + 1
@@ -53,15 +50,25 @@ def name_runs(configs: Sequence[Config], known: Mapping[str, Config]) -> dict[st
 
 def varied(configs: Sequence[Config]) -> list[str]:
     """Fields in which configurations differ, axes first."""
-    names = [*AXES, *(f.name for f in fields(Config) if f.name not in AXES)]
-    values: dict[str, set[Any]] = {name: {getattr(c, name) for c in configs} for name in names}
+    names = dict.fromkeys((*axes_of(configs), *(f.name for f in fields(Config))))
+    values: dict[str, set[Any]] = {name: {setting(c, name) for c in configs} for name in names}
     return [name for name in names if len(values[name]) > 1]
 
 
-def _name(c: Config, first: Config) -> str:
-    """Method or loss, the axes that the method uses, and what else differs from the first configuration."""
-    default = c.method == Config.method
-    used = [axis for axis in AXES if axis not in entry_of(c.method).unused and (default or axis != "loss")]
+def axes_of(configs: Sequence[Config]) -> list[str]:
+    """Fields that the tables of a sweep always show: those of its methods, in the order of the runs."""
+    methods = dict.fromkeys(c.method for c in configs)
+    return list(dict.fromkeys(axis for method in methods for axis in entry_of(method).axes))
+
+
+def setting(config: Config, name: str) -> Any:
+    """The value of a field; None where it has no effect on the method."""
+    return getattr(config, name) if config.has_effect(name) else None
+
+
+def _name(c: Config, runs: Sequence[Config]) -> str:
+    """The method's stem, noise, the axes of the method, seed, and what else differs from its first run."""
+    entry = entry_of(c.method)
     parts = {
         "noise_rate": f"-noise{c.noise_rate:g}",
         "beta": f"-beta{c.beta:g}",
@@ -69,11 +76,12 @@ def _name(c: Config, first: Config) -> str:
         "learning_rate": f"-lr{c.learning_rate:g}",
         "seed": f"-seed{c.seed}",
     }
-    name = (c.loss if default else c.method) + "".join(part for axis, part in parts.items() if axis in used)
-    in_stem = ("method", *used)
+    name = entry.stem(c) + "".join(part for axis, part in parts.items() if axis in entry.axes)
+    alike = next(run for run in runs if run.method == c.method)
     for f in fields(Config):
         value = getattr(c, f.name)
-        if f.name not in (*in_stem, *FILE_FIELDS) and value != getattr(first, f.name):
+        first = runs[0] if f.name in COMMON_FIELDS - {"method_options"} else alike
+        if f.name not in ("method", *entry.axes, *FILE_FIELDS) and value != getattr(first, f.name):
             name += f"-{f.name}_{'_'.join(map(str, value)) if isinstance(value, tuple) else value}"
     return name
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from mrl_jax.config import Config, shown
 from mrl_jax.files import written_whole
-from mrl_jax.options import NOISE_FIELDS
+from mrl_jax.options import NOISE_FIELDS, OPTIONS
 from mrl_jax.report.tables import markdown_table
-from mrl_jax.sweep.names import AXES, varied
+from mrl_jax.sweep.names import axes_of, setting, varied
 
 __all__ = ["Outcome", "Sweep"]
 
@@ -66,12 +66,13 @@ class Sweep:
 
     def rows(self) -> list[dict[str, Any]]:
         """A row per run and direction; of a run that ended early one, without numbers."""
-        others = [name for name in varied([run.config for run in self.runs.values()]) if name not in AXES]
+        configs = [run.config for run in self.runs.values()]
+        columns = dict.fromkeys((*axes_of(configs), *varied(configs)))
         rows = []
         for name, run in self.runs.items():
             if run.scores is None and run.error is None:
                 continue
-            settings = {f: getattr(run.config, f) for f in (*AXES, *others)}
+            settings = {name: setting(run.config, name) for name in columns}
             head = {"run": name, **{f: shown(v) if isinstance(v, tuple) else v for f, v in settings.items()}}
             if run.scores is None:
                 rows.append(head | {"error": run.error})
@@ -112,7 +113,7 @@ class Sweep:
         groups: dict[tuple[Any, ...], list[str]] = {}
 
         def at(config: Config) -> tuple[Any, ...]:
-            return tuple(getattr(config, name) for name in names)
+            return tuple(setting(config, name) for name in names)
 
         for name, run in self.finished.items():
             groups.setdefault(at(run.config), []).append(name)
@@ -188,7 +189,7 @@ class Sweep:
                     [c["settings"][x] for c in members], [s["mean"] for s in scores], [s["std"] or 0 for s in scores],
                     marker="o", markersize=4, capsize=3, label=", ".join(rest) or None,
                 )  # fmt: skip
-            if x in ("tau1", "tau2", "learning_rate"):
+            if OPTIONS[x].log:
                 axes.set_xscale("log")
             axes.set_xlabel(_short(x))
             if any(good[0][0]):

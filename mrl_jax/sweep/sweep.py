@@ -14,9 +14,8 @@ from typing import Any
 
 import jax
 
-from mrl_jax.config import Config
+from mrl_jax.config import Config, fields_used, with_settings
 from mrl_jax.errors import InputError, NonFiniteLossError
-from mrl_jax.methods.registry import entry_of
 from mrl_jax.options import SWEEP_WAYS
 from mrl_jax.report.progress import SweepProgress
 from mrl_jax.run.folder import RunFolder
@@ -59,11 +58,18 @@ def grid(base: Config, **axes: Iterable[Any]) -> list[Config]:
             raise InputError(f"{name}: give at least one value")
         if twice := [v for i, v in enumerate(given) if v in given[:i]]:
             raise InputError(f"{name}: {twice[0]} is given twice")
-    configs = [replace(base, **dict(zip(values, c, strict=True))) for c in itertools.product(*values.values())]
-    varied = {name for name, given in values.items() if len(given) > 1}
-    for method in {c.method for c in configs} - {Config.method}:
-        if unused := sorted(varied & entry_of(method).unused):
-            raise InputError(f"{unused[0]} has no effect on the method {method}; give it one value")
+    bases = {method: with_settings(base, method=method) for method in values.get("method", [base.method])}
+    for name, given in values.items():
+        without = [method for method in bases if name not in fields_used(method)]
+        if without and (len(given) > 1 or len(without) == len(bases)):
+            remedy = "leave it out" if len(without) == len(bases) else "give it one value"
+            raise InputError(f"{name} has no effect on the method {without[0]}; {remedy}")
+    configs = []
+    for combination in itertools.product(*values.values()):
+        changes = dict(zip(values, combination, strict=True))
+        method = changes.pop("method", base.method)
+        used = {name: value for name, value in changes.items() if name in fields_used(method)}
+        configs.append(with_settings(bases[method], **used))
     return configs
 
 

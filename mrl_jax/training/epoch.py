@@ -12,7 +12,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from mrl_jax.methods.base import Method
-from mrl_jax.methods.state import Batch, State, TrainData
+from mrl_jax.methods.state import Batch, State, TrainData, instance_count
 
 __all__ = ["Metrics", "epoch_batches", "train_epoch", "train_step"]
 
@@ -51,12 +51,9 @@ def train_step(
             raise ValueError(f"{method.name} keeps state of every training instance; give Batch(rows=…)")
         batch = batch._replace(samples=jax.tree.map(lambda x: x[batch.rows], state.samples))
     moved, metrics, samples = method.step(h, state, batch, epoch, axis_name)
-    instances = batch.mask.sum() if batch.mask.ndim == 1 else batch.mask.any(axis=0).sum()
-    if axis_name is not None:
-        instances = jax.lax.psum(instances, axis_name)
     if keeps and samples is not None:
         moved = moved._replace(samples=_put(state.samples, batch, samples, axis_name))
-    return moved, {**metrics, "instances": instances}
+    return moved, {**metrics, "instances": instance_count(batch.mask, axis_name)}
 
 
 def _put(samples: Any, batch: Batch, new: Any, axis_name: str | None) -> Any:

@@ -1,6 +1,5 @@
 """The specification of a run: checked settings, preprocessed data on the device or the host, and noisy labels."""
 
-import dataclasses
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from mrl_jax.config import Config, auto_temperature
+from mrl_jax.config import Config, auto_temperature, with_settings
 from mrl_jax.data.dataset import Dataset
 from mrl_jax.data.load import load_dataset
 from mrl_jax.data.preprocess import apply_preprocess, fit_preprocess, kinds_for
@@ -160,13 +159,9 @@ def prepare_run(config: Config, data: RunData, recorded: Path | None = None) -> 
     """
     dataset = data.dataset
     modalities, split = dataset.modalities, dataset.splits["train"]
-    tau = auto_temperature(dataset.num_classes)
-    config = dataclasses.replace(
-        config,
-        modalities=modalities,
-        tau1=tau if config.tau1 is None else config.tau1,
-        tau2=tau if config.tau2 is None else config.tau2,
-    )
+    open_taus = [name for name in ("tau1", "tau2") if config.has_effect(name) and getattr(config, name) is None]
+    tau = dict.fromkeys(open_taus, auto_temperature(dataset.num_classes))
+    config = with_settings(config, modalities=modalities, **tau)
     method = method_of(config)
     if method.step is not None and config.batch_size > len(split):
         raise InputError(

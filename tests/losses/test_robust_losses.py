@@ -22,7 +22,7 @@ from mrl_jax.losses.robust import (
     symmetric_cross_entropy_loss,
 )
 from mrl_jax.losses.robust.selected import clean_posterior, small_loss_weights
-from mrl_jax.methods.clustering import CLUSTERING_LOSSES
+from mrl_jax.methods.clustering import LOSS_PARTS
 from mrl_jax.options import LOSSES
 
 E, K, B, M = np.e, 5, 6, 2
@@ -99,7 +99,7 @@ def by_reference(name, z, centers, labels, tau, transition=None, targets=None):
 
 
 def test_every_loss_of_the_configuration_is_there_and_takes_its_options():
-    assert set(CLUSTERING_LOSSES) == set(LOSSES)
+    assert set(LOSS_PARTS) == set(LOSSES)
     assert set(PER_SAMPLE_LOSSES) == set(LOSSES) - {"small-loss", "gmm"}
     for name, loss in PER_SAMPLE_LOSSES.items():
         taken = {p.name for p in inspect.signature(loss).parameters.values() if p.kind == p.KEYWORD_ONLY}

@@ -178,7 +178,7 @@ def test_a_sweep_of_cca_gives_the_numbers_of_each_alone_and_noise_changes_nothin
 
 def test_what_does_not_fit_is_refused_in_one_line():
     for field, value in (("beta", 0.5), ("epochs", 3), ("loss", "ce"), ("hidden_dims", (4,))):
-        with pytest.raises(InputError, match=f"{field} has no effect on the method cca; leave it out"):
+        with pytest.raises(InputError, match=f"{field} .* has no effect on the method cca; leave it out"):
             preset("custom", method="cca", **{field: value})
     with pytest.raises(InputError, match="beta has no effect on the method cca"):
         grid(toy_config(method="cca"), beta=[0.1, 0.2])

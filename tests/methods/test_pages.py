@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from mrl_jax.methods.__main__ import main, page
-from mrl_jax.methods.registry import METHODS, entry_of
-from mrl_jax.options import LOSSES, OPTIONS
+from mrl_jax.methods.registry import METHODS
+from mrl_jax.options import LOSSES
 
 PAGE = Path(__file__).parents[2] / "docs" / "methods.md"
 
@@ -18,11 +18,6 @@ def test_every_method_and_loss_is_on_it(capsys):
     printed = capsys.readouterr().out
     assert all(f"\n## {name}\n" in printed for name in METHODS)
     assert all(f"\n| {name} | " in printed for name in LOSSES)
-
-
-def test_settings_without_effect_are_settings():
-    for name in METHODS:
-        assert entry_of(name).unused <= set(OPTIONS)
 
 
 def test_flags_are_refused(capsys):
