@@ -11,6 +11,7 @@ from mrl_jax.config import Config, fields_used, preset, with_settings
 from mrl_jax.errors import InputError, NonFiniteLossError
 
 _AXES = {
+    "method": ("--methods", str),
     "noise_rate": ("--noise-rates", float),
     "loss": ("--losses", str),
     "beta": ("--betas", float),
@@ -74,7 +75,11 @@ def _main(argv: Sequence[str] | None) -> None:
         configs = _more(list(SweepFolder.open(workdir).configs().values()), given, axes, seeds)
     else:
         name = given.pop("preset", "custom" if "data_path" in given else "emoji")
-        base = preset(name, **given, **{axis: values[0] for axis, values in axes.items()})
+        first = {axis: values[0] for axis, values in axes.items()}
+        if "method" in axes:  # of several, one that uses all that is given; `grid` leaves out what the others do not
+            asked = {*given, *axes} - {"preset", "recipe"}
+            first["method"] = next((m for m in axes["method"] if asked <= fields_used(m)), axes["method"][0])
+        base = preset(name, **given, **first)
         configs = _grid(base, axes, range(base.seed, base.seed + (seeds or _SEEDS)))
     results = sweep(configs, workdir, resume=resume, progress=True)
     print(results.markdown())
@@ -89,14 +94,23 @@ def _more(known: list[Config], given: dict[str, Any], axes: dict[str, list[Any]]
     """Configurations of a sweep that resumes: its own, or its grid with the given values in place of its own."""
     if not axes and seeds is None and set(given) <= {"data_path"}:  # the data may have moved
         return [dataclasses.replace(c, **given) for c in known]
-    names = [name for name in (*_AXES, "seed") if all(name in fields_used(c.method) for c in known)]
-    values = {name: list(dict.fromkeys(getattr(c, name) for c in known)) for name in names}
-    values["method"] = list(dict.fromkeys(c.method for c in known))
-    values |= {name: [given[name]] for name in values if name in given}
-    numbers = values.pop("seed")
-    if seeds is not None:
-        numbers = list(range(min(numbers), min(numbers) + seeds))
-    return _grid(with_settings(known[0], **given), values | axes, numbers)
+    own = list(dict.fromkeys(c.method for c in known))
+    methods = axes.get("method", [given["method"]] if "method" in given else own)
+    used = {method: fields_used(method) for method in methods}
+    configs = []
+    for method in methods:
+        # What no method uses is passed on, and refused there.
+        idle = {name for name in (*given, *axes) if name not in used[method] and any(name in u for u in used.values())}
+        alike = [c for c in known if c.method == method] or [with_settings(known[0], method=method)]
+        changes = {name: value for name, value in given.items() if name not in idle}
+        values = {name: list(dict.fromkeys(getattr(c, name) for c in alike)) for name in _AXES if name in used[method]}
+        values |= {name: [changes[name]] for name in values if name in changes}
+        values |= {name: v for name, v in axes.items() if name not in idle}
+        numbers = list(dict.fromkeys(c.seed for c in alike)) if "seed" not in given else [given["seed"]]
+        if seeds is not None:
+            numbers = list(range(min(numbers), min(numbers) + seeds))
+        configs += _grid(with_settings(alike[0], **changes), values | {"method": [method]}, numbers)
+    return configs
 
 
 def _grid(base: Config, axes: dict[str, list[Any]], seeds: Iterable[int]) -> list[Config]:

@@ -49,9 +49,9 @@ def name_runs(configs: Sequence[Config], known: Mapping[str, Config]) -> dict[st
 
 
 def varied(configs: Sequence[Config]) -> list[str]:
-    """Fields in which configurations differ, axes first."""
+    """Fields in which configurations differ whose methods use them, axes first."""
     names = dict.fromkeys((*axes_of(configs), *(f.name for f in fields(Config))))
-    values: dict[str, set[Any]] = {name: {setting(c, name) for c in configs} for name in names}
+    values: dict[str, set[Any]] = {name: {getattr(c, name) for c in configs if c.has_effect(name)} for name in names}
     return [name for name in names if len(values[name]) > 1]
 
 

@@ -15,7 +15,7 @@ import pytest
 from toy import TOY_FLAGS, save_npz, toy_arrays, toy_config
 
 from mrl_jax import InputError, evaluate, grid, load_run, sweep, train
-from mrl_jax.config import with_settings
+from mrl_jax.config import Config, with_settings
 from mrl_jax.config_formats import FORMAT
 from mrl_jax.run import RunFolder
 from mrl_jax.sweep.folder import SweepFolder
@@ -500,6 +500,30 @@ def test_the_command_sweeps_and_resumes(tmp_path, capsys):
     output = capsys.readouterr()
     assert output.err.splitlines()[-1].startswith("error: 1 of 2 runs failed, the first: epoch")
     assert "| learning rate |" in output.out
+
+
+def test_the_command_sweeps_methods_with_the_settings_of_each(tmp_path, capsys):
+    from mrl_jax.sweep.__main__ import main
+
+    flags = ["--data-path", save_npz(tmp_path / "toy.npz"), "--workdir", tmp_path / "s"]
+    both = ["--methods", "mrl", "cca", "--losses", "ce", "--hidden-dims", 16, "--embed-dim", 4, "--batch-size", 16]
+    assert main([str(f) for f in (*flags, *both, "--epochs", 1, "--seeds", 1)]) == 0
+    names = ["ce-noise0-beta0.9-tauauto-lr0.0001-seed0", "cca-noise0-seed0"]
+    assert list(SweepFolder.open(tmp_path / "s").configs()) == names
+    assert main([str(f) for f in ("--resume", *flags, "--seeds", 2)]) == 0
+    configs = SweepFolder.open(tmp_path / "s").configs().values()
+    assert [(c.method, c.loss, c.hidden_dims, c.embed_dim, c.seed) for c in configs] == [
+        ("mrl", "ce", (16,), 4, 0),
+        ("cca", Config.loss, Config.hidden_dims, 4, 0),
+        ("mrl", "ce", (16,), 4, 1),
+        ("cca", Config.loss, Config.hidden_dims, 4, 1),
+    ]
+    assert main([str(f) for f in ("--resume", *flags, "--methods", "cca", "--betas", 0.5)]) == 2
+    assert "beta has no effect on the method cca" in capsys.readouterr().err
+    both[1:3] = "cca", "mrl"
+    again = ("--data-path", tmp_path / "toy.npz", *both, "--epochs", 1, "--seeds", 1, "--workdir", tmp_path / "t")
+    assert main([str(f) for f in again]) == 0
+    assert set(SweepFolder.open(tmp_path / "t").configs()) == set(names)
 
 
 @pytest.mark.parametrize(
