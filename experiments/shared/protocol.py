@@ -19,7 +19,18 @@ from mrl_jax import Config, InputError, load_dataset, preset
 from mrl_jax.data.dataset import Dataset
 from mrl_jax.data.published.prepared import copies
 
-__all__ = ["BUDGET", "EARLIER_HOLD", "RATES", "TRIAL_SEED", "DataSet", "Method", "find_sets", "hold_note", "published"]
+__all__ = [
+    "BUDGET",
+    "EARLIER",
+    "EARLIER_HOLD",
+    "RATES",
+    "TRIAL_SEED",
+    "DataSet",
+    "Method",
+    "find_sets",
+    "hold_note",
+    "published",
+]
 
 RATES = (0.2, 0.4, 0.6, 0.8)
 BUDGET = 9
@@ -32,12 +43,13 @@ VIEWS = ("image_cnn", "text_vec")
 SMALL: dict[str, Any] = {"hidden_dims": (256, 256), "embed_dim": 128, "learning_rate": 2e-4}
 """Network and learning rate of the studies of many settings."""
 SMOKE: dict[str, Any] = {"hidden_dims": (16,), "embed_dim": 8, "epochs": 2, "batch_size": 400}
+EARLIER = {"cosine-hold": "cosine-hold-v1"}
+"""Schedule -> its form before a correction. Stored runs with the latter are read, with a note, but never trained."""
 EARLIER_HOLD = (
     "{rows} were measured with the earlier form of `cosine-hold`, (e - 1)/(E - 1) in place of (e - 1)/E; "
     "they will be measured again."
 )
 """Note below tables with runs that used the schedule `cosine-hold` before its correction."""
-_HOLD_CORRECTED = "2026-11-29"
 
 
 @dataclass(frozen=True)
@@ -162,12 +174,12 @@ def _cells() -> dict[tuple[Any, ...], float]:
         }
 
 
-def hold_note(rows: str, dates: Iterable[str]) -> str:
-    """`EARLIER_HOLD` as a paragraph to append, where a run with `cosine-hold` is older than its correction; else "".
+def hold_note(rows: str, schedules: Iterable[str]) -> str:
+    """`EARLIER_HOLD` as a paragraph to append, where a run has the schedule `cosine-hold-v1`; else "".
 
     Args:
         rows: the rows of the table that have such runs, in words.
-        dates: dates of these runs, in ISO format.
+        schedules: schedules of the runs.
     """
-    earlier = any(date < _HOLD_CORRECTED for date in dates)
+    earlier = any(schedule in EARLIER.values() for schedule in schedules)
     return "\n\n" + textwrap.fill(EARLIER_HOLD.format(rows=rows), 120) if earlier else ""

@@ -2,12 +2,12 @@
 
 Every program trains the runs that are missing and writes them to `results/runs_SET.json`, one file per data set, after
 every method. A program that was killed continues its runs from their last checkpoints when it is started again.
-Every run is stored with its settings and its machine.
+Every run is stored with its settings and its machine. Settings in a file of an older format are read as this version
+means them (`mrl_jax.config_formats`).
 """
 
 import argparse
 import contextlib
-import dataclasses
 import json
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,9 +21,19 @@ from experiments.shared.machine import machine
 from experiments.shared.protocol import BUDGET, KNOWN, RATES, TRIAL_SEED, DataSet, Method, find_sets
 from experiments.shared.trained import trained
 from mrl_jax import Config, InputError, grid
+from mrl_jax.config_formats import DEFAULTS, current_values, format_of
 from mrl_jax.files import lock, write_whole
 
-__all__ = ["Store", "best_setting", "exclusive", "read_results", "same_config", "stores", "write_results"]
+__all__ = [
+    "Store",
+    "best_setting",
+    "current_settings",
+    "exclusive",
+    "read_results",
+    "same_config",
+    "stores",
+    "write_results",
+]
 
 SETTINGS = ("loss", "beta", "tau1", "tau2", "schedule")
 _FORMAT = "format"  # version of `Config.to_json`, no field
@@ -58,6 +68,10 @@ class Store:
 
     def _read(self) -> None:
         self._content = read_results(self._path, set=dict, machines=list, methods=dict)
+        config = self._content["set"].get("config", {})
+        for entry in self._content["methods"].values():
+            for part in (*entry.get("trials", ()), *entry.get("runs", ())):
+                part["settings"] = current_settings(part["settings"], config, self._path)
         if self._train:
             self._refuse_other()
 
@@ -65,7 +79,7 @@ class Store:
         """Refuse to mix stored runs of another configuration or of other data with new ones."""
         now, stored = self._described(), self._content["set"]
         different = [name for name in now if name != "config" and now[name] != stored.get(name)]
-        if fields := same_config(stored.get("config", {}), now["config"]):
+        if fields := same_config(stored.get("config", {}), now["config"], self._path):
             different.insert(0, f"config ({', '.join(fields)})")
         if different:
             raise InputError(
@@ -90,10 +104,6 @@ class Store:
     def setting(self, method: Method) -> str:
         """Settings that were chosen for a method, in words."""
         return ", ".join(f"{name} {value:g}" for name, value in self.chosen(method).items())
-
-    def dates(self, runs: Iterable[Mapping[str, Any]]) -> list[str]:
-        """Dates of stored runs."""
-        return [self._content["machines"][run["machine"]]["date"] for run in runs]
 
     def runs(self, method: Method) -> list[dict[str, Any]]:
         """Runs of a method at its chosen settings, one per seed and noise rate."""
@@ -122,6 +132,21 @@ class Store:
                         self._write()
         stored = self._stored(name)
         return [stored[key] for key in wanted]
+
+    def available(self, name: str, wanted: Sequence[Config], earlier: Sequence[Config]) -> Sequence[Config]:
+        """`wanted`; `earlier` where nothing may be trained, runs of `wanted` are missing and all of `earlier` are stored.
+
+        Args:
+            name: name under which `fixed` stores the runs.
+            wanted: configurations.
+            earlier: the same with a value that an earlier version used.
+        """
+        stored = self._stored(name)
+
+        def complete(configs: Sequence[Config]) -> bool:
+            return all(_key(c.noise_rate, c.seed, _settings(c)) in stored for c in configs)
+
+        return earlier if not self._train and not complete(wanted) and complete(earlier) else wanted
 
     def _entry(self, name: str) -> dict[str, Any]:
         return self._content["methods"].setdefault(name, {})
@@ -236,21 +261,42 @@ def stores(args: argparse.Namespace, suffix: str = "", **change: Any) -> list[St
     return [Store(s, args.out, not args.from_results, args.seeds, RATES, args.smoke) for s in sets]
 
 
-def same_config(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def same_config(stored: Mapping[str, Any], now: Mapping[str, Any], source: str | Path) -> list[str]:
     """Compare a stored configuration with one of today, both as `Config.to_json` writes them.
 
-    A field that `stored` lacks was added to `Config` later; it then stands for its default.
+    A field that is missing stands for the default of the format that the configuration has.
 
     Args:
         stored: the configuration in a file of results.
         now: the configuration of the runs that are wanted.
+        source: the file, for messages.
 
     Returns:
         Names of the fields that differ, or that are stored and unknown today; empty if the configurations are the same.
+
+    Raises:
+        InputError: a newer version wrote the file.
     """
-    defaults = {f.name: json.loads(json.dumps(f.default)) for f in dataclasses.fields(Config)}
-    names = [name for name in dict.fromkeys((*now, *stored)) if name != _FORMAT]
-    return [name for name in names if name not in now or now[name] != stored.get(name, defaults.get(name))]
+    fields = DEFAULTS[format_of(stored, source)]
+    unknown = [name for name in stored if name not in fields and name != _FORMAT]
+    before = current_values({name: value for name, value in stored.items() if name not in unknown}, source)
+    today = current_values(now, source)
+    return [*(name for name in today if today[name] != before[name]), *unknown]
+
+
+def current_settings(settings: Mapping[str, Any], config: Mapping[str, Any], source: str | Path) -> dict[str, Any]:
+    """Stored settings, some fields of `Config`, as this version means them.
+
+    Args:
+        settings: field -> value.
+        config: the configuration that is stored with them; it has the number of the format.
+        source: the file, for messages.
+
+    Raises:
+        InputError: a newer version wrote the file, or a field is unknown.
+    """
+    values = current_values({**settings, _FORMAT: format_of(config, source)}, source)
+    return {name: values[name] for name in settings}
 
 
 def best_setting(trials: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -108,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     titles = [f"{name} {rate:g}" for name in results for rate in RATES]
     maps = {c: [mean_of(x, i, r) for x in results.values() for r in range(len(RATES))] for i, c in enumerate(tried)}
     lines = [[*c, *values] for c, values in maps.items()]
-    note = hold_note("Settings with `cosine-hold`", (x["machine"]["date"] for x in results.values()))
+    note = hold_note("Settings with `cosine-hold`", (s["schedule"] for x in results.values() for s in x["settings"]))
     save(args.out / "choose_defaults", table(maps, titles) + note, [*FACTORS, *titles], lines, draw(results, tried))
 
 

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 from experiments.shared.command_line import parser, run_main
 from experiments.shared.outputs import plot_means, save
-from experiments.shared.protocol import CE, hold_note
+from experiments.shared.protocol import CE, EARLIER, hold_note
 from experiments.shared.store import Store, stores
 from experiments.shared.tables import average_map, markdown, mean_and_std
 from mrl_jax import grid, preset
@@ -37,6 +37,9 @@ def runs_of(store: Store) -> dict[str, list[dict[str, Any]]]:
     base, tau = store.dataset.config, auto_temperature(store.classes)
     paper = preset(base.preset, recipe="paper")
     recipe = {name: getattr(paper, name) for name in ("tau1", "tau2", "schedule")}
+    wanted = grid(replace(base, **recipe), beta=BETAS, **cells)
+    earlier = [replace(c, schedule=EARLIER[c.schedule]) for c in wanted]
+    recipe["schedule"] = store.available(RECIPE, wanted, earlier)[0].schedule  # one schedule in all rows
     rows = {OURS: store.fixed(OURS, grid(replace(base, tau1=tau, tau2=tau), **cells)), PLAIN: store.runs(CE)}
     for beta in BETAS:
         configs = grid(replace(base, beta=beta, **recipe), **cells)
@@ -60,11 +63,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser(__doc__).parse_args(argv)
     sets = stores(args)
     figure = Figure(figsize=(4.2 * len(sets), 3.4), layout="constrained")
-    parts, lines, dates = [], [], []
+    parts, lines, schedules = [], [], {}
     for store, axes in zip(sets, figure.subplots(1, len(sets), squeeze=False)[0], strict=True):
         rows = [["", *(f"noise {rate:g}" for rate in store.rates), "mean"]]
         runs = runs_of(store)
-        dates += [date for name, of_row in runs.items() if name.startswith(RECIPE) for date in store.dates(of_row)]
+        (schedules[store.dataset.title],) = {
+            run["settings"]["schedule"] for name, of_row in runs.items() if name.startswith(RECIPE) for run in of_row
+        }
         maps = {name: average_map(of_row, store.rates) for name, of_row in runs.items()}
         for name, at in maps.items():
             rows.append([name, *map(mean_and_std, at), f"{statistics.mean(map(statistics.mean, at)):.3f}"])
@@ -80,7 +85,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         axes.set_xticks(store.rates)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
-    text = "\n\n".join(parts) + hold_note(f"Rows of the {RECIPE}", dates)
+    noted = [title for title, schedule in schedules.items() if schedule in EARLIER.values()]
+    where = f" ({', '.join(noted)})" if len(noted) < len(schedules) else ""
+    text = "\n\n".join(parts) + hold_note(f"Rows of the {RECIPE}{where}", schedules.values())
     save(args.out / "defaults", text, ["set", "row", "noise_rate", "seed", "map"], lines, figure)
 
 

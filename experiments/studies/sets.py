@@ -3,7 +3,7 @@
 import argparse
 import statistics
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from experiments.shared.machine import machine
-from experiments.shared.protocol import SMALL, SMOKE, VIEWS
-from experiments.shared.store import exclusive, read_results, same_config, write_results
+from experiments.shared.protocol import EARLIER, SMALL, SMOKE, VIEWS
+from experiments.shared.store import current_settings, exclusive, read_results, same_config, write_results
 from experiments.shared.trained import trained
 from mrl_jax import Config, InputError, load_dataset
 from mrl_jax.data.dataset import Dataset
@@ -76,14 +76,25 @@ def studied(
                     of_config = dict(zip(unique, (run.scores for run in runs), strict=True))
                     content["sets"][name] = {**wanted, **_summary(wanted, [of_config[c] for c in configs])}
                     write_results(path, content)
-            elif different := _differences(stored, wanted):
+            elif different := _differences(_current(stored, path), wanted, path):
                 raise InputError(f"{path} holds {name} with other {different[0]}; move it away, or name another --out")
-    return {name: content["sets"][name] for name in names}
+    return {name: _current(content["sets"][name], path) for name in names}
 
 
-def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+def _current(of_set: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """A stored set with its settings as this version means them."""
+    config = of_set.get("config", {})
+    return {**of_set, "settings": [current_settings(s, config, path) for s in of_set.get("settings", ())]}
+
+
+def _earlier(settings: Iterable[Setting]) -> list[Setting]:
+    """Settings with the earlier form of their schedule."""
+    return [{name: EARLIER.get(v, v) if name == "schedule" else v for name, v in s.items()} for s in settings]
+
+
+def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> list[str]:
     """Parts of a stored set that are not as wanted."""
-    fields = same_config(stored.get("config", {}), wanted["config"])
+    fields = same_config(stored.get("config", {}), wanted["config"], path)
     others = [key for key, value in wanted.items() if key != "config" and stored.get(key) != value]
     return [*others, *([f"config ({', '.join(fields)})"] if fields else [])]
 
@@ -91,14 +102,22 @@ def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[s
 def _read(path: Path, names: Sequence[str] | None, settings_of: Callable[[int], Sequence[Setting]]) -> dict[str, Any]:
     """Stored scores of some sets, or of all."""
     sets = read_results(path, sets=dict)["sets"] if path.exists() else {}
+    sets = {name: _current(of_set, path) for name, of_set in sets.items()}
     if missing := [name for name in names or () if name not in sets]:
         raise InputError(f"{path} lacks {missing[0]}; run without --from-results to train it")
     if not sets:
         raise InputError(f"no results in {path}; run without --from-results to make them")
+    earlier = {}  # set -> whether it has the earlier form of a schedule, and only that
     for name, of_set in sets.items():
-        if of_set.get("settings") != list(settings_of(of_set.get("classes", 0))):
+        wanted = list(settings_of(of_set.get("classes", 0)))
+        if of_set["settings"] not in (wanted, _earlier(wanted)):
             raise InputError(f"{path} holds {name} with other settings; give --smoke if they are of a smoke run")
-    return {name: sets[name] for name in names or sets}
+        earlier[name] = of_set["settings"] != wanted
+    chosen = {name: sets[name] for name in names or sets}
+    if len({earlier[name] for name in chosen}) > 1:
+        old = ", ".join(name for name in chosen if earlier[name])
+        raise InputError(f"{path} holds {old} with an earlier form of a schedule; name the sets of one form with --sets")
+    return chosen
 
 
 def mean_of(scores: Mapping[str, Any], index: int, rate: int | None = None, split: str = "valid") -> float:

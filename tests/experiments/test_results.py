@@ -241,12 +241,89 @@ def test_a_config_is_the_same_when_fields_were_added_with_their_defaults():
     same_config = module_of("store").same_config
     now = Config(hidden_dims=(8,), loss="ce").to_json()
     stored = {name: value for name, value in now.items() if name not in ("clip_norm", "loss_options", "embed_dim")}
-    assert same_config(stored, now) == []
-    assert same_config(stored, now | {"format": 2}) == same_config(stored | {"format": 1}, now | {"format": 2}) == []
-    assert same_config(stored, now | {"embed_dim": 64, "loss_options": ["q=0.5"]}) == ["loss_options", "embed_dim"]
-    assert same_config(stored | {"batch_size": 7, "momentum": 0.9}, now) == ["batch_size", "momentum"]
-    assert same_config({}, Config().to_json()) == []
-    assert same_config({}, now) == ["loss", "hidden_dims"]
+    assert same_config(stored, now, "file") == []
+    assert same_config(stored | {"format": 1}, now, "file") == []
+    changed = now | {"embed_dim": 64, "loss_options": ["q=0.5"]}
+    assert same_config(stored, changed, "file") == ["loss_options", "embed_dim"]
+    assert same_config(stored | {"batch_size": 7, "momentum": 0.9}, now, "file") == ["batch_size", "momentum"]
+    assert same_config({}, Config().to_json(), "file") == []
+    assert same_config({}, now, "file") == ["loss", "hidden_dims"]
+
+
+def test_a_config_of_an_older_format_is_compared_as_that_format_means_it():
+    same_config = module_of("store").same_config
+    now = Config(schedule="cosine-hold").to_json()
+    older = {name: value for name, value in now.items() if name != "format"}
+    assert same_config(older, now, "file") == ["schedule"]
+    assert same_config(older, Config(schedule="cosine-hold-v1").to_json(), "file") == []
+    with pytest.raises(InputError, match="file was written by a newer version"):
+        same_config(now | {"format": 99}, now, "file")
+
+
+def earlier_runs(path, scores=None):
+    """A file of results as format 1 wrote it: no format number; "cosine-hold" is the earlier form."""
+    content = json.loads(path.read_text())
+    del content["set"]["config"]["format"]
+    for r in content["methods"]["paper's recipe"]["runs"]:
+        assert r["settings"]["schedule"] == "cosine-hold"
+        if scores is not None:
+            r["test"]["best"]["average"] = scores
+    path.write_text(json.dumps(content))
+
+
+NOTE = "were measured with the earlier form of `cosine-hold`"
+
+
+def test_runs_with_the_earlier_schedule_are_read_with_a_note_and_never_mixed(tmp_path, five_classes, monkeypatch):
+    monkeypatch.setitem(module_of("protocol").SMOKE, "batch_size", 20)
+    monkeypatch.setattr(module_of("defaults"), "BETAS", (0.5, 0.9))
+    flags = ("--smoke", "--sets", "wikipedia-views", "--views", five_classes, "--out", tmp_path)
+    run("defaults", *flags)
+    corrected = (tmp_path / "defaults.md").read_text()
+    assert NOTE not in corrected
+    earlier_runs(tmp_path / "runs_wikipedia-views.json", scores=0.125)
+    run("defaults", "--from-results", "--out", tmp_path, "--seeds", 2)
+    noted = (tmp_path / "defaults.md").read_text()
+    assert f"Rows of the paper's recipe {NOTE}" in noted
+    assert "| paper's recipe, β 0.5 | 0.125 ± 0.000 |" in noted
+    run("defaults", *flags)  # trains the recipe anew, and only that
+    assert (tmp_path / "defaults.md").read_text() == corrected
+    content = kept(tmp_path)
+    schedules = [r["settings"]["schedule"] for r in content["methods"]["paper's recipe"]["runs"]]
+    assert sorted(schedules) == ["cosine-hold"] * 16 + ["cosine-hold-v1"] * 16
+    assert content["set"]["config"]["format"] == Config().to_json()["format"]
+    rebuilt("defaults", tmp_path, "--seeds", 2)
+
+
+def test_the_committed_runs_of_the_papers_recipe_have_the_earlier_schedule():
+    protocol, store = module_of("protocol"), module_of("store")
+    for dataset in protocol.find_sets(["emoji", "wikipedia-views"], None, smoke=False, on_disk=False):
+        stored = store.Store(dataset, HERE / "results", train=False)
+        for schedule, complete in (("cosine-hold", False), ("cosine-hold-v1", True)):
+            config = replace(dataset.config, noise_rate=0.2, beta=0.5, tau1=1.0, tau2=1.0, schedule=schedule)
+            if complete:
+                assert stored.fixed("paper's recipe", [config])
+            else:
+                with pytest.raises(InputError, match="lacks runs of paper's recipe"):
+                    stored.fixed("paper's recipe", [config])
+
+
+def test_a_study_with_the_earlier_schedule_is_read_with_a_note_and_never_mixed(tmp_path):
+    flags = ("--smoke", "--out", tmp_path, "--sets")
+    run("choose_defaults", *flags, "generated-5", "generated-6")
+    path = tmp_path / "choose_defaults.json"
+    content = json.loads(path.read_text())
+    schedules = [s["schedule"] for s in content["sets"]["generated-5"]["settings"]]
+    assert "cosine-hold" in schedules
+    del content["sets"]["generated-5"]["config"]["format"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="holds generated-5 with other settings; move it away"):
+        run("choose_defaults", *flags, "generated-5")
+    with pytest.raises(InputError, match="holds generated-5 with an earlier form of a schedule; name the sets"):
+        run("choose_defaults", *flags[:-1], "--from-results")
+    for name, noted in (("generated-5", True), ("generated-6", False)):
+        run("choose_defaults", *flags, name, "--from-results")
+        assert (NOTE in (tmp_path / "choose_defaults.md").read_text()) == noted
 
 
 def test_kept_runs_stay_valid_when_a_field_is_added(results, tmp_path, views, monkeypatch):
@@ -282,10 +359,10 @@ def test_kept_scores_of_a_study_stay_valid_when_a_field_is_added(tmp_path, monke
         run("temperatures", *flags)
 
 
-def test_runs_before_the_correction_of_the_schedule_are_noted():
+def test_runs_with_the_earlier_schedule_are_noted():
     note = module_of("protocol").hold_note
-    assert note("Rows", ["2026-11-28", "2027-01-01"]).startswith("\n\nRows were measured with the earlier form of ")
-    assert note("Rows", ["2026-11-29"]) == note("Rows", []) == ""
+    assert note("Rows", ["cosine-hold-v1", "cosine"]).startswith(f"\n\nRows {NOTE}, ")
+    assert note("Rows", ["cosine-hold"]) == note("Rows", []) == ""
 
 
 def test_trials_of_another_grid_and_programs_at_the_same_time_are_refused(results, tmp_path, views, monkeypatch):
