@@ -1,6 +1,7 @@
 """A table of methods at four noise rates beside the published cells: common part of table1, table2 and table3."""
 
 import statistics
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,7 +32,8 @@ def make(doc: str | None, number: int, methods: Sequence[Method], argv: Sequence
         rows, cells = _table(store, runs, number)
         settings = "; ".join(f"{m.name}: {store.setting(m)}" for m in methods)
         title = f"### {store.dataset.title}, {store.layers}, {store.seeds} seeds"
-        parts.append(f"{title}\n\n{markdown(rows)}\n\nSettings, chosen on validation mAP: {settings}.")
+        chosen = textwrap.fill(f"Settings, chosen on validation mAP: {settings}.", 120, break_on_hyphens=False)
+        parts.append(f"{title}\n\n{markdown(rows)}\n\n{chosen}")
         lines += cells
     figure = Figure(figsize=(4.2 * len(results), 3.4), layout="constrained")
     for axes, (store, runs) in zip(figure.subplots(1, len(results), squeeze=False)[0], results, strict=True):
