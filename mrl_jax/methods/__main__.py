@@ -25,7 +25,7 @@ Written by `python -m mrl_jax.methods > docs/methods.md` from the registry; do n
 _LOSSES = """\
 ## Clustering losses of mrl
 
-`--loss NAME --loss-options NUMBER=…` puts another loss in the place of the paper's. Equations:
+`--loss NAME --loss-options NAME=NUMBER` puts another loss in the place of the paper's. Equations:
 [Method](method.md#other-losses-against-noisy-labels). A loss marked "oracle" uses the transition or the rate of the
 injected noise, or the rate that `--assumed-noise` gives."""
 
@@ -46,12 +46,28 @@ def _method(entry: MethodEntry) -> str:
     if without := sorted(set(OPTIONS) - fields_used(entry.name)):
         facts.append(f"- Settings without effect: {', '.join(f'`{name}`' for name in without)}.")
     lines = [line for fact in facts for line in _prose(fact, "  ")]
-    equation = ["$$", *_prose(entry.equation), "$$"]
+    equation = ["$$", *_equation(entry.equation), "$$"]
     return "\n".join([f"## {entry.name}", "", *_prose(entry.summary), "", *equation, "", *lines])
 
 
 def _prose(text: str, margin: str = "") -> list[str]:
     return textwrap.wrap(text, 120, subsequent_indent=margin, break_on_hyphens=False, break_long_words=False)
+
+
+def _equation(text: str) -> list[str]:
+    """Lines of an equation, broken only after a +, - or = outside of brackets; Markdown reads these as a list or heading
+    where they begin a line.
+    """
+    lines, depth, start = [""], 0, 0
+    words = text.split()
+    for end in range(1, len(words) + 1):
+        depth += sum(words[end - 1].count(c) for c in "([{") - sum(words[end - 1].count(c) for c in ")]}")
+        if end == len(words) or (depth == 0 and words[end - 1] in ("+", "-", "=")):
+            part, start = " ".join(words[start:end]), end
+            if lines[-1] and len(f"{lines[-1]} {part}") > 120:
+                lines.append("")
+            lines[-1] = f"{lines[-1]} {part}".strip()
+    return lines
 
 
 def _numbers(numbers: Mapping[str, Number]) -> str:
@@ -68,7 +84,7 @@ def _range(n: Number) -> str:
 
 
 def _loss_table() -> str:
-    rows = ["| loss | what it is | numbers (default, range) | |", "|---|---|---|---|"]
+    rows = ["| loss | what it is | numbers (default, range) | noise it knows |", "|---|---|---|---|"]
     for name, loss in LOSSES.items():
         rows.append(f"| {name} | {loss.summary} | {_numbers(loss.numbers)} | {'oracle' if loss.needs_noise else ''} |")
     return "\n".join(rows)

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from mrl_jax.methods.__main__ import main, page
-from mrl_jax.methods.registry import METHODS
+from mrl_jax.methods.__main__ import _equation, main, page
+from mrl_jax.methods.registry import METHODS, entry_of
 from mrl_jax.options import LOSSES
 
 PAGE = Path(__file__).parents[2] / "docs" / "methods.md"
@@ -18,6 +18,17 @@ def test_every_method_and_loss_is_on_it(capsys):
     printed = capsys.readouterr().out
     assert all(f"\n## {name}\n" in printed for name in METHODS)
     assert all(f"\n| {name} | " in printed for name in LOSSES)
+
+
+def test_equations_break_at_operators_and_keep_their_words():
+    for name in METHODS:
+        equation = entry_of(name).equation
+        lines = _equation(equation)
+        assert " ".join(lines).split() == equation.split()
+        assert all(len(line) <= 120 and line[0] not in "+-=" for line in lines)
+        assert all(line.endswith((" +", " -", " =")) for line in lines[:-1]), lines
+    long = "f(" + "x + " * 20 + "x)"
+    assert _equation(f"{long} = {long}") == [f"{long} =", long]
 
 
 def test_flags_are_refused(capsys):
