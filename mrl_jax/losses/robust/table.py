@@ -1,25 +1,6 @@
-r"""Table of the per-sample losses by name, with their equations and sources.
+"""Table of the per-sample losses by name. docs/method.md lists their equations and sources, docs/methods.md their numbers.
 
 Shape letters: L embedding dimensions, K classes.
-
-With p = p(y | x) for the given label y, $p_k$ = p(k | x) (eq. 2), and $q$ the one-hot label:
-
-| name | per-sample loss | source |
-|---|---|---|
-| rc | $\log(1 - p)$ | Hu et al., CVPR 2021 (eq. 5) |
-| ce | $-\log p$ | (eq. 3) |
-| focal | $-(1 - p)^\gamma \log p$ | Lin et al., ICCV 2017 |
-| mae | $\lVert q - p_\cdot \rVert_1 = 2 (1 - p)$ | Ghosh et al., AAAI 2017 |
-| gce | $(1 - p^q) / q$ | Zhang and Sabuncu, NeurIPS 2018 |
-| sce | $-a \log p + 4 b (1 - p)$ | Wang et al., ICCV 2019 |
-| nce-rce, nce-mae | $a \log p / \sum_k \log p_k + b \cdot$ RCE or MAE | Ma et al., ICML 2020 |
-| label-smoothing | cross-entropy with $(1 - \epsilon) q + \epsilon / K$ | Szegedy et al., CVPR 2016 |
-| bootstrap-soft, -hard | cross-entropy with $t q + (1 - t) r$, r $p_\cdot$ or its one-hot maximum | Reed et al., 2015 |
-| forward | $-\log (T^\top p_\cdot)_y$, T the transition matrix | Patrini et al., CVPR 2017 |
-| elr | $-\log p + \lambda \log(1 - \langle t, p_\cdot \rangle)$, t EMA targets | Liu et al., NeurIPS 2020 |
-| lq | $(1 - q) (1 - p^q) / q + q (1 - p)$ | RSHNL, AAAI 2025 |
-| small-loss | $-\log p$ of the smallest losses in a batch | Han et al., NeurIPS 2018, with one network |
-| gmm | $-\log p$ where the loss belongs to the lower of two Gaussians | Li et al., ICLR 2020 |
 
 All take embeddings z [..., L], centres [K, L], labels [...] and tau, and return per-sample losses [...]. Some need more
 arguments, on the noise, on earlier epochs or on the other samples; the training step provides them.
