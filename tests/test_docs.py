@@ -1,0 +1,66 @@
+"""Pages written by hand: the width of their lines, and the tables that the code must agree with."""
+
+import re
+from pathlib import Path
+
+import pytest
+from test_rooms import ROOMS
+
+from mrl_jax.options import LOSSES
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("experiments/**/*.md")])
+WIDTH = 120
+
+
+def too_long(text):
+    """Numbers of the lines of prose that are too long; tables, code and what has no space to break at are not prose."""
+    numbers, code = [], False
+    for number, line in enumerate(text.splitlines(), 1):
+        code ^= line.lstrip().startswith("```")
+        words = line.strip().removeprefix("- ").split(" ")
+        if len(line) > WIDTH and not code and not line.startswith("|") and len(words) > 1:
+            numbers.append(number)
+    return numbers
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_lines_of_prose_fit(path):
+    assert too_long(path.read_text("utf-8")) == []
+
+
+def test_what_counts_as_prose():
+    long = "word " * 30
+    assert too_long(long) == [1]
+    assert too_long(f"```\n{long}\n```\n| {long} |\n- [x](https://{'x' * 130})\n\n{long}") == [7]
+
+
+def test_paragraphs_are_not_indented():
+    """Four spaces make a code block after an empty line; after a line of prose they are a mistake."""
+    for path in PAGES:
+        code, before = False, ""
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+            code ^= line.lstrip().startswith("```")
+            assert code or not before.strip() or not line.startswith("    "), f"{path.name}:{number}"
+            before = line
+
+
+def first_column(page, head):
+    """Names in backticks in the first column of the table with this head."""
+    rows = page.partition(f"\n{head}\n")[2].splitlines()[1:]
+    cells = [row.split(" | ")[0] for row in rows[: next(i for i, row in enumerate(rows) if not row.startswith("|"))]]
+    return [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
+
+
+def test_the_table_of_rooms_is_that_of_the_imports():
+    names = first_column((ROOT / "docs" / "architecture.md").read_text("utf-8"), "| room | what it holds |")
+    assert [name.removesuffix(".py").rstrip("/").replace("/", ".") for name in names] == list(ROOMS)
+
+
+def test_the_equations_of_all_losses_are_listed():
+    page = (ROOT / "docs" / "method.md").read_text("utf-8")
+    head = "| `--loss` | per-sample loss | numbers | source |"
+    assert first_column(page, head) == list(LOSSES)
+    for name, loss in LOSSES.items():
+        row = next(line for line in page.splitlines() if line.startswith(f"| `{name}` |"))
+        assert re.findall(r"`([^`]+)`", row)[1:] == list(loss.numbers), name
