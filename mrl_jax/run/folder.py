@@ -143,7 +143,7 @@ class RunFolder:
             raise InputError(f"{self.path / name} is damaged ({error}); restore it or train anew") from error
 
     def write(self, name: str, value: Any) -> None:
-        """Write a JSON file in one move."""
+        """Write a JSON file atomically."""
         self._replace(name, pretty_json(value) + "\n")
 
     def settle(self, data: Mapping[str, Any], noise: Mapping[str, Any]) -> None:

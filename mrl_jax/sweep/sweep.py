@@ -84,9 +84,10 @@ def sweep(
 ) -> Sweep:
     """Train many runs. Each has the result that `train` gives, up to the order of sums.
 
-    Runs that differ only in noise, seed and the numbers of `Recipe` are one compiled program: `vmap` over runs, the run
-    axis divided among all devices, in groups that fit their memory. On CPU this is faster for small networks only;
-    others are trained one after the other by the program of `train`, compiled once. So are runs that stream their data.
+    Runs that differ only in noise, seed and the leaves of the hyperparameters are one compiled program: `vmap` over
+    runs, the run axis divided among all devices, in groups that fit their memory. On CPU this is faster for small
+    networks only; others are trained one after the other by the program of `train`, compiled once. So are runs that
+    stream their data.
 
     If the loss of a run becomes inf or NaN, that run ends and the result holds its error; the others continue.
 
