@@ -88,7 +88,7 @@ def test_best_is_chosen_on_validation(finished):
     assert finished.scores["test"]["best"]["epoch"] == 1 + int(np.argmax(averages))
 
 
-def test_noise_json_tells_the_noise_and_only_training_labels_change(finished):
+def test_noise_json_records_the_noise_and_only_training_labels_change(finished):
     noise = json.loads((finished.workdir / "noise.json").read_text())
     assert (noise["rate"], noise["kind"], noise["scope"], noise["seed"]) == (0.4, "symmetric", "modality", 2)
     assert set(noise["wrong_share"]) == {"sound", "touch"}

@@ -42,7 +42,7 @@ def test_list_names_every_set_and_what_is_ready(source, capsys):
 
 
 @pytest.mark.parametrize("name", CATALOG)
-def test_info_tells_file_keys_and_place_of_every_set(source, name, capsys):
+def test_info_prints_file_keys_and_place_of_every_set(source, name, capsys):
     code, out, _ = run(capsys, "info", name)
     assert code == 0
     facts = CATALOG[name]
@@ -51,8 +51,8 @@ def test_info_tells_file_keys_and_place_of_every_set(source, name, capsys):
     assert facts.published in out
     assert ("not in the paper; the values of the preset are not the paper's" in out) == (not facts.in_paper)
     assert "not prepared; run: python -m mrl_jax.data prepare" in out
-    told = json.loads(run(capsys, "info", name, "--json")[1])
-    assert told["published"]["classes"] == facts.classes
+    info = json.loads(run(capsys, "info", name, "--json")[1])
+    assert info["published"]["classes"] == facts.classes
 
 
 def test_prepare_then_info_shows_digests_splits_and_histogram(source, capsys):
@@ -79,7 +79,7 @@ def test_info_looks_into_files_of_ones_own(tmp_path, capsys):
     assert "audio: 3 features, 40 / 12 / 20 samples" in out
 
 
-def test_verify_tells_damage(source, tmp_path, capsys):
+def test_verify_reports_damage(source, tmp_path, capsys):
     run(capsys, "prepare", "inria-websearch", "--data-path", source)
     path = tmp_path / "cache/inria-websearch/image-text/1.0.0/arrays/valid_text.npy"
     raw = bytearray(path.read_bytes())
@@ -151,7 +151,7 @@ def test_emoji_needs_no_preparation(monkeypatch, capsys):
     assert run(capsys, "prepare", "emoji")[:2] == (0, "emoji: ready (it comes with the package)\n")
 
 
-def test_info_tells_of_emoji_what_the_catalog_says(monkeypatch, tmp_path, capsys):
+def test_info_prints_of_emoji_what_the_catalog_says(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("MRL_JAX_DATA_DIR", str(tmp_path))
     code, out, _ = run(capsys, "info", "emoji")
     assert code == 0
@@ -160,9 +160,9 @@ def test_info_tells_of_emoji_what_the_catalog_says(monkeypatch, tmp_path, capsys
     for m in ("image", "text"):
         assert f"{m}: {EMOJI.dims[m]} features, 1,338 / 185 / 375 samples" in out
     assert "Smileys & Emotion" in out
-    told = json.loads(run(capsys, "info", "emoji", "--modalities", "text_de", "image", "--json")[1])
-    assert told["data"]["instances"] == told["published"]["instances"]
-    assert list(told["data"]["modalities"]) == ["text_de", "image"]
+    info = json.loads(run(capsys, "info", "emoji", "--modalities", "text_de", "image", "--json")[1])
+    assert info["data"]["instances"] == info["published"]["instances"]
+    assert list(info["data"]["modalities"]) == ["text_de", "image"]
 
 
 def test_prepare_repairs_and_info_verifies(source, tmp_path, capsys):

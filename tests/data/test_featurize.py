@@ -156,10 +156,10 @@ def test_missing_texts_and_pictures_are_zeros_under_a_mask(real, capsys):
     real.rows[13]["text"] = ""
     real.write()
     module.run(argparse.Namespace(images=real.images, texts=real.texts, output=real.output, seed=0, **real.options))
-    told = capsys.readouterr()
-    assert "1 of 18 rows have no picture (the first: p1)" in told.err
-    assert "2 of 18 rows have no text (the first: p2)" in told.err
-    assert told.out == f"{real.output}\n"
+    printed = capsys.readouterr()
+    assert "1 of 18 rows have no picture (the first: p1)" in printed.err
+    assert "2 of 18 rows have no text (the first: p2)" in printed.err
+    assert printed.out == f"{real.output}\n"
     found = read(real.output)
     masks = {key for key in found if key.endswith("_mask")}
     assert masks == {"train_image_mask", "train_text_mask", "valid_text_mask"}

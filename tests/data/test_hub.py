@@ -127,11 +127,11 @@ def test_a_cut_is_resumed_within_the_call(server, tmp_path):
 
 def test_a_cut_that_lasts_is_reported_and_the_next_call_resumes(server, tmp_path):
     server.cuts = [100_000, 50_000, 0]
-    told = refused("cannot be downloaded from", download, REPO, NAME, tmp_path / "wiki")
-    assert NAME in told
-    assert server.endpoint in told
-    assert f"https://huggingface.co/datasets/{REPO}" in told
-    assert "--data-path" in told
+    message = refused("cannot be downloaded from", download, REPO, NAME, tmp_path / "wiki")
+    assert NAME in message
+    assert server.endpoint in message
+    assert f"https://huggingface.co/datasets/{REPO}" in message
+    assert "--data-path" in message
     assert not (tmp_path / "wiki").exists()
     server.seen.clear()
     download(REPO, NAME, tmp_path / "wiki")
@@ -156,9 +156,9 @@ def test_a_whole_file_left_by_a_kill_is_not_sent_again(server, tmp_path):
 
 def test_another_digest_is_refused_and_the_file_deleted(server, tmp_path):
     server.files[KEY] = bad = GOOD.replace(b"hello", b"jello")
-    told = refused("SHA-256 should be", download, REPO, NAME, tmp_path / "wiki")
-    assert hashlib.sha256(GOOD).hexdigest() in told
-    assert hashlib.sha256(bad).hexdigest() in told
+    message = refused("SHA-256 should be", download, REPO, NAME, tmp_path / "wiki")
+    assert hashlib.sha256(GOOD).hexdigest() in message
+    assert hashlib.sha256(bad).hexdigest() in message
     assert names_in(tmp_path) == []
     server.files[KEY] = GOOD
     download(REPO, NAME, tmp_path / "wiki")

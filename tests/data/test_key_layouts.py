@@ -70,11 +70,11 @@ def test_what_differs_from_the_published_set_is_a_warning(tmp_path, small_catalo
     path, _ = write_layout("inria, short", tmp_path, small_set())
     with pytest.warns(DatasetWarning) as caught:
         data = load_dataset(path, set_name="inria-websearch")
-    [told] = [str(w.message) for w in caught]
-    assert "4 classes; INRIA-Websearch has 100" in told
-    assert "40 / 12 / 20 instances (train / valid / test); INRIA-Websearch has 40 / 12 / 4,366" in told
-    assert "6 image features; INRIA-Websearch has 4096" in told
-    assert "text features" not in told
+    [message] = [str(w.message) for w in caught]
+    assert "4 classes; INRIA-Websearch has 100" in message
+    assert "40 / 12 / 20 instances (train / valid / test); INRIA-Websearch has 40 / 12 / 4,366" in message
+    assert "6 image features; INRIA-Websearch has 4096" in message
+    assert "text features" not in message
     assert len(data.metadata["deviations"]) == 3
 
 

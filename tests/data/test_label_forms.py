@@ -94,7 +94,7 @@ def test_modalities_of_a_split_count_alike_if_their_labels_agree_so():
     np.testing.assert_array_equal(kept["train_text"], text)
 
 
-def test_one_hot_rows_count_from_zero_and_tell_the_number_of_classes():
+def test_one_hot_rows_count_from_zero_and_give_the_number_of_classes():
     numbers, hot = np.array([1, 2, 3, 4]), np.eye(4)[[1, 2, 3]]
     with pytest.warns(DatasetWarning, match="train count classes from 1"):
         found, _ = normalised({"train": numbers, "test": hot}, rows={"train": 4, "test": 3})

@@ -233,14 +233,14 @@ def test_a_damaged_copy_does_not_block_others(tmp_path, monkeypatch):
         load_dataset("xmedianet")
 
 
-def test_loading_tells_once_how_a_set_deviates(source):
+def test_loading_warns_once_how_a_set_deviates(source):
     with pytest.warns(DatasetWarning) as direct:
         load_dataset(source, set_name=NAME)
     folder = prepare(NAME, source)
-    with pytest.warns(DatasetWarning) as told:
+    with pytest.warns(DatasetWarning) as warned:
         load_dataset(NAME)
-    assert [str(w.message) for w in told] == [str(w.message).replace(str(source), str(folder)) for w in direct]
-    assert told[0].filename == __file__
+    assert [str(w.message) for w in warned] == [str(w.message).replace(str(source), str(folder)) for w in direct]
+    assert warned[0].filename == __file__
 
 
 def test_bad_sources_leave_nothing(source, tmp_path):
@@ -285,11 +285,11 @@ def test_only_a_lack_of_space_is_called_one(source, monkeypatch, number, space):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(preparing, "_save", fail)
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as raised:
         prepare(NAME, source)
-    assert os.strerror(number) in str(told.value)
-    assert "MRL_JAX_DATA_DIR" in str(told.value)
-    assert ("free space" in str(told.value)) == space
+    assert os.strerror(number) in str(raised.value)
+    assert "MRL_JAX_DATA_DIR" in str(raised.value)
+    assert ("free space" in str(raised.value)) == space
 
 
 def test_a_data_folder_that_is_a_file_is_reported(source, tmp_path):
@@ -428,8 +428,8 @@ loaded = peak()
 data.splits["train"].features["image"].max()
 print(loaded - before, peak() - loaded, "tensorflow_datasets" in sys.modules, "jax" in sys.modules)
 """
-    told = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
-    grown, read, *imported = told.stdout.split()
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    grown, read, *imported = done.stdout.split()
     assert int(grown) < 8_000  # kB; includes imports of the code that reads
     assert int(read) > 15_000  # shows that the measurement works: 19 MB are read here
     assert imported == ["False", "False"]

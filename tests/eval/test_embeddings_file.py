@@ -126,7 +126,7 @@ def test_values_of_every_query_average_to_the_scores(tmp_path, capsys):
     assert {int(r["relevant"]) for r in rows} == {6, 7}
 
 
-def test_the_table_is_narrow_and_tells_the_main_scores(tmp_path, capsys):
+def test_the_table_is_narrow_and_shows_the_main_scores(tmp_path, capsys):
     path = write(tmp_path / "e.npz")
     assert eval_main(["--embeddings", str(path), "--protocol", "cross", "others", "within"]) == 0
     out = capsys.readouterr().out

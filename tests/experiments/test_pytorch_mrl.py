@@ -51,11 +51,11 @@ def test_fifty_steps_have_the_losses_of_ours(name):
     assert len(theirs.epoch()) == 11
 
 
-@pytest.mark.parametrize(("name", "told"), [("training", "least time / ours"), ("sweep", "together / alone")])
-def test_the_timings_run(name, told):
+@pytest.mark.parametrize(("name", "expected"), [("training", "least time / ours"), ("sweep", "together / alone")])
+def test_the_timings_run(name, expected):
     done = command(f"{name}_timings", "--smoke")
     assert done.returncode == 0, done.stderr
-    assert told in done.stdout
+    assert expected in done.stdout
 
 
 def test_the_benchmark_beside_pytorch_runs():
@@ -91,7 +91,7 @@ def test_the_gpu_check_runs_on_a_cpu_at_small_size():
     assert re.search(r"runs \| tiny, 3 epochs \| [\d.]+ s", done.stdout)
 
 
-def test_the_gpu_check_leaves_out_parts_whose_packages_are_missing_and_tells_what_failed(tmp_path):
+def test_the_gpu_check_leaves_out_parts_whose_packages_are_missing_and_reports_what_failed(tmp_path):
     (tmp_path / "torch.py").write_text("raise ModuleNotFoundError('none', name='torch')")
     (tmp_path / "optax.py").write_text("raise RuntimeError('broken')")
     done = gpu_check("--smoke", "--parts", "pytorch", "contrastive", "parity", PYTHONPATH=str(tmp_path))

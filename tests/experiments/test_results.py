@@ -375,12 +375,12 @@ def test_trials_of_another_grid_and_programs_at_the_same_time_are_refused(result
         with pytest.raises(InputError, match="holds CE chosen from other trials; move it away"):
             run("table1", *flags)
     with (tmp_path / ".runs_wikipedia-views.json.lock").open("w") as handle:
-        lock(handle.fileno(), "never told")
+        lock(handle.fileno(), "never shown")
         with pytest.raises(InputError, match=r"another program trains for .*runs_wikipedia-views\.json; wait"):
             run("defaults", *flags)
 
 
-def test_every_run_tells_its_settings_and_its_machine(results):
+def test_every_run_records_its_settings_and_its_machine(results):
     found = kept(results)
     for entry in found["methods"].values():
         for r in entry["runs"]:
@@ -406,7 +406,7 @@ def test_every_program_runs_as_a_command(tmp_path):
         assert done.stdout.startswith((tmp_path / f"{name}.md").read_text("utf-8").rstrip()), name
 
 
-def test_missing_results_and_sets_are_told(tmp_path):
+def test_missing_results_and_sets_are_refused(tmp_path):
     (tmp_path / "file").touch()
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "runs_emoji.json").write_text("{")
@@ -553,7 +553,7 @@ def test_temperatures_are_compared(tmp_path, monkeypatch):
         with pytest.raises(InputError, match=message):
             run("temperatures", "--from-results", "--out", tmp_path, *flags_read)
     with (tmp_path / ".temperatures.json.lock").open("w") as handle:
-        lock(handle.fileno(), "never told")
+        lock(handle.fileno(), "never shown")
         with pytest.raises(InputError, match=r"another program trains for .*temperatures\.json; wait"):
             run("temperatures", *flags)
     monkeypatch.setattr(module_of("temperatures"), "BETA", 0.5)

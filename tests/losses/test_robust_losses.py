@@ -219,7 +219,7 @@ def test_losses_that_need_two_classes_say_so():
             PER_SAMPLE_LOSSES[name](*one)
 
 
-# Moving targets
+# EMA targets
 
 
 def test_targets_are_the_running_mean_of_predictions():

@@ -234,7 +234,7 @@ def test_every_metric_has_more_than_one_peer():
 
 @pytest.mark.parametrize("peer", [by_numpy, by_ranx, by_pytrec_eval])
 @pytest.mark.parametrize("multi", [False, True])
-def test_tied_items_in_gallery_order_agree_where_a_peer_can_be_told_the_order(peer, multi):
+def test_tied_items_in_gallery_order_agree_where_a_peer_accepts_the_order(peer, multi):
     case = build(exact_rows(20), exact_rows(60, seed=1), multi)
     assert all(len(np.unique(s)) < 20 for s in case.scores)
     agree(case.ours(), {name: x for name, x in peer(case).items() if name != "trec curve"})
