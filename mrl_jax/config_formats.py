@@ -1,8 +1,9 @@
 """Formats of `config.json` and `sweep.json`: what files of older versions mean. Imports nothing but the errors.
 
-A new field, a new default or a new meaning of a value makes a new format: raise `FORMAT`, add its defaults to
-`DEFAULTS` and a conversion to `_TO_NEXT`. The defaults of older formats stay; a new field is added to them with the
-value that stands for what they did.
+A new field, a new default or a new meaning of a value makes a new format: raise `FORMAT`, and add its defaults as
+`DEFAULTS[FORMAT] = DEFAULTS[FORMAT - 1] | {what changed}`. Older tables stay; a test has their digests. `_TO_NEXT`
+needs a conversion only if a value changed its meaning, or if the default of a new field is not what the older version
+did.
 """
 
 from collections.abc import Callable, Mapping
@@ -52,43 +53,9 @@ DEFAULTS: dict[int, dict[str, Any]] = {
         "precision": "float32",
         "seed": 0,
     },
-    2: {
-        "preset": "custom",
-        "data_path": None,
-        "modalities": [],
-        "preprocess": ["standardize"],
-        "noise_rate": 0.0,
-        "noise_kind": "symmetric",
-        "noise_scope": "modality",
-        "noise_protocol": None,
-        "noise_matrix": None,
-        "noise_file": None,
-        "noisy_validation": False,
-        "method": "mrl",
-        "method_options": [],
-        "loss": "rc",
-        "loss_options": [],
-        "assumed_noise": None,
-        "beta": 0.9,
-        "tau1": None,
-        "tau2": None,
-        "self_similarity": False,
-        "contrastive_scale": "equation",
-        "epochs": 30,
-        "batch_size": 100,
-        "learning_rate": 1e-4,
-        "schedule": "cosine",
-        "weight_decay": 0.0,
-        "clip_norm": None,
-        "hidden_dims": [1024, 1024],
-        "embed_dim": 512,
-        "initializer": "uniform",
-        "stream": "auto",
-        "precision": "float32",
-        "seed": 0,
-    },
 }
-"""Format -> default of every field of `Config`, as JSON, in the versions that wrote it. Frozen once released.
+DEFAULTS[2] = DEFAULTS[1] | {}  # one value has another meaning: `_from_1`
+"""Format -> default of every field that the format has, as JSON. Frozen once released.
 
 Format 1 has no format number. Its `method` and `method_options` are what it did before these fields existed.
 """
@@ -131,7 +98,8 @@ def current_values(values: Mapping[str, Any], source: str | Path) -> dict[str, A
         )
     fields = DEFAULTS[number] | given
     for older in range(number, FORMAT):
-        fields = _TO_NEXT[older](fields)
+        added = {name: value for name, value in DEFAULTS[older + 1].items() if name not in DEFAULTS[older]}
+        fields = added | _TO_NEXT.get(older, dict)(fields)
     return fields
 
 
@@ -141,4 +109,4 @@ def _from_1(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 _TO_NEXT: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1}
-"""Format -> conversion of all fields to the next format, for values that changed their meaning."""
+"""Format -> conversion of all fields to the next format; a format that needs none is absent."""

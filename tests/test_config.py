@@ -1,6 +1,7 @@
 """Configuration: presets, checks, JSON."""
 
 import dataclasses
+import hashlib
 import inspect
 import itertools
 import json
@@ -11,9 +12,9 @@ import sys
 import numpy as np
 import pytest
 
-from mrl_jax import Config, InputError, preset
+from mrl_jax import Config, InputError, config_formats, preset
 from mrl_jax.config import PRESETS, auto_temperature
-from mrl_jax.config_formats import DEFAULTS, FORMAT
+from mrl_jax.config_formats import DEFAULTS, FORMAT, current_values
 from mrl_jax.methods.registry import hyperparameters_of
 from mrl_jax.options import (
     FILE_FIELDS,
@@ -177,6 +178,13 @@ FORMAT_1 = {
 }  # fmt: skip
 
 
+# SHA-256 of the defaults of every format. Formats 1 and 2 differ in the meaning of a value only.
+DIGESTS = {
+    1: "e4556bc3f474839f45377759d282390551d6a70a65f926499c37a0eb3a01d103",
+    2: "e4556bc3f474839f45377759d282390551d6a70a65f926499c37a0eb3a01d103",
+}
+
+
 def test_defaults_of_the_current_format_are_those_of_this_version():
     defaults = Config().to_json()
     assert defaults.pop("format") == FORMAT == max(DEFAULTS)
@@ -185,7 +193,28 @@ def test_defaults_of_the_current_format_are_those_of_this_version():
         "would be read with another value: raise FORMAT in mrl_jax/config_formats.py, freeze the old defaults there, "
         "and add a table for the new format"
     )
-    assert all(set(table) == set(defaults) for table in DEFAULTS.values())
+    for number in DEFAULTS:
+        assert set(current_values({"format": number}, "c.json")) == set(defaults)
+
+
+@pytest.mark.parametrize("number", DEFAULTS)
+def test_defaults_of_a_released_format_never_change(number):
+    digest = hashlib.sha256(json.dumps(DEFAULTS[number], sort_keys=True).encode()).hexdigest()
+    assert digest == DIGESTS[number], "files of this format would be read with other values: make a new format"
+
+
+def test_a_new_field_needs_no_change_of_older_formats(monkeypatch):
+    later = FORMAT + 1
+    monkeypatch.setattr(config_formats, "FORMAT", later)
+    monkeypatch.setitem(DEFAULTS, later, DEFAULTS[FORMAT] | {"colour": "red", "epochs": 99})
+    old, schedule = {"format": FORMAT, "beta": 0.5}, {"schedule": "cosine-hold"}
+    assert current_values(old, "c.json") == DEFAULTS[FORMAT] | {"beta": 0.5, "colour": "red"}
+    assert current_values(schedule, "c.json") == DEFAULTS[1] | {"schedule": "cosine-hold-v1", "colour": "red"}
+    monkeypatch.setitem(config_formats._TO_NEXT, FORMAT, lambda fields: fields | {"colour": "grey"})
+    assert current_values(old, "c.json")["colour"] == "grey"
+    assert current_values({"format": later}, "c.json")["colour"] == "red"
+    with pytest.raises(InputError, match="field 'colour' is unknown"):
+        current_values({"format": FORMAT, "colour": "red"}, "c.json")
 
 
 def test_a_file_of_format_1_has_the_values_of_its_time():
