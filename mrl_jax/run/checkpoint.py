@@ -53,7 +53,13 @@ class Snapshot(NamedTuple):
         return {"state": state, "best": self.best, "preprocess": self.preprocess}
 
 
-def template(config: Config, shapes: Shapes, modalities: Sequence[str]) -> Snapshot:
+class Template(Snapshot):
+    """Shapes of a snapshot, and the configuration of the run, which decides what a checkpoint of format 1 holds."""
+
+    config: Config
+
+
+def template(config: Config, shapes: Shapes, modalities: Sequence[str]) -> Template:
     """Shapes and dtypes of a run's checkpoints, without computing arrays."""
     method, h = method_of(config), hyperparameters_of(config)
     state = jax.eval_shape(lambda: method.init(h, jax.random.key(0), shapes))
@@ -61,7 +67,9 @@ def template(config: Config, shapes: Shapes, modalities: Sequence[str]) -> Snaps
         m: {"mean": jax.ShapeDtypeStruct((d,), np.float32), "scale": jax.ShapeDtypeStruct((), np.float32)}
         for m, d in zip(modalities, shapes.dims, strict=True)
     }
-    return Snapshot(state, state.params, preprocess)
+    expected = Template(state, state.params, preprocess)
+    expected.config = config
+    return expected
 
 
 class Checkpoints(AbstractContextManager["Checkpoints"]):
@@ -160,7 +168,8 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         format_1 = is_format_1(stored)
         expected = template.nested()
         if format_1:
-            expected = nested_of(template.state, template.best) | {"preprocess": template.preprocess}
+            config = template.config if isinstance(template, Template) else None
+            expected = nested_of(template.state, template.best, config) | {"preprocess": template.preprocess}
         needed = {p: (tuple(x.shape), np.dtype(x.dtype)) for p, x in _leaves(expected)}
         for path in sorted(set(needed) | set(stored)):
             if needed.get(path) != stored.get(path):

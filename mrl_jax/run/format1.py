@@ -1,6 +1,6 @@
 """Checkpoints of format 1, written by versions before the `Method` interface: of MRL only, with its fields by name.
 
-`{"state": {"encoders", "centers", "optimizer", "step", "targets"}, "best": {"encoders", "centers"}, "preprocess"}`;
+`{"state": {"encoders", "centers", "optimizer", "step", "targets"}, "best": {"encoders", "centers"}, "preprocess"}`.
 Only the loss "elr" has `targets` [M, N, K]. The selection of the loss "gmm" was not stored.
 """
 
@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mrl_jax.config import Config
 from mrl_jax.methods.state import State
 
 __all__ = ["is_format_1", "nested_of", "state_of"]
@@ -20,17 +21,23 @@ def is_format_1(paths: Any) -> bool:
     return any(path.startswith("state/centers") for path in paths)
 
 
-def nested_of(state: Any, best: Any) -> dict[str, Any]:
-    """Shapes of a snapshot's state and best parameters, nested as in format 1."""
+def nested_of(state: Any, best: Any, config: Config | None) -> dict[str, Any]:
+    """Shapes of a snapshot's state and best parameters, nested as in format 1.
+
+    Args:
+        state: shapes of the state.
+        best: shapes of the best parameters.
+        config: of the run; its loss decides whether there are EMA targets.
+    """
     nested = {
         "encoders": state.params.encoders,
         "centers": state.params.centers,
         "optimizer": jax.tree.map(_tuples, state.optimizer, is_leaf=_is_params),
         "step": state.step,
     }
-    for x in jax.tree.leaves(state.samples):
-        if x.ndim == 3:  # EMA targets, [M, N, K] in format 1
-            nested["targets"] = jax.ShapeDtypeStruct((x.shape[1], x.shape[0], x.shape[2]), x.dtype)
+    if config is not None and config.loss == "elr":
+        instances, modalities, classes = state.samples.shape
+        nested["targets"] = jax.ShapeDtypeStruct((modalities, instances, classes), state.samples.dtype)
     return {"state": nested, "best": {"encoders": best.encoders, "centers": best.centers}}
 
 

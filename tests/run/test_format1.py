@@ -9,13 +9,15 @@ import json
 import shutil
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
-from toy import assert_same_checkpoints
 
-from mrl_jax import evaluate, load_run, sweep, train
+from mrl_jax import Config, evaluate, load_run, sweep, train
 from mrl_jax.run import RunFolder
+from mrl_jax.run.format1 import nested_of
 from mrl_jax.search.searcher import Query, Searcher
 from mrl_jax.sweep.folder import SweepFolder
 
@@ -81,23 +83,35 @@ def test_a_run_is_searched(old, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
-def test_a_run_resumes_to_the_bits_of_one_that_was_not_interrupted(old, name, tmp_path):
+def test_a_run_resumes_with_the_numbers_of_the_old_version(old, name, tmp_path):
+    """Within a tolerance: another machine may have written the run. `same_bits` compares bits on one machine."""
     before = RunFolder.open(old / name).metrics()
     folder = copy_of(old, name, tmp_path)
     cut_to_first_checkpoint(folder)
-    config = RunFolder.open(folder).config()
-    result = train(config, folder, resume=True)
+    result = train(RunFolder.open(folder).config(), folder, resume=True)
     for line, expected in zip(result.metrics, before, strict=True):
         assert line["learning_rate"] == expected["learning_rate"]
         assert line["train"] == pytest.approx(expected["train"], **OTHER_PROCESSOR)
         assert line["valid"]["map"] == pytest.approx(expected["valid"]["map"], abs=1e-3)
-    # The checkpoint is of one processor and the rest of another, so bits are compared with the first epoch's as start.
-    shutil.copytree(old / name, tmp_path / "again")
-    cut_to_first_checkpoint(tmp_path / "again")
-    train(config, tmp_path / "again", resume=True)
-    assert_same_checkpoints(folder, tmp_path / "again")
-    assert RunFolder.open(folder).metrics() == RunFolder.open(tmp_path / "again").metrics()
     assert "format" not in json.loads((folder / "config.json").read_text())  # the folder stays what it was
+
+
+def test_the_loss_decides_whether_a_checkpoint_has_ema_targets():
+    three = SimpleNamespace(params=SimpleNamespace(encoders=(), centers=0), optimizer=(), step=0)
+    three.samples = jax.ShapeDtypeStruct((9, 2, 5), np.float32)
+    assert nested_of(three, three.params, Config(loss="elr"))["state"]["targets"].shape == (2, 9, 5)
+    assert "targets" not in nested_of(three, three.params, Config(loss="gmm"))["state"]
+
+
+@pytest.mark.slow
+def test_a_run_of_a_sweep_is_scored_and_searched(old, tmp_path):
+    folder = copy_of(old, "sweep", tmp_path)
+    for name in SweepFolder.open(folder).configs():
+        run = folder / "runs" / name
+        scores = json.loads((run / "result.json").read_text())
+        assert evaluate(run)["map"] == pytest.approx(scores["test"]["best"]["map"], **OTHER_PROCESSOR)
+    answer = Searcher(run).answer(Query("row", "sound:test:3"), top=5)
+    assert [r["rank"] for r in answer["results"]] == [1, 2, 3, 4, 5]
 
 
 @pytest.mark.slow
