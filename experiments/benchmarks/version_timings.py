@@ -3,7 +3,8 @@
     python -m experiments.benchmarks.version_timings BEFORE AFTER [--rounds 5]
 
 Both run with this Python. Each command is a process of its own. A first round, not counted, fills the caches of
-compiled programs. An epoch is what ten more of them add to a training. Prints medians and ratios.
+compiled programs. An epoch is what forty more of them add to a training. Prints medians and ratios; CPU seconds are
+those of all cores together, and depend less on what else runs on the machine.
 """
 
 import argparse
@@ -14,23 +15,38 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from experiments.shared.tables import markdown
 
 TRAIN = ["-m", "mrl_jax.train", "emoji", "--workdir", "{}"]
-EXTRA = 10  # epochs
+EXTRA = 40  # epochs; fewer drown in the differences between starts
 
 
-def measured(tree: Path, folder: Path, command: list[str]) -> tuple[float, float]:
-    """Seconds and peak memory in MB of a command of a checkout."""
+class Usage(NamedTuple):
+    """What a command used: seconds, CPU seconds of all cores, peak memory in MB."""
+
+    wall: float
+    cpu: float
+    memory: float
+
+
+def measured(tree: Path, folder: Path, command: list[str]) -> Usage:
+    """Run a command of a checkout and measure it.
+
+    Raises:
+        SystemExit: it failed.
+    """
     env = os.environ | {"PYTHONPATH": str(tree), "PYTHONSAFEPATH": "1", "JAX_PLATFORMS": "cpu"}
     env["JAX_COMPILATION_CACHE_DIR"] = str(folder / "compiled")
     started = time.perf_counter()
-    child = subprocess.Popen([sys.executable, *command], cwd=folder, env=env, stdout=-3, stderr=-3)
+    silent = subprocess.DEVNULL
+    child = subprocess.Popen([sys.executable, *command], cwd=folder, env=env, stdout=silent, stderr=silent)
     _, status, usage = os.wait4(child.pid, 0)
     if status:
         raise SystemExit(f"{tree}: {' '.join(command)} failed")
-    return time.perf_counter() - started, usage.ru_maxrss / 1024 if sys.platform == "linux" else usage.ru_maxrss / 2**20
+    memory = usage.ru_maxrss / (1024 if sys.platform == "linux" else 2**20)
+    return Usage(time.perf_counter() - started, usage.ru_utime + usage.ru_stime, memory)
 
 
 def round_of(tree: Path, folder: Path, number: int) -> dict[str, float]:
@@ -42,20 +58,24 @@ def round_of(tree: Path, folder: Path, number: int) -> dict[str, float]:
         runs[epochs] = measured(tree, folder, command)
     search = ["-m", "mrl_jax.search", "--workdir", f"run-{number}-1", "--text", "cat"]
     measured(tree, folder, search)  # embeds the gallery, which is kept
+    one, more, found = runs[1], runs[1 + EXTRA], measured(tree, folder, search)
     return {
-        "command to the end of one epoch, s": runs[1][0],
-        "an epoch, s": (runs[1 + EXTRA][0] - runs[1][0]) / EXTRA,
-        "peak memory of training, MB": runs[1 + EXTRA][1],
-        "search, s": measured(tree, folder, search)[0],
+        "command to the end of one epoch, s": one.wall,
+        "command to the end of one epoch, CPU s": one.cpu,
+        "an epoch, s": (more.wall - one.wall) / EXTRA,
+        "an epoch, CPU s": (more.cpu - one.cpu) / EXTRA,
+        "peak memory of training, MB": more.memory,
+        "search, s": found.wall,
+        "search, CPU s": found.cpu,
     }
 
 
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("before", type=Path)
-    parser.add_argument("after", type=Path)
-    parser.add_argument("--rounds", type=int, default=5, help="default: 5")
+    parser.add_argument("before", type=Path, help="checkout of the older version")
+    parser.add_argument("after", type=Path, help="checkout of the newer version")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds that are counted; default: 5")
     args = parser.parse_args()
     trees = {"before": args.before.absolute(), "after": args.after.absolute()}
     found: dict[str, list[dict[str, float]]] = {name: [] for name in trees}
