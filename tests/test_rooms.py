@@ -3,6 +3,8 @@
 import ast
 from pathlib import Path
 
+import pytest
+
 import mrl_jax
 
 ROOT = Path(mrl_jax.__file__).parent
@@ -98,6 +100,74 @@ def test_only_the_registry_and_the_methods_name_a_method():
             if any(isinstance(v, ast.Constant) and v.value in METHODS for v in values):
                 asking.append(f"{name}:{node.lineno}")
     assert not asking
+
+
+# Rooms that know MRL, and settings of single methods: outside of them no file asks which method or loss a run has, or
+# reads a field that not every method has.
+KNOW_METHODS = (
+    "methods", "losses", "models", "options", "config", "config_formats", "train_step", "run.format1"
+)  # fmt: skip
+FIELDS = ("hidden_dims", "centers", "tau1", "tau2", "beta", "loss")
+# module, field (or "comparison") -> why it may
+EXCEPTIONS = {
+    ("cli", "tau1"): "the flag --tau stands for two fields",
+    ("cli", "tau2"): "the flag --tau stands for two fields",
+    ("sweep.__main__", "comparison"): "more runs of a sweep are added method by method",
+    ("sweep.names", "comparison"): "names of runs say which settings differ",
+    ("sweep.names", "beta"): "names of runs say which settings differ",
+    ("sweep.names", "loss"): "names of runs say which settings differ",
+    ("sweep.names", "tau1"): "equal temperatures have one name",
+    ("sweep.names", "tau2"): "equal temperatures have one name",
+    ("train", "hidden_dims"): "widths that --model-parallel divides among devices",
+    ("training.run_spec", "tau1"): "the default depends on the number of classes, known after loading",
+    ("training.run_spec", "tau2"): "the default depends on the number of classes, known after loading",
+}
+
+
+def method_specific(tree):
+    """Field or "comparison", and line, where a file reads a field of some methods, or compares with a name of one."""
+    from mrl_jax.methods.registry import METHODS
+    from mrl_jax.options import LOSSES
+
+    names = {*METHODS, *LOSSES}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr in FIELDS:
+            yield node.attr, node.lineno
+        elif isinstance(node, ast.Compare):
+            operands = [node.left, *node.comparators]
+            collections = [x for x in operands if isinstance(x, ast.Tuple | ast.List | ast.Set)]
+            operands += [x for of_one in collections for x in of_one.elts]
+            if any(isinstance(x, ast.Constant) and x.value in names for x in operands) or any(
+                isinstance(x, ast.Attribute) and x.attr == "method" for x in operands
+            ):
+                yield "comparison", node.lineno
+
+
+def test_only_some_rooms_know_which_method_it_is():
+    reads = {
+        (name, field): line
+        for name, path in NAMES.items()
+        if name and not any(name == room or name.startswith(f"{room}.") for room in KNOW_METHODS)
+        for field, line in method_specific(ast.parse(path.read_text("utf-8")))
+    }
+    assert not [f"{name}:{line} {field}" for (name, field), line in reads.items() if (name, field) not in EXCEPTIONS]
+    assert not [exception for exception in EXCEPTIONS if exception not in reads], "no longer needed"
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("c.method == Config.method", ["comparison"]),
+        ("'elr' == name", ["comparison"]),
+        ("name in ('mrl', 'x')", ["comparison"]),
+        ("params.centers", ["centers"]),
+        ("run.config.loss == 'gce'", ["comparison", "loss"]),
+        ("self.method.fit is not None", []),
+        ("metrics['loss'], method_of(c)", []),
+    ],
+)
+def test_what_counts_as_knowing_a_method(code, expected):
+    assert [field for field, _ in method_specific(ast.parse(code))] == expected
 
 
 def test_faces_hold_no_logic():
