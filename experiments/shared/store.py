@@ -134,7 +134,7 @@ class Store:
         return [stored[key] for key in wanted]
 
     def available(self, name: str, wanted: Sequence[Config], earlier: Sequence[Config]) -> Sequence[Config]:
-        """`wanted`; `earlier` where nothing may be trained, runs of `wanted` are missing and all of `earlier` are stored.
+        """`wanted`, or `earlier` where nothing may be trained, runs of `wanted` are missing and `earlier` is complete.
 
         Args:
             name: name under which `fixed` stores the runs.

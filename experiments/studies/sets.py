@@ -116,7 +116,9 @@ def _read(path: Path, names: Sequence[str] | None, settings_of: Callable[[int], 
     chosen = {name: sets[name] for name in names or sets}
     if len({earlier[name] for name in chosen}) > 1:
         old = ", ".join(name for name in chosen if earlier[name])
-        raise InputError(f"{path} holds {old} with an earlier form of a schedule; name the sets of one form with --sets")
+        raise InputError(
+            f"{path} holds {old} with an earlier form of a schedule; name the sets of one form with --sets"
+        )
     return chosen
 
 

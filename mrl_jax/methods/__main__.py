@@ -55,8 +55,9 @@ def _prose(text: str, margin: str = "") -> list[str]:
 
 
 def _equation(text: str) -> list[str]:
-    """Lines of an equation, broken only after a +, - or = outside of brackets; Markdown reads these as a list or heading
-    where they begin a line.
+    """Lines of an equation, broken only after a +, - or = outside of brackets.
+
+    Before one, Markdown would read it as a list or a heading.
     """
     lines, depth, start = [""], 0, 0
     words = text.split()

@@ -1,4 +1,6 @@
-"""Table of the per-sample losses by name. docs/method.md lists their equations and sources, docs/methods.md their numbers.
+"""Table of the per-sample losses by name.
+
+docs/method.md lists their equations and sources, docs/methods.md their numbers.
 
 Shape letters: L embedding dimensions, K classes.
 
