@@ -15,7 +15,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["check_outputs", "lock", "locked", "pretty_json", "write_whole", "written_whole"]
+__all__ = ["atomic_path", "check_outputs", "lock", "locked", "pretty_json", "write_atomically"]
 
 _OF_A_RUN = ("config.json", "data.json", "noise.json", "metrics.jsonl", "model.npz", "result.json")
 
@@ -60,7 +60,7 @@ def check_outputs(outputs: Mapping[str, str | None], inputs: Iterable[str | None
 
 
 @contextlib.contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path) -> Iterator[Path]:
     """Atomic write: yields a temporary file, which replaces `path` on success and is deleted on failure.
 
     Raises:
@@ -87,13 +87,13 @@ def written_whole(path: Path) -> Iterator[Path]:
             part.unlink(missing_ok=True)
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
+def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file atomically.
 
     Raises:
         InputError: the file cannot be written.
     """
-    with written_whole(path) as part:
+    with atomic_path(path) as part:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
 
 

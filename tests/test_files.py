@@ -6,22 +6,22 @@ import threading
 import pytest
 
 from mrl_jax import InputError
-from mrl_jax.files import check_outputs, pretty_json, write_whole, written_whole
+from mrl_jax.files import atomic_path, check_outputs, pretty_json, write_atomically
 
 
 def test_a_file_is_replaced_in_one_move_and_nothing_else_stays(tmp_path):
     path = tmp_path / "a.txt"
-    write_whole(path, "old")
+    write_atomically(path, "old")
 
     def fail():
-        with written_whole(path) as part:
+        with atomic_path(path) as part:
             part.write_text("half")
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
         fail()
     assert path.read_text() == "old"
-    write_whole(path, b"new")
+    write_atomically(path, b"new")
     assert path.read_text() == "new"
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
 
@@ -29,7 +29,7 @@ def test_a_file_is_replaced_in_one_move_and_nothing_else_stays(tmp_path):
 def test_a_link_stays_and_its_file_is_written(tmp_path):
     (tmp_path / "there").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "there" / "file")
-    write_whole(tmp_path / "link", "x")
+    write_atomically(tmp_path / "link", "x")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "there" / "file").read_text() == "x"
 
@@ -40,7 +40,7 @@ def test_pipes_and_devices_are_written_to(tmp_path):
     os.mkfifo(pipe)
     reader = threading.Thread(target=lambda: read.append(pipe.read_text()))
     reader.start()
-    write_whole(pipe, "through")
+    write_atomically(pipe, "through")
     reader.join(10)
     assert read == ["through"]
     assert pipe.is_fifo()
@@ -50,7 +50,7 @@ def test_pipes_and_devices_are_written_to(tmp_path):
 def test_places_that_cannot_be_written_are_refused(tmp_path, name, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=r"is no file name|cannot be written"):
-        write_whole(tmp_path / name if name.startswith("no") else type(tmp_path)(name), "x")
+        write_atomically(tmp_path / name if name.startswith("no") else type(tmp_path)(name), "x")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -83,7 +83,7 @@ def test_outputs_are_checked_before_anything_is_computed(tmp_path, monkeypatch):
 def test_a_path_through_a_file_is_an_input_error_like_others(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match="cannot be written"):
-        write_whole(tmp_path / "file" / "below", "y")
+        write_atomically(tmp_path / "file" / "below", "y")
     assert (tmp_path / "file").read_text() == "x"
 
 

@@ -37,7 +37,7 @@ from experiments.shared.store import read_results, write_results
 from experiments.shared.tables import markdown
 from experiments.shared.timings import log, timing_parser, turns
 from mrl_jax import InputError
-from mrl_jax.files import write_whole
+from mrl_jax.files import write_atomically
 
 RESULTS_FILE = RESULTS / "benchmark_pytorch.json"
 KEPT = ("best", "compiled", "reference kept")
@@ -178,7 +178,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         results["shapes"][name] = {"machine": where, **compare(name, rounds, programs)}
         if not args.smoke:
             write_results(RESULTS_FILE, results)
-            write_whole(RESULTS_FILE.with_suffix(".md"), table(results) + "\n")
+            write_atomically(RESULTS_FILE.with_suffix(".md"), table(results) + "\n")
     print(table(results))
 
 

@@ -22,7 +22,7 @@ from experiments.shared.protocol import BUDGET, KNOWN, RATES, TRIAL_SEED, DataSe
 from experiments.shared.trained import trained
 from mrl_jax import Config, InputError, grid
 from mrl_jax.config_formats import DEFAULTS, current_values, format_of
-from mrl_jax.files import lock, write_whole
+from mrl_jax.files import lock, write_atomically
 
 __all__ = [
     "Store",
@@ -323,7 +323,7 @@ def read_results(path: Path, **parts: type) -> dict[str, Any]:
 
 def write_results(path: Path, content: Mapping[str, Any]) -> None:
     """Write a file of results, atomically."""
-    write_whole(path, json.dumps(content, separators=(",", ":")) + "\n")
+    write_atomically(path, json.dumps(content, separators=(",", ":")) + "\n")
 
 
 @contextlib.contextmanager

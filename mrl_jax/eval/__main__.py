@@ -27,7 +27,7 @@ from mrl_jax.eval.output import (
     score_table,
 )
 from mrl_jax.eval.scores import PROTOCOLS, directions, full_report
-from mrl_jax.files import check_outputs, pretty_json, write_whole
+from mrl_jax.files import check_outputs, pretty_json, write_atomically
 from mrl_jax.retrieval import measure as retrieval
 
 __all__ = ["main"]
@@ -64,7 +64,7 @@ def _main(argv: Sequence[str] | None) -> None:
     if args.per_query:
         by_name = directions(embedded, options.protocol)
         rows = {name: embedded.rows_of(by_name[name].query) for name in per_query}
-        write_whole(Path(args.per_query), per_query_csv(per_query, rows))
+        write_atomically(Path(args.per_query), per_query_csv(per_query, rows))
     if args.plot:
         plot_precision_recall(Path(args.plot), _curves(embedded, options), title)
     _output(args, scores, score_csv(scores), f"{title}\n\n{score_table(scores)}")
@@ -153,9 +153,9 @@ def _check_flags(args: argparse.Namespace) -> None:
 
 def _output(args: argparse.Namespace, result: Mapping[str, Any], table_csv: str, table: str) -> None:
     if args.csv:
-        write_whole(Path(args.csv), table_csv)
+        write_atomically(Path(args.csv), table_csv)
     if args.json not in (None, "-"):
-        write_whole(Path(args.json), pretty_json(result) + "\n")
+        write_atomically(Path(args.json), pretty_json(result) + "\n")
     print(pretty_json(result) if args.json == "-" else table)
 
 

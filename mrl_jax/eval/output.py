@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mrl_jax.files import write_whole
+from mrl_jax.files import write_atomically
 from mrl_jax.report.tables import text_table
 
 __all__ = [
@@ -152,4 +152,4 @@ def plot_precision_recall(path: Path, curves: Mapping[str, Sequence[float]], tit
     axes.legend(fontsize=8)
     picture = io.BytesIO()
     figure.savefig(picture, dpi=120, format="png")
-    write_whole(path, picture.getvalue())
+    write_atomically(path, picture.getvalue())

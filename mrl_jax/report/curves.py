@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mrl_jax.files import atomic_path
+
 __all__ = ["plot_curves"]
 
 _MARKED = 30  # epochs up to which every point has a marker
@@ -19,6 +21,9 @@ def plot_curves(path: Path, metrics: Sequence[Mapping[str, Any]], result: Mappin
         metrics: the lines of `metrics.jsonl`, at least one; every entry of "train" is drawn.
         result: content of `result.json`.
         title: heading of the picture.
+
+    Raises:
+        InputError: the file cannot be written.
     """
     from matplotlib.figure import Figure  # deferred: slow to import; Figure needs no display and no global state
     from matplotlib.ticker import MaxNLocator
@@ -48,6 +53,5 @@ def plot_curves(path: Path, metrics: Sequence[Mapping[str, Any]], result: Mappin
         axes.grid(alpha=0.3)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(fontsize=8)
-    part = path.with_name(f".{path.name}.part")
-    figure.savefig(part, dpi=120, format="png")
-    part.replace(path)
+    with atomic_path(path) as part:
+        figure.savefig(part, dpi=120, format="png")

@@ -23,7 +23,7 @@ from typing import Any
 from mrl_jax.config import Config
 from mrl_jax.data.dataset import Dataset
 from mrl_jax.errors import InputError
-from mrl_jax.files import locked, pretty_json
+from mrl_jax.files import locked, pretty_json, write_atomically
 from mrl_jax.methods.state import Shapes
 from mrl_jax.run.model import Model
 from mrl_jax.run.model_file import read_model, write_model
@@ -144,7 +144,7 @@ class RunFolder:
 
     def write(self, name: str, value: Any) -> None:
         """Write a JSON file atomically."""
-        self._replace(name, pretty_json(value) + "\n")
+        write_atomically(self.path / name, pretty_json(value) + "\n")
 
     def settle(self, data: Mapping[str, Any], noise: Mapping[str, Any]) -> None:
         """Write `data.json` and `noise.json`, or compare with the existing files.
@@ -200,7 +200,7 @@ class RunFolder:
     def rewind(self, epochs: int) -> list[dict[str, Any]]:
         """Remove the lines after the given number of epochs from `metrics.jsonl`; returns the other lines."""
         lines = self.metrics_until(epochs)
-        self._replace(_METRICS, "".join(_line(x) for x in lines))
+        write_atomically(self.path / _METRICS, "".join(_line(x) for x in lines))
         return lines
 
     def log(self, line: Mapping[str, Any]) -> None:
@@ -232,14 +232,6 @@ class RunFolder:
     def write_model(self, model: Model, modalities: Sequence[str], epoch: int) -> None:
         """Write `model.npz`; the modalities are in the order of the encoders."""
         write_model(self.path / _MODEL, model, modalities, epoch)
-
-    def _replace(self, name: str, text: str) -> None:
-        part = self.path / f".{name}.part"
-        with part.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(self.path / name)
 
 
 def shapes_of(data: Mapping[str, Any]) -> Shapes:

@@ -15,7 +15,7 @@ import numpy as np
 
 from mrl_jax.config import Config
 from mrl_jax.errors import InputError
-from mrl_jax.files import written_whole
+from mrl_jax.files import atomic_path
 from mrl_jax.methods.registry import hyperparameters_of, method_of
 from mrl_jax.methods.state import Shapes
 from mrl_jax.run.model import Model
@@ -44,7 +44,7 @@ def write_model(path: Path, model: Model, modalities: Sequence[str], epoch: int)
     arrays: dict[str, Any] = {"epoch": epoch, **dict(_named(model.params, modalities))}
     for m in modalities:
         arrays |= {f"{m}/{name}": x for name, x in model.preprocess[m].items()}
-    with written_whole(path) as part, part.open("wb") as file:
+    with atomic_path(path) as part, part.open("wb") as file:
         np.savez(file, **{name: np.asarray(x) for name, x in arrays.items()})  # type: ignore[arg-type]
 
 

@@ -83,7 +83,7 @@ def _warming_up(args: argparse.Namespace) -> Iterator[None]:
 
 
 def _show(answers: Sequence[dict[str, Any]], args: argparse.Namespace, pictures: "Pictures | None") -> None:
-    from mrl_jax.files import written_whole
+    from mrl_jax.files import atomic_path
     from mrl_jax.search.output import answer_table, write_grid
 
     if pictures is not None:
@@ -97,7 +97,7 @@ def _show(answers: Sequence[dict[str, Any]], args: argparse.Namespace, pictures:
         if args.json == "-":
             print(text)
             return
-        with written_whole(Path(args.json)) as part:
+        with atomic_path(Path(args.json)) as part:
             part.write_text(text + "\n", "utf-8")
         print("\n\n".join(map(answer_table, answers)))
 

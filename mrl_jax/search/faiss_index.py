@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mrl_jax.errors import InputError
-from mrl_jax.files import written_whole
+from mrl_jax.files import atomic_path
 from mrl_jax.search.exact import as_embeddings, recall, top_k, unit_blocks
 from mrl_jax.search.index import Index
 
@@ -137,7 +137,7 @@ class FaissIndex:
         Raises:
             InputError: the file cannot be written.
         """
-        with written_whole(Path(path)) as part:
+        with atomic_path(Path(path)) as part:
             try:
                 _faiss().write_index(self.engine, str(part))
             except RuntimeError as error:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mrl_jax.errors import InputError
-from mrl_jax.files import written_whole
+from mrl_jax.files import atomic_path
 
 __all__ = ["VERSION", "read_index", "write_index", "write_parquet"]
 
@@ -34,7 +34,7 @@ def write_index(
     Raises:
         InputError: the file cannot be written.
     """
-    with written_whole(path) as part, zipfile.ZipFile(part, "w") as archive:
+    with atomic_path(path) as part, zipfile.ZipFile(part, "w") as archive:
         for name, value in {"header": {"format": _FORMAT, "version": VERSION, **header}, **columns}.items():
             if value is None:
                 continue
@@ -114,7 +114,7 @@ def write_parquet(
     import pyarrow.parquet as pq
 
     stop = 0
-    with written_whole(path) as part, contextlib.ExitStack() as stack:
+    with atomic_path(path) as part, contextlib.ExitStack() as stack:
         writer = None
         for rows in embeddings:
             start, stop = stop, stop + len(rows)

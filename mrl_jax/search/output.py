@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mrl_jax.errors import InputError
-from mrl_jax.files import written_whole
+from mrl_jax.files import atomic_path
 from mrl_jax.report.tables import aligned_lines
 from mrl_jax.run.folder import RunFolder
 from mrl_jax.run.model import Run
@@ -114,7 +114,7 @@ def write_grid(path: Path, answers: Sequence[Mapping[str, Any]], pictures: Pictu
         ]
         title = query["value"] if query["kind"] == "text" else _caption(query)
         lines.append(Line(title, open_picture(pictures.of(query, query["modality"])), tiles))
-    with written_whole(path) as part:
+    with atomic_path(path) as part:
         # 256 colours are enough, and take a third of the bytes.
         draw_grid(lines).quantize(256, dither=Image.Dither.NONE).save(part, format="png", optimize=True)
 

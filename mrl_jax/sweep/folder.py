@@ -21,7 +21,7 @@ from typing import Any
 from mrl_jax.config import Config
 from mrl_jax.config_formats import format_of
 from mrl_jax.errors import InputError
-from mrl_jax.files import pretty_json, write_whole
+from mrl_jax.files import pretty_json, write_atomically
 from mrl_jax.run.folder import RunFolder
 
 __all__ = ["SweepFolder"]
@@ -96,7 +96,7 @@ class SweepFolder:
         common = {k: v for k, v in first.items() if all(k in x and x[k] == v for x in values.values())}
         runs = {name: {k: v for k, v in x.items() if k not in common} for name, x in values.items()}
         content = {"format": common.pop("format"), "common": common, "runs": runs}
-        write_whole(self.path / _SWEEP, pretty_json(content) + "\n")
+        write_atomically(self.path / _SWEEP, pretty_json(content) + "\n")
 
     def run(self, name: str, config: Config) -> RunFolder:
         """The folder of a run, created if it does not exist."""
@@ -114,6 +114,6 @@ class SweepFolder:
 
     def write_tables(self, csv: str, markdown: str, summary: Mapping[str, Any]) -> None:
         """Write `sweep.csv`, `sweep.md` and `summary.json`."""
-        write_whole(self.path / "sweep.csv", csv)
-        write_whole(self.path / "sweep.md", markdown + "\n")
-        write_whole(self.path / "summary.json", json.dumps(summary, indent=1) + "\n")
+        write_atomically(self.path / "sweep.csv", csv)
+        write_atomically(self.path / "sweep.md", markdown + "\n")
+        write_atomically(self.path / "summary.json", json.dumps(summary, indent=1) + "\n")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mrl_jax.config import Config, shown
-from mrl_jax.files import written_whole
+from mrl_jax.files import atomic_path
 from mrl_jax.options import NOISE_FIELDS, OPTIONS
 from mrl_jax.report.tables import markdown_table
 from mrl_jax.sweep.names import axes_of, setting, varied
@@ -204,7 +204,7 @@ class Sweep:
         label = "test mAP, average over directions"
         axes.set_ylabel(label) if numeric else axes.set_xlabel(label)
         axes.grid(alpha=0.3)
-        with written_whole(path) as part:
+        with atomic_path(path) as part:
             figure.savefig(part, dpi=120, format="png")
 
 

@@ -52,3 +52,17 @@ def test_without_training_losses_only_the_validation_panel_is_drawn(figures, tmp
     (only,) = figures[0].axes
     assert only.get_ylabel() == "validation mAP"
     assert legend(only)[:2] == ["a → b", "b → a"]
+
+
+def test_a_drawing_that_fails_leaves_the_old_picture_and_no_other_file(monkeypatch, tmp_path):
+    def fail(self, path, **kwargs):
+        path.write_bytes(b"half")
+        raise RuntimeError
+
+    plot_curves(tmp_path / "curves.png", lines(2, ["loss"]), RESULT, "title")
+    before = (tmp_path / "curves.png").read_bytes()
+    monkeypatch.setattr(mpl.Figure, "savefig", fail)
+    with pytest.raises(RuntimeError):
+        plot_curves(tmp_path / "curves.png", lines(3, ["loss"]), RESULT, "title")
+    assert [p.name for p in tmp_path.iterdir()] == ["curves.png"]
+    assert (tmp_path / "curves.png").read_bytes() == before
