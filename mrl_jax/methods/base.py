@@ -37,6 +37,8 @@ class Method(NamedTuple):
         assign: (h, params, z [..., L]) -> log p(k | z) [..., K], for accuracy and for retrieval by class posterior.
         log: (h, epoch) -> numbers for the epoch's line in `metrics.jsonl`, such as the learning rate.
         needs: some of `NEEDS`, checked before training.
+        init_params: (h, key, shapes) -> the parameters that `init` returns, or their shapes. Embedding then needs no
+            optimiser; None takes those of `init`.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Method(NamedTuple):
     assign: Callable[..., Any] | None = None
     log: Callable[..., Mapping[str, float]] = lambda h, epoch: {}
     needs: frozenset[str] = frozenset()
+    init_params: Callable[..., Any] | None = None
 
 
 class MethodEntry(NamedTuple):
@@ -69,6 +72,7 @@ class MethodEntry(NamedTuple):
         axes: fields that the tables of a sweep always show.
         stem: `Config` -> how the names of its runs in a sweep begin.
         warnings: (`Config`, `OracleNoise` or None) -> advice to the user before training.
+        remedy: advice to the user whose training ended with values that are not finite.
     """
 
     name: str
@@ -84,3 +88,4 @@ class MethodEntry(NamedTuple):
     axes: tuple[str, ...] = ("method", "noise_rate", "seed")
     stem: "Callable[[Config], str]" = lambda config: config.method
     warnings: "Callable[[Config, OracleNoise | None], Iterable[str]]" = lambda config, noise: ()
+    remedy: str = "check the features for extreme values"

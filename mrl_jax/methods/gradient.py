@@ -128,4 +128,6 @@ def gradient_method(
     def log(h: Any, epoch: int) -> dict[str, float]:
         return {"learning_rate": float(learning_rate_at(h, epoch))}
 
-    return Method(name, init, embed, step=step, refresh=refresh, assign=assign, log=log, needs=needs)
+    return Method(
+        name, init, embed, step=step, refresh=refresh, assign=assign, log=log, needs=needs, init_params=init_params
+    )

@@ -20,9 +20,9 @@ import orbax.checkpoint as ocp
 
 from mrl_jax.config import Config
 from mrl_jax.errors import CheckpointError, InputError, first_line
-from mrl_jax.methods.registry import hyperparameters_of, method_of
 from mrl_jax.methods.state import Shapes, State
 from mrl_jax.run.format1 import is_format_1, nested_of, state_of
+from mrl_jax.run.shapes import path_names, state_shapes
 
 __all__ = ["Checkpoints", "Snapshot", "template"]
 
@@ -61,8 +61,7 @@ class Template(Snapshot):
 
 def template(config: Config, shapes: Shapes, modalities: Sequence[str]) -> Template:
     """Shapes and dtypes of a run's checkpoints, without computing arrays."""
-    method, h = method_of(config), hyperparameters_of(config)
-    state = jax.eval_shape(lambda: method.init(h, jax.random.key(0), shapes))
+    state = state_shapes(config, shapes)
     preprocess = {
         m: {"mean": jax.ShapeDtypeStruct((d,), np.float32), "scale": jax.ShapeDtypeStruct((), np.float32)}
         for m, d in zip(modalities, shapes.dims, strict=True)
@@ -214,8 +213,7 @@ def _drop_late_reads() -> None:
 
 def _leaves(tree: Any) -> list[tuple[str, Any]]:
     is_leaf: Callable[[Any], bool] = lambda x: hasattr(x, "shape") and hasattr(x, "dtype")  # noqa: E731
-    flat = jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_leaf)
-    return [("/".join(str(getattr(k, "key", getattr(k, "idx", getattr(k, "name", k)))) for k in p), x) for p, x in flat]
+    return [("/".join(path_names(p)), x) for p, x in jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_leaf)]
 
 
 def _array_text(description: tuple[tuple[int, ...], np.dtype] | None) -> str:

@@ -13,6 +13,7 @@ from mrl_jax.data.preprocess import apply_preprocess, kinds_for
 from mrl_jax.errors import InputError
 from mrl_jax.methods.base import Method
 from mrl_jax.methods.registry import hyperparameters_of, method_of
+from mrl_jax.run.shapes import embedding_width
 
 __all__ = ["Model", "Run", "TrainedModel", "embed_from_host", "embed_rows"]
 
@@ -84,9 +85,8 @@ class TrainedModel:
     @property
     def embed_dim(self) -> int:
         """L, the dimension of the common space."""
-        method, h = method_of(self.config), hyperparameters_of(self.config)
-        x = np.zeros((1, len(self.model.preprocess[self.modalities[0]]["mean"])), np.float32)
-        return int(jax.eval_shape(lambda p, x: method.embed(h, p, 0, x), self.model.params, x).shape[-1])
+        features = len(self.model.preprocess[self.modalities[0]]["mean"])
+        return embedding_width(self.config, self.model.params, features)
 
 
 Run = TrainedModel

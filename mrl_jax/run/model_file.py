@@ -16,17 +16,11 @@ import numpy as np
 from mrl_jax.config import Config
 from mrl_jax.errors import InputError
 from mrl_jax.files import atomic_path
-from mrl_jax.methods.registry import hyperparameters_of, method_of
 from mrl_jax.methods.state import Shapes
 from mrl_jax.run.model import Model
+from mrl_jax.run.shapes import params_shapes, path_names
 
-__all__ = ["params_template", "read_model", "write_model"]
-
-
-def params_template(config: Config, shapes: Shapes) -> Any:
-    """Shapes and dtypes of the parameters of a run, without computing arrays."""
-    method, h = method_of(config), hyperparameters_of(config)
-    return jax.eval_shape(lambda: method.init(h, jax.random.key(0), shapes)).params
+__all__ = ["read_model", "write_model"]
 
 
 def write_model(path: Path, model: Model, modalities: Sequence[str], epoch: int) -> None:
@@ -69,7 +63,7 @@ def read_model(path: Path, config: Config, shapes: Shapes, modalities: Sequence[
         raise InputError(
             f"{path} cannot be read ({why.splitlines()[0]}); restore it, or delete it to use the checkpoints"
         ) from error
-    template = params_template(config, shapes)
+    template = params_shapes(config, shapes)
     params = _named(template, modalities)
     expected = {name: tuple(x.shape) for name, x in params}
     for m, d in zip(modalities, shapes.dims, strict=True):
@@ -97,7 +91,7 @@ def _named(params: Any, modalities: Sequence[str]) -> list[tuple[str, Any]]:
     """
     named = []
     for path, x in jax.tree_util.tree_leaves_with_path(params):
-        keys = [str(getattr(k, "name", getattr(k, "key", getattr(k, "idx", k)))) for k in path]
+        keys = path_names(path)
         if keys[0] == "encoders":
             keys = [modalities[int(keys[1])], *(k for k in keys[2:] if k != "params")]  # a level of Flax's own
         if len(keys) <= 2 and keys[-1] in _OTHERS:

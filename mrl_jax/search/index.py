@@ -140,14 +140,11 @@ class Index:
             return index
         if any(given is not None for given in (ids, labels, payloads)):
             raise InputError("ids, labels and payloads of a run come from its data; give them only with embeddings")
-        from mrl_jax.search.gallery import (
-            open_run,
-            read_gallery,
-        )  # deferred: embeddings need no packages of a run
+        from mrl_jax.search.gallery import open_run, read_gallery  # deferred: embeddings need no packages of a run
 
         run, folder = open_run(source, checkpoint)
         gallery = read_gallery(run, folder, modality or run.modalities[0], splits, data)
-        index = cls(run.config.embed_dim, block)
+        index = cls(run.embed_dim, block)
         for part in gallery.parts():
             index.add(part.embeddings, ids=part.ids, labels=part.labels, payloads=part.payloads)
         return index

@@ -18,7 +18,7 @@ from mrl_jax.methods.registry import hyperparameters_of, method_of
 from mrl_jax.run.folder import RunFolder, shapes_of
 from mrl_jax.run.load import run_data
 from mrl_jax.run.model import Run, embed_from_host
-from mrl_jax.run.model_file import params_template
+from mrl_jax.run.shapes import embedding_width, params_shapes
 from mrl_jax.search.gallery import Gallery, check_modality, check_splits, open_run, read_gallery
 from mrl_jax.search.index import Index, top_k
 from mrl_jax.search.query import query_features, query_inputs, query_modality
@@ -289,11 +289,11 @@ def warm_up(
         tasks += [(modality, count) for count in counts]
     tasks = [(m, count) for m, count in tasks if count <= _WARM]
     method, h = method_of(config), hyperparameters_of(config)
-    params = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), params_template(config, shapes_of(data)))
-    size = jax.eval_shape(lambda x: method.embed(h, params, 0, x), np.zeros((1, data["dims"][names[0]]), np.float32))
+    params = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), params_shapes(config, shapes_of(data)))
     for m, count in tasks:
         rows = np.zeros((count, data["dims"][m]), np.float32)
         embed_from_host(method, h, params, names.index(m), "none", {}, rows)
-    gallery = np.zeros((max(sum(counts), 1), size.shape[-1]), np.float32)
+    width = embedding_width(config, params, data["dims"][names[0]])
+    gallery = np.zeros((max(sum(counts), 1), width), np.float32)
     if len(gallery) <= _WARM:
         top_k(gallery[:1], gallery, min(top, len(gallery)))

@@ -12,6 +12,7 @@ from toy import assert_same_checkpoints, placement_of, save_npz, toy_arrays, toy
 from mrl_jax import InputError, evaluate, grid, load_run, preset, sweep, train
 from mrl_jax.methods.cca import Hyperparameters, cca
 from mrl_jax.methods.state import Shapes, TrainData
+from mrl_jax.search.index import Index
 from mrl_jax.search.searcher import Query, Searcher
 from mrl_jax.training.placement import epoch_program
 
@@ -155,6 +156,8 @@ def test_cca_goes_through_training_resuming_evaluation_and_search(tmp_path):
     assert evaluate(tmp_path / "run")["map"] == result.scores["test"]["best"]["map"]
     answer = Searcher(tmp_path / "run").answer(Query("row", "sound:test:3"))
     assert len(answer["results"]) == 10
+    index = Index.build(tmp_path / "run")
+    assert (len(index), index.width) == (27, 4)
     again = train(toy_config(method="cca", method_options=("ridge=0.01",), data_path=str(data), noise_rate=0.4))
     for name in ("result.json", "model.npz"):
         (tmp_path / "run" / name).unlink()

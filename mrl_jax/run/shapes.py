@@ -1,0 +1,45 @@
+"""Shapes of a run's state without computing arrays, and the names of the arrays in a tree."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import numpy as np
+
+from mrl_jax.config import Config
+from mrl_jax.methods.registry import hyperparameters_of, method_of
+from mrl_jax.methods.state import Shapes, State
+
+__all__ = ["embedding_width", "params_shapes", "path_names", "state_shapes"]
+
+
+def state_shapes(config: Config, shapes: Shapes) -> State:
+    """Shapes and dtypes of the state of a run."""
+    method, h = method_of(config), hyperparameters_of(config)
+    return jax.eval_shape(lambda: method.init(h, jax.random.key(0), shapes))
+
+
+def params_shapes(config: Config, shapes: Shapes) -> Any:
+    """Shapes and dtypes of the parameters of a run; where the method allows, without those of the optimiser."""
+    method, h = method_of(config), hyperparameters_of(config)
+    if method.init_params is None:
+        return state_shapes(config, shapes).params
+    return jax.eval_shape(lambda: method.init_params(h, jax.random.key(0), shapes))
+
+
+def embedding_width(config: Config, params: Any, features: int) -> int:
+    """L, the dimension of the common space, which may be smaller than `embed_dim`.
+
+    Args:
+        config: settings of the run.
+        params: its parameters, or their shapes.
+        features: number of features of the first modality.
+    """
+    method, h = method_of(config), hyperparameters_of(config)
+    x = jax.ShapeDtypeStruct((1, features), np.float32)
+    return int(jax.eval_shape(lambda p, x: method.embed(h, p, 0, x), params, x).shape[-1])
+
+
+def path_names(path: Iterable[Any]) -> list[str]:
+    """The names of the fields, keys and positions on a path of JAX to a leaf of a tree."""
+    return [str(getattr(k, "name", getattr(k, "key", getattr(k, "idx", k)))) for k in path]
