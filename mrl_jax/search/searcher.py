@@ -235,22 +235,25 @@ class Searcher:
         return index
 
     def _key(self, modality: str, splits: tuple[str, ...]) -> str:
-        """A digest of everything that an embedded gallery depends on: data, encoder, preprocessing, precision."""
+        """A digest of everything that an embedded gallery depends on: the data and the embedding of them."""
         assert self.folder is not None
         data = self.folder.data()["sha256"] if self.data is None else self.dataset.digest()
-        config = self.run.config
-        kind = kinds_for(self.run.modalities, config.preprocess)[modality]
-        sha = hashlib.sha256(f"{data} {modality} {splits} {kind} {config.precision}".encode())
-        for leaf in jax.tree.leaves((_of_modality(self.run, modality), dict(self.run.model.preprocess[modality]))):
-            array = np.ascontiguousarray(leaf)
+        kind = kinds_for(self.run.modalities, self.run.config.preprocess)[modality]
+        return hashlib.sha256(f"{data} {modality} {splits} {kind} {self._embedding}".encode()).hexdigest()
+
+    @cached_property
+    def _embedding(self) -> str:
+        """A digest of what `Method.embed` may use: all parameters and hyperparameters, and the preprocessing.
+
+        Earlier versions hashed the encoder of the modality only; their galleries are embedded anew once.
+        """
+        method, h = method_of(self.run.config), hyperparameters_of(self.run.config)
+        arrays, structure = jax.tree.flatten((h, self.run.model.params, dict(self.run.model.preprocess)))
+        sha = hashlib.sha256(f"{method.name} {structure}".encode())
+        for x in arrays:
+            array = np.asarray(x)
             sha.update(f"{array.dtype.str}{array.shape}".encode() + array.tobytes())
         return sha.hexdigest()
-
-
-def _of_modality(run: Run, modality: str) -> Any:
-    """The parameters that embed a modality: its entry of `encoders`, else all."""
-    encoders = getattr(run.model.params, "encoders", None)
-    return run.model.params if encoders is None else encoders[run.modalities.index(modality)]
 
 
 def _kept_at(folder: RunFolder, modalities: Sequence[str], modality: str, splits: Sequence[str]) -> Path:

@@ -1,5 +1,6 @@
 """The search command: rows of any run, and texts and pictures for runs whose features can be computed."""
 
+import dataclasses
 import io
 import json
 import os
@@ -141,6 +142,24 @@ def test_other_data_are_embedded_anew(run, tmp_path):
     changed = search(run, row="sound:test:5", data=other)
     assert changed["results"] != first["results"]
     assert search(run, row="sound:test:5") == first
+
+
+def test_a_gallery_belongs_to_all_parameters_and_hyperparameters_that_embed_may_use(run):
+    own = load_run(run)
+
+    def key(config=own.config, params=own.model.params):
+        searcher = Searcher(run)
+        searcher.run = dataclasses.replace(own, config=config, model=own.model._replace(params=params))
+        return searcher._key("touch", ("test",))
+
+    others = [
+        key(params=own.model.params._replace(centers=own.model.params.centers + 1)),
+        key(params=own.model.params._replace(encoders=own.model.params.encoders[::-1])),
+        key(config=dataclasses.replace(own.config, tau1=0.123)),
+        key(config=dataclasses.replace(own.config, precision="bfloat16")),
+    ]
+    assert key() == key()
+    assert len({key(), *others}) == 5
 
 
 def test_a_folder_that_cannot_be_written_keeps_nothing(run, tmp_path):
@@ -356,7 +375,8 @@ def test_a_first_answer_needs_no_slow_packages(emoji_run):
 import sys
 from mrl_jax.search.__main__ import main
 assert main(["--workdir", {str(emoji_run)!r}, "--text", "cat"]) == 0
-print(sorted({{"sklearn", "skimage", "matplotlib", "tensorflow_datasets", "torch", "PIL"}} & set(sys.modules)))"""
+slow = {{"sklearn", "skimage", "matplotlib", "tensorflow_datasets", "torch", "PIL", "optax"}}
+print(sorted(slow & set(sys.modules)))"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=True)
     assert done.stdout.endswith("[]\n")
     assert done.stderr == ""
