@@ -164,7 +164,7 @@ LOSSES: dict[str, Loss] = {
         {"trust": Number(0.95, 0.0, 1.0, "weight of the given label")},
     ),
     "bootstrap-hard": Loss(
-        "cross-entropy with the label and the likeliest class (Reed et al., 2015)",
+        "cross-entropy with the label and the most probable class (Reed et al., 2015)",
         {"trust": Number(0.8, 0.0, 1.0, "weight of the given label")},
     ),
     "forward": Loss("forward correction by the noise transition (Patrini et al., CVPR 2017)", {}, needs_noise=True),

@@ -4,6 +4,7 @@ from mrl_jax.losses.contrastive import contrastive_loss
 from mrl_jax.losses.mrl import (
     CLUSTERING_LOSSES,
     CONTRASTIVE_SCALES,
+    LossParts,
     MRLTerms,
     cross_entropy_loss,
     log_soft_assignment,
@@ -15,6 +16,7 @@ from mrl_jax.losses.mrl import (
 __all__ = [
     "CLUSTERING_LOSSES",
     "CONTRASTIVE_SCALES",
+    "LossParts",
     "MRLTerms",
     "contrastive_loss",
     "cross_entropy_loss",

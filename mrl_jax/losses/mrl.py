@@ -25,6 +25,7 @@ from mrl_jax.options import CONTRASTIVE_SCALES
 __all__ = [
     "CLUSTERING_LOSSES",
     "CONTRASTIVE_SCALES",
+    "LossParts",
     "MRLTerms",
     "cross_entropy_loss",
     "label_log_probability",
@@ -135,11 +136,15 @@ def robust_clustering_loss(z: Array, centers: Array, labels: Array, tau: ArrayLi
 CLUSTERING_LOSSES: dict[str, Callable[..., Array]] = {"rc": robust_clustering_loss, "ce": cross_entropy_loss}
 
 
-class MRLTerms(NamedTuple):
+class LossParts(NamedTuple):
     """The parts of `mrl_loss`: scalars L_r (or the loss that replaces it) and L_c, both before weighting."""
 
     clustering: Array
     contrastive: Array
+
+
+MRLTerms = LossParts
+"""An alias of `LossParts`, its earlier name."""
 
 
 def mrl_loss(
@@ -155,7 +160,7 @@ def mrl_loss(
     self_similarity: bool = False,
     contrastive_scale: str = "equation",
     axis_name: str | None = None,
-) -> tuple[Array, MRLTerms]:
+) -> tuple[Array, LossParts]:
     r"""Total loss of MRL (eq. 8): $L = \beta L_r + (1 - \beta) L_c$, with eq. 5 and eq. 7 as means over instances.
 
     Both parts are sums over modalities, divided by the number of instances that count. The official implementation
@@ -178,7 +183,7 @@ def mrl_loss(
             and returns its part of the loss. The parts sum to the loss of the whole batch, and so do their gradients.
 
     Returns:
-        The total loss, a scalar, and its parts, an `MRLTerms`.
+        The total loss, a scalar, and its parts, a `LossParts`.
 
     Raises:
         ValueError: unknown `loss` or `contrastive_scale`, per-sample losses that are not [M, B], or an error of a
@@ -187,8 +192,8 @@ def mrl_loss(
     Example:
         >>> import jax.numpy as jnp
         >>> z = jnp.stack([jnp.eye(2), jnp.eye(2)])
-        >>> total, terms = mrl_loss(z, jnp.eye(2), jnp.array([0, 1]), beta=0.5)
-        >>> [round(float(v), 4) for v in (total, *terms)]
+        >>> total, parts = mrl_loss(z, jnp.eye(2), jnp.array([0, 1]), beta=0.5)
+        >>> [round(float(v), 4) for v in (total, *parts)]
         [-0.7618, -2.6265, 1.1029]
     """
     if isinstance(loss, str) and loss not in CLUSTERING_LOSSES:
@@ -214,7 +219,7 @@ def mrl_loss(
     contrastive = contrastive_loss(z, tau2, valid, self_similarity=self_similarity, axis_name=axis_name).sum()
     contrastive = contrastive / instances if contrastive_scale == "equation" else 2.0 * contrastive / counted(valid)
     total = jnp.asarray(beta * clustering + (1.0 - beta) * contrastive)
-    return total, MRLTerms(clustering, contrastive)
+    return total, LossParts(clustering, contrastive)
 
 
 def _logits(z: Array, centers: Array, tau: ArrayLike) -> Array:

@@ -18,7 +18,7 @@ def score(z: Mapping[str, Any], labels: Mapping[str, Any], classes: Mapping[str,
     Args:
         z: modality -> embeddings [N, L].
         labels: modality -> integers [N].
-        classes: modality -> the likeliest class of each embedding, integers [N]; None where there is none.
+        classes: modality -> the most probable class of each embedding, integers [N]; None where there is none.
 
     Returns:
         `{"map": {"a->b": mAP, …}, "average": mean over the directions, "accuracy": {modality: fraction, …}}`, without

@@ -76,8 +76,8 @@ def hard_bootstrapping_loss(
         Per-sample losses [...], each >= 0.
     """
     log_p = log_soft_assignment(z, centers, tau)
-    likeliest = log_p.argmax(axis=-1)  # one class also in a tie, for which max would divide the gradient
-    return -trust * label_log_probability(log_p, labels) - (1.0 - trust) * label_log_probability(log_p, likeliest)
+    predicted = log_p.argmax(axis=-1)  # one class also in a tie, for which max would divide the gradient
+    return -trust * label_log_probability(log_p, labels) - (1.0 - trust) * label_log_probability(log_p, predicted)
 
 
 def forward_correction_loss(
