@@ -20,6 +20,7 @@ from mrl_jax.methods.state import Shapes, State, TrainData
 from mrl_jax.retrieval.score import score
 from mrl_jax.run.checkpoint import Snapshot
 from mrl_jax.run.model import embed_rows
+from mrl_jax.run.shapes import embedding_width
 from mrl_jax.training.epoch import Metrics, train_epoch
 from mrl_jax.training.placement import all_finite, compile_training
 from mrl_jax.training.run_spec import RunSpec
@@ -121,17 +122,24 @@ class VmappedRuns:
 def bytes_of_a_run(spec: RunSpec) -> int:
     """Upper estimate of the bytes of device memory that a run needs in addition to the features.
 
-    It counts parameters, two moments, gradient, update and best parameters; per-sample state before and after a step;
-    the layers of a batch, forward and backward; tiles of the contrastive loss; held-out embeddings.
+    It counts the state; gradient, update and best parameters; per-sample state after a step; and held-out embeddings.
+    For a method of steps: the layers of a batch, forward and backward, and tiles of a contrastive loss. For a closed
+    form: two copies of the features, such as the centred ones of the instances.
     """
-    batch, dims = spec.config.batch_size, spec.shapes.dims
-    state = spec.template.state
-    params = sum(x.size for x in jax.tree.leaves(state.params))
-    samples = sum(x.size for x in jax.tree.leaves(state.samples))
-    widths = sum(dims) + sum(x.shape[-1] for x in jax.tree.leaves(state.params) if x.ndim > 1)
-    tile = min(len(dims) * batch, TILE) ** 2
-    held_out = sum(len(x) for x in spec.data.held_out["test"].values()) * spec.config.embed_dim
-    return 4 * (6 * params + 2 * samples + 4 * batch * widths + 4 * tile + 2 * held_out)
+    state, shapes = spec.template.state, spec.shapes
+    width = embedding_width(spec.config, state.params, shapes.dims[0])
+    held_out = 4 * width * sum(len(x) for x in spec.data.held_out["test"].values())
+    total = _bytes_of(state) + 3 * _bytes_of(state.params) + _bytes_of(state.samples) + 2 * held_out
+    if spec.method.fit is not None:
+        return total + 2 * 4 * shapes.instances * sum(shapes.dims)
+    batch = spec.config.batch_size
+    widths = sum(shapes.dims) + sum(x.shape[-1] for x in jax.tree.leaves(state.params) if x.ndim > 1)
+    tile = min(len(shapes.dims) * batch, TILE) ** 2
+    return total + 4 * (4 * batch * widths + 4 * tile)
+
+
+def _bytes_of(tree: Any) -> int:
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
 class _Programs(NamedTuple):
