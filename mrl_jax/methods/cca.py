@@ -130,4 +130,5 @@ ENTRY = MethodEntry(
     title=lambda config: f"method cca, ridge {config.method_numbers['ridge']:g}",
     numbers={"ridge": Number(1e-3, 0.0, float("inf"), "added to each covariance, in units of its mean variance")},
     uses=frozenset({"embed_dim"}),
+    remedy="try a larger ridge, --method-options ridge=R",
 )

@@ -237,4 +237,5 @@ ENTRY = MethodEntry(
     axes=("loss", "noise_rate", "beta", "tau1", "tau2", "learning_rate", "seed"),
     stem=lambda config: config.loss,
     warnings=_warnings,
+    remedy="try a lower learning rate, a higher temperature, or --clip-norm 1",
 )

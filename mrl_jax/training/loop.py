@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from mrl_jax.errors import InputError, NonFiniteLossError
+from mrl_jax.methods.registry import entry_of
 from mrl_jax.retrieval.measure import cross_modal_chance
 from mrl_jax.retrieval.ranking import usable_cores
 from mrl_jax.run.checkpoint import Checkpoints, Snapshot
@@ -21,13 +22,13 @@ from mrl_jax.training.processes import is_main, on_main
 from mrl_jax.training.run_spec import RunSpec
 from mrl_jax.version import __version__
 
-__all__ = ["ActiveRun", "Program", "train_epochs"]
+__all__ = ["ActiveRun", "Trainer", "train_epochs"]
 
 _INTERVAL = 30.0  # minimum of seconds between checkpoints
 _TIME_FRACTION = 0.1  # maximum fraction of the time for checkpoints
 
 
-class Program(Protocol):
+class Trainer(Protocol):
     """The states of R runs on devices and the operations on them; `SingleRun` and `VmappedRuns` implement it."""
 
     def begin(self, snapshots: Sequence[Snapshot | None]) -> None:
@@ -44,6 +45,9 @@ class Program(Protocol):
 
     def snapshot(self, run: int = 0) -> Snapshot:
         """The content of a checkpoint of a run."""
+
+    def extra_scores(self) -> dict[str, Any]:
+        """Entries of `result.json` that only this trainer has."""
 
 
 @dataclass
@@ -97,11 +101,12 @@ class ActiveRun:
         losses = metrics.get("loss", np.zeros(0))
         bad = np.flatnonzero(~np.isfinite(losses))
         if len(bad):
-            raise _non_finite(epoch, f"the loss is {losses[bad[0]]} in step {bad[0] + 1} of {len(losses)}")
+            raise self._non_finite(epoch, f"the loss is {losses[bad[0]]} in step {bad[0] + 1} of {len(losses)}")
         if not finite:
-            raise _non_finite(epoch, f"parameters are not finite after step {max(len(losses), 1)}, the last")
+            when = f" after step {len(losses)}, the last" if len(losses) else ""
+            raise self._non_finite(epoch, f"parameters are not finite{when}")
         if isinstance(valid, NonFiniteLossError):
-            raise _non_finite(epoch, str(valid))
+            raise self._non_finite(epoch, str(valid))
         line = {
             "epoch": epoch + 1,
             **self.spec.method.log(self.spec.hyperparameters, epoch),
@@ -112,6 +117,11 @@ class ActiveRun:
         if self.folder is not None and is_main():
             self.folder.log(line)
         return best_epoch(self.log) == epoch + 1
+
+    def _non_finite(self, epoch: int, what: str) -> NonFiniteLossError:
+        remedy = entry_of(self.spec.config.method).remedy
+        kept = "checkpoints of earlier epochs stay; " if epoch else ""
+        return NonFiniteLossError(f"epoch {epoch + 1}: {what}; {kept}{remedy}")
 
     def save(self, store: Checkpoints, epoch: int, snapshot: Snapshot, seconds: float) -> None:
         """Start to write a checkpoint.
@@ -127,7 +137,7 @@ class ActiveRun:
 
 
 def train_epochs(
-    program: Program,
+    trainer: Trainer,
     runs: Sequence[ActiveRun],
     started: float,
     show: Callable[[], None] = lambda: None,
@@ -137,7 +147,7 @@ def train_epochs(
     """Train the remaining epochs. Afterwards the runs have scores and models, and their folders are complete.
 
     Args:
-        program: the runs' states.
+        trainer: the runs' states.
         runs: the runs, all after the same number of epochs.
         started: time of the start, a value of `time.perf_counter()`.
         show: called after every epoch.
@@ -158,24 +168,24 @@ def train_epochs(
             raise InputError(
                 "another process has continued a run of this group in the meantime; start again with --resume"
             )
-        program.begin(snapshots)
+        trainer.begin(snapshots)
         for epoch in range(len(runs[0].log), epochs):
-            program.keep_best(_run_epoch(program, runs, epoch))
+            trainer.keep_best(_run_epoch(trainer, runs, epoch))
             if on_main(pace.due) or (keep_state and epoch + 1 == epochs):
                 with pace:
-                    _save(program, runs, stores, epoch + 1, started)
+                    _save(trainer, runs, stores, epoch + 1, started)
             show()
         for store in stores:
             if store is not None:
                 store.wait()
-        _finish(program, runs, started)
+        _finish(trainer, runs, started)
 
 
-def _run_epoch(program: Program, runs: Sequence[ActiveRun], epoch: int) -> list[bool]:
+def _run_epoch(trainer: Trainer, runs: Sequence[ActiveRun], epoch: int) -> list[bool]:
     """Train and log an epoch; returns for each run whether it is its best so far."""
-    metrics, finite = program.run_epoch(epoch)
+    metrics, finite = trainer.run_epoch(epoch)
     metrics = jax.tree.map(lambda x: np.asarray(x, np.float64), metrics)
-    valid = program.score("valid")
+    valid = trainer.score("valid")
     improved = [False] * len(runs)
     for i, run in enumerate(runs):
         if run.error is not None:
@@ -190,12 +200,12 @@ def _run_epoch(program: Program, runs: Sequence[ActiveRun], epoch: int) -> list[
 
 
 def _save(
-    program: Program, runs: Sequence[ActiveRun], stores: Sequence[Checkpoints | None], epoch: int, started: float
+    trainer: Trainer, runs: Sequence[ActiveRun], stores: Sequence[Checkpoints | None], epoch: int, started: float
 ) -> None:
     for i, (run, store) in enumerate(zip(runs, stores, strict=True)):
         if store is None or run.error is not None:
             continue
-        run.save(store, epoch, program.snapshot(i), time.perf_counter() - started)
+        run.save(store, epoch, trainer.snapshot(i), time.perf_counter() - started)
         if len(runs) > 1:  # one copy in memory at a time
             store.wait()
 
@@ -214,8 +224,8 @@ def _means(metrics: Metrics) -> dict[str, float]:
     return {name: float(metrics[name] @ weights) for name in names}
 
 
-def _finish(program: Program, runs: Sequence[ActiveRun], started: float) -> None:
-    tests = {"best": program.score("test", best=True), "last": program.score("test")}
+def _finish(trainer: Trainer, runs: Sequence[ActiveRun], started: float) -> None:
+    tests = {"best": trainer.score("test", best=True), "last": trainer.score("test")}
     for i, run in enumerate(runs):
         if run.error is not None:
             continue
@@ -224,13 +234,12 @@ def _finish(program: Program, runs: Sequence[ActiveRun], started: float) -> None
                 run.error = scores[i]  # type: ignore[assignment]
         if run.error is not None:
             continue
-        best, snapshot = best_epoch(run.log), program.snapshot(i)
+        best, snapshot = best_epoch(run.log), trainer.snapshot(i)
         run.model = Model(snapshot.best, snapshot.preprocess)
         at = {"best": best, "last": len(run.log)}
         test = {which: {"epoch": at[which], **scores[i]} for which, scores in tests.items()}  # type: ignore[dict-item]
         run.scores = _scores(run, test, run.spent + time.perf_counter() - started, len(runs))
-        if stream := getattr(program, "stream", None):
-            run.scores["stream_waiting_share"] = round(stream.clock.share, 4)
+        run.scores |= trainer.extra_scores()
         if run.folder is not None and is_main():
             run.folder.write_model(run.model, run.spec.data.dataset.modalities, best)
             run.folder.write_result(run.scores)  # last: this file marks the run as complete
@@ -267,13 +276,6 @@ class _Pace:
     def __exit__(self, *_: object) -> None:
         self._ended = time.perf_counter()
         self._took = self._ended - self._began
-
-
-def _non_finite(epoch: int, what: str) -> NonFiniteLossError:
-    return NonFiniteLossError(
-        f"epoch {epoch + 1}: {what}; {'checkpoints of earlier epochs stay; ' if epoch else ''}try a lower learning "
-        "rate, a higher temperature, or --clip-norm 1"
-    )
 
 
 def _device() -> str:

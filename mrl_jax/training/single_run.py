@@ -24,7 +24,7 @@ __all__ = ["SingleRun", "assigned_classes"]
 
 
 class SingleRun:
-    """The `loop.Program` of a single run. Its results are lists or arrays of one run.
+    """The `loop.Trainer` of a single run. Its results are lists or arrays of one run.
 
     Args:
         spec: the run.
@@ -35,19 +35,19 @@ class SingleRun:
         self._spec, self._placement, data = spec, placement, spec.data
         self._method, self._h = spec.method, spec.hyperparameters
         split = data.dataset.splits["train"]
-        self.stream: BatchStream | None = None
+        self._stream: BatchStream | None = None
         if data.features is None:
             kinds, stats = list(data.kinds.values()), list(data.stats.values())
             features = tuple(split.features[m] for m in data.kinds)
             host = HostData(features, kinds, stats, spec.labels, spec.mask, spec.partners)
-            self.stream = BatchStream(host, spec.batch_key, spec.config.batch_size, spec.epochs, placement)
+            self._stream = BatchStream(host, spec.batch_key, spec.config.batch_size, spec.epochs, placement)
         else:
             mask, partners = (None if x is None else jnp.asarray(x) for x in (spec.mask, spec.partners))
             self._train = TrainData(data.features, jnp.asarray(spec.labels), mask, partners)
             self._key = spec.batch_key
             if placement is not None:
                 self._train, self._key = placement.place((self._train, self._key))
-        divided = placement is not None and placement.divides and self.stream is None
+        divided = placement is not None and placement.divides and self._stream is None
         self._held_out = placement.place(data.held_out) if divided and placement else data.held_out
         self._state: State
         self._best: Any
@@ -71,9 +71,9 @@ class SingleRun:
 
     def run_epoch(self, epoch: int) -> tuple[Metrics, np.ndarray]:
         """Train an epoch, counted from 0; returns step metrics [1, S], and whether all parameters are finite [1]."""
-        if self.stream is not None:
+        if self._stream is not None:
             step, h = step_program(self._method, self._placement), self._h
-            self._state, metrics = self.stream.run(lambda state, x: step(state, x, h, epoch), self._state, epoch)
+            self._state, metrics = self._stream.run(lambda state, x: step(state, x, h, epoch), self._state, epoch)
             finite = _finite(self._state)
         else:
             program = epoch_program(self._method, self._placement, self._spec.config.batch_size)
@@ -94,7 +94,7 @@ class SingleRun:
             whole = placement.own(params)
             params = params if placement.divides else whole
         for i, (m, x) in enumerate(self._held_out[split].items()):
-            if self.stream is not None:
+            if self._stream is not None:
                 z[m] = embed_from_host(self._method, self._h, params, i, data.kinds[m], data.stats[m], x)
             else:
                 z[m] = embed_rows(self._method, self._h, params, i, x)
@@ -110,6 +110,10 @@ class SingleRun:
         state, best = self._own((self._state, self._best))
         return Snapshot(state, best, self._spec.data.stats)
 
+    def extra_scores(self) -> dict[str, Any]:
+        """The fraction of the time that steps waited for their batches, of a run that streams."""
+        return {} if self._stream is None else {"stream_waiting_share": round(self._stream.clock.share, 4)}
+
     def _own(self, tree: Any) -> Any:
         return tree if self._placement is None else self._placement.own(tree)
 
@@ -118,11 +122,11 @@ def assigned_classes(method: Method, h: Any, params: Any, z: Mapping[str, Array]
     """The most probable class of every embedding: modality -> integers [N]; None if the method assigns no classes."""
     if method.assign is None:
         return None
-    return {m: np.asarray(_likeliest(method, h, params, rows)) for m, rows in z.items()}
+    return {m: np.asarray(_most_probable(method, h, params, rows)) for m, rows in z.items()}
 
 
 @partial(jax.jit, static_argnums=0)
-def _likeliest(method: Method, h: Any, params: Any, z: Array) -> Array:
+def _most_probable(method: Method, h: Any, params: Any, z: Array) -> Array:
     assert method.assign is not None
     return method.assign(h, params, z).argmax(axis=-1)
 

@@ -32,7 +32,7 @@ _ROWS = 4096  # rows that all runs of a device together embed at once
 
 
 class VmappedRuns:
-    """The `loop.Program` of runs that share method, data and all static parts of their hyperparameters.
+    """The `loop.Trainer` of runs that share method, data and all static parts of their hyperparameters.
 
     Args:
         specs: the runs, with the same `RunData`, which is resident, and the same structure of `hyperparameters`.
@@ -102,7 +102,7 @@ class VmappedRuns:
             rows = self._programs.embed(self._h, params, i, x, block)
             z.append(_by_run(rows))
             if self._method.assign is not None:
-                classes.append(_by_run(self._programs.likeliest(self._h, params, rows)))
+                classes.append(_by_run(self._programs.most_probable(self._h, params, rows)))
         scores: list[dict[str, Any] | NonFiniteLossError] = []
         for i, spec in enumerate(self._specs):
             rows_of = {m: rows[i] for m, rows in zip(self._data.kinds, z, strict=True)}
@@ -117,6 +117,10 @@ class VmappedRuns:
         """The content of a checkpoint of a run."""
         state, best = jax.tree.map(lambda x: _entry(x, run), (self._state, self._best))
         return Snapshot(state, best, self._data.stats)
+
+    def extra_scores(self) -> dict[str, Any]:
+        """None: the runs do not stream."""
+        return {}
 
 
 def bytes_of_a_run(spec: RunSpec) -> int:
@@ -146,7 +150,7 @@ class _Programs(NamedTuple):
     init: Callable[..., State]
     epoch: Callable[..., tuple[State, Metrics, Array]]
     embed: Callable[..., Array]
-    likeliest: Callable[..., Array]
+    most_probable: Callable[..., Array]
 
 
 @functools.cache  # groups of the same size share one compilation
@@ -178,13 +182,13 @@ def _programs(method: Method, mesh: Mesh, batch_size: int) -> _Programs:
         return on_devices(each, (_OWN, _OWN, _SHARED))(h, params, x)
 
     @jax.jit
-    def likeliest(h: Any, params: Any, z: Array) -> Array:
+    def most_probable(h: Any, params: Any, z: Array) -> Array:
         assert method.assign is not None
         assign = method.assign
         each = jax.vmap(lambda h, params, z: assign(h, params, z).argmax(axis=-1))
         return on_devices(each, (_OWN, _OWN, _OWN))(h, params, z)
 
-    return _Programs(init, epoch, embed, likeliest)
+    return _Programs(init, epoch, embed, most_probable)
 
 
 @functools.partial(jax.jit, donate_argnums=0)

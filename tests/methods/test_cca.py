@@ -10,11 +10,14 @@ from sklearn.cross_decomposition import CCA
 from toy import assert_same_checkpoints, placement_of, save_npz, toy_arrays, toy_config
 
 from mrl_jax import InputError, evaluate, grid, load_run, preset, sweep, train
+from mrl_jax.errors import NonFiniteLossError
 from mrl_jax.methods.cca import Hyperparameters, cca
 from mrl_jax.methods.state import Shapes, TrainData
 from mrl_jax.search.index import Index
 from mrl_jax.search.searcher import Query, Searcher
+from mrl_jax.training.loop import ActiveRun
 from mrl_jax.training.placement import epoch_program
+from mrl_jax.training.run_spec import prepare_data, prepare_run
 
 N, DIMS = 400, (7, 5)
 KEY = jax.random.key(0)
@@ -177,6 +180,14 @@ def test_a_sweep_of_cca_gives_the_numbers_of_each_alone_and_noise_changes_nothin
         assert name.startswith("cca-noise")
         assert outcome.scores["trained_together"] == 4
         assert outcome.scores["test"]["best"]["map"] == pytest.approx(alone, abs=1e-4)
+
+
+def test_values_that_are_not_finite_are_reported_with_the_remedy_of_the_method():
+    config = toy_config(method="cca")
+    run = ActiveRun(prepare_run(config, prepare_data(config, toy_arrays())), None)
+    with pytest.raises(NonFiniteLossError) as caught:
+        run.add(0, {}, False, {})
+    assert str(caught.value) == ("epoch 1: parameters are not finite; try a larger ridge, --method-options ridge=R")
 
 
 def test_what_does_not_fit_is_refused_in_one_line():
