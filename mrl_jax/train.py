@@ -95,57 +95,65 @@ def train(
         CheckpointError: a checkpoint could not be written.
     """
     started = time.perf_counter()
-    if workdir is not None and not resume:
-        RunFolder.refuse_occupied(workdir)  # before any work
-    if workdir is None and resume:
-        raise InputError("resume needs the folder of the run: --workdir DIR")
-    placement = choose_placement(parallel, config.batch_size, model_parallel, (*config.hidden_dims, config.embed_dim))
-    recorded = None
-    if resume and workdir is not None:
-        where = RunFolder.open(workdir).path
-        if data is None and config.data_path is None and config.preset == "custom":
-            raise InputError(f"{where}: this run was trained on arrays in memory; pass them: train(…, data=…)")
-        recorded = where / "noise.json"
-    seen = recorded if recorded is not None and recorded.exists() else None
+    folder = _folder_to_use(config, workdir, data, resume)  # refusals come before any work
+    placement = choose_placement(parallel, config.batch_size, model_parallel)
     with ExitStack() as stack, convert_process_loss():
-        spec = in_all(lambda: prepare_run(config, prepare_data(config, data), seen))
-        progress = progress and is_main()
-        if workdir is None:
-            return _train(ActiveRun(spec, None), placement, started, progress)
-        folder = RunFolder(workdir)
-
-        def begin() -> None:
-            _open_folder(folder, spec, resume)
-            stack.enter_context(folder.lock())
-            folder.settle(spec.data.described, spec.noise)
-
-        def agree() -> None:  # the arrays of all processes must be the same
-            if main_ones != [parallel, model_parallel]:
-                raise InputError(
-                    f"the first process has other flags: parallel and model_parallel are {main_ones} there"
-                )
-            if main_streams != spec.streams:
-                raise InputError(
-                    "the first process has devices of other memory: the run streams its data either there or here; "
-                    "say --stream on or off"
-                )
-            refuse_other_config(folder, spec.config)
-            folder.settle(spec.data.described, spec.noise)
-
-        on_main(begin)
-        main_ones, main_streams = on_main(lambda: [[parallel, model_parallel], spec.streams])
-        in_all(agree)
-        spec = dataclasses.replace(spec, noise=folder.noise())
-        if progress:
-            print(f"run folder: {folder.path}", file=sys.stderr)
-        return _train(ActiveRun(spec, folder), placement, started, progress)
+        spec = in_all(lambda: _prepare(config, data, folder, placement))
+        if folder is not None:
+            on_main(lambda: _begin_folder(folder, spec, resume, stack))
+            flags = {"parallel": parallel, "model_parallel": model_parallel}
+            first = on_main(lambda: {"flags": flags, "streams": spec.streams})
+            in_all(lambda: _refuse_difference(first, flags, spec, folder))
+            spec = dataclasses.replace(spec, noise=folder.noise())
+            if progress and is_main():
+                print(f"run folder: {folder.path}", file=sys.stderr)
+        return _train(ActiveRun(spec, folder), placement, started, progress and is_main())
 
 
-def _open_folder(folder: RunFolder, spec: RunSpec, resume: bool) -> None:
+def _folder_to_use(config: Config, workdir: str | os.PathLike[str] | None, data: Any, resume: bool) -> RunFolder | None:
+    """The folder of the run, new or to be resumed; nothing is written yet."""
+    if workdir is None:
+        if resume:
+            raise InputError("resume needs the folder of the run: --workdir DIR")
+        return None
+    if not resume:
+        return RunFolder.refuse_occupied(workdir)
+    folder = RunFolder.open(workdir)
+    if data is None and config.data_path is None and config.preset == "custom":
+        raise InputError(f"{folder.path}: this run was trained on arrays in memory; pass them: train(…, data=…)")
+    return folder
+
+
+def _prepare(config: Config, data: Any, folder: RunFolder | None, placement: Placement | None) -> RunSpec:
+    """The run, with the noise that its folder records; refuses parameters that the placement cannot divide."""
+    spec = prepare_run(config, prepare_data(config, data), None if folder is None else folder.recorded_noise)
+    if placement is not None:
+        placement.check_layers(spec.method, spec.template.state)
+    return spec
+
+
+def _begin_folder(folder: RunFolder, spec: RunSpec, resume: bool, stack: ExitStack) -> None:
+    """Create the folder, or compare it with the run that resumes; the lock is held until the stack closes."""
     if resume:
         refuse_other_config(RunFolder.open(folder.path), spec.config)
     else:
         RunFolder.create(folder.path, spec.config)
+    stack.enter_context(folder.lock())
+    folder.settle(spec.data.described, spec.noise)
+
+
+def _refuse_difference(first: Mapping[str, Any], flags: Mapping[str, Any], spec: RunSpec, folder: RunFolder) -> None:
+    """Refuse a process whose run is not that of the first process; the arrays of all must be the same."""
+    if first["flags"] != flags:
+        values = list(first["flags"].values())
+        raise InputError(f"the first process has other flags: parallel and model_parallel are {values} there")
+    if first["streams"] != spec.streams:
+        raise InputError(
+            "the first process has devices of other memory: the run streams its data either there or here; "
+            "say --stream on or off"
+        )
+    refuse_other_config(folder, spec.config)
+    folder.settle(spec.data.described, spec.noise)
 
 
 def _train(active: ActiveRun, placement: Placement | None, started: float, progress: bool) -> Result:

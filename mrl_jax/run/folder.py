@@ -171,6 +171,12 @@ class RunFolder:
             raise InputError(f"{self.path / _DATA} is damaged (modalities, dims or class_names); train anew")
         return data
 
+    @property
+    def recorded_noise(self) -> Path | None:
+        """The path of `noise.json`, or None if the run has not begun."""
+        path = self.path / _NOISE
+        return path if path.exists() else None
+
     def noise(self) -> dict[str, Any]:
         """The content of `noise.json`."""
         return self.read(_NOISE)

@@ -4,12 +4,12 @@ Every device has the whole state and its part of each batch; `train_step` comput
 (`axis_name`). The modes differ in what partitions the program: `shard_map` and `pmap` run the local step on every
 device, `jit` leaves the partition to the compiler. All give the numbers of one device, up to the order of sums.
 
-If one device cannot hold parameters and optimiser state, the columns of every layer's kernel can be divided along a
-second axis of the mesh. Only `jit` supports that.
+If one device cannot hold parameters and optimiser state, the columns of every layer can be divided along a second axis
+of the mesh. Only `jit` supports that.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from mrl_jax.errors import InputError
 from mrl_jax.methods.base import Method
 from mrl_jax.methods.state import Batch, State, TrainData
 from mrl_jax.options import PARALLEL
+from mrl_jax.run.shapes import path_names
 from mrl_jax.training.epoch import Metrics, train_epoch, train_step
 
 __all__ = ["Placement", "all_finite", "choose_placement", "compile_training", "epoch_program", "step_program"]
@@ -51,12 +52,12 @@ class Placement:
 
     @property
     def instances(self) -> NamedSharding:
-        """Sharding that cuts the first axis into `shares` parts."""
+        """Sharding that cuts the first axis into `batch_parts` parts."""
         return NamedSharding(self.mesh, PartitionSpec(_AXIS))
 
     @property
-    def shares(self) -> int:
-        """Number of parts of a batch."""
+    def batch_parts(self) -> int:
+        """Number of parts into which a batch is cut, one for each device or group of devices."""
         return self.mesh.shape[_AXIS]
 
     @property
@@ -67,13 +68,39 @@ class Placement:
     def of_state(self, state: Any) -> Any:
         """Shardings of a state: a tree of them for a tree of arrays or of shapes."""
 
-        def of(path: tuple[Any, ...], x: Any) -> NamedSharding:
-            layer = getattr(path[-1], "key", None) in ("kernel", "bias") if path else False
-            if not (self.divides and layer and x.shape[-1] % self.mesh.shape[_MODEL] == 0):
+        def of(x: Any, of_layer: bool) -> NamedSharding:
+            if not of_layer or x.shape[-1] % self.mesh.shape[_MODEL]:
                 return self.everywhere
             return NamedSharding(self.mesh, PartitionSpec(*[None] * (x.ndim - 1), _MODEL))
 
-        return jax.tree_util.tree_map_with_path(of, state)
+        if not self.divides:
+            return jax.tree.map(lambda _: self.everywhere, state)
+        return jax.tree.map(of, state, _of_layers(state))
+
+    def check_layers(self, method: Method, state: Any) -> None:
+        """Refuse a method whose parameters cannot be divided; a placement that divides none accepts all.
+
+        Args:
+            method: the method.
+            state: its state, or the shapes of it.
+
+        Raises:
+            InputError: the method is a closed form, has no layers, or has one of a width that does not divide.
+        """
+        if not self.divides:
+            return
+        size = self.mesh.shape[_MODEL]
+        if method.fit is not None:
+            raise InputError(
+                f"model_parallel {size}: {method.name} is a closed form, which is computed on one device; leave "
+                "model_parallel out"
+            )
+        layers = zip(jax.tree.leaves(state), jax.tree.leaves(_of_layers(state)), strict=True)
+        widths = [x.shape[-1] for x, of_layer in layers if of_layer and x.ndim >= 2]
+        if not widths:
+            raise InputError(f"model_parallel {size}: {method.name} has no layers to divide; leave model_parallel out")
+        if odd := [width for width in widths if width % size]:
+            raise InputError(f"model_parallel {size}: must divide the width of every layer; one is {odd[0]}")
 
     def place(self, tree: Any, shardings: Any = None) -> Any:
         """Put arrays on the devices; every process passes the same ones. An array that is already there is not copied.
@@ -91,10 +118,10 @@ class Placement:
         return jax.tree.map(lambda x: x.addressable_data(0) if x.is_fully_replicated else _on_host(x), tree)
 
     def own_rows(self, size: int) -> slice:
-        """Rows of a batch that belong to the devices of this process; `size` is a multiple of `shares`."""
-        devices_of = self.mesh.devices.reshape(self.shares, -1)  # of each part
+        """Rows of a batch that belong to the devices of this process; `size` is a multiple of `batch_parts`."""
+        devices_of = self.mesh.devices.reshape(self.batch_parts, -1)  # of each part
         here = [i for i, ds in enumerate(devices_of) if any(d.process_index == jax.process_index() for d in ds)]
-        each = size // self.shares
+        each = size // self.batch_parts
         return slice(here[0] * each, (here[-1] + 1) * each)
 
     def batch(self, local: Batch) -> Batch:
@@ -123,21 +150,19 @@ class Placement:
         return Batch(features, put(local.labels, specs.labels), put(local.mask, specs.mask), rows)
 
 
-def choose_placement(
-    parallel: str, batch_size: int, model_parallel: int = 1, widths: Sequence[int] = ()
-) -> Placement | None:
+def choose_placement(parallel: str, batch_size: int, model_parallel: int = 1) -> Placement | None:
     """The placement of a run, or None for a single device.
 
     Args:
         parallel: one of `PARALLEL`. "auto" takes one device for every 512 instances of a batch, or all devices if there
             are several processes or parameters are divided. The others take all devices.
         batch_size: B.
-        model_parallel: number of devices over which parameters and optimiser state are divided.
-        widths: widths of the layers.
+        model_parallel: number of devices over which parameters and optimiser state are divided;
+            `Placement.check_layers` checks the parameters.
 
     Raises:
-        InputError: unknown `parallel`, or `model_parallel` does not divide the number of devices or a width, or does
-            not go with `parallel`.
+        InputError: unknown `parallel`, or `model_parallel` does not divide the number of devices or does not go with
+            `parallel`.
     """
     if parallel not in PARALLEL:
         raise InputError(f"parallel {parallel!r}: choose from {', '.join(PARALLEL)}")
@@ -147,8 +172,6 @@ def choose_placement(
             raise InputError(
                 f"model_parallel {model_parallel}: must divide the number of devices, which is {len(devices)}"
             )
-        if odd := [width for width in widths if width % model_parallel]:
-            raise InputError(f"model_parallel {model_parallel}: must divide the width of every layer; one is {odd[0]}")
         if parallel not in ("auto", "jit"):
             raise InputError(f"model_parallel {model_parallel} goes with parallel jit alone; leave {parallel} out")
         return Placement("jit", Mesh(np.array(devices).reshape(-1, model_parallel), (_AXIS, _MODEL)))
@@ -258,6 +281,22 @@ def step_program(method: Method, placement: Placement | None) -> Callable[..., t
         devices=list(placement.mesh.devices),
         donate_argnums=0,
     )
+
+
+def _of_layers(state: Any) -> Any:
+    """Whether each array of a state belongs to a layer whose columns may be divided: a tree of bool.
+
+    These are the arrays of `encoders`; in a state without encoders, all arrays of two or more dimensions that are not
+    kept per sample. The optimiser's arrays have the paths of the parameters.
+    """
+    paths = [path_names(path) for path, _ in jax.tree_util.tree_leaves_with_path(state)]
+    has_encoders = any("encoders" in names for names in paths)
+
+    def of_layer(path: tuple[Any, ...], x: Any) -> bool:
+        names = path_names(path)
+        return x.ndim >= 1 and "encoders" in names if has_encoders else x.ndim >= 2 and "samples" not in names
+
+    return jax.tree_util.tree_map_with_path(of_layer, state)
 
 
 def _batch_specs(mask_ndim: int) -> Any:

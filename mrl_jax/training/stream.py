@@ -155,8 +155,8 @@ class _Steps:
         self._rows = lru_cache(maxsize=2)(self._draw)  # an epoch and the next one
 
     def _draw(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        shares = 1 if self._placement is None else self._placement.shares
-        rows, mask = _epoch_rows(self._key, epoch, self._num_instances, self._batch_size, shares)
+        parts = 1 if self._placement is None else self._placement.batch_parts
+        rows, mask = _epoch_rows(self._key, epoch, self._num_instances, self._batch_size, parts)
         own = slice(None) if self._placement is None else self._placement.own_rows(rows.shape[1])
         return np.asarray(rows)[:, own], np.asarray(mask)[:, own]
 
@@ -170,5 +170,5 @@ class _Steps:
 
 
 @partial(jax.jit, static_argnums=(2, 3, 4))
-def _epoch_rows(key: Array, epoch: int, num_instances: int, batch_size: int, shares: int) -> tuple[Array, Array]:
-    return epoch_batches(jax.random.fold_in(key, epoch), num_instances, batch_size, shares)
+def _epoch_rows(key: Array, epoch: int, num_instances: int, batch_size: int, parts: int) -> tuple[Array, Array]:
+    return epoch_batches(jax.random.fold_in(key, epoch), num_instances, batch_size, parts)

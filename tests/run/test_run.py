@@ -107,6 +107,13 @@ def test_one_process_at_a_time_trains_in_a_folder(tmp_path):
         pass
 
 
+def test_the_recorded_noise_is_that_of_a_run_that_has_begun(tmp_path):
+    folder = RunFolder(tmp_path)
+    assert folder.recorded_noise is None
+    folder.write("noise.json", {})
+    assert folder.recorded_noise == tmp_path / "noise.json"
+
+
 def test_a_line_cut_short_is_left_out_and_later_epochs_are_dropped(tmp_path):
     folder = RunFolder.create(tmp_path / "run", toy_config())
     for epoch in (1, 2, 3):

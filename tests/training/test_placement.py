@@ -14,6 +14,7 @@ from toy import TOY_FLAGS, placement_of, save_npz, toy_arrays, toy_config
 from mrl_jax import InputError, load_run, train
 from mrl_jax.losses.mrl import mrl_loss
 from mrl_jax.methods.mrl import mrl
+from mrl_jax.methods.state import State
 from mrl_jax.train_step import Recipe, TrainData, init_state, train_epoch
 from mrl_jax.training.placement import choose_placement, epoch_program
 from mrl_jax.training.processes import on_main
@@ -138,7 +139,7 @@ def test_divided_parameters_give_the_numbers_of_whole_ones_and_each_device_holds
     for epoch in range(2):
         state, _ = one(state, data, key, epoch, recipe)
     placement = choose_placement("auto", B, model_parallel=4)
-    assert (placement.mode, placement.shares, placement.divides) == ("jit", 2, True)
+    assert (placement.mode, placement.batch_parts, placement.divides) == ("jit", 2, True)
     start = jax.device_get(start)
     found, program = (
         placement.place(start, placement.of_state(start)),
@@ -150,6 +151,7 @@ def test_divided_parameters_give_the_numbers_of_whole_ones_and_each_device_holds
     for tree in (found.params.encoders, optax.tree_utils.tree_get(found.optimizer, "mu")[0]):
         for x in jax.tree.leaves(tree):
             assert x.addressable_data(0).shape == (*x.shape[:-1], x.shape[-1] // 4)
+    assert found.params.centers.is_fully_replicated
     for a, b in zip(jax.tree.leaves(placement.own(found)), jax.tree.leaves(state), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
@@ -171,19 +173,43 @@ def test_divided_parameters_give_the_numbers_of_whole_ones_and_each_device_holds
 def test_devices_that_cannot_share_parameters_are_refused():
     with pytest.raises(InputError, match="model_parallel 3: must divide the number of devices, which is 8"):
         choose_placement("auto", 100, 3)
-    with pytest.raises(InputError, match="model_parallel 4: must divide the width of every layer; one is 10"):
-        choose_placement("auto", 100, 4, (16, 10))
     with pytest.raises(InputError, match="goes with parallel jit alone; leave pmap out"):
         choose_placement("pmap", 100, 2)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (toy_config(hidden_dims=(16, 10)), "model_parallel 4: must divide the width of every layer; one is 10"),
+        (toy_config(embed_dim=6), "model_parallel 4: must divide the width of every layer; one is 6"),
+        (toy_config(method="cca"), "model_parallel 4: method cca is a closed form, which is computed on one device"),
+    ],
+    ids=["hidden layer", "embedding", "closed form"],
+)
+def test_parameters_that_cannot_be_divided_are_refused_before_anything_is_written(config, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        train(config, tmp_path / "run", data=toy_arrays(), model_parallel=4)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_method_without_encoders_divides_its_matrices_alone():
+    placement, method = choose_placement("auto", 100, 4), mrl("rc")
+    params = {"map": np.zeros((3, 8)), "offset": np.zeros(8)}
+    state = State(params, (params,), np.zeros(()), np.zeros((20, 8)))
+    placement.check_layers(method, state)
+    divided = jax.tree.map(lambda s: s != placement.everywhere, placement.of_state(state))
+    assert divided == State({"map": True, "offset": False}, ({"map": True, "offset": False},), False, False)
+    with pytest.raises(InputError, match="model_parallel 4: loss rc has no layers to divide; leave model_parallel out"):
+        placement.check_layers(method, State({"offset": np.zeros(8)}, (), np.zeros(())))
 
 
 def test_devices_are_chosen_by_the_size_of_the_batch():
     assert choose_placement("auto", 100) is None
     assert choose_placement("auto", 1023) is None
-    assert choose_placement("auto", 2100).shares == 4
-    assert choose_placement("auto", 100_000).shares == 8
+    assert choose_placement("auto", 2100).batch_parts == 4
+    assert choose_placement("auto", 100_000).batch_parts == 8
     assert choose_placement("auto", 2100).mode == "shard_map"
-    assert [choose_placement(mode, 100).shares for mode in MODES] == [8, 8, 8]
+    assert [choose_placement(mode, 100).batch_parts for mode in MODES] == [8, 8, 8]
     with pytest.raises(InputError, match="parallel 'all': choose from auto, jit, shard_map, pmap"):
         choose_placement("all", 100)
 
