@@ -69,28 +69,28 @@ class SweepProgress(AbstractContextManager["SweepProgress"]):
         if self._bar is not None:
             self._bar.close()
 
-    def advance(self, members: Sequence[Any]) -> None:
+    def advance(self, runs: Sequence[Any]) -> None:
         """Count one epoch of runs that are trained together."""
-        self._passed += len(members)
+        self._passed += len(runs)
         if self._bar is not None:
-            self._bar.set_postfix_str(self._at(members), refresh=False)
-            self._bar.update(len(members))
+            self._bar.set_postfix_str(self._at(runs), refresh=False)
+            self._bar.update(len(runs))
         elif time.monotonic() - self._printed >= _SECONDS:
-            self._print(self._at(members))
+            self._print(self._at(runs))
 
-    def end(self, members: Sequence[Any]) -> None:
+    def end(self, runs: Sequence[Any]) -> None:
         """Count runs as ended."""
-        self._done += len(members)
-        self._epochs -= sum(m.spec.epochs - len(m.log) for m in members)  # that failed runs will not train
-        failed = sum(m.error is not None for m in members)
+        self._done += len(runs)
+        self._epochs -= sum(r.spec.epochs - len(r.log) for r in runs)  # that failed runs will not train
+        failed = sum(r.error is not None for r in runs)
         if self._enabled and self._bar is None:
             self._print(f"{self._done}/{self._runs} runs done" + (f", {failed} failed" if failed else ""))
 
-    def _at(self, members: Sequence[Any]) -> str:
-        first, last = self._done + 1, self._done + len(members)
+    def _at(self, runs: Sequence[Any]) -> str:
+        first, last = self._done + 1, self._done + len(runs)
         which = f"run {first}" if first == last else f"runs {first}-{last}"
-        epoch = max(len(m.log) for m in members)
-        return f"{which} of {self._runs}, epoch {epoch}/{members[0].spec.epochs}"
+        epoch = max(len(r.log) for r in runs)
+        return f"{which} of {self._runs}, epoch {epoch}/{runs[0].spec.epochs}"
 
     def _print(self, message: str) -> None:
         if not self._enabled:

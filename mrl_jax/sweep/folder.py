@@ -107,6 +107,10 @@ class SweepFolder:
             part.rename(path)
         return RunFolder.open(path)
 
+    def recorded_noise(self, name: str) -> Path | None:
+        """The path of the `noise.json` of a run, or None if the run has not begun."""
+        return RunFolder(self.path / "runs" / name).recorded_noise
+
     @property
     def plot(self) -> Path:
         """The path of `sweep.png`."""

@@ -18,13 +18,11 @@ _MAX_RUNS = 64  # on one device: more are not faster
 _SMALL = 1 << 20  # parameters
 
 
-def groups(
-    members: Sequence[ActiveRun], done: Sequence[int], way: str, devices: Sequence[Any]
-) -> list[list[ActiveRun]]:
+def groups(runs: Sequence[ActiveRun], done: Sequence[int], way: str, devices: Sequence[Any]) -> list[list[ActiveRun]]:
     """Divide runs into groups, each of which is one compiled program.
 
     Args:
-        members: the runs that are not complete.
+        runs: the runs that are not complete.
         done: epochs that each has completed.
         way: "together" in one program as far as memory allows, "apart", or "auto" for whichever is faster.
         devices: the devices for the runs.
@@ -33,31 +31,31 @@ def groups(
         Groups in the order of their first runs. A group of one is trained as `train` does it.
     """
     alike: dict[Any, list[ActiveRun]] = {}
-    for i, (member, epochs) in enumerate(zip(members, done, strict=True)):
-        spec = member.spec
-        apart = spec.streams or way == "apart" or (way == "auto" and not _faster_together(member, devices))
+    for i, (run, epochs) in enumerate(zip(runs, done, strict=True)):
+        spec = run.spec
+        apart = spec.streams or way == "apart" or (way == "auto" and not _faster_together(run, devices))
         numbers = jax.tree.structure(spec.hyperparameters)  # contains the static fields
         same = (id(spec.data), spec.method, spec.config.batch_size, numbers, spec.mask is None, epochs)
-        alike.setdefault(i if apart else same, []).append(member)
+        alike.setdefault(i if apart else same, []).append(run)
     divided = []
-    for members in alike.values():
-        limit = len(members) if len(members) == 1 else _max_size(members[0], devices)
-        size = math.ceil(len(members) / math.ceil(len(members) / limit))  # groups of equal size compile once
-        divided += [list(members[i : i + size]) for i in range(0, len(members), size)]
+    for runs in alike.values():
+        limit = len(runs) if len(runs) == 1 else _max_size(runs[0], devices)
+        size = math.ceil(len(runs) / math.ceil(len(runs) / limit))  # groups of equal size compile once
+        divided += [list(runs[i : i + size]) for i in range(0, len(runs), size)]
     return divided
 
 
-def _faster_together(member: ActiveRun, devices: Sequence[Any]) -> bool:
+def _faster_together(run: ActiveRun, devices: Sequence[Any]) -> bool:
     if devices[0].platform != "cpu":
         return True
-    weights = jax.tree.leaves(member.spec.template.best)
+    weights = jax.tree.leaves(run.spec.template.best)
     return sum(x.size for x in weights) <= _SMALL
 
 
-def _max_size(member: ActiveRun, devices: Sequence[Any]) -> int:
-    data = member.spec.data
+def _max_size(run: ActiveRun, devices: Sequence[Any]) -> int:
+    data = run.spec.data
     shared = sum(x.nbytes for x in data.features or ())
     shared += sum(x.nbytes for split in data.held_out.values() for x in split.values())
     memory = device_memory(devices[0]) / (len(devices) if devices[0].platform == "cpu" else 1)
-    fit = int((_USABLE * memory - shared) / bytes_of_a_run(member.spec))
+    fit = int((_USABLE * memory - shared) / bytes_of_a_run(run.spec))
     return max(1, min(fit, _MAX_RUNS)) * len(devices)

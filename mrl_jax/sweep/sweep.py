@@ -125,29 +125,29 @@ def sweep(
         if folder is not None and resume:
             stack.enter_context(folder.lock())  # before reading: another process may add runs
         named = name_runs(configs, folder.configs() if folder is not None and resume else {})
-        members = _members(named, data, folder)
+        runs = _prepare_runs(named, data, folder)
         if folder is not None:
             if not resume:
                 stack.enter_context(folder.lock())
                 SweepFolder.refuse_occupied(folder.path)  # another process may have started meanwhile
             folder.write(named)
-            for name, member in members.items():
-                _settle(member, folder.run(name, member.spec.config))
-        left = [m for m in members.values() if not m.read_complete() and not _recall_failure(m)]
-        done = [_epochs_done(m) for m in left]
-        epochs = sum(m.spec.epochs for m in left) - sum(done)
-        shown = stack.enter_context(SweepProgress(len(members), len(members) - len(left), epochs, progress))
-        for member in members.values():
-            if member.scores is not None:
-                _drop_state(member)  # the sweep may have been killed just before this
+            for name, run in runs.items():
+                _settle(run, folder.run(name, run.spec.config))
+        left = [r for r in runs.values() if not r.read_complete() and not _recall_failure(r)]
+        done = [_epochs_done(r) for r in left]
+        epochs = sum(r.spec.epochs for r in left) - sum(done)
+        shown = stack.enter_context(SweepProgress(len(runs), len(runs) - len(left), epochs, progress))
+        for run in runs.values():
+            if run.scores is not None:
+                _drop_state(run)  # the sweep may have been killed just before this
         todo = groups(left, done, way, jax.devices())
         for i, group in enumerate(todo):
             _train_group(group, shown)
             if folder is not None and i + 1 < len(todo):
-                _write_tables(folder, _sweep(members, folder))
+                _write_tables(folder, _sweep(runs, folder))
         if folder is not None:
-            _write_tables(folder, _sweep(members, folder))
-    return _sweep(members, folder)
+            _write_tables(folder, _sweep(runs, folder))
+    return _sweep(runs, folder)
 
 
 @dataclass(frozen=True)
@@ -161,45 +161,44 @@ class _DataKey:
     stream: str
 
 
-def _members(named: Mapping[str, Config], data: Any, folder: SweepFolder | None) -> dict[str, ActiveRun]:
+def _prepare_runs(named: Mapping[str, Config], data: Any, folder: SweepFolder | None) -> dict[str, ActiveRun]:
     """All runs; data that several runs use are loaded once."""
     loaded: dict[_DataKey, RunData] = {}
-    members = {}
+    runs = {}
     for name, config in named.items():
         key = _DataKey(*(getattr(config, f.name) for f in fields(_DataKey)))
         if key not in loaded:
             loaded[key] = prepare_data(config, data)
-        recorded = None if folder is None else folder.path / "runs" / name / "noise.json"
-        is_there = recorded is not None and recorded.exists()
-        members[name] = ActiveRun(prepare_run(config, loaded[key], recorded if is_there else None), None)
-    return members
+        recorded = None if folder is None else folder.recorded_noise(name)
+        runs[name] = ActiveRun(prepare_run(config, loaded[key], recorded), None)
+    return runs
 
 
-def _settle(member: ActiveRun, folder: RunFolder) -> None:
-    refuse_other_config(folder, member.spec.config)
+def _settle(run: ActiveRun, folder: RunFolder) -> None:
+    refuse_other_config(folder, run.spec.config)
     with folder.lock():  # fails before any training if another process trains this run
-        folder.settle(member.spec.data.described, member.spec.noise)
-    member.folder = folder
-    member.spec = replace(member.spec, noise=folder.noise())
+        folder.settle(run.spec.data.described, run.spec.noise)
+    run.folder = folder
+    run.spec = replace(run.spec, noise=folder.noise())
 
 
-def _epochs_done(member: ActiveRun) -> int:
-    if member.folder is None or not any(member.folder.checkpoints.iterdir()):
+def _epochs_done(run: ActiveRun) -> int:
+    if run.folder is None or not any(run.folder.checkpoints.iterdir()):
         return 0
     from mrl_jax.run.checkpoint import Checkpoints
 
-    with Checkpoints(member.folder.checkpoints, read_only=True) as store:
+    with Checkpoints(run.folder.checkpoints, read_only=True) as store:
         return max(store.epochs(), default=0)
 
 
 def _train_group(group: Sequence[ActiveRun], shown: SweepProgress) -> None:
     """Train runs together, or in two halves if the estimate of their memory was too low."""
-    done = [_epochs_done(m) for m in group]
+    done = [_epochs_done(r) for r in group]
     try:
         return _train_together(group, shown)
     except jax.errors.JaxRuntimeError as error:
         # The halves repeat the epochs since the last checkpoint.
-        if len(group) == 1 or "RESOURCE_EXHAUSTED" not in str(error) or done != [_epochs_done(m) for m in group]:
+        if len(group) == 1 or "RESOURCE_EXHAUSTED" not in str(error) or done != [_epochs_done(r) for r in group]:
             raise
     half = len(group) // 2  # outside the handler: its error holds the arrays
     _train_group(group[:half], shown)
@@ -210,47 +209,47 @@ def _train_together(group: Sequence[ActiveRun], shown: SweepProgress) -> None:
     started = time.perf_counter()
     spec = group[0].spec
     devices = jax.devices()[: len(group)]
-    program = SingleRun(spec) if len(group) == 1 else VmappedRuns([m.spec for m in group], devices)
+    program = SingleRun(spec) if len(group) == 1 else VmappedRuns([r.spec for r in group], devices)
     with ExitStack() as locks:
-        for member in group:
-            if member.folder is not None:
-                locks.enter_context(member.folder.lock())
-        with suppress(NonFiniteLossError):  # every member holds its own error
+        for run in group:
+            if run.folder is not None:
+                locks.enter_context(run.folder.lock())
+        with suppress(NonFiniteLossError):  # every run holds its own error
             train_epochs(program, group, started, lambda: shown.advance(group), keep_state=False)
-        for member in group:
-            member.model = None  # the next group needs the memory
-            if member.folder is None:
+        for run in group:
+            run.model = None  # the next group needs the memory
+            if run.folder is None:
                 continue
-            if member.error is not None:
-                member.folder.write(_FAILURE, {"error": str(member.error)})
+            if run.error is not None:
+                run.folder.write(_FAILURE, {"error": str(run.error)})
             else:
-                _drop_state(member)
+                _drop_state(run)
     shown.end(group)
 
 
-def _drop_state(member: ActiveRun) -> None:
+def _drop_state(run: ActiveRun) -> None:
     """Delete the checkpoints of a complete run; its best model has a file of its own."""
-    for checkpoint in [] if member.folder is None else member.folder.checkpoints.iterdir():
+    for checkpoint in [] if run.folder is None else run.folder.checkpoints.iterdir():
         shutil.rmtree(checkpoint)
 
 
 _FAILURE = "failed.json"
 
 
-def _recall_failure(member: ActiveRun) -> bool:
+def _recall_failure(run: ActiveRun) -> bool:
     """Whether the run failed before; it would fail again."""
-    if member.folder is None or not (member.folder.path / _FAILURE).exists():
+    if run.folder is None or not (run.folder.path / _FAILURE).exists():
         return False
-    member.error = NonFiniteLossError(str(member.folder.read(_FAILURE).get("error")))
+    run.error = NonFiniteLossError(str(run.folder.read(_FAILURE).get("error")))
     return True
 
 
-def _sweep(members: Mapping[str, ActiveRun], folder: SweepFolder | None) -> Sweep:
+def _sweep(runs: Mapping[str, ActiveRun], folder: SweepFolder | None) -> Sweep:
     outcomes = {}
-    for name, m in members.items():
-        error = None if m.error is None else str(m.error)
-        where = None if m.folder is None else m.folder.path
-        outcomes[name] = Outcome(m.spec.config, m.scores, m.log, error, where)
+    for name, r in runs.items():
+        error = None if r.error is None else str(r.error)
+        where = None if r.folder is None else r.folder.path
+        outcomes[name] = Outcome(r.spec.config, r.scores, r.log, error, where)
     return Sweep(outcomes, None if folder is None else folder.path)
 
 

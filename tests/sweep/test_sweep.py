@@ -76,19 +76,19 @@ def test_runs_trained_together_on_eight_devices_have_the_results_of_each_alone(c
         assert_as_alone(run, config, make())
 
 
-def tasks_of(configs, arrays=None):
+def specs_of(configs, arrays=None):
     data = prepare_data(configs[0], arrays or toy_arrays())
     return [prepare_run(c, data) for c in configs]
 
 
 def test_more_runs_than_devices_share_them_and_their_memory_and_send_nothing():
     configs = grid(toy_config(hidden_dims=(512, 256), batch_size=60), seed=range(5))
-    tasks = tasks_of(configs)
-    runs = VmappedRuns(tasks, jax.devices()[:2])
+    specs = specs_of(configs)
+    runs = VmappedRuns(specs, jax.devices()[:2])
     runs.begin([None] * 5)
     runs.run_epoch(0)
     runs.keep_best([True, False, True, False, True])
-    alone = SingleRun(tasks[4])
+    alone = SingleRun(specs[4])
     alone.begin([None])
     alone.run_epoch(0)
     for a, b in zip(jax.tree.leaves(runs.snapshot(4).state), jax.tree.leaves(alone.snapshot().state), strict=True):
@@ -103,20 +103,32 @@ def test_more_runs_than_devices_share_them_and_their_memory_and_send_nothing():
     used = program.memory_analysis()  # of one device, which has three runs
     best = sum(x.nbytes for x in jax.tree.leaves(runs._best)) / 2
     needed = used.temp_size_in_bytes + used.output_size_in_bytes + best
-    assert needed <= 3 * bytes_of_a_run(tasks[0]) <= 2 * needed
+    assert needed <= 3 * bytes_of_a_run(specs[0]) <= 2 * needed
+
+
+def test_a_closed_form_needs_copies_of_the_features():
+    arrays = {name: np.tile(x, (50, *[1] * (x.ndim - 1))) for name, x in toy_arrays().items()}
+    configs = grid(toy_config(method="cca", noise_kind="pair-mismatch", noise_rate=0.4), seed=range(3))
+    specs = specs_of(configs, arrays)
+    runs = VmappedRuns(specs, jax.devices()[:1])
+    runs.begin([None] * 3)
+    used = runs._programs.epoch.lower(runs._state, runs._train, runs._keys, 0, runs._h).compile().memory_analysis()
+    best = sum(x.nbytes for x in jax.tree.leaves(runs._best))
+    needed = used.temp_size_in_bytes + used.output_size_in_bytes + best
+    assert needed <= 3 * bytes_of_a_run(specs[0]) <= 2 * needed
 
 
 def test_runs_of_a_group_have_one_program_and_fit_the_memory(monkeypatch):
     configs = [*grid(toy_config(), loss=["rc", "ce"], seed=range(5)), toy_config(stream="on"), toy_config(epochs=2)]
     resident = prepare_data(configs[0], toy_arrays())
     streamed = prepare_data(configs[-2], toy_arrays())
-    members = [ActiveRun(prepare_run(c, streamed if c.stream == "on" else resident), None) for c in configs]
+    runs = [ActiveRun(prepare_run(c, streamed if c.stream == "on" else resident), None) for c in configs]
 
     def sizes(way, count=1, done=(0,) * 12):
-        results = groups(members, done, way, jax.devices()[:count])
-        assert sorted(id(m) for g in results for m in g) == sorted(id(m) for m in members)
+        results = groups(runs, done, way, jax.devices()[:count])
+        assert sorted(id(r) for g in results for r in g) == sorted(id(r) for r in runs)
         for group in results:
-            assert len({(m.spec.config.loss, m.spec.config.epochs, m.spec.streams) for m in group}) == 1
+            assert len({(r.spec.config.loss, r.spec.config.epochs, r.spec.streams) for r in group}) == 1
         return [len(g) for g in results]
 
     assert sizes("together") == sizes("auto") == [5, 5, 1, 1]
@@ -125,7 +137,7 @@ def test_runs_of_a_group_have_one_program_and_fit_the_memory(monkeypatch):
     assert set(sizes("auto", done=tuple(range(12)))) == {1}
     module = sys.modules["mrl_jax.sweep.groups"]  # mrl_jax.sweep is the function
     features = sum(x.nbytes for x in resident.features)
-    room = 2.5 * bytes_of_a_run(members[0].spec) + features
+    room = 2.5 * bytes_of_a_run(runs[0].spec) + features
     room += sum(x.nbytes for split in resident.held_out.values() for x in split.values())
     monkeypatch.setattr(module, "device_memory", lambda device: room / 0.8)
     assert sizes("together") == [2, 2, 1, 2, 2, 1, 1, 1]
@@ -261,8 +273,8 @@ def test_an_interrupted_sweep_resumes_and_ends_with_the_same_results(complete, t
     monkeypatch.setattr(loop, "_TIME_FRACTION", np.inf)
     epochs = []
 
-    def interrupt(shown, members):
-        epochs.append(members[0].log[-1]["epoch"])
+    def interrupt(shown, runs):
+        epochs.append(runs[0].log[-1]["epoch"])
         if len(epochs) == (2 if way == "together" else 8):
             raise Interrupted
 
@@ -271,7 +283,7 @@ def test_an_interrupted_sweep_resumes_and_ends_with_the_same_results(complete, t
         with pytest.raises(Interrupted):
             sweep(configs, tmp_path / "s", way=way)
     assert not (tmp_path / "s" / "sweep.png").exists()
-    monkeypatch.setattr("mrl_jax.report.progress.SweepProgress.advance", lambda shown, members: epochs.append(members))
+    monkeypatch.setattr("mrl_jax.report.progress.SweepProgress.advance", lambda shown, runs: epochs.append(runs))
     results = sweep([], tmp_path / "s", resume=True, way=way)
     assert len(epochs) == (3 if way == "together" else 8 * 3)  # none was trained twice
     for name, run in results.runs.items():
