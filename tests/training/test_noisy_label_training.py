@@ -1,4 +1,4 @@
-"""Training with losses that look beyond a sample: the noise they are told of, moving targets, selected samples."""
+"""Training with losses that look beyond a sample: oracle noise, EMA targets, selected samples."""
 
 import dataclasses
 
@@ -32,7 +32,8 @@ from mrl_jax.training.run_spec import prepare_data, prepare_run
 pytestmark = pytest.mark.slow
 K, N, M, B = 3, 50, 2, 16
 SMALL = Recipe(hidden_dims=(8,), embed_dim=6, batch_size=B, epochs=20, learning_rate=1e-2, tau1=0.5, tau2=0.5)
-TOLD = OracleNoise(np.full((M, K, K), 0.2, np.float32) + 0.4 * np.eye(K, dtype=np.float32), np.full(M, 0.4, np.float32))
+TRANSITION = np.full((M, K, K), 0.2, np.float32) + 0.4 * np.eye(K, dtype=np.float32)
+ORACLE = OracleNoise(TRANSITION, np.full(M, 0.4, np.float32))
 initial = jax.jit(init_state, static_argnums=(2, 3, 4))
 run_epoch = jax.jit(train_epoch)
 
@@ -44,7 +45,9 @@ def problem(loss, masked=False, **options):
     means = 2 * rng.normal(size=(M, K, 5))
     features = tuple(jnp.asarray(means[i][labels] + rng.normal(size=(N, 5)), jnp.float32) for i in range(M))
     mask = jnp.asarray(rng.random((M, N)) > 0.1) if masked else None
-    recipe = dataclasses.replace(SMALL, loss=loss, noise=TOLD if loss in ("forward", "small-loss") else None, **options)
+    recipe = dataclasses.replace(
+        SMALL, loss=loss, noise=ORACLE if loss in ("forward", "small-loss") else None, **options
+    )
     return (
         TrainData(features, jnp.asarray(given, jnp.int32), mask),
         recipe,
@@ -62,7 +65,8 @@ def clean_samples(state, data, recipe):
     return mrl("gmm").refresh(recipe, state, data, 100).T
 
 
-def terms_of(state, data, rows, tau=0.5):
+def losses_of(state, data, rows, tau=0.5):
+    """Per-sample cross-entropy [M, B], and the probabilities of all classes [M, B, K]."""
     z = embed(SMALL, state.params.encoders, [x[rows] for x in data.features])
     centers = state.params.centers / jnp.linalg.norm(state.params.centers, axis=1, keepdims=True)
     ce = [cross_entropy_loss(x, centers, y, tau) for x, y in zip(z, data.labels[:, rows], strict=True)]
@@ -73,11 +77,11 @@ def terms_of(state, data, rows, tau=0.5):
 def test_a_loss_of_every_kind_learns_the_classes(loss):
     data, recipe, state = problem(loss, beta=1.0, loss_options=(("warmup", 2.0),) if loss == "gmm" else ())
     clean = data._replace(labels=jnp.tile(np.random.default_rng(0).integers(0, K, N), (M, 1)))
-    before, _ = terms_of(state, clean, np.arange(N))
+    before, _ = losses_of(state, clean, np.arange(N))
     for epoch in range(12):
         state, steps = run_epoch(state, data, jax.random.key(1), epoch, recipe)
         assert np.isfinite(steps["loss"]).all()
-    after, _ = terms_of(state, clean, np.arange(N))
+    after, _ = losses_of(state, clean, np.arange(N))
     assert after.mean() < 0.8 * before.mean()
 
 
@@ -88,7 +92,7 @@ def test_targets_of_the_batch_are_updated_and_no_others():
     data, recipe, state = problem("elr", loss_options=(("momentum", 0.6),))
     rows = jnp.array([7, 3, 11, 0, 0])
     counted = jnp.array([True, True, True, False, False])  # padding names row 0
-    _, p = terms_of(state, data, rows)
+    _, p = losses_of(state, data, rows)
     found, _ = train_step(state, batch_of(data, rows, counted), recipe)
     expected = np.zeros((M, N, K))
     expected[:, [7, 3, 11]] = 0.4 * p[:, :3]
@@ -105,10 +109,10 @@ def test_a_missing_sample_keeps_its_targets():
 def test_small_loss_drops_more_from_epoch_to_epoch():
     data, recipe, state = problem("small-loss", beta=1.0, loss_options=(("ramp", 4.0),))
     rows = jnp.arange(20)
-    terms, _ = terms_of(state, data, rows)
+    losses, _ = losses_of(state, data, rows)
     for epoch, kept in ((0, 20), (2, 16), (4, 12), (9, 12)):  # 0.4 of 20 are wrong
         _, metrics = train_step(state, batch_of(data, rows), recipe, epoch)
-        expected = np.sort(terms, axis=1)[:, :kept].mean(axis=1).sum()
+        expected = np.sort(losses, axis=1)[:, :kept].mean(axis=1).sum()
         np.testing.assert_allclose(metrics["clustering"], expected, rtol=1e-5)
 
 
@@ -116,8 +120,8 @@ def test_clean_samples_are_those_of_the_posterior_and_count_alone():
     data, recipe, state = problem("gmm", masked=True, beta=1.0, loss_options=(("warmup", 1.0),))
     for epoch in range(3):
         state, _ = run_epoch(state, data, jax.random.key(1), epoch, recipe)
-    terms, _ = terms_of(state, data, jnp.arange(N))
-    clean = jnp.stack([clean_posterior(t, v) > 0.5 for t, v in zip(terms, data.mask, strict=True)])
+    losses, _ = losses_of(state, data, jnp.arange(N))
+    clean = jnp.stack([clean_posterior(t, v) > 0.5 for t, v in zip(losses, data.mask, strict=True)])
     found = jax.jit(clean_samples)(state, data, recipe)
     np.testing.assert_array_equal(found, clean)
     assert not np.any(found & ~data.mask)
@@ -128,7 +132,7 @@ def test_clean_samples_are_those_of_the_posterior_and_count_alone():
     mask = data.mask[:, rows] & there[None]
     _, metrics = run_epoch(state, data, key, 3, recipe)
     kept = found[:, rows] & mask
-    means = (jnp.where(kept, terms[:, rows], 0.0).sum(axis=1) / kept.sum(axis=1)) * mask.sum(axis=1)
+    means = (jnp.where(kept, losses[:, rows], 0.0).sum(axis=1) / kept.sum(axis=1)) * mask.sum(axis=1)
     np.testing.assert_allclose(metrics["clustering"][0], means.sum() / mask.any(axis=0).sum(), rtol=1e-5)
 
 
@@ -163,13 +167,13 @@ def test_what_a_loss_lacks_is_named():
         train_step(state, batch, dataclasses.replace(recipe, loss="no"))
 
 
-def test_losses_that_are_told_of_no_noise_say_so():
+def test_a_loss_with_oracle_noise_warns_if_there_is_none():
     with pytest.warns(DatasetWarning, match="forward is plain cross-entropy here: no noise .* --assumed-noise"):
         prepare_run(config := toy_config(loss="forward"), prepare_data(config, toy_arrays()))
     prepare_run(config := toy_config(loss="forward", assumed_noise=0.2), prepare_data(config, toy_arrays()))
 
 
-def test_a_warmup_as_long_as_the_run_is_told():
+def test_a_warmup_as_long_as_the_run_warns():
     with pytest.warns(
         DatasetWarning, match="gmm is plain cross-entropy here: its warmup of 5 epochs takes all 4; give"
     ):
@@ -181,8 +185,8 @@ def test_a_warmup_as_long_as_the_run_is_told():
 def test_noise_that_leaves_a_class_without_labels_trains():
     # Seed 3 maps all of class 0, the label that masked rows have, onto another: a column of zeros.
     config = toy_config(loss="forward", noise_kind="asymmetric", noise_rate=1.0, seed=3)
-    task = prepare_run(config, prepare_data(config, toy_arrays()))
-    assert (task.hyperparameters.noise.transition[:, :, 0] == 0).all(axis=1).any()
+    spec = prepare_run(config, prepare_data(config, toy_arrays()))
+    assert (spec.hyperparameters.noise.transition[:, :, 0] == 0).all(axis=1).any()
     assert np.isfinite([line["train"]["loss"] for line in train(config, data=toy_arrays()).metrics]).all()
 
 
@@ -209,22 +213,22 @@ def test_an_epoch_on_eight_devices_gives_the_numbers_of_one(loss):
 # Runs
 
 
-def test_the_noise_told_is_the_one_injected_or_the_one_assumed(tmp_path):
+def test_the_oracle_noise_is_the_one_injected_or_the_one_assumed(tmp_path):
     arrays = toy_arrays()
-    told = {}
+    oracle = {}
     for kind in ("symmetric", "asymmetric", "cyclic", "nearest-class", "instance-dependent"):
         config = toy_config(noise_rate=0.6, noise_kind=kind, loss="forward")
-        task = prepare_run(config, prepare_data(config, arrays))
-        told[kind] = task.hyperparameters.noise
-        assert told[kind].transition.shape == (2, K, K)
-        np.testing.assert_allclose(told[kind].transition.sum(axis=-1), 1.0, rtol=1e-5)
-        given, clean = task.labels, np.arange(60) % K
-        np.testing.assert_allclose(told[kind].wrong_share, (given != clean).mean(axis=1), rtol=1e-5)
-    np.testing.assert_allclose(told["symmetric"].transition[0], 0.4 * np.eye(K) + 0.2, rtol=1e-5)
+        spec = prepare_run(config, prepare_data(config, arrays))
+        oracle[kind] = spec.hyperparameters.noise
+        assert oracle[kind].transition.shape == (2, K, K)
+        np.testing.assert_allclose(oracle[kind].transition.sum(axis=-1), 1.0, rtol=1e-5)
+        given, clean = spec.labels, np.arange(60) % K
+        np.testing.assert_allclose(oracle[kind].wrong_share, (given != clean).mean(axis=1), rtol=1e-5)
+    np.testing.assert_allclose(oracle["symmetric"].transition[0], 0.4 * np.eye(K) + 0.2, rtol=1e-5)
     counts = np.zeros((K, K))  # of the last one, whose flips no matrix tells
     np.add.at(counts, (clean, given[1]), 1)
     np.testing.assert_allclose(
-        told["instance-dependent"].transition[1], counts / counts.sum(axis=1)[:, None], rtol=1e-5
+        oracle["instance-dependent"].transition[1], counts / counts.sum(axis=1)[:, None], rtol=1e-5
     )
     config = toy_config(loss="small-loss", assumed_noise=0.3)
     assumed = prepare_run(config, prepare_data(config, arrays)).hyperparameters.noise
@@ -233,7 +237,7 @@ def test_the_noise_told_is_the_one_injected_or_the_one_assumed(tmp_path):
     train(toy_config(noise_rate=0.6, epochs=1), tmp_path / "drawn", data=arrays)
     config = toy_config(loss="forward", noise_file=str(tmp_path / "drawn" / "noise.json"))
     counted = prepare_run(config, prepare_data(config, arrays)).hyperparameters.noise
-    assert np.abs(counted.transition - told["symmetric"].transition).max() < 0.2
+    assert np.abs(counted.transition - oracle["symmetric"].transition).max() < 0.2
     assert 0.3 < counted.wrong_share.mean() < 0.5
 
 

@@ -21,42 +21,42 @@ def prepared(config, arrays):
 
 
 def labels_of(**changes):
-    task = prepared(toy_config(**changes), toy_arrays())
-    return np.asarray(task.labels), task
+    spec = prepared(toy_config(**changes), toy_arrays())
+    return np.asarray(spec.labels), spec
 
 
 @pytest.mark.parametrize(
     "kind", ["symmetric", "symmetric-wrong", "asymmetric", "cyclic", "nearest-class", "instance-dependent"]
 )
 def test_every_kind_reaches_the_training_labels_and_the_record(kind):
-    labels, task = labels_of(noise_rate=0.5, noise_kind=kind)
-    assert task.noise["selected"] == {"sound": 30, "touch": 30}
+    labels, spec = labels_of(noise_rate=0.5, noise_kind=kind)
+    assert spec.noise["selected"] == {"sound": 30, "touch": 30}
     for i, m in enumerate(("sound", "touch")):
-        np.testing.assert_array_equal(task.noise["labels"][m], labels[i])
-        assert task.noise["wrong_share"][m] == pytest.approx((labels[i] != CLEAN).mean())
+        np.testing.assert_array_equal(spec.noise["labels"][m], labels[i])
+        assert spec.noise["wrong_share"][m] == pytest.approx((labels[i] != CLEAN).mean())
     if kind in ("symmetric-wrong", "cyclic", "nearest-class", "instance-dependent"):
-        assert task.noise["wrong_share_overall"] == pytest.approx(0.5)
+        assert spec.noise["wrong_share_overall"] == pytest.approx(0.5)
 
 
 def test_swapped_pairs_move_features_with_their_labels():
     arrays = toy_arrays()
     config = toy_config(noise_rate=0.5, noise_kind="pair-mismatch", preprocess=("none",))
-    task = prepared(config, arrays)
-    partners = np.array([task.noise["partners"][m] for m in ("sound", "touch")])
+    spec = prepared(config, arrays)
+    partners = np.array([spec.noise["partners"][m] for m in ("sound", "touch")])
     assert (partners != np.arange(60)).sum(axis=1).tolist() == [0, 30]
     for i, m in enumerate(("sound", "touch")):
-        np.testing.assert_array_equal(task.data.features[i], arrays[f"train_{m}"])
-        np.testing.assert_array_equal(task.partners[i], partners[i])
-        np.testing.assert_array_equal(task.labels[i], CLEAN[partners[i]])
-    assert task.noise["mismatched_share"] == {"sound": 0.0, "touch": 0.5}
-    assert task.noise["wrong_share_overall"] == 0.0
+        np.testing.assert_array_equal(spec.data.features[i], arrays[f"train_{m}"])
+        np.testing.assert_array_equal(spec.partners[i], partners[i])
+        np.testing.assert_array_equal(spec.labels[i], CLEAN[partners[i]])
+    assert spec.noise["mismatched_share"] == {"sound": 0.0, "touch": 0.5}
+    assert spec.noise["wrong_share_overall"] == 0.0
 
 
 def test_a_matrix_comes_from_a_file(tmp_path):
     np.savetxt(tmp_path / "t.csv", np.roll(np.eye(CLASSES), 1, axis=1), delimiter=",")
-    labels, task = labels_of(noise_rate=1.0, noise_kind="matrix", noise_matrix=str(tmp_path / "t.csv"))
+    labels, spec = labels_of(noise_rate=1.0, noise_kind="matrix", noise_matrix=str(tmp_path / "t.csv"))
     np.testing.assert_array_equal(labels, [(CLEAN + 1) % CLASSES] * 2)
-    assert task.noise["matrix"][0] == [0.0, 1.0, 0.0]
+    assert spec.noise["matrix"][0] == [0.0, 1.0, 0.0]
 
 
 def test_a_protocol_stands_for_kind_and_scope():
@@ -137,9 +137,9 @@ def test_noise_files_of_other_programs_are_read(tmp_path):
     noisy = np.stack([CLEAN, CLEAN])
     noisy[0, :9] = (noisy[0, :9] + 1) % CLASSES
     (tmp_path / "noise_labels_0.2_sym.json").write_text(json.dumps(noisy.tolist()))
-    labels, task = labels_of(noise_file=str(tmp_path / "noise_labels_0.2_sym.json"))
+    labels, spec = labels_of(noise_file=str(tmp_path / "noise_labels_0.2_sym.json"))
     np.testing.assert_array_equal(labels, noisy)
-    assert task.noise["wrong_share"] == {"sound": 0.15, "touch": 0.0}
+    assert spec.noise["wrong_share"] == {"sound": 0.15, "touch": 0.0}
     scipy.io.savemat(tmp_path / "wiki_noise_labels_0.2_sym.mat", {"noisy_label": noisy[0][:, None] + 1})
     labels, _ = labels_of(noise_file=str(tmp_path / "wiki_noise_labels_0.2_sym.mat"))
     np.testing.assert_array_equal(labels, [noisy[0]] * 2)
@@ -190,13 +190,13 @@ def test_missing_samples_and_unpaired_galleries_train_and_score(tmp_path):
 
 def test_missing_samples_do_not_touch_the_fit_or_the_noise_of_the_rest():
     arrays = gallery_arrays()
-    task = prepared(toy_config(noise_rate=0.4), arrays)
+    spec = prepared(toy_config(noise_rate=0.4), arrays)
     present = arrays["train_sound_mask"]
-    labels = np.asarray(task.labels)
+    labels = np.asarray(spec.labels)
     np.testing.assert_array_equal(labels[0, ~present], 0)  # as good as any
-    np.testing.assert_array_equal(np.asarray(task.mask)[0], present)
+    np.testing.assert_array_equal(np.asarray(spec.mask)[0], present)
     mean = arrays["train_sound"][present].mean(axis=0, dtype=np.float64)
-    np.testing.assert_allclose(task.data.stats["sound"]["mean"], mean, rtol=1e-6)
+    np.testing.assert_allclose(spec.data.stats["sound"]["mean"], mean, rtol=1e-6)
 
 
 def test_noisy_validation_confuses_the_classes_as_training_does():
@@ -212,6 +212,6 @@ def test_temperatures_come_from_the_number_of_classes_unless_given():
     arrays = toy_arrays()
     arrays = {k: np.arange(len(x)) % 12 if k.endswith("labels") else x for k, x in arrays.items()}
     config = toy_config(tau2=0.3)
-    task = prepare_run(config, prepare_data(config, arrays))
-    assert task.config.tau1 == task.hyperparameters.tau1 == auto_temperature(12) < 0.5
-    assert task.hyperparameters.tau2 == 0.3
+    spec = prepare_run(config, prepare_data(config, arrays))
+    assert spec.config.tau1 == spec.hyperparameters.tau1 == auto_temperature(12) < 0.5
+    assert spec.hyperparameters.tau2 == 0.3

@@ -46,9 +46,9 @@ def test_two_epochs_give_the_parameters_of_the_resident_path(case, missing):
     states = {}
     for stream in ("on", "off"):
         config = toy_config(stream=stream, **CASES[case])
-        task = prepare_run(config, prepare_data(config, arrays))
-        assert task.streams == (stream == "on")
-        run = SingleRun(task)
+        spec = prepare_run(config, prepare_data(config, arrays))
+        assert spec.streams == (stream == "on")
+        run = SingleRun(spec)
         run.begin([None])
         for epoch in range(2):
             steps, finite = run.run_epoch(epoch)
