@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mrl_jax.cli import Parser, add_config_flags, run_command
-from mrl_jax.config import Config, preset
+from mrl_jax.config import Config, preset, with_settings
 from mrl_jax.errors import InputError
 from mrl_jax.methods.registry import entry_of
 from mrl_jax.options import PARALLEL
@@ -194,7 +194,7 @@ def _main(argv: Sequence[str] | None) -> None:
     parser = Parser(
         compiles=True,
         prog="python -m mrl_jax.train",
-        description="Learn a common space for retrieval between modalities from noisy labels (MRL, CVPR 2021).",
+        description="Learn a common space for retrieval between modalities from noisy labels.",
     )
     add_config_flags(parser)
     parser.add_argument("--workdir", metavar="DIR", help="folder of the run, new or empty; default: runs/PRESET-TIME")
@@ -228,7 +228,7 @@ def _main(argv: Sequence[str] | None) -> None:
             raise InputError("--recipe is for new runs; a run resumes with its own configuration: leave the flag out")
         folder = RunFolder.open(workdir)
         own = {name: value for name, value in given.items() if value is not None}  # --tau auto is filled in there
-        config = dataclasses.replace(folder.config(), **own)
+        config = with_settings(folder.config(), **own)
         refuse_other_config(folder, config)
     else:
         name = given.pop("preset", "custom" if "data_path" in given else "emoji")

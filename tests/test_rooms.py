@@ -115,12 +115,8 @@ EXCEPTIONS = {
     ("sweep.__main__", "comparison"): "more runs of a sweep are added method by method",
     ("sweep.names", "comparison"): "names of runs say which settings differ",
     ("sweep.names", "beta"): "names of runs say which settings differ",
-    ("sweep.names", "loss"): "names of runs say which settings differ",
     ("sweep.names", "tau1"): "equal temperatures have one name",
     ("sweep.names", "tau2"): "equal temperatures have one name",
-    ("train", "hidden_dims"): "widths that --model-parallel divides among devices",
-    ("training.run_spec", "tau1"): "the default depends on the number of classes, known after loading",
-    ("training.run_spec", "tau2"): "the default depends on the number of classes, known after loading",
 }
 
 

@@ -22,9 +22,9 @@ def state_shapes(config: Config, shapes: Shapes) -> State:
 def params_shapes(config: Config, shapes: Shapes) -> Any:
     """Shapes and dtypes of the parameters of a run; where the method allows, without those of the optimiser."""
     method, h = method_of(config), hyperparameters_of(config)
-    if method.init_params is None:
+    if (init := method.init_params) is None:
         return state_shapes(config, shapes).params
-    return jax.eval_shape(lambda: method.init_params(h, jax.random.key(0), shapes))
+    return jax.eval_shape(lambda: init(h, jax.random.key(0), shapes))
 
 
 def embedding_width(config: Config, params: Any, features: int) -> int:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy import toy_arrays, toy_config
+from toy import TOY_FLAGS, save_npz, toy_arrays, toy_config
 
 from mrl_jax import Config, InputError, evaluate, grid, preset, sweep, train
 from mrl_jax.config import fields_used, with_settings
@@ -19,6 +19,7 @@ from mrl_jax.methods.registry import METHODS, entry_of, hyperparameters_of, regi
 from mrl_jax.methods.state import Shapes, State
 from mrl_jax.options import COMMON_FIELDS, OPTIONS
 from mrl_jax.search.searcher import Query, Searcher
+from mrl_jax.train import main
 
 # Another value of every setting of a method than its default.
 OTHER = {
@@ -183,3 +184,11 @@ def test_entries_have_defaults():
     minimal = MethodEntry("x", "", "", "", *([lambda *_: None] * 4))
     assert minimal.axes == ("method", "noise_rate", "seed")
     assert minimal.stem(Config()) == "mrl"
+
+
+@pytest.mark.slow
+def test_a_run_resumes_with_its_own_method(tmp_path, capsys):
+    data, folder = str(save_npz(tmp_path / "toy.npz")), str(tmp_path / "run")
+    assert main(["--data-path", data, "--workdir", folder, *TOY_FLAGS]) == 0
+    assert main(["--resume", "--data-path", data, "--workdir", folder, "--method", "cca"]) == 2
+    assert "method cca was given, but the run in" in capsys.readouterr().err
