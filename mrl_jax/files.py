@@ -1,6 +1,7 @@
 """Output files: checks before the work, atomic writes, locks, and readable JSON."""
 
 import contextlib
+import errno
 import json
 import os
 import tempfile
@@ -81,7 +82,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(part, target)
     except OSError as error:
-        raise InputError(f"{str(path)!r} cannot be written ({error.strerror or error}); give another file") from error
+        remedy = "make space there" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "give another file"
+        raise InputError(f"{str(path)!r} cannot be written ({error.strerror or error}); {remedy}") from error
     finally:
         with contextlib.suppress(OSError):  # the folder may not be a folder
             part.unlink(missing_ok=True)
