@@ -2,6 +2,7 @@
 
 import os
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -85,6 +86,12 @@ def test_a_path_through_a_file_is_an_input_error_like_others(tmp_path):
     with pytest.raises(InputError, match="cannot be written"):
         write_atomically(tmp_path / "file" / "below", "y")
     assert (tmp_path / "file").read_text() == "x"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has this device")
+def test_a_full_disk_asks_for_space():
+    with pytest.raises(InputError, match=r"cannot be written \(No space left on device\); make space there"):
+        write_atomically(Path("/dev/full"), "y")
 
 
 def test_pictures_are_called_png():
