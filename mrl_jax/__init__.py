@@ -8,6 +8,9 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+if sys.version_info < (3, 11):  # noqa: UP036  in a clone that was never installed
+    raise ImportError(f"mrl_jax needs Python 3.11 or newer; this is {'.'.join(map(str, sys.version_info[:3]))}")
+
 if TYPE_CHECKING:
     from mrl_jax.config import Config, preset
     from mrl_jax.data.load import Dataset, load_dataset

@@ -1,5 +1,6 @@
 """The package as a user imports it."""
 
+import os
 import re
 import subprocess
 import sys
@@ -59,6 +60,22 @@ from mrl_jax import train, train_step
 from mrl_jax.train import main
 print(train.__qualname__, train_step.__qualname__, main.__qualname__)"""
     assert run_python(code) == ["train", "train_step", "main"]
+
+
+def test_an_installed_package_is_not_shadowed_by_a_clone_of_its_name(tmp_path):
+    """Notebooks clone into `mrl_jax/`, install it from there and run beside it."""
+    (tmp_path / "mrl_jax" / "mrl_jax").mkdir(parents=True)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    code = "import sys; sys.path.insert(0, ''); import mrl_jax; print(mrl_jax.__file__)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.stdout.strip().endswith("__init__.py"), f"install the package anew (make train): {done.stderr}"
+
+
+def test_older_versions_of_python_are_told_which_one_is_needed():
+    old = "import sys; sys.version_info = (3, 10, 1); "
+    for code in ("import mrl_jax", "import runpy; runpy.run_path('setup.py')"):
+        done = subprocess.run([sys.executable, "-c", old + code], cwd=ROOT, capture_output=True, text=True)
+        assert "mrl_jax needs Python 3.11 or newer; this is 3.10.1" in done.stderr.splitlines()[-1]
 
 
 def test_unknown_names_are_attribute_errors():
