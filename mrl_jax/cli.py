@@ -139,7 +139,13 @@ def run_command(command: Callable[[], object], interrupted: str = "run it again"
         return _report(f"the output cannot be written ({error.strerror})" if nameless else error, 1)
     except (NonFiniteLossError, ProcessLostError) as error:
         return _report(error, 1)
-    except RuntimeError as error:
+    except (AssertionError, RuntimeError) as error:  # JAX raises either where a backend is not there
+        if (platforms := _missing_platforms()) is not None:
+            return _report(
+                f"JAX_PLATFORMS={platforms}: JAX cannot start this backend here; unset it, or name one that is "
+                "installed, such as JAX_PLATFORMS=cpu",
+                2,
+            )
         if "RESOURCE_EXHAUSTED" not in str(error):  # JAX's status for too little memory
             raise
         why = str(error).splitlines()[0].removeprefix("RESOURCE_EXHAUSTED: ")
@@ -151,6 +157,17 @@ def run_command(command: Callable[[], object], interrupted: str = "run it again"
     except KeyboardInterrupt:
         return _report(f"interrupted; {interrupted}", 130)
     return 0
+
+
+def _missing_platforms() -> str | None:
+    """The platforms that the user asked JAX for, if it cannot start one of them."""
+    if "jax" not in sys.modules or not (platforms := sys.modules["jax"].config.jax_platforms):
+        return None
+    try:
+        sys.modules["jax"].devices()
+    except (AssertionError, RuntimeError):
+        return str(platforms)
+    return None
 
 
 @functools.cache  # once per process

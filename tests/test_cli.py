@@ -346,3 +346,18 @@ def test_one_flag_sets_both_temperatures_and_a_recipe_the_rest(tmp_path, data, c
         assert main(flags) == 2
         assert message in capsys.readouterr().err
     assert main(["--resume", "--workdir", str(tmp_path / "tau-0.5"), "--tau", "auto"]) == 0
+
+
+@pytest.mark.parametrize("platforms", ["cuda", "no-such-backend"])
+def test_a_backend_that_is_not_there_is_one_line_and_nothing_is_written(platforms, tmp_path):
+    environment = os.environ | {"JAX_PLATFORMS": platforms}
+    flags = ["mrl_jax.train", "--epochs", "1", "--workdir", str(tmp_path / "run")]
+    done = subprocess.run([sys.executable, "-m", *flags], env=environment, capture_output=True, text=True)
+    if platforms == "cuda" and done.returncode == 0:
+        pytest.skip("a GPU is here")
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        f"error: JAX_PLATFORMS={platforms}: JAX cannot start this backend here; unset it, or name one that is "
+        "installed, such as JAX_PLATFORMS=cpu"
+    ]
+    assert not (tmp_path / "run").exists()
