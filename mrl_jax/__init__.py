@@ -31,6 +31,11 @@ if TYPE_CHECKING:
 
 from mrl_jax.version import __version__ as __version__
 
+if sys.argv[:1] == ["-m"]:  # `python -m mrl_jax.…` looks up the command, whose imports take a second
+    from mrl_jax.interrupt import end_imports_quietly
+
+    end_imports_quietly()
+
 __all__ = [
     "Batch",
     "Config",

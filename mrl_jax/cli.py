@@ -13,6 +13,8 @@ from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 from mrl_jax.compile_cache import cache_folder, keep_compiled
 from mrl_jax.config import PRESETS, Config, shown
 from mrl_jax.errors import DatasetWarning, InputError, NonFiniteLossError, ProcessLostError
+from mrl_jax.interface import as_command
+from mrl_jax.interrupt import Interrupted, restore_interrupts
 from mrl_jax.options import OPTIONS, RECIPES, Option
 
 __all__ = ["Parser", "add_config_flags", "run_command"]
@@ -105,11 +107,12 @@ def run_command(command: Callable[[], object], interrupted: str = "run it again"
         interrupted: what to do after Ctrl-C, for the message.
 
     Returns:
-        The exit code: 0 done, 2 bad input, 1 a run that failed, 130 interrupted.
+        The exit code: 0 done, 2 bad input, 1 a run that failed, 130 interrupted, 143 ended by SIGTERM after saving.
     """
+    restore_interrupts()
     _repeat_swallowed_interrupts()
     try:
-        with warnings.catch_warnings():
+        with as_command(), warnings.catch_warnings():
             warnings.simplefilter("always", DatasetWarning)
             show_default, reported = warnings.showwarning, set[str]()
 
@@ -154,6 +157,8 @@ def run_command(command: Callable[[], object], interrupted: str = "run it again"
             "(--hidden-dims), or features left on the host (--stream on) need less",
             1,
         )
+    except Interrupted as error:
+        return _report(error, error.code)
     except KeyboardInterrupt:
         return _report(f"interrupted; {interrupted}", 130)
     return 0

@@ -17,6 +17,7 @@ from typing import Any
 from mrl_jax.cli import Parser, add_config_flags, run_command
 from mrl_jax.config import Config, preset, with_settings
 from mrl_jax.errors import InputError
+from mrl_jax.interrupt import stop_request
 from mrl_jax.methods.registry import entry_of
 from mrl_jax.options import PARALLEL
 from mrl_jax.report.curves import plot_curves
@@ -91,6 +92,8 @@ def train(
 
     Raises:
         InputError: anything wrong with configuration, data or folder, before anything is written.
+        Interrupted: a KeyboardInterrupt; Ctrl-C or SIGTERM came, and the epoch was finished and saved. A second one
+            interrupts at once.
         NonFiniteLossError: the loss or a parameter became inf or NaN; checkpoints of earlier epochs stay.
         CheckpointError: a checkpoint could not be written.
     """
@@ -162,8 +165,11 @@ def _train(active: ActiveRun, placement: Placement | None, started: float, progr
     if folder is not None and active.read_complete():
         run = load_run(folder.path)
     else:
-        with epoch_progress(spec.epochs, progress) as show:
-            train_epochs(SingleRun(spec, placement), [active], started, lambda: show(active.log))
+        with (
+            epoch_progress(spec.epochs, progress) as show,
+            stop_request(None if folder is None else folder.path, "train") as stop,
+        ):
+            train_epochs(SingleRun(spec, placement), [active], started, lambda: show(active.log), stop=stop)
         best = active.scores["test"]["best"]["epoch"]
         run = TrainedModel(config, best, active.model, dataset.modalities, dataset.class_names)
     if folder is not None and is_main():

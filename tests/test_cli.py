@@ -6,11 +6,12 @@ import re
 import signal
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
 import pytest
-from toy import TOY_FLAGS, save_npz, toy_arrays
+from toy import TOY_FLAGS, assert_same_checkpoints, save_npz, toy_arrays
 
 from mrl_jax.data.published.prepare import prepare
 from mrl_jax.eval.__main__ import main as evaluate_main
@@ -255,16 +256,65 @@ def test_bad_input_as_a_process_has_no_traceback(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_an_interrupt_prints_how_to_resume(tmp_path, data):
-    args = ["mrl_jax.train", "--data-path", data, *TOY_FLAGS, "--epochs", 100_000, "--workdir", tmp_path / "run"]
-    process = subprocess.Popen([sys.executable, "-m", *map(str, args)], stderr=subprocess.PIPE, text=True)
+def started(flags, line, **kwargs):
+    """A command in a process of its own, as soon as it has printed a line that begins so."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", *map(str, flags)], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, **kwargs
+    )
+    for text in process.stderr:
+        if text.startswith(line):
+            return process
+    raise AssertionError("the command ended early")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_that_is_asked_to_stop_saves_and_goes_on_to_the_same_bits(tmp_path, data, number, code, capsys):
+    epochs = 400
+    args = ["--data-path", data, *TOY_FLAGS, "--epochs", epochs, "--workdir", tmp_path / "run"]
+    process = started(["mrl_jax.train", *args], "epoch")
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    last = re.fullmatch(
+        rf"error: interrupted; saved after epoch (\d+) of {epochs}; --resume --workdir (.+) continues it",
+        err.splitlines()[-1],
+    )
+    assert last[2] == str(tmp_path / "run")
+    assert "stopping after this epoch; Ctrl-C again stops at once" in err
+    assert "Traceback" not in err
+    epoch = int(last[1])
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == epoch < epochs
+    assert max(int(p.name) for p in (tmp_path / "run" / "checkpoints").iterdir()) == epoch
+    if code == 143:
+        return
+    assert main(["--resume", "--workdir", str(tmp_path / "run")]) == 0
+    assert f"resumed after epoch {epoch} of {epochs}" in capsys.readouterr().err
+    assert main([str(x) for x in (*args[:-1], tmp_path / "whole")]) == 0
+    assert_same_checkpoints(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_second_interrupt_stops_in_the_middle_of_an_epoch(tmp_path):
+    """The main thread waits for the compiled program of an epoch, many seconds long, and sees no signal meanwhile."""
+    wide = ["--hidden-dims", 4096, 4096, 4096, "--epochs", 50, "--workdir", tmp_path / "run"]
+    process = started(["mrl_jax.train", *wide], "run folder")
+    time.sleep(5)  # the first epoch is compiled or runs
+    process.send_signal(signal.SIGINT)
     for line in process.stderr:
-        if line.startswith("epoch"):
+        if line.startswith("stopping after this epoch"):
             break
-    os.kill(process.pid, signal.SIGINT)
+    process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "--resume" in err.splitlines()[-1]
+    assert err.splitlines()[-1] == f"error: interrupted; --resume --workdir {tmp_path / 'run'} continues it"
+
+
+@pytest.mark.parametrize("seconds", [0.2, 0.5])
+def test_an_interrupt_of_the_imports_has_no_traceback(seconds):
+    process = subprocess.Popen([sys.executable, "-m", "mrl_jax.train", "--help"], stderr=subprocess.PIPE, text=True)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode in (0, 130)  # 0: the machine was faster
     assert "Traceback" not in err
 
 

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import jax
@@ -306,3 +307,33 @@ def test_noise_of_a_run_is_that_of_inject_noise(finished):
     key = jax.random.fold_in(jax.random.key(2), 0)
     noisy = inject_noise(clean, NoiseSpec(0.4), key, CLASSES)
     np.testing.assert_allclose(list(finished.noise["wrong_share"].values()), noisy.wrong_share, rtol=1e-6)
+
+
+def test_an_interrupted_cell_leaves_a_run_that_resumes(tmp_path, capsys):
+    """As in a notebook: the epoch ends, the run is saved, and the error is a KeyboardInterrupt."""
+    config, arrays = toy_config(epochs=2000), toy_arrays()
+    timer = threading.Timer(3.0, lambda: os.kill(os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt, match=r"interrupted; saved after epoch \d+ of 2000; train\(….*resume=True\)"):
+        train(config, tmp_path / "run", data=arrays)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert "stopping after this epoch" in capsys.readouterr().err
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert max(int(p.name) for p in (tmp_path / "run" / "checkpoints").iterdir()) == len(lines) < 2000
+    with pytest.raises(InputError, match=r"already holds a run; resume=True continues it"):
+        train(config, tmp_path / "run", data=arrays)
+
+
+def test_a_thread_of_its_own_and_handlers_of_the_program_are_left_alone(tmp_path):
+    handler = signal.signal(signal.SIGTERM, lambda *_: None)
+    seen = []
+    try:
+        own = signal.getsignal(signal.SIGTERM)
+        show = threading.Thread(target=lambda: seen.append(train(toy_config(), tmp_path / "a", data=toy_arrays())))
+        show.start()
+        show.join()
+        train(toy_config(), tmp_path / "b", data=toy_arrays())
+        assert signal.getsignal(signal.SIGTERM) is own
+        assert seen[0].scores["test"]
+    finally:
+        signal.signal(signal.SIGTERM, handler)

@@ -20,6 +20,7 @@ import orbax.checkpoint as ocp
 
 from mrl_jax.config import Config
 from mrl_jax.errors import CheckpointError, InputError, first_line
+from mrl_jax.interface import option
 from mrl_jax.methods.state import Shapes, State
 from mrl_jax.run.format1 import is_format_1, nested_of, state_of
 from mrl_jax.run.shapes import path_names, state_shapes
@@ -111,7 +112,8 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
             if jax.process_count() > 1 and isinstance(error, jax.errors.JaxRuntimeError):
                 raise  # another process is lost; `convert_process_loss` handles it
             raise CheckpointError(
-                f"{self.folder}: a checkpoint cannot be written ({first_line(error)}); make space, then --resume"
+                f"{self.folder}: a checkpoint cannot be written ({first_line(error)}); make space, then "
+                f"{option('resume')}"
             ) from error
 
     def epochs(self) -> list[int]:
@@ -147,7 +149,9 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         """The metrics that were saved with an epoch."""
         metrics = self._manager.metrics(epoch)
         if metrics is None:
-            raise InputError(f"{self.folder / str(epoch)} is damaged (no metrics); delete that folder, then --resume")
+            raise InputError(
+                f"{self.folder / str(epoch)} is damaged (no metrics); delete that folder, then {option('resume')}"
+            )
         return metrics
 
     def restore(self, epoch: int, template: Snapshot) -> Snapshot:

@@ -24,6 +24,7 @@ from mrl_jax.config import Config
 from mrl_jax.data.dataset import Dataset
 from mrl_jax.errors import InputError
 from mrl_jax.files import locked, pretty_json, write_atomically
+from mrl_jax.interface import option
 from mrl_jax.methods.state import Shapes
 from mrl_jax.run.model import Model
 from mrl_jax.run.model_file import read_model, write_model
@@ -98,7 +99,7 @@ class RunFolder:
                 f"workdir {str(path)!r} cannot be written ({error.strerror}); name another folder"
             ) from error
         if names:
-            what = "a run; --resume continues it" if _CONFIG in names else "other files"
+            what = f"a run; {option('resume')} continues it" if _CONFIG in names else "other files"
             raise InputError(f"workdir {str(path)!r} already holds {what}; name a new folder to start another")
         return folder
 

@@ -22,6 +22,7 @@ from mrl_jax.config import Config
 from mrl_jax.config_formats import format_of
 from mrl_jax.errors import InputError
 from mrl_jax.files import pretty_json, write_atomically
+from mrl_jax.interface import option
 from mrl_jax.run.folder import RunFolder
 
 __all__ = ["SweepFolder"]
@@ -44,7 +45,7 @@ class SweepFolder:
         """
         if (Path(path) / _SWEEP).is_file():
             raise InputError(
-                f"workdir {str(path)!r} already holds a sweep; --resume continues it; or name a new folder"
+                f"workdir {str(path)!r} already holds a sweep; {option('resume')} continues it; or name a new folder"
             )
         RunFolder.refuse_occupied(path)
         return cls(path)

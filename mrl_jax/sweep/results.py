@@ -10,6 +10,7 @@ from typing import Any
 
 from mrl_jax.config import Config, shown
 from mrl_jax.files import atomic_path
+from mrl_jax.interface import option
 from mrl_jax.options import NOISE_FIELDS, OPTIONS
 from mrl_jax.report.tables import markdown_table
 from mrl_jax.sweep.names import axes_of, setting, varied
@@ -259,7 +260,7 @@ def _best_lines(summary: Mapping[str, Any]) -> list[str]:
 def _failure_lines(summary: Mapping[str, Any]) -> list[str]:
     failed = [f"- {name} failed: {error}" for name, error in summary["failed"].items()]
     missing = summary["missing"]
-    unfinished = [f"- {len(missing)} runs are not complete; --resume continues them"] if missing else []
+    unfinished = [f"- {len(missing)} runs are not complete; {option('resume')} continues them"] if missing else []
     return ["", *failed, *unfinished] if failed or unfinished else []
 
 

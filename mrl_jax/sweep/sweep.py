@@ -16,6 +16,7 @@ import jax
 
 from mrl_jax.config import Config, fields_used, with_settings
 from mrl_jax.errors import InputError, NonFiniteLossError
+from mrl_jax.interrupt import StopRequest, stop_request
 from mrl_jax.options import SWEEP_WAYS
 from mrl_jax.report.progress import SweepProgress
 from mrl_jax.run.folder import RunFolder
@@ -106,6 +107,7 @@ def sweep(
 
     Raises:
         InputError: anything wrong with configurations, data or folder, before anything is trained.
+        Interrupted: as in `train`.
         CheckpointError: a checkpoint could not be written.
     """
     if isinstance(configs, Config):
@@ -141,10 +143,14 @@ def sweep(
             if run.scores is not None:
                 _drop_state(run)  # the sweep may have been killed just before this
         todo = groups(left, done, way, jax.devices())
+        stop = stack.enter_context(stop_request(None if folder is None else folder.path, "sweep"))
         for i, group in enumerate(todo):
-            _train_group(group, shown)
+            _train_group(group, shown, stop)
             if folder is not None and i + 1 < len(todo):
                 _write_tables(folder, _sweep(runs, folder))
+            if stop is not None and stop.number and i + 1 < len(todo):
+                complete = sum(run.scores is not None for run in runs.values())
+                raise stop.interrupted(f"{complete} of {len(runs)} runs are complete")
         if folder is not None:
             _write_tables(folder, _sweep(runs, folder))
     return _sweep(runs, folder)
@@ -191,21 +197,21 @@ def _epochs_done(run: ActiveRun) -> int:
         return max(store.epochs(), default=0)
 
 
-def _train_group(group: Sequence[ActiveRun], shown: SweepProgress) -> None:
+def _train_group(group: Sequence[ActiveRun], shown: SweepProgress, stop: StopRequest | None) -> None:
     """Train runs together, or in two halves if the estimate of their memory was too low."""
     done = [_epochs_done(r) for r in group]
     try:
-        return _train_together(group, shown)
+        return _train_together(group, shown, stop)
     except jax.errors.JaxRuntimeError as error:
         # The halves repeat the epochs since the last checkpoint.
         if len(group) == 1 or "RESOURCE_EXHAUSTED" not in str(error) or done != [_epochs_done(r) for r in group]:
             raise
     half = len(group) // 2  # outside the handler: its error holds the arrays
-    _train_group(group[:half], shown)
-    _train_group(group[half:], shown)
+    _train_group(group[:half], shown, stop)
+    _train_group(group[half:], shown, stop)
 
 
-def _train_together(group: Sequence[ActiveRun], shown: SweepProgress) -> None:
+def _train_together(group: Sequence[ActiveRun], shown: SweepProgress, stop: StopRequest | None) -> None:
     started = time.perf_counter()
     spec = group[0].spec
     devices = jax.devices()[: len(group)]
@@ -215,7 +221,7 @@ def _train_together(group: Sequence[ActiveRun], shown: SweepProgress) -> None:
             if run.folder is not None:
                 locks.enter_context(run.folder.lock())
         with suppress(NonFiniteLossError):  # every run holds its own error
-            train_epochs(program, group, started, lambda: shown.advance(group), keep_state=False)
+            train_epochs(program, group, started, lambda: shown.advance(group), keep_state=False, stop=stop)
         for run in group:
             run.model = None  # the next group needs the memory
             if run.folder is None:

@@ -11,6 +11,8 @@ import jax
 import numpy as np
 
 from mrl_jax.errors import InputError, NonFiniteLossError
+from mrl_jax.interface import option
+from mrl_jax.interrupt import StopRequest
 from mrl_jax.methods.registry import entry_of
 from mrl_jax.retrieval.measure import cross_modal_chance
 from mrl_jax.retrieval.ranking import usable_cores
@@ -18,7 +20,7 @@ from mrl_jax.run.checkpoint import Checkpoints, Snapshot
 from mrl_jax.run.folder import RunFolder, best_epoch
 from mrl_jax.run.model import Model
 from mrl_jax.training.epoch import Metrics
-from mrl_jax.training.processes import is_main, on_main
+from mrl_jax.training.processes import highest, is_main, on_main
 from mrl_jax.training.run_spec import RunSpec
 from mrl_jax.version import __version__
 
@@ -143,6 +145,7 @@ def train_epochs(
     show: Callable[[], None] = lambda: None,
     *,
     keep_state: bool = True,
+    stop: StopRequest | None = None,
 ) -> None:
     """Train the remaining epochs. Afterwards the runs have scores and models, and their folders are complete.
 
@@ -152,8 +155,10 @@ def train_epochs(
         started: time of the start, a value of `time.perf_counter()`.
         show: called after every epoch.
         keep_state: also keep the state after the last epoch, not only the best model.
+        stop: asked after every epoch but the last whether to stop.
 
     Raises:
+        Interrupted: `stop` has a request; the runs are saved.
         NonFiniteLossError: loss, parameters or embeddings became inf or NaN in every run. If only some runs fail, each
             of them has its `error`.
         CheckpointError: a checkpoint could not be written.
@@ -166,18 +171,22 @@ def train_epochs(
         snapshots = [r.begin(store) for r, store in zip(runs, stores, strict=True)]
         if len({len(r.log) for r in runs}) > 1:
             raise InputError(
-                "another process has continued a run of this group in the meantime; start again with --resume"
+                f"another process has continued a run of this group in the meantime; start again with "
+                f"{option('resume')}"
             )
         trainer.begin(snapshots)
         for epoch in range(len(runs[0].log), epochs):
             trainer.keep_best(_run_epoch(trainer, runs, epoch))
-            if on_main(pace.due) or (keep_state and epoch + 1 == epochs):
+            last = epoch + 1 == epochs
+            stops = stop is not None and not last and highest(stop.number) > 0
+            if on_main(pace.due) or stops or (keep_state and last):
                 with pace:
                     _save(trainer, runs, stores, epoch + 1, started)
             show()
-        for store in stores:
-            if store is not None:
-                store.wait()
+            if stop is not None and stops:
+                _wait(stores)
+                raise stop.interrupted(f"saved after epoch {epoch + 1} of {epochs}")
+        _wait(stores)
         _finish(trainer, runs, started)
 
 
@@ -207,6 +216,12 @@ def _save(
             continue
         run.save(store, epoch, trainer.snapshot(i), time.perf_counter() - started)
         if len(runs) > 1:  # one copy in memory at a time
+            store.wait()
+
+
+def _wait(stores: Sequence[Checkpoints | None]) -> None:
+    for store in stores:
+        if store is not None:
             store.wait()
 
 

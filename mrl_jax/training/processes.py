@@ -14,8 +14,9 @@ import jax
 import numpy as np
 
 from mrl_jax.errors import InputError, ProcessLostError, first_line
+from mrl_jax.interface import option
 
-__all__ = ["convert_process_loss", "in_all", "is_main", "leave", "on_main", "start_processes"]
+__all__ = ["convert_process_loss", "highest", "in_all", "is_main", "leave", "on_main", "start_processes"]
 
 _HEARTBEAT = 20  # seconds without a heartbeat after which a process counts as lost
 _PATIENCE = 120  # seconds to wait for the other processes at the start and at the end
@@ -39,8 +40,7 @@ def start_processes(address: str | None, count: int | None, index: int | None) -
         raise InputError("coordinator address, number of processes and process id need each other; give all three")
     if count is not None and index is not None and not 0 <= index < count:
         raise InputError(f"process id {index} of {count} processes: must be from 0 to {count - 1}")
-    # JAX's preemption service would ignore SIGTERM, with which clusters end a job. Without it the process ends, and the
-    # run resumes with --resume.
+    # JAX's preemption service would ignore SIGTERM, with which clusters end a job. Without it the run saves and ends.
     jax.config.update("jax_enable_preemption_service", False)
     if address and count and index is not None:
         _Witness.of_this_process = _Witness(index, count)
@@ -137,7 +137,7 @@ def convert_process_loss() -> Iterator[None]:
             raise  # an error of this process
         raise ProcessLostError(
             f"process {jax.process_index()}: another process of the run ended or cannot be reached "
-            f"({first_line(error)}); start all again with --resume"
+            f"({first_line(error)}); start all again with {option('resume')}"
         ) from error
 
 
@@ -163,6 +163,15 @@ def in_all(action: Callable[[], _T]) -> _T:
     if len(failed):
         raise InputError(f"process {failed[0]} could not begin; its own message gives the reason")
     return value  # type: ignore[return-value]
+
+
+def highest(value: int) -> int:
+    """The highest of the values that the processes have."""
+    if jax.process_count() == 1:
+        return value
+    from jax.experimental import multihost_utils
+
+    return int(multihost_utils.process_allgather(np.int32(value)).max())
 
 
 def on_main(action: Callable[[], Any]) -> Any:
