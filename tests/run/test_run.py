@@ -30,7 +30,7 @@ def test_a_new_run_needs_a_new_or_empty_folder(tmp_path):
     (tmp_path / "empty").mkdir()
     RunFolder.create(tmp_path / "empty", toy_config())
     before = (tmp_path / "empty" / "config.json").read_bytes()
-    with pytest.raises(InputError, match="already holds a run; --resume continues it"):
+    with pytest.raises(InputError, match="already holds a run; resume=True continues it"):
         RunFolder.create(tmp_path / "empty", toy_config(seed=1))
     assert (tmp_path / "empty" / "config.json").read_bytes() == before
     (tmp_path / "other").mkdir()
