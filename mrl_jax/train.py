@@ -26,7 +26,7 @@ from mrl_jax.report.text import describe_noise, summary
 from mrl_jax.run.folder import RunFolder
 from mrl_jax.run.load import load_run
 from mrl_jax.run.model import TrainedModel
-from mrl_jax.run.same_config import refuse_other_config
+from mrl_jax.run.same_config import extends, refuse_other_config
 from mrl_jax.training.loop import ActiveRun, train_epochs
 from mrl_jax.training.placement import Placement, choose_placement
 from mrl_jax.training.processes import convert_process_loss, in_all, is_main, leave, on_main, start_processes
@@ -72,6 +72,7 @@ def train(
     progress: bool = False,
     parallel: str = "auto",
     model_parallel: int = 1,
+    keep_checkpoints: bool = False,
 ) -> Result:
     """Train, choose the epoch with the best average validation mAP, and score it and the last one on the test split.
 
@@ -80,12 +81,15 @@ def train(
         workdir: folder for the run; new or empty, unless `resume`. None keeps everything in memory.
         data: anything `load_dataset` takes, such as a mapping of arrays; None for what `config` names.
         resume: go on after the last checkpoint of the run in `workdir`. It ends with the same bits, on the same
-            machine, as a run that was never interrupted.
+            machine, as a run that was never interrupted. With more epochs in `config` a run is extended, complete or
+            not: from its last epoch on the schedule is that of the new length.
         progress: show a bar on a terminal, or a line per epoch elsewhere, on standard error.
         parallel: over several devices by "jit", "shard_map" or "pmap"; "auto" takes several only where batches are
             large enough (docs/scale.md). The numbers are those of one device, up to the order of sums.
         model_parallel: over how many devices parameters and optimiser state are divided, for encoders that one device
             cannot hold.
+        keep_checkpoints: keep all checkpoints. Otherwise the last two stay, and of a complete run the last one, from
+            which it can be extended.
 
     Returns:
         The scores, and the model of the best epoch.
@@ -110,7 +114,7 @@ def train(
             spec = dataclasses.replace(spec, noise=folder.noise())
             if progress and is_main():
                 print(f"run folder: {folder.path}", file=sys.stderr)
-        return _train(ActiveRun(spec, folder), placement, started, progress and is_main())
+        return _train(ActiveRun(spec, folder), placement, started, progress and is_main(), keep_checkpoints)
 
 
 def _folder_to_use(config: Config, workdir: str | os.PathLike[str] | None, data: Any, resume: bool) -> RunFolder | None:
@@ -137,11 +141,15 @@ def _prepare(config: Config, data: Any, folder: RunFolder | None, placement: Pla
 
 def _begin_folder(folder: RunFolder, spec: RunSpec, resume: bool, stack: ExitStack) -> None:
     """Create the folder, or compare it with the run that resumes; the lock is held until the stack closes."""
-    if resume:
-        refuse_other_config(RunFolder.open(folder.path), spec.config)
-    else:
+    if not resume:
         RunFolder.create(folder.path, spec.config)
     stack.enter_context(folder.lock())
+    if resume and extends(folder.config(), spec.config):
+        if folder.result() is not None and not any(folder.checkpoints.iterdir()):
+            raise InputError(f"{folder.path}: of this run only the best model was kept; it cannot get more epochs")
+        folder.extend(spec.config)
+    elif resume:
+        refuse_other_config(folder, spec.config)
     folder.settle(spec.data.described, spec.noise)
 
 
@@ -159,7 +167,9 @@ def _refuse_difference(first: Mapping[str, Any], flags: Mapping[str, Any], spec:
     folder.settle(spec.data.described, spec.noise)
 
 
-def _train(active: ActiveRun, placement: Placement | None, started: float, progress: bool) -> Result:
+def _train(
+    active: ActiveRun, placement: Placement | None, started: float, progress: bool, keep_checkpoints: bool
+) -> Result:
     spec, folder = active.spec, active.folder
     config, dataset = spec.config, spec.data.dataset
     if folder is not None and active.read_complete():
@@ -169,7 +179,14 @@ def _train(active: ActiveRun, placement: Placement | None, started: float, progr
             epoch_progress(spec.epochs, progress) as show,
             stop_request(None if folder is None else folder.path, "train") as stop,
         ):
-            train_epochs(SingleRun(spec, placement), [active], started, lambda: show(active.log), stop=stop)
+            train_epochs(
+                SingleRun(spec, placement),
+                [active],
+                started,
+                lambda: show(active.log),
+                keep_checkpoints=keep_checkpoints,
+                stop=stop,
+            )
         best = active.scores["test"]["best"]["epoch"]
         run = TrainedModel(config, best, active.model, dataset.modalities, dataset.class_names)
     if folder is not None and is_main():
@@ -204,7 +221,10 @@ def _main(argv: Sequence[str] | None) -> None:
     )
     add_config_flags(parser)
     parser.add_argument("--workdir", metavar="DIR", help="folder of the run, new or empty; default: runs/PRESET-TIME")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --workdir")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the run in --workdir; --epochs N gives it more epochs"
+    )
+    parser.add_argument("--keep-checkpoints", action="store_true", help="keep all checkpoints; default: the last")
     parser.add_argument(
         "--parallel",
         default="auto",
@@ -221,7 +241,7 @@ def _main(argv: Sequence[str] | None) -> None:
     _add_process_flags(parser)
     given = vars(parser.parse_args(argv))
     workdir, resume = given.pop("workdir", None), given.pop("resume")
-    parallel = {name: given.pop(name) for name in ("parallel", "model_parallel")}
+    ways = {name: given.pop(name) for name in ("parallel", "model_parallel", "keep_checkpoints")}
     processes = [given.pop(name) for name in ("coordinator_address", "num_processes", "process_id")]
     if given.pop("distributed") or any(x is not None for x in processes):
         if workdir is None:
@@ -235,12 +255,13 @@ def _main(argv: Sequence[str] | None) -> None:
         folder = RunFolder.open(workdir)
         own = {name: value for name, value in given.items() if value is not None}  # --tau auto is filled in there
         config = with_settings(folder.config(), **own)
-        refuse_other_config(folder, config)
+        if not extends(folder.config(), config):
+            refuse_other_config(folder, config)
     else:
         name = given.pop("preset", "custom" if "data_path" in given else "emoji")
         config = preset(name, **given)
         workdir = workdir or time.strftime(f"runs/{name}-%Y%m%d-%H%M%S")
-    result = train(config, workdir, resume=resume, progress=True, **parallel)
+    result = train(config, workdir, resume=resume, progress=True, **ways)
     if is_main():
         print(result.table())
 

@@ -77,11 +77,11 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
 
     Args:
         folder: the folder; created if it does not exist, unless `read_only`.
-        keep: number of latest checkpoints to keep.
+        keep: number of latest checkpoints to keep; None for all.
         read_only: neither write nor delete anything.
     """
 
-    def __init__(self, folder: Path, keep: int = 2, read_only: bool = False) -> None:
+    def __init__(self, folder: Path, keep: int | None = 2, read_only: bool = False) -> None:
         _drop_late_reads()
         self.folder = folder.absolute()
         self._manager = ocp.CheckpointManager(
@@ -144,6 +144,13 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         """
         with self._writing():
             self._manager.wait_until_finished()
+
+    def drop_before(self, epoch: int) -> None:
+        """Delete the checkpoints of earlier epochs."""
+        with self._writing():
+            for earlier in self.epochs():
+                if earlier < epoch:
+                    self._manager.delete(earlier)
 
     def metrics(self, epoch: int) -> Mapping[str, float]:
         """The metrics that were saved with an epoch."""

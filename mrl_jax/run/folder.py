@@ -5,7 +5,8 @@ config.json     every field of `Config`
 data.json       the data set: modalities, dimensions, classes, sizes, digest, attribution
 noise.json      noise spec, seed, fractions of wrong labels, digests, and the training labels (--noise-file reads them)
 metrics.jsonl   one line per epoch
-checkpoints/    the last two checkpoints, each with the best model so far
+checkpoints/    the last two checkpoints, each with the best model so far; of a complete run the last
+lengths.json    the numbers of epochs of a run that was given more of them
 model.npz       the model of the best epoch; a complete run has it
 result.json     the test scores; written last, it marks the run as complete
 curves.png      learning curves
@@ -32,7 +33,7 @@ from mrl_jax.run.model_file import read_model, write_model
 __all__ = ["RunFolder", "best_epoch", "describe", "shapes_of"]
 
 _CONFIG, _DATA, _NOISE, _METRICS, _RESULT = "config.json", "data.json", "noise.json", "metrics.jsonl", "result.json"
-_MODEL = "model.npz"
+_MODEL, _LENGTHS = "model.npz", "lengths.json"
 
 
 def best_epoch(metrics: Sequence[Mapping[str, Any]]) -> int:
@@ -146,6 +147,25 @@ class RunFolder:
     def write(self, name: str, value: Any) -> None:
         """Write a JSON file atomically."""
         write_atomically(self.path / name, pretty_json(value) + "\n")
+
+    def lengths(self) -> list[int]:
+        """The numbers of epochs for which the run was begun and extended; empty if it never was."""
+        if not (self.path / _LENGTHS).exists():
+            return []
+        epochs = self.config().epochs  # later ones: the program was killed while it extended the run
+        lengths = [n for n in self.read(_LENGTHS)["epochs"] if n <= epochs]
+        return lengths if len(lengths) > 1 else []
+
+    def extend(self, config: Config) -> None:
+        """Give the run more epochs. It is then no longer complete; its best model stays until it is again.
+
+        Args:
+            config: its configuration with the new number of epochs.
+        """
+        before = self.lengths() or [self.config().epochs]
+        self.write(_LENGTHS, {"epochs": [*before, config.epochs]})
+        (self.path / _RESULT).unlink(missing_ok=True)
+        self.write(_CONFIG, config.to_json())  # last: a run that is killed before has its old length
 
     def settle(self, data: Mapping[str, Any], noise: Mapping[str, Any]) -> None:
         """Write `data.json` and `noise.json`, or compare with the existing files.

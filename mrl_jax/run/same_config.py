@@ -7,7 +7,13 @@ from mrl_jax.errors import InputError
 from mrl_jax.options import FILE_FIELDS
 from mrl_jax.run.folder import RunFolder
 
-__all__ = ["refuse_other_config"]
+__all__ = ["extends", "refuse_other_config"]
+
+
+def extends(stored: Config, config: Config) -> bool:
+    """Whether a configuration differs from another one in more epochs only; paths of files may differ."""
+    paths = {name: getattr(stored, name) for name in FILE_FIELDS}
+    return config.epochs > stored.epochs and dataclasses.replace(config, epochs=stored.epochs, **paths) == stored
 
 
 def refuse_other_config(folder: RunFolder, config: Config) -> None:

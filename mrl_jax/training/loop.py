@@ -145,6 +145,7 @@ def train_epochs(
     show: Callable[[], None] = lambda: None,
     *,
     keep_state: bool = True,
+    keep_checkpoints: bool = False,
     stop: StopRequest | None = None,
 ) -> None:
     """Train the remaining epochs. Afterwards the runs have scores and models, and their folders are complete.
@@ -155,6 +156,7 @@ def train_epochs(
         started: time of the start, a value of `time.perf_counter()`.
         show: called after every epoch.
         keep_state: also keep the state after the last epoch, not only the best model.
+        keep_checkpoints: keep every checkpoint; otherwise the last two, and the last one at the end.
         stop: asked after every epoch but the last whether to stop.
 
     Raises:
@@ -167,7 +169,10 @@ def train_epochs(
     epochs = runs[0].spec.epochs
     pace = _Pace()
     with ExitStack() as stack:
-        stores = [None if r.folder is None else stack.enter_context(Checkpoints(r.folder.checkpoints)) for r in runs]
+        keep = None if keep_checkpoints else 2
+        stores = [
+            None if r.folder is None else stack.enter_context(Checkpoints(r.folder.checkpoints, keep)) for r in runs
+        ]
         snapshots = [r.begin(store) for r, store in zip(runs, stores, strict=True)]
         if len({len(r.log) for r in runs}) > 1:
             raise InputError(
@@ -187,6 +192,10 @@ def train_epochs(
                 _wait(stores)
                 raise stop.interrupted(f"saved after epoch {epoch + 1} of {epochs}")
         _wait(stores)
+        if keep_state and not keep_checkpoints:
+            for store in stores:
+                if store is not None:
+                    store.drop_before(epochs)
         _finish(trainer, runs, started)
 
 
@@ -255,6 +264,8 @@ def _finish(trainer: Trainer, runs: Sequence[ActiveRun], started: float) -> None
         test = {which: {"epoch": at[which], **scores[i]} for which, scores in tests.items()}  # type: ignore[dict-item]
         run.scores = _scores(run, test, run.spent + time.perf_counter() - started, len(runs))
         run.scores |= trainer.extra_scores()
+        if run.folder is not None and (lengths := run.folder.lengths()):
+            run.scores["lengths"] = lengths
         if run.folder is not None and is_main():
             run.folder.write_model(run.model, run.spec.data.dataset.modalities, best)
             run.folder.write_result(run.scores)  # last: this file marks the run as complete
