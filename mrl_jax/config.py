@@ -74,6 +74,7 @@ class Config:
     hidden_dims: tuple[int, ...] = _default("hidden_dims")
     embed_dim: int = _default("embed_dim")
     initializer: str = _default("initializer")
+    init_from: str | None = _default("init_from")
     stream: str = _default("stream")
     precision: str = _default("precision")
     seed: int = _default("seed")

@@ -237,7 +237,7 @@ def parse_numbers(given: tuple[str, ...], known: Mapping[str, Number], what: str
 NOISE_FIELDS = ("noise_rate", "noise_kind", "noise_scope", "noise_protocol", "noise_matrix")
 """Fields that say which noise to draw; `noise_file` replaces all of them."""
 
-FILE_FIELDS = ("data_path", "noise_matrix", "noise_file")
+FILE_FIELDS = ("data_path", "noise_matrix", "noise_file", "init_from")
 """Fields that are paths. They may change between the start of a run and its resumption."""
 
 COMMON_FIELDS = frozenset(
@@ -339,6 +339,7 @@ OPTIONS: dict[str, Option] = {
     "initializer": Option(
         "uniform", "initial values of the linear layers; uniform: the official implementation", INITIALIZERS
     ),
+    "init_from": Option(None, "folder of a run whose best weights and preprocessing the run starts with"),
     "stream": Option("auto", "read batches from disk; auto: where the data do not fit the device", STREAMS),
     "precision": Option("float32", "of the encoders' layers; losses and parameters are float32", PRECISIONS),
     "seed": Option(0, "seed of noise, initial parameters and batches", low=0, high=2**32 - 1),

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 __all__ = ["SCHEDULES", "SETTINGS", "adam", "gradient_method", "learning_rate_at", "settings_of"]
 
-SETTINGS = ("epochs", "batch_size", "learning_rate", "schedule", "weight_decay", "clip_norm")
+SETTINGS = ("epochs", "batch_size", "learning_rate", "schedule", "weight_decay", "clip_norm", "init_from")
 """Fields of `Config` that every gradient method uses."""
 
 
 def settings_of(config: "Config") -> dict[str, Any]:
-    """The values of `SETTINGS` in a configuration, by name."""
-    return {name: getattr(config, name) for name in SETTINGS}
+    """The values of `SETTINGS` in a configuration, by name; the trainer itself reads `init_from`."""
+    return {name: getattr(config, name) for name in SETTINGS if name != "init_from"}
 
 
 def adam(h: Any) -> Any:

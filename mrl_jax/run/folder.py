@@ -173,13 +173,14 @@ class RunFolder:
         Raises:
             InputError: the run was started with other data or other labels.
         """
-        for name, value, digest in ((_DATA, data, "sha256"), (_NOISE, noise, "labels_sha256")):
+        compared = ((_DATA, data, "sha256"), (_DATA, data, "init_from_sha256"), (_NOISE, noise, "labels_sha256"))
+        for name, value, digest in compared:
             if not (self.path / name).exists():
                 self.write(name, value)
-            elif (old := self.read(name)).get(digest) != value[digest]:
+            elif (old := self.read(name)).get(digest) != value.get(digest):
                 raise InputError(
                     f"{self.path / name}: the run began with other {name.removesuffix('.json')} ({digest} "
-                    f"{str(old.get(digest))[:12]}, now {value[digest][:12]}); restore the data it began with"
+                    f"{str(old.get(digest))[:12]}, now {str(value.get(digest))[:12]}); restore what it began with"
                 )
 
     def data(self) -> dict[str, Any]:

@@ -12,8 +12,8 @@ __all__ = ["extends", "refuse_other_config"]
 
 def extends(stored: Config, config: Config) -> bool:
     """Whether a configuration differs from another one in more epochs only; paths of files may differ."""
-    paths = {name: getattr(stored, name) for name in FILE_FIELDS}
-    return config.epochs > stored.epochs and dataclasses.replace(config, epochs=stored.epochs, **paths) == stored
+    names = {f.name for f in dataclasses.fields(Config)} - {"epochs", *FILE_FIELDS}
+    return config.epochs > stored.epochs and all(getattr(config, n) == getattr(stored, n) for n in names)
 
 
 def refuse_other_config(folder: RunFolder, config: Config) -> None:

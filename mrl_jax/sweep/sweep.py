@@ -164,6 +164,7 @@ class _DataKey:
     data_path: str | None
     modalities: tuple[str, ...]
     preprocess: tuple[str, ...]
+    init_from: str | None
     stream: str
 
 

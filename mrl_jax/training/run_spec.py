@@ -1,5 +1,6 @@
 """The specification of a run: checked settings, preprocessed data on the device or the host, and noisy labels."""
 
+import hashlib
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ from mrl_jax.methods.registry import entry_of, hyperparameters_of, method_of
 from mrl_jax.methods.state import OracleNoise, Shapes
 from mrl_jax.run.checkpoint import Snapshot, template
 from mrl_jax.run.folder import describe
+from mrl_jax.run.load import load_run
+from mrl_jax.run.model import Model
+from mrl_jax.run.shapes import params_shapes, path_names
 from mrl_jax.training import keys
 from mrl_jax.training.labels import noise_spec, oracle_noise, present_mask, training_labels, validation_labels
 
@@ -41,6 +45,7 @@ class RunData:
         stats: modality -> fitted statistics.
         features: preprocessed training features on the device, one [N, D] per modality; None if the run streams.
         held_out: "valid" and "test" -> modality -> features, preprocessed and on the device, unless the run streams.
+        source: the model of another run that the runs start with, or None.
     """
 
     dataset: Dataset
@@ -49,6 +54,7 @@ class RunData:
     stats: Mapping[str, Mapping[str, Any]]
     features: tuple[Array, ...] | None
     held_out: Mapping[str, Mapping[str, Any]]
+    source: Model | None = None
 
 
 @dataclass(frozen=True)
@@ -130,7 +136,8 @@ def prepare_data(config: Config, data: Any = None) -> RunData:
     dataset = load_dataset(_source(config) if data is None else data, config.modalities, set_name=set_name)
     kinds = kinds_for(dataset.modalities, config.preprocess)
     split = dataset.splits["train"]
-    stats = fit_preprocess(kinds, split.features, split.masks)
+    source = None if config.init_from is None else _source_model(config, dataset, kinds)
+    stats = fit_preprocess(kinds, split.features, split.masks) if source is None else source.preprocess
     held_out: dict[str, dict[str, Any]] = {}
     for name in ("valid", "test"):
         held_out[name] = {m: dataset.splits[name].samples(m)[0] for m in dataset.modalities}
@@ -142,7 +149,38 @@ def prepare_data(config: Config, data: Any = None) -> RunData:
             for name, samples in held_out.items()
         }
     described = {**describe(dataset), "in_memory": data is not None}
-    return RunData(dataset, described, kinds, stats, features, held_out)
+    if source is not None:
+        described["init_from_sha256"] = _digest(source.params)
+    return RunData(dataset, described, kinds, stats, features, held_out, source)
+
+
+def _source_model(config: Config, dataset: Dataset, kinds: Mapping[str, str]) -> Model:
+    """The model that a run starts with; refuses one of another method or of other data."""
+    assert config.init_from is not None
+    run = load_run(config.init_from)
+    own = {m: len(x["mean"]) for m, x in run.model.preprocess.items()}
+    facts = {
+        "the method": (run.config.method, config.method),
+        "the modalities": (list(run.modalities), list(dataset.modalities)),
+        "the numbers of features": (own, dataset.dims),
+        "the preprocessing": (dict(kinds_for(run.modalities, run.config.preprocess)), dict(kinds)),
+        "the classes": (list(run.class_names), list(dataset.class_names)),
+    }
+    for what, (there, here) in facts.items():
+        if there != here:
+            raise InputError(
+                f"init_from {config.init_from!r}: {what} of that run must be those of this one, and are {there}, not "
+                f"{here}; name a run of the same kind"
+            )
+    return run.model
+
+
+def _digest(tree: Any) -> str:
+    """SHA-256 of the arrays of a tree."""
+    digest = hashlib.sha256()
+    for x in jax.tree.leaves(jax.device_get(tree)):
+        digest.update(np.ascontiguousarray(x).tobytes())
+    return digest.hexdigest()
 
 
 def prepare_run(config: Config, data: RunData, recorded: Path | None = None) -> RunSpec:
@@ -169,6 +207,8 @@ def prepare_run(config: Config, data: RunData, recorded: Path | None = None) -> 
             "choose a smaller one"
         )
     _check_needs(method, data)
+    if data.source is not None:
+        _check_layers(config, data)
     spec = noise_spec(config, dataset, recorded)
     noisy, noise = training_labels(config, dataset, spec, recorded)
     labels = np.asarray(noisy.labels)
@@ -185,6 +225,22 @@ def prepare_run(config: Config, data: RunData, recorded: Path | None = None) -> 
     for advice in entry_of(config.method).warnings(config, oracle):
         warnings.warn(advice, DatasetWarning, stacklevel=2)
     return RunSpec(config, data, noise, labels, mask, partners if moved else None, held_out, oracle)
+
+
+def _check_layers(config: Config, data: RunData) -> None:
+    """Refuse weights whose shapes are not those of the run."""
+    assert data.source is not None
+    shapes = Shapes(tuple(data.dataset.dims.values()), data.dataset.num_classes)
+    there = {tuple(path_names(p)): x.shape for p, x in jax.tree_util.tree_leaves_with_path(data.source.params)}
+    here = {
+        tuple(path_names(p)): x.shape for p, x in jax.tree_util.tree_leaves_with_path(params_shapes(config, shapes))
+    }
+    for path in [*here, *there]:
+        if here.get(path) != there.get(path):
+            raise InputError(
+                f"init_from {config.init_from!r}: {'/'.join(path)} has the shape {there.get(path)} there, and "
+                f"{here.get(path)} here; give the layers of that run (hidden_dims, embed_dim)"
+            )
 
 
 def _check_needs(method: Method, data: RunData) -> None:

@@ -61,6 +61,13 @@ class SingleRun:
                 shardings = placement.of_state(spec.template.state)
                 init = jax.jit(_init, static_argnums=(0, 3), out_shardings=shardings)
             self._state = init(self._method, self._h, spec.init_key, spec.shapes)
+            if spec.data.source is not None:
+                params = jax.tree.map(np.array, spec.data.source.params)  # of its own: an epoch overwrites its input
+                if placement is None:
+                    params = jax.tree.map(jnp.array, params)
+                else:
+                    params = placement.place(params, placement.of_state(spec.template.state).params)
+                self._state = self._state._replace(params=params)
             self._best = self._state.params  # until the first epoch, which is the best so far
         elif placement is None:
             # A copy on the device: the program of the epochs overwrites its input, and must own it.

@@ -41,6 +41,7 @@ OTHER = {
     "embed_dim": 3,
     "initializer": "lecun_normal",
     "precision": "bfloat16",
+    "init_from": "/x/run",
 }
 NEEDS = {"loss_options": {"loss": "gce"}, "assumed_noise": {"loss": "forward"}}  # which settings they belong to
 SETTINGS = [(method, name) for method in METHODS for name in OTHER]
@@ -72,6 +73,9 @@ def test_a_setting_with_an_effect_reaches_the_method(method, name):
     assert Config.from_json(changed.to_json()) == changed
     if name == "assumed_noise":  # it reaches the labels' oracle noise, if the method needs that
         assert "noise" in entry_of(method).method(base).needs
+        return
+    if name == "init_from":  # the trainer reads it: tests/training/test_longer_and_further.py
+        assert entry_of(method).method(base).step is not None
         return
     structure = [jax.tree.structure(hyperparameters_of(c)) for c in (base, changed)]
     leaves = [jax.tree.leaves(hyperparameters_of(c)) for c in (base, changed)]
