@@ -18,17 +18,18 @@ from jax import Array
 __all__ = ["unit_rows", "unit_rows_float32", "unit_rows_float64", "unit_rows_for_ranking"]
 
 _ROWS = 1024  # rows that are float64 at a time
+# Upper bound on divisors: XLA multiplies by the reciprocal, and that of a greater number is subnormal, flushed to zero.
+_LARGEST = np.float32(2.0**126)
 
 
 def unit_rows(x: Array) -> Array:
     """Scale rows [..., L] to unit length. A zero row stays zero, and its gradient is zero instead of NaN.
 
-    Where the hardware flushes subnormal numbers, rows whose largest entry is below 2e-38 count as zero, and rows with
-    an entry above 8e37 become NaN: XLA multiplies by the reciprocal of the entry.
+    Where the hardware flushes subnormal numbers, rows whose largest entry is below 2e-38 count as zero.
     """
     # The result does not depend on the scale of a row, so dividing by its largest entry first changes neither value
     # nor gradient. It keeps the squares from overflowing and underflowing.
-    largest = jax.lax.stop_gradient(jnp.abs(x).max(axis=-1, keepdims=True))
+    largest = jax.lax.stop_gradient(jnp.minimum(jnp.abs(x).max(axis=-1, keepdims=True), _LARGEST))
     is_zero = largest == 0
     x = x / jnp.where(is_zero, 1.0, largest)
     squared = jnp.square(x).sum(axis=-1, keepdims=True)
@@ -37,11 +38,8 @@ def unit_rows(x: Array) -> Array:
 
 @jax.jit
 def unit_rows_for_ranking(x: Array) -> Array:
-    """Scale rows [N, L] to unit length; zero rows stay zero.
-
-    Where the hardware flushes subnormal numbers, rows with an entry above 8e37 become zero.
-    """
-    largest = jnp.abs(x).max(axis=-1, keepdims=True)
+    """Scale rows [N, L] to unit length; zero rows stay zero."""
+    largest = jnp.minimum(jnp.abs(x).max(axis=-1, keepdims=True), _LARGEST)
     x = x / jnp.where(largest > 0, largest, 1.0)  # squares then stay in range
     norm = jnp.linalg.norm(x, axis=-1, keepdims=True)
     return x / jnp.where(norm > 0, norm, 1.0)
