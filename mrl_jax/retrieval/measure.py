@@ -4,9 +4,10 @@ The metrics are pure functions of a ranking (`metrics.py`); rankings are compute
 
 Shape letters: Q queries, G gallery items, L embedding dimensions, K classes, R relevant items of a query.
 
-Conventions: items rank by descending cosine similarity in float32, ties in gallery order. An item is relevant if it has
-the query's label, or at least one of its labels. A query without any relevant item has the value 0. A zero vector has
-similarity 0 to everything. A cut-off may exceed the gallery: no items follow its last one.
+Conventions: items rank by descending similarity, ties in gallery order. Rows of integers are compared exactly, others
+in float32 (docs/retrieval.md, "What exact means"). An item is relevant if it has the query's label, or at least one of
+its labels. A query without any relevant item has the value 0. A zero vector has cosine 0 to everything. A cut-off may
+exceed the gallery: no items follow its last one.
 """
 
 import functools
@@ -30,7 +31,8 @@ from mrl_jax.retrieval.metrics import (
     reciprocal_rank,
     relevant_items,
 )
-from mrl_jax.retrieval.ranking import SIMILARITIES, equal_rows, map_rankings
+from mrl_jax.retrieval.ranking import SIMILARITIES, equal_rows, group_equal, map_rankings
+from mrl_jax.retrieval.similarity import Operands, key_rank, operands
 from mrl_jax.unit_rows import unit_rows_for_ranking
 
 __all__ = [
@@ -67,11 +69,12 @@ def retrieval_metrics(
     k: Sequence[int] | int = (1, 5, 10, 50),
     metrics: Sequence[str] | None = None,
     exclude_self: bool = False,
+    metric: str = "cosine",
     similarity: str = "float32",
     devices: Sequence[Any] | None = None,
     method: str = "auto",
 ) -> dict[str, np.ndarray]:
-    """Every metric of every query, exact, by cosine similarity. Memory grows with the gallery, not with Q x G.
+    """Every metric of every query, exact. Memory grows with the gallery, not with Q x G.
 
     Args:
         queries: embeddings [Q, L]; need not have unit length.
@@ -81,7 +84,8 @@ def retrieval_metrics(
         k: one or more cut-offs.
         metrics: names of the metrics to compute, of those below; fewer take less time. "relevant" is always computed.
         exclude_self: row i of both is the same item, which is not in its own ranking (retrieval within a modality).
-        similarity: precision of the similarity product, "float32" or "bfloat16".
+        metric: "cosine", "dot" (the product) or "hamming" (for codes: bits, or signs).
+        similarity: precision of the similarity product of real rows, "float32" or "bfloat16".
         devices: devices to shard the gallery over; None for JAX's default device.
         method: method of ranking, see `map_rankings`; all methods give the same ranks.
 
@@ -92,7 +96,7 @@ def retrieval_metrics(
 
     Raises:
         ValueError: shapes that do not fit each other, no query, an empty gallery, embeddings that are not finite,
-            labels that are neither integers nor multi-hot, or an unknown metric.
+            labels that are neither integers nor multi-hot, an unknown metric, or embeddings that do not fit `metric`.
     """
     k = (k,) if isinstance(k, int | np.integer) else k
     ks = tuple(int(x) for x in k)
@@ -102,7 +106,7 @@ def retrieval_metrics(
     wanted = tuple(known if metrics is None else dict.fromkeys([*metrics, "relevant"]))
     if unknown := [name for name in wanted if name not in known]:
         raise ValueError(f"retrieval_metrics: {unknown[0]!r} is an unknown metric; choose from {', '.join(known)}")
-    options = _RankingOptions(exclude_self, similarity, devices, method)
+    options = _RankingOptions(exclude_self, metric, similarity, devices, method)
     reduce = functools.partial(_metrics, ks, wanted)
     return _per_query("retrieval_metrics", reduce, queries, gallery, query_labels, gallery_labels, options)
 
@@ -185,11 +189,12 @@ def mean_average_precision(
     divisor: str = "hits",
     without_relevant: str = "zero",
     exclude_self: bool = False,
+    metric: str = "cosine",
     similarity: str = "float32",
     devices: Sequence[Any] | None = None,
     method: str = "auto",
 ) -> float:
-    """Mean average precision over the full ranking (mAP@all) or its first k ranks, exact, by cosine similarity.
+    """Mean average precision over the full ranking (mAP@all) or its first k ranks, exact.
 
     Args:
         queries: embeddings [Q, L]; need not have unit length.
@@ -200,7 +205,8 @@ def mean_average_precision(
         divisor: divisor of AP@k, see `average_precision`: "hits" (default) within k, or "relevant" for min(k, R).
         without_relevant: whether queries without a relevant item count as 0 ("zero") or are left out ("skip").
         exclude_self: row i of both is the same item, which is not in its own ranking.
-        similarity: precision of the similarity product, "float32" or "bfloat16".
+        metric: "cosine", "dot" (the product) or "hamming" (for codes: bits, or signs).
+        similarity: precision of the similarity product of real rows, "float32" or "bfloat16".
         devices: devices to shard the gallery over; None for JAX's default device.
         method: method of ranking, see `map_rankings`; all methods give the same ranks.
 
@@ -208,15 +214,15 @@ def mean_average_precision(
         The mean over all queries that count, in [0, 1].
 
     Raises:
-        ValueError: shapes that do not fit each other, no query, an empty gallery, embeddings that are not finite, or
-            labels that are neither integers nor multi-hot.
+        ValueError: shapes that do not fit each other, no query, an empty gallery, embeddings that are not finite,
+            labels that are neither integers nor multi-hot, or embeddings that do not fit `metric`.
 
     Example:
         >>> import numpy as np
         >>> mean_average_precision(np.eye(2), np.eye(2), np.array([0, 1]), np.array([0, 1]))
         1.0
     """
-    options = _RankingOptions(exclude_self, similarity, devices, method)
+    options = _RankingOptions(exclude_self, metric, similarity, devices, method)
     reduce = functools.partial(_average_precision, k, divisor)
     values = _per_query("mean_average_precision", reduce, queries, gallery, query_labels, gallery_labels, options)
     return summarize(values, without_relevant)["map"]
@@ -236,6 +242,7 @@ def precision_recall_curve(
     *,
     without_relevant: str = "zero",
     exclude_self: bool = False,
+    metric: str = "cosine",
     similarity: str = "float32",
     devices: Sequence[Any] | None = None,
     method: str = "auto",
@@ -244,7 +251,7 @@ def precision_recall_curve(
 
     Arguments and errors as in `mean_average_precision`.
     """
-    options = _RankingOptions(exclude_self, similarity, devices, method)
+    options = _RankingOptions(exclude_self, metric, similarity, devices, method)
     reduce = functools.partial(_curve, levels)
     values = _per_query("precision_recall_curve", reduce, queries, gallery, query_labels, gallery_labels, options)
     return np.array(summarize(values, without_relevant)["curve"])
@@ -259,6 +266,7 @@ class _RankingOptions(NamedTuple):
     """Keyword arguments of `map_rankings`."""
 
     exclude_self: bool
+    metric: str
     similarity: str
     devices: Sequence[Any] | None
     method: str
@@ -284,7 +292,7 @@ def _per_query(
     return {name: x.astype(np.int64 if name == "relevant" else np.float64) for name, x in values.items()}
 
 
-def pair_ranks(queries: Any, gallery: Any, pairs: Any = None) -> np.ndarray:
+def pair_ranks(queries: Any, gallery: Any, pairs: Any = None, *, metric: str = "cosine") -> np.ndarray:
     """Instance-level retrieval: the rank of each query's partner, its only relevant item.
 
     Recall@k is the mean of `(ranks >= 1) & (ranks <= k)`.
@@ -294,12 +302,14 @@ def pair_ranks(queries: Any, gallery: Any, pairs: Any = None) -> np.ndarray:
         gallery: embeddings [G, L].
         pairs: gallery row of each partner, integers [Q], -1 for a query without partner; None if row i belongs to row
             i.
+        metric: "cosine", "dot" or "hamming".
 
     Returns:
         int64 [Q], 1-based, ties in gallery order; 0 for queries without partner.
 
     Raises:
-        ValueError: shapes that do not fit, embeddings that are not finite, or row numbers outside the gallery.
+        ValueError: shapes that do not fit, embeddings that are not finite or do not fit `metric`, or row numbers
+            outside the gallery.
     """
     q, g = np.shape(queries), np.shape(gallery)
     if len(q) != 2 or len(g) != 2 or q[1] != g[1] or 0 in (*q, *g):
@@ -313,37 +323,61 @@ def pair_ranks(queries: Any, gallery: Any, pairs: Any = None) -> np.ndarray:
             f"pair_ranks: pairs are {pairs.dtype} {list(pairs.shape)}; they must be integers [{q[0]}] from -1 to "
             f"{g[0] - 1}: rows of the gallery, or -1 for none"
         )
-    same = equal_rows(gallery)
-    z, rows = (unit_rows_for_ranking(jnp.asarray(x, jnp.float32)) for x in (queries, gallery))
-    block = min(q[0], max(min(128, q[1] // 4), 1, _PAIR_SCORES // g[0]))
-    starts = [min(i, q[0] - block) for i in range(0, q[0], block)]  # the last block overlaps: one shape compiles once
+    compared = operands(queries, gallery, metric)
+    if compared.squares is not None:
+        return np.where(pairs >= 0, _pair_ranks_by_keys(compared, pairs), 0)
+    groups = group_equal(queries, None if compared.integers else equal_rows(queries))
+    same = None if compared.integers else equal_rows(gallery)
+    z, rows = (jnp.asarray(x, jnp.float32) for x in (groups.first(compared.queries), compared.gallery))
+    if compared.form == "unit":
+        z, rows = unit_rows_for_ranking(z), unit_rows_for_ranking(rows)
+    block = min(len(z), max(min(128, q[1] // 4), 1, _PAIR_SCORES // g[0]))
     ranks = np.zeros(q[0], np.int64)
-    for i in starts:
-        ranks[i : i + block] = _pair_ranks(z[i : i + block], rows, pairs[i : i + block].astype(np.int32), same)
+    for i in (min(i, len(z) - block) for i in range(0, len(z), block)):  # the last overlaps: one shape compiles once
+        for own in groups.chunks(i, i + block, block):
+            padded = np.concatenate([own, own[:1].repeat(block - len(own))])
+            place = None if groups.rows is None else groups.place[padded] - i
+            values = _pair_ranks(z[i : i + block], rows, pairs[padded].astype(np.int32), same, place)
+            ranks[own] = values[: len(own)]
     return np.where(pairs >= 0, ranks, 0)
 
 
+def _pair_ranks_by_keys(compared: Operands, pairs: np.ndarray) -> np.ndarray:
+    assert compared.squares is not None
+    queries, gallery = (np.asarray(x, np.float64) for x in (compared.queries, compared.gallery))
+    ranks, block = np.zeros(len(queries), np.int64), max(1, _PAIR_SCORES // len(gallery))
+    for start in range(0, len(queries), block):
+        products = queries[start : start + block] @ gallery.T
+        for i, (d, item) in enumerate(zip(products, pairs[start : start + block], strict=True)):
+            ranks[start + i] = key_rank(d, compared.squares, max(item, 0))
+    return ranks
+
+
 @jax.jit
-def _pair_ranks(queries: Array, gallery: Array, pairs: Array, same: Array | None) -> Array:
+def _pair_ranks(queries: Array, gallery: Array, pairs: Array, same: Array | None, place: Array | None) -> Array:
     scores = jnp.dot(queries, gallery.T, precision="highest")
+    scores = scores if place is None else scores[place]
     scores = scores if same is None else scores[:, same]
     own = jnp.take_along_axis(scores, jnp.maximum(pairs, 0)[:, None], axis=1)
     earlier = jax.lax.broadcasted_iota(jnp.int32, scores.shape, 1) < pairs[:, None]
     return 1 + ((scores > own) | ((scores == own) & earlier)).sum(axis=1)
 
 
-def cross_modal_map(embeddings: Mapping[str, Any], labels: Mapping[str, Any]) -> dict[str, float]:
+def cross_modal_map(
+    embeddings: Mapping[str, Any], labels: Mapping[str, Any], metric: str = "cosine"
+) -> dict[str, float]:
     """mAP of every ordered pair of different modalities.
 
     Args:
         embeddings: modality -> [N, L].
         labels: modality -> integers [N], or multi-hot [N, K].
+        metric: "cosine", "dot" or "hamming".
 
     Returns:
         `{"a->b": mAP}` for queries from a and gallery b, m(m-1) entries.
     """
     return {
-        f"{a}->{b}": mean_average_precision(embeddings[a], embeddings[b], labels[a], labels[b])
+        f"{a}->{b}": mean_average_precision(embeddings[a], embeddings[b], labels[a], labels[b], metric=metric)
         for a, b in _pairs(embeddings)
     }
 

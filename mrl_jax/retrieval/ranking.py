@@ -2,7 +2,10 @@
 
 Metrics need only the ranks of the relevant items. On CPU a radix sort compiled by numba computes them (`radix.py`,
 extra `fast`), or without numba one NumPy sort of integers that pack score and position; on accelerators, and under
-`jit`, one stable XLA sort that carries the gains along. All methods give the same ranks.
+`jit`, one stable XLA sort that carries the gains along. All methods give the same ranks for the same similarities.
+
+Integer rows are ranked exactly (`similarity.py`). Similarities of real rows are float32: a matrix product may round
+those of equal rows differently at different places, so that one row stands for all that equal it, on either side.
 
 Shape letters: Q queries, B queries of a block, G gallery items, L embedding dimensions, K classes, N entries of a
 ranking.
@@ -26,9 +29,11 @@ from jax import Array
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from mrl_jax.retrieval import radix
+from mrl_jax.retrieval.similarity import Operands, key_order, operands
 from mrl_jax.unit_rows import unit_rows_float64, unit_rows_for_ranking
 
-__all__ = ["METHODS", "SIMILARITIES", "Ranking", "equal_rows", "map_rankings", "rank", "usable_cores"]
+__all__ = ["METHODS", "SIMILARITIES", "Groups", "Ranking", "equal_rows", "group_equal"]
+__all__ += ["map_rankings", "rank", "usable_cores"]
 
 METHODS = ("auto", "numba", "numpy", "xla")
 SIMILARITIES = ("float32", "bfloat16")
@@ -83,13 +88,15 @@ def map_rankings(
     gallery_labels: Any,
     *,
     exclude_self: bool = False,
+    metric: str = "cosine",
     similarity: str = "float32",
     devices: Sequence[Any] | None = None,
     method: str = "auto",
 ) -> Any:
     """Apply a function to the ranking of every query, block by block: memory grows with the gallery, not with Q x G.
 
-    Equal gallery rows tie exactly, even if the matrix product rounds them differently.
+    Rows of integers are compared exactly (`similarity`). Otherwise equal gallery rows tie and equal queries rank alike,
+    even if the matrix product rounds them differently.
 
     Args:
         reduce: pure function, ranking [B, N] -> a pytree of arrays [B, ...]. It compiles once if it is the same object
@@ -99,20 +106,69 @@ def map_rankings(
         query_labels: int32 [Q], or multi-hot uint8 [Q, K] with at most 255 labels a row.
         gallery_labels: int32 [G] or [G, K], likewise.
         exclude_self: row i of both is the same item, which is not in its own ranking.
-        similarity: precision of the product, "float32" or "bfloat16" (sums stay float32).
+        metric: "cosine", "dot" or "hamming", see `operands`.
+        similarity: precision of the product of real rows, "float32" or "bfloat16" (sums stay float32).
         devices: devices to shard the gallery over; None for JAX's default device.
-        method: "auto", or one of "numba", "numpy" (both on CPU) and "xla".
+        method: "auto", or one of "numba", "numpy" (both on CPU) and "xla". Integer rows of different lengths are ranked
+            on CPU in any case, by the cosine.
 
     Returns:
         The pytree with NumPy arrays [Q, ...].
+
+    Raises:
+        InputError: as `operands`.
     """
     mesh = None if devices is None else _mesh(devices)
     method = _choose(method, len(queries) * len(gallery), mesh)
-    arguments = (queries, gallery, np.asarray(query_labels), np.asarray(gallery_labels), exclude_self, similarity)
-    blocks = (
-        _blocks_on_device(reduce, *arguments, mesh) if method == "xla" else _blocks_on_host(reduce, *arguments, method)
-    )
-    return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(queries)], *blocks)
+    rows = operands(queries, gallery, metric)
+    groups = group_equal(rows.queries, None if rows.integers else equal_rows(rows.queries))
+    arguments = (rows, groups, np.asarray(query_labels), np.asarray(gallery_labels), exclude_self, similarity)
+    on_device = method == "xla" and rows.form != "ratio"
+    blocks = _blocks_on_device(reduce, *arguments, mesh) if on_device else _blocks_on_host(reduce, *arguments, method)
+    return jax.tree.map(lambda *parts: groups.in_order(np.concatenate(parts)), *blocks)
+
+
+class Groups(NamedTuple):
+    """Queries grouped by equal rows, so that one product serves all that are equal.
+
+    Attributes:
+        rows: the first query of each group, ascending, integers [U]; None if all Q queries differ.
+        members: all queries, group by group, integers [Q].
+        place: the group of each query, integers [Q].
+        starts: where the groups start in `members`, integers [U + 1].
+    """
+
+    rows: np.ndarray | None
+    members: np.ndarray
+    place: np.ndarray
+    starts: np.ndarray
+
+    def first(self, queries: Any) -> Any:
+        """The first query of each group, [U, L]."""
+        return queries if self.rows is None else queries[self.rows]
+
+    def chunks(self, start: int, stop: int, size: int) -> list[np.ndarray]:
+        """The queries of the groups from `start` to `stop`, at most `size` at a time."""
+        members = self.members[self.starts[start] : self.starts[stop]]
+        return [members[i : i + size] for i in range(0, len(members), size)]
+
+    def in_order(self, values: np.ndarray) -> np.ndarray:
+        """Values [Q, ...] in the order of `members` -> in the order of the queries."""
+        if self.rows is None:
+            return values
+        out = np.empty_like(values)
+        out[self.members] = values
+        return out
+
+
+def group_equal(queries: Any, same: np.ndarray | None) -> Groups:
+    """Group queries by the result of `equal_rows`."""
+    if same is None:
+        each = np.arange(len(queries) + 1)
+        return Groups(None, each[:-1], each[:-1], each)
+    rows, place = np.unique(same, return_inverse=True)
+    starts = np.concatenate([[0], np.cumsum(np.bincount(place))])
+    return Groups(rows, np.argsort(place, kind="stable"), place, starts)
 
 
 def _choose(method: str, scores: int, mesh: Any) -> str:
@@ -136,33 +192,42 @@ def _choose(method: str, scores: int, mesh: Any) -> str:
 
 def _blocks_on_device(
     reduce: Callable[[Ranking], Any],
-    queries: Any,
-    gallery: Any,
+    operands: Operands,
+    groups: Groups,
     query_labels: np.ndarray,
     gallery_labels: np.ndarray,
     exclude_self: bool,
     similarity: str,
     mesh: Any,
 ) -> list[Any]:
+    queries, gallery = groups.first(operands.queries), operands.gallery
     shards, items = 1 if mesh is None else mesh.size, len(gallery)
-    block = min(len(queries), max(_min_rows(queries.shape[1]), _BLOCK_SCORES // items))
+    block = min(len(query_labels), max(_min_rows(queries.shape[1]), _BLOCK_SCORES // items))
     block = -(-block // shards) * shards
-    same = equal_rows(gallery)
+    same = None if operands.integers else equal_rows(gallery)
     if same is not None:
         same = np.concatenate([same, np.arange(items, -(-items // shards) * shards, dtype=np.int32)])
-    rows, labels = (
-        unit_rows_for_ranking(_sharded(gallery, mesh, jnp.float32)).astype(similarity),
-        _sharded(gallery_labels, mesh),
-    )
+    prepare = partial(_prepared_on_device, form=operands.form, similarity=similarity)
+    rows, labels = prepare(_sharded(gallery, mesh, jnp.float32)), _sharded(gallery_labels, mesh)
     everywhere = None if mesh is None else NamedSharding(mesh, PartitionSpec())
     queries = jnp.asarray(queries, jnp.float32) if mesh is None else jax.device_put(np.asarray(queries), everywhere)
-    queries = unit_rows_for_ranking(queries).astype(similarity)
-    blocks = []
+    queries = prepare(queries)
+    blocks, counts = [], []
     for start in range(0, len(queries), block):
-        part = (_padded(x[start : start + block], block) for x in (queries, jnp.asarray(query_labels)))
-        options = {"items": items, "exclude_self": exclude_self, "mesh": mesh}
-        blocks.append(_reduce_block(reduce, *part, rows, labels, same, start, **options))
-    return [jax.tree.map(np.asarray, x) for x in blocks]
+        part = _padded(queries[start : start + block], block)
+        for members in groups.chunks(start, min(start + block, len(queries)), block):
+            own = np.concatenate([members, members[:1].repeat(block - len(members))])
+            place = None if groups.rows is None else groups.place[own] - start
+            options = {"items": items, "exclude_self": exclude_self, "mesh": mesh}
+            blocks.append(_reduce_block(reduce, part, query_labels[own], rows, labels, same, own, place, **options))
+            counts.append(len(members))
+    return [jax.tree.map(lambda x, n=n: np.asarray(x)[:n], values) for values, n in zip(blocks, counts, strict=True)]
+
+
+def _prepared_on_device(rows: Array, form: str, similarity: str) -> Array:
+    if form == "exact":
+        return rows
+    return (unit_rows_for_ranking(rows) if form == "unit" else rows).astype(similarity)
 
 
 @partial(jax.jit, static_argnames=("reduce", "items", "exclude_self", "mesh"))
@@ -173,14 +238,19 @@ def _reduce_block(
     gallery: Array,
     gallery_labels: Array,
     same: Array | None,
-    start: Array,
+    own: Array,
+    place: Array | None,
     *,
     items: int,
     exclude_self: bool,
     mesh: Any,
 ) -> Any:
-    """Reduce the rankings of a block of queries; `start` is the row number of its first query."""
+    """Reduce the rankings of the queries with the numbers `own`, [B].
+
+    `place` is the row of each in `queries`, [B]; None if it is row i for query i.
+    """
     scores = jnp.dot(queries, gallery.T, precision="highest", preferred_element_type=jnp.float32)
+    scores = scores if place is None else scores[place]
     if query_labels.ndim == 1:
         gain = (query_labels[:, None] == gallery_labels[None, :]).astype(jnp.uint8)
     else:
@@ -196,7 +266,7 @@ def _reduce_block(
     item = jax.lax.broadcasted_iota(jnp.int32, scores.shape, 1)
     out = item >= items  # padding of the last shard
     if exclude_self:
-        out |= item == jax.lax.broadcasted_iota(jnp.int32, scores.shape, 0) + start
+        out |= item == own[:, None]
     scores, gain = jnp.where(out, -jnp.inf, scores), jnp.where(out, jnp.uint8(0), gain)
     return reduce(rank(scores, gain))
 
@@ -227,7 +297,7 @@ def _sharded(x: Any, mesh: Any, dtype: Any = None) -> Array:
 
 
 class _Buffers(NamedTuple):
-    scores: np.ndarray  # float32 [B, G]
+    scores: np.ndarray  # float32 [B, G], or float64 for `key_order`
     gain: np.ndarray  # uint8 [B, G]
     ranks: np.ndarray  # int32 [B, N]
     gains: np.ndarray  # uint8 [B, N], of the relevant items
@@ -235,54 +305,75 @@ class _Buffers(NamedTuple):
 
 def _blocks_on_host(
     reduce: Callable[[Ranking], Any],
-    queries: Any,
-    gallery: Any,
+    operands: Operands,
+    groups: Groups,
     query_labels: np.ndarray,
     gallery_labels: np.ndarray,
     exclude_self: bool,
     similarity: str,
     method: str,
 ) -> list[Any]:
-    items, same = len(gallery), equal_rows(gallery)
+    items = len(operands.gallery)
+    same = None if operands.integers else equal_rows(operands.gallery)
     again = None if same is None else np.flatnonzero(same != np.arange(items))
-    workers, block = _threads_and_block(len(queries), items, gallery.shape[1])
+    workers, block = _threads_and_block(len(query_labels), items, operands.gallery.shape[1])
     width = _max_relevant(query_labels, gallery_labels)
     reduce_block = _compiled(reduce, block, width)
-    queries, rows = (unit_rows_float64(np.asarray(x, np.float32), similarity) for x in (queries, gallery))
+    queries = _prepared_on_host(groups.first(operands.queries), operands.form, similarity)
+    rows = _prepared_on_host(operands.gallery, operands.form, similarity)
     if query_labels.ndim == 2:
         query_labels, gallery_labels = query_labels.astype(np.float32), gallery_labels.astype(np.float32)
     free: SimpleQueue[_Buffers] = SimpleQueue()
     for _ in range(workers):
         wide, narrow = (block, items), (block, width)
-        scores_and_ranks = np.empty(wide, np.float32), np.empty(wide, np.uint8), np.zeros(narrow, np.int32)
+        scores_and_ranks = np.empty(wide, rows.dtype), np.empty(wide, np.uint8), np.zeros(narrow, np.int32)
         free.put(_Buffers(*scores_and_ranks, np.zeros(narrow, np.uint8)))
 
-    def work(start: int) -> Any:
-        buffers, part = free.get(), slice(start, min(start + block, len(queries)))
+    def work(start: int) -> list[Any]:
+        buffers, stop = free.get(), min(start + block, len(queries))
         try:
-            count = part.stop - start
-            scores, gain, ranks, gains = (x[:count] for x in buffers)
-            if query_labels.ndim == 1:
-                np.equal(query_labels[part, None], gallery_labels, out=gain.view(bool))
-            else:
-                gain[:] = np.matmul(query_labels[part], gallery_labels.T, out=scores)
-            np.matmul(queries[part], rows.T, out=scores)
-            if same is not None:
-                scores[:, again] = scores[:, same[again]]
-            if exclude_self:
-                own = np.arange(count), np.arange(start, part.stop)
-                scores[own], gain[own] = -np.inf, 0
-            _rank_on_host(scores, gain, ranks, gains, method)
-            # Rows after the last query are stale. Copying the result waits for it, so that the buffers are free again.
-            return jax.tree.map(np.array, reduce_block(buffers.ranks, buffers.gains))
+            products = None if groups.rows is None else np.matmul(queries[start:stop], rows.T)
+            return [chunk(buffers, own, start, stop, products) for own in groups.chunks(start, stop, block)]
         finally:
             free.put(buffers)
 
+    def chunk(buffers: _Buffers, own: np.ndarray, start: int, stop: int, products: np.ndarray | None) -> Any:
+        scores, gain, ranks, gains = (x[: len(own)] for x in buffers)
+        if query_labels.ndim == 1:
+            np.equal(query_labels[own, None], gallery_labels, out=gain.view(bool))
+        else:
+            gain[:] = np.matmul(query_labels[own], gallery_labels.T, out=scores)
+        if products is None:
+            np.matmul(queries[start:stop], rows.T, out=scores)
+        else:
+            np.take(products, groups.place[own] - start, axis=0, out=scores, mode="clip")
+        if same is not None:
+            scores[:, again] = scores[:, same[again]]
+        if exclude_self:
+            gain[np.arange(len(own)), own] = 0
+        if operands.squares is not None:
+            _rank_by_keys(scores, operands.squares, own if exclude_self else None, gain, ranks, gains)
+        else:
+            if exclude_self:
+                scores[np.arange(len(own)), own] = -np.inf
+            _rank_on_host(scores, gain, ranks, gains, method)
+        # Rows after the last query are stale. Copying the result waits for it, so that the buffers are free again.
+        return jax.tree.map(lambda x: np.array(x)[: len(own)], reduce_block(buffers.ranks, buffers.gains))
+
     starts = range(0, len(queries), block)
     if workers == 1:
-        return [work(start) for start in starts]
+        return [values for start in starts for values in work(start)]
     with _ONE_BLAS_THREAD, ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(work, starts))
+        return [values for several in pool.map(work, starts) for values in several]
+
+
+def _prepared_on_host(x: Any, form: str, similarity: str) -> np.ndarray:
+    rows = np.asarray(x, np.float32)
+    if form == "unit":
+        return unit_rows_float64(rows, similarity)
+    if form == "ratio":
+        return rows.astype(np.float64)
+    return rows if form == "exact" or similarity == "float32" else rows.astype(similarity).astype(np.float32)
 
 
 def _threads_and_block(queries: int, items: int, dims: int) -> tuple[int, int]:
@@ -356,6 +447,22 @@ def _rank_on_host(scores: np.ndarray, gain: np.ndarray, ranks: np.ndarray, gains
         rank_rows(bits[chunk], gain[chunk], ranks[chunk], gains[chunk])
 
 
+def _rank_by_keys(
+    products: np.ndarray,
+    squares: np.ndarray,
+    own: np.ndarray | None,
+    gain: np.ndarray,
+    ranks: np.ndarray,
+    gains: np.ndarray,
+) -> None:
+    """As `_rank_on_host`, by the keys of exact products float64 [B, G]; `own` are items that rank last, [B]."""
+    rows = max(1, _CACHED_SCORES // products.shape[1])
+    for start in range(0, len(products), rows):
+        part = slice(start, start + rows)
+        order = key_order(products[part], squares, None if own is None else own[part])
+        _write_ranks(np.take_along_axis(gain[part], order, axis=1), ranks[part], gains[part])
+
+
 def _rank_rows(bits: np.ndarray, gain: np.ndarray, ranks: np.ndarray, gains: np.ndarray) -> None:
     """One sort of 64-bit integers: the score in the upper half, the item's number, which breaks ties, in the lower."""
     key = (bits.view(np.float32) + np.float32(0)).view(np.int32)  # -0.0 becomes 0.0
@@ -364,9 +471,13 @@ def _rank_rows(bits: np.ndarray, gain: np.ndarray, ranks: np.ndarray, gains: np.
     packed |= np.arange(bits.shape[1])
     packed.sort(axis=1)
     low_half = 0 if sys.byteorder == "little" else 1
-    sorted_gain = np.take_along_axis(gain, packed.view(np.uint32)[:, low_half::2], axis=1)
+    _write_ranks(np.take_along_axis(gain, packed.view(np.uint32)[:, low_half::2], axis=1), ranks, gains)
+
+
+def _write_ranks(sorted_gain: np.ndarray, ranks: np.ndarray, gains: np.ndarray) -> None:
+    """Write ranks and gains of the relevant items from the gains in ranked order [B, G]."""
     row, position = np.nonzero(sorted_gain)
-    column = np.arange(len(row)) - np.searchsorted(row, np.arange(len(bits)))[row]
+    column = np.arange(len(row)) - np.searchsorted(row, np.arange(len(sorted_gain)))[row]
     ranks[:], gains[:] = 0, 0
     ranks[row, column], gains[row, column] = position + 1, sorted_gain[row, position]
 

@@ -1,0 +1,247 @@
+"""What is compared: cosine similarity, product or Hamming distance, and integer embeddings without rounding.
+
+Rows of integers (codes of bits or signs, counts, quantised embeddings) are ranked by exact arithmetic, so that equal
+similarities tie whatever the method, the block, the other queries and the device. Let d be the product of a query and a
+gallery row, q and n their squared lengths: integers, with d^2 <= q n.
+
+- If the rank depends on d alone (Hamming distance, products, cosines with gallery rows of one length) and q n <= 2^48,
+  float32 is exact: the absolute summands of d add up to at most sqrt(q n) <= 2^24, so that every partial sum in any
+  order is an integer that float32 holds. Such rows are compared on any device as they are, without scaling.
+- Otherwise, up to q n <= 2^53, the key is sign(d) d^2 / n, the squared cosine without the query's constant length,
+  computed on the host. d, d^2 and n are exact in float64, and the quotient is rounded correctly, hence monotonically: a
+  greater cosine never gets a smaller key, and equal cosines get equal keys. Cosines that differ but get the same key
+  are one unit in the last place apart at most, so |d1^2 n2 - d2^2 n1| <= 2 max(n) <= 2^54. This difference is exact in
+  int64, even where its two products wrap around: it finds such items, and fractions put them in order.
+
+Beyond that range, and if a side holds other numbers, rows count as real numbers.
+
+Shape letters: Q queries, B queries of a block, G gallery items, L dimensions.
+"""
+
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mrl_jax.errors import InputError
+
+__all__ = [
+    "METRICS",
+    "Operands",
+    "as_signs",
+    "check_products",
+    "exact_scores",
+    "find_form",
+    "key_order",
+    "key_rank",
+    "keys",
+    "operands",
+    "squared_lengths",
+]
+
+METRICS = ("cosine", "dot", "hamming")
+
+_EXACT_FLOAT32 = 2**48  # bound on q n
+_EXACT_FLOAT64 = 2**53
+_ROWS = 4096  # rows that are checked at once
+
+
+class Operands(NamedTuple):
+    """Rows to compare.
+
+    Attributes:
+        queries: float32 [Q, L].
+        gallery: float32 [G, L].
+        form: "unit": real rows, compared after scaling to unit length. "real": real rows, compared by their products.
+            "exact": integers, compared by their products, which float32 holds exactly. "ratio": integers, compared by
+            `keys` on the host.
+        squares: for "ratio", the divisors of the keys, int64 [G]; otherwise None.
+    """
+
+    queries: Any
+    gallery: Any
+    form: str
+    squares: np.ndarray | None = None
+
+    @property
+    def integers(self) -> bool:
+        """Whether similarities are exact."""
+        return self.form in ("exact", "ratio")
+
+
+def operands(queries: Any, gallery: Any, metric: str = "cosine") -> Operands:
+    """Decide how rows are compared.
+
+    Args:
+        queries: finite float32 [Q, L], of NumPy or JAX.
+        gallery: finite float32 [G, L].
+        metric: "cosine"; "dot", the product; or "hamming", the number of positions that differ, for codes.
+
+    Raises:
+        InputError: an unknown metric, rows that are no codes for "hamming", or products beyond float32 for "dot".
+    """
+    if metric not in METRICS:
+        raise InputError(f"metric {metric!r}: choose from {', '.join(METRICS)}")
+    if metric == "hamming":
+        queries, gallery = as_signs({"queries": queries, "gallery": gallery}).values()
+    items = squared_lengths(gallery)
+    asked = None if items is None else squared_lengths(queries)
+    form, squares = find_form(asked, items, metric)
+    if form == "real":
+        check_products(queries, gallery)
+    return Operands(queries, gallery, form, squares)
+
+
+def find_form(asked: np.ndarray | None, items: np.ndarray | None, metric: str) -> tuple[str, np.ndarray | None]:
+    """`Operands.form` and `.squares` of rows with the given squared lengths, which are None for rows of real numbers.
+
+    Args:
+        asked: squared lengths of the queries, int64 [Q].
+        items: squared lengths of the gallery rows, int64 [G].
+        metric: one of `METRICS`.
+    """
+    if asked is not None and items is not None:
+        bound = int(asked.max(initial=0)) * int(items.max(initial=0))
+        one_length = metric != "cosine" or len(np.unique(items[items > 0])) <= 1  # a zero row has d = 0
+        if one_length and bound <= _EXACT_FLOAT32:
+            return "exact", None
+        if bound <= _EXACT_FLOAT64:
+            return "ratio", np.ones_like(items) if one_length else np.maximum(items, 1)
+    return ("unit" if metric == "cosine" else "real"), None
+
+
+def squared_lengths(x: Any) -> np.ndarray | None:
+    """The squared length of every row, int64 [N]; None if a row holds other numbers than integers, or is too long.
+
+    Reads blocks of rows, and stops at the first one that holds other numbers.
+
+    Args:
+        x: [N, L], finite in float32, of NumPy or JAX; may be a memory map.
+    """
+    out = np.zeros(len(x), np.int64)
+    for rows, part in _blocks(x):
+        if not (rows == np.rint(rows)).all():
+            return None
+        wide = rows.astype(np.float64)
+        squared = np.einsum("ij,ij->i", wide, wide)
+        if squared.max(initial=0) > _EXACT_FLOAT64:
+            return None
+        out[part] = squared
+    return out
+
+
+def as_signs(sides: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Codes as rows of -1 and 1, float32, whose products rank as their Hamming distances do.
+
+    Args:
+        sides: name for messages -> codes [N, L]: bits (0 and 1) on all sides, or signs (-1 and 1) on all sides.
+
+    Raises:
+        InputError: the rows are no such codes.
+    """
+    bits = signs = True
+    for name, x in sides.items():
+        for rows, _ in _blocks(x):
+            one = rows == 1
+            bits, signs = bits and bool((one | (rows == 0)).all()), signs and bool((one | (rows == -1)).all())
+            if not (bits or signs):
+                values = ", ".join(f"{v:g}" for v in np.unique(rows)[:3])
+                raise InputError(
+                    f"{name}: metric hamming compares codes, only 0 and 1 or only -1 and 1 in all rows, and values are "
+                    f"{values}; give codes (x > 0 of real numbers, np.unpackbits of packed bits), or choose cosine"
+                )
+    rows = {name: np.asarray(x, np.float32) for name, x in sides.items()}
+    return rows if signs else {name: 2 * x - 1 for name, x in rows.items()}
+
+
+def check_products(*sides: Any) -> None:
+    """Refuse queries and a gallery whose products may exceed float32.
+
+    Raises:
+        InputError: the longest rows are too long.
+    """
+    lengths = [np.concatenate([np.linalg.norm(r.astype(np.float64), axis=1) for r, _ in _blocks(x)]) for x in sides]
+    if (longest := [float(x.max(initial=0)) for x in lengths])[0] * longest[1] > 1e38:
+        raise InputError(
+            f"metric dot: the longest rows have lengths {longest[0]:.3g} and {longest[1]:.3g}, and products must stay "
+            "below 1e38; scale the embeddings down, or choose cosine"
+        )
+
+
+def keys(products: np.ndarray, squares: np.ndarray) -> np.ndarray:
+    """sign(d) d^2 / n, float64 [B, G], of exact products d [B, G] and divisors n [G]."""
+    d = products.astype(np.float64)
+    return d * np.abs(d) / squares
+
+
+def key_order(products: np.ndarray, squares: np.ndarray, own: np.ndarray | None = None) -> np.ndarray:
+    """Rank a block: gallery items by descending sign(d) d^2 / n, exactly, ties in gallery order.
+
+    Args:
+        products: d [B, G], exact.
+        squares: n, int64 [G].
+        own: integers [B], an item of each query that ranks last; None for none.
+
+    Returns:
+        Item numbers, integers [B, G], best first.
+    """
+    key = keys(products, squares)
+    if own is not None:
+        key[np.arange(len(key)), own] = -np.inf
+    order = np.argsort(-key, axis=1, kind="stable")
+    key = np.take_along_axis(key, order, axis=1)
+    d = np.take_along_axis(products, order, axis=1).astype(np.int64)
+    n = squares[order]
+    d *= d
+    equal = key[:, 1:] == key[:, :-1]
+    doubtful = equal & (d[:, 1:] * n[:, :-1] != d[:, :-1] * n[:, 1:])
+    for i in np.flatnonzero(doubtful.any(axis=1)).tolist():  # hardly ever: two cosines that differ, with the same key
+        starts = np.flatnonzero(np.concatenate([[True], ~equal[i]])).tolist()
+        runs = zip(starts, [*starts[1:], len(order[i])], strict=True)
+        for start, stop in ((a, b) for a, b in runs if doubtful[i, a : b - 1].any()):
+            fractions = {j: _fraction(products[i, j], squares[j]) for j in order[i, start:stop].tolist()}
+            order[i, start:stop] = sorted(fractions, key=lambda j: (-fractions[j], j))
+    return order
+
+
+def key_rank(products: np.ndarray, squares: np.ndarray, item: int) -> int:
+    """The 1-based rank of an item of the gallery in the ranking of `key_order`, for one query: products d [G]."""
+    key = keys(products, squares)
+    earlier = np.arange(len(key)) < item
+    d = products.astype(np.int64)
+    same = np.flatnonzero(key == key[item])
+    ahead = d[same] * np.abs(d[same]) * squares[item] - d[item] * np.abs(d[item]) * squares[same]  # exact, see above
+    return 1 + int((key > key[item]).sum() + ((ahead > 0) | ((ahead == 0) & earlier[same])).sum())
+
+
+def exact_scores(products: Any, asked: Any, items: Any, metric: str) -> np.ndarray:
+    """The similarities that are reported, float32, from exact products; equal similarities are equal bits.
+
+    Args:
+        products: d, of any shape.
+        asked: squared lengths of the queries, which broadcast to it.
+        items: squared lengths of the gallery rows.
+        metric: one of `METRICS`; the Hamming distance of signs is (L - d) / 2, with L their squared length.
+    """
+    d, q, n = (np.asarray(x, np.float64) for x in (products, asked, items))
+    if metric == "dot":
+        return d.astype(np.float32)
+    if metric == "hamming":
+        return ((q - d) / 2).astype(np.float32)
+    key = d * np.abs(d) / np.maximum(n, 1)  # equal cosines have equal keys
+    return (np.sign(d) * np.sqrt(np.abs(key) / np.maximum(q, 1))).astype(np.float32)
+
+
+def _fraction(product: Any, square: Any) -> Fraction:
+    d = int(product)
+    return Fraction(d * abs(d), int(square))
+
+
+def _blocks(x: Any) -> Iterator[tuple[np.ndarray, slice]]:
+    """Rows as float32 in blocks; the first has one row, which is enough for almost all rows of real numbers."""
+    start, stop = 0, 1
+    while start < len(x):
+        part = slice(start, min(stop, len(x)))
+        yield np.asarray(x[part], np.float32), part
+        start, stop = part.stop, part.stop + _ROWS
