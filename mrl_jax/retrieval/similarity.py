@@ -30,12 +30,15 @@ __all__ = [
     "METRICS",
     "Operands",
     "as_signs",
+    "check_metric",
     "check_products",
+    "code_kinds",
     "exact_scores",
     "find_form",
     "key_order",
     "key_rank",
     "keys",
+    "longest",
     "operands",
     "squared_lengths",
 ]
@@ -70,6 +73,17 @@ class Operands(NamedTuple):
         return self.form in ("exact", "ratio")
 
 
+def check_metric(metric: str) -> str:
+    """Refuse an unknown metric.
+
+    Raises:
+        InputError: it is not one of `METRICS`.
+    """
+    if metric not in METRICS:
+        raise InputError(f"metric {metric!r}: choose from {', '.join(METRICS)}")
+    return metric
+
+
 def operands(queries: Any, gallery: Any, metric: str = "cosine") -> Operands:
     """Decide how rows are compared.
 
@@ -81,15 +95,13 @@ def operands(queries: Any, gallery: Any, metric: str = "cosine") -> Operands:
     Raises:
         InputError: an unknown metric, rows that are no codes for "hamming", or products beyond float32 for "dot".
     """
-    if metric not in METRICS:
-        raise InputError(f"metric {metric!r}: choose from {', '.join(METRICS)}")
-    if metric == "hamming":
-        queries, gallery = as_signs({"queries": queries, "gallery": gallery}).values()
+    if check_metric(metric) == "hamming":
+        queries, gallery = as_signs(queries, gallery)
     items = squared_lengths(gallery)
     asked = None if items is None else squared_lengths(queries)
     form, squares = find_form(asked, items, metric)
     if form == "real":
-        check_products(queries, gallery)
+        check_products(longest(queries), longest(gallery))
     return Operands(queries, gallery, form, squares)
 
 
@@ -131,41 +143,54 @@ def squared_lengths(x: Any) -> np.ndarray | None:
     return out
 
 
-def as_signs(sides: dict[str, Any]) -> dict[str, np.ndarray]:
+def as_signs(queries: Any, gallery: Any) -> tuple[np.ndarray, np.ndarray]:
     """Codes as rows of -1 and 1, float32, whose products rank as their Hamming distances do.
 
+    Raises:
+        InputError: the rows are neither bits (0 and 1) on both sides nor signs (-1 and 1) on both sides.
+    """
+    kinds = code_kinds("gallery", gallery, code_kinds("queries", queries))
+    first, second = (np.asarray(x, np.float32) for x in (queries, gallery))
+    return (first, second) if "signs" in kinds else (2 * first - 1, 2 * second - 1)
+
+
+def code_kinds(name: str, x: Any, among: tuple[str, ...] = ("bits", "signs")) -> tuple[str, ...]:
+    """Which codes the rows may be: "bits", "signs", or both where every value is 1.
+
     Args:
-        sides: name for messages -> codes [N, L]: bits (0 and 1) on all sides, or signs (-1 and 1) on all sides.
+        name: name of the rows in messages.
+        x: [N, L].
+        among: the kinds that other rows leave.
 
     Raises:
-        InputError: the rows are no such codes.
+        InputError: none of them.
     """
-    bits = signs = True
-    for name, x in sides.items():
-        for rows, _ in _blocks(x):
-            one = rows == 1
-            bits, signs = bits and bool((one | (rows == 0)).all()), signs and bool((one | (rows == -1)).all())
-            if not (bits or signs):
-                values = ", ".join(f"{v:g}" for v in np.unique(rows)[:3])
-                raise InputError(
-                    f"{name}: metric hamming compares codes, only 0 and 1 or only -1 and 1 in all rows, and values are "
-                    f"{values}; give codes (x > 0 of real numbers, np.unpackbits of packed bits), or choose cosine"
-                )
-    rows = {name: np.asarray(x, np.float32) for name, x in sides.items()}
-    return rows if signs else {name: 2 * x - 1 for name, x in rows.items()}
+    for rows, _ in _blocks(x):
+        among = tuple(kind for kind in among if ((rows == 1) | (rows == (0 if kind == "bits" else -1))).all())
+        if not among:
+            values = ", ".join(f"{v:g}" for v in np.unique(rows)[:3])
+            raise InputError(
+                f"{name}: metric hamming compares codes, only 0 and 1 or only -1 and 1 in all rows, and values are "
+                f"{values}; give codes (x > 0 of real numbers, np.unpackbits of packed bits), or choose cosine"
+            )
+    return among
 
 
-def check_products(*sides: Any) -> None:
-    """Refuse queries and a gallery whose products may exceed float32.
+def longest(x: Any) -> float:
+    """The length of the longest row of x [N, L]."""
+    return max((float(np.linalg.norm(rows.astype(np.float64), axis=1).max()) for rows, _ in _blocks(x)), default=0.0)
+
+
+def check_products(asked: float, items: float) -> None:
+    """Refuse a longest query and a longest gallery row whose product may exceed float32.
 
     Raises:
-        InputError: the longest rows are too long.
+        InputError: they are too long.
     """
-    lengths = [np.concatenate([np.linalg.norm(r.astype(np.float64), axis=1) for r, _ in _blocks(x)]) for x in sides]
-    if (longest := [float(x.max(initial=0)) for x in lengths])[0] * longest[1] > 1e38:
+    if asked * items > 1e38:
         raise InputError(
-            f"metric dot: the longest rows have lengths {longest[0]:.3g} and {longest[1]:.3g}, and products must stay "
-            "below 1e38; scale the embeddings down, or choose cosine"
+            f"metric dot: the longest rows have lengths {asked:.3g} and {items:.3g}, and products must stay below "
+            "1e38; scale the embeddings down, or choose cosine"
         )
 
 
@@ -243,5 +268,6 @@ def _blocks(x: Any) -> Iterator[tuple[np.ndarray, slice]]:
     start, stop = 0, 1
     while start < len(x):
         part = slice(start, min(stop, len(x)))
-        yield np.asarray(x[part], np.float32), part
+        with np.errstate(over="ignore"):  # a value beyond float32 becomes inf, which is no integer of the range
+            yield np.asarray(x[part]).astype(np.float32, copy=False), part
         start, stop = part.stop, part.stop + _ROWS

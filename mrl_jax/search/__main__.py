@@ -41,7 +41,7 @@ def _main(argv: Sequence[str] | None) -> None:
 
     data = None if args.data_path is None else Path(args.data_path)
     with _warming_up(args):
-        searcher = Searcher(args.workdir, args.modality, args.split, data, args.checkpoint)
+        searcher = Searcher(args.workdir, args.modality, args.split, data, args.checkpoint, args.metric)
         pictures = Pictures(searcher.run, searcher.folder, data, args.pictures) if args.png else None
         searcher.prepare()
     answers = [searcher.answer(Query(kind, value, args.query_modality), args.top) for kind, value in args.queries]
@@ -184,6 +184,12 @@ def _parser() -> argparse.ArgumentParser:
         default=["test"],
         choices=("train", "valid", "test"),
         help="splits of the gallery (default: test)",
+    )
+    add(
+        "--metric",
+        default="cosine",
+        choices=("cosine", "dot", "hamming"),
+        help="similarity to rank by, ties in gallery order; hamming is for embeddings that are codes (default: cosine)",
     )
     add("--checkpoint", default="best", metavar="best|last|EPOCH", help="default: best validation mAP")
     add("--data-path", metavar="FILE", help="other data, or the new place of the run's data")

@@ -2,13 +2,13 @@
 
 Shape letters: Q queries, G gallery items, L embedding dimensions, k results.
 
-Conventions as in `retrieval`: items rank by descending cosine similarity in float32, ties in gallery order; a zero
-vector has similarity 0 to everything.
+Conventions as in `retrieval`: items rank by descending similarity (Hamming: ascending distance), ties in gallery order;
+rows of integers are compared exactly, others in float32; a zero vector has cosine 0 to everything.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,17 +16,31 @@ import numpy as np
 from jax import Array
 
 from mrl_jax.errors import InputError
+from mrl_jax.retrieval.similarity import (
+    check_metric,
+    check_products,
+    code_kinds,
+    exact_scores,
+    find_form,
+    key_order,
+    keys,
+    longest,
+    squared_lengths,
+)
 from mrl_jax.unit_rows import unit_rows_float32
 
 __all__ = [
     "BLOCK",
     "SMALLEST_BLOCK",
+    "Facts",
     "as_embeddings",
     "block_size",
     "check_k",
     "device_blocks",
+    "facts_of",
     "padded",
     "recall",
+    "recall_with_ties",
     "search_blocks",
     "top_k",
     "unit_blocks",
@@ -38,7 +52,13 @@ _QUERIES = 1024  # queries at once: the similarities of a block take 32 MiB
 
 
 def top_k(
-    queries: Any, gallery: Any, k: int, *, block: int = BLOCK, approximate: bool = False
+    queries: Any,
+    gallery: Any,
+    k: int,
+    *,
+    block: int = BLOCK,
+    approximate: bool = False,
+    metric: str = "cosine",
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k most similar gallery items of every query.
 
@@ -49,12 +69,15 @@ def top_k(
         k: number of results, 1 to G.
         block: gallery rows that are compared at once.
         approximate: use `lax.approx_max_k` in each block, which is faster on TPUs.
+        metric: "cosine"; "dot", the product; or "hamming", for codes of bits (0 and 1) or of signs (-1 and 1).
 
     Returns:
-        Scores float32 [Q, k] and row numbers int32 [Q, k], best first.
+        Scores float32 [Q, k] and row numbers int32 [Q, k], best first. The scores of "hamming" are distances, the
+        number of positions that differ.
 
     Raises:
-        InputError: shapes that do not fit, no query, an empty gallery, NaN or inf, or a k outside 1..G.
+        InputError: shapes that do not fit, no query, an empty gallery, NaN or inf, a k outside 1..G, or embeddings that
+            do not fit `metric`.
 
     Example:
         >>> import numpy as np
@@ -64,9 +87,14 @@ def top_k(
     """
     x = as_embeddings("gallery", gallery)
     check_k(k, len(x))
-    block = block_size(block)
-    blocks = ((rows, min(block, len(x) - i * block)) for i, rows in enumerate(device_blocks("gallery", x, block)))
-    return search_blocks(as_embeddings("queries", queries, x.shape[1]), blocks, k, approximate)
+    size = block_size(block)
+
+    def blocks(unit: bool) -> Iterator[tuple[Array, int]]:
+        for i, rows in enumerate(device_blocks("gallery", x, size, unit=unit)):
+            yield rows, min(size, len(x) - i * size)
+
+    asked = as_embeddings("queries", queries, x.shape[1])
+    return search_blocks(asked, blocks, facts_of("gallery", x, metric), k, approximate, metric)
 
 
 def recall(approximate: Any, exact: Any) -> float:
@@ -89,35 +117,144 @@ def recall(approximate: Any, exact: Any) -> float:
     return float((b[:, :, None] == a[:, None, :]).any(axis=2).mean())
 
 
+def recall_with_ties(
+    queries: np.ndarray, rows_of: Callable[[np.ndarray], np.ndarray], found: np.ndarray, exact: np.ndarray
+) -> float:
+    """Recall by cosine in which a result also counts if it is as similar as the last exact one: ties may be exchanged.
+
+    Args:
+        queries: embeddings [Q, L].
+        rows_of: gives the gallery rows [N, L] of row numbers [N].
+        found: row numbers of the approximate results [Q, k], -1 for none.
+        exact: row numbers of the exact results [Q, k], best first.
+    """
+    hits = 0
+    for query, numbers, wanted in zip(queries, found, exact, strict=True):
+        right = np.isin(numbers, wanted)
+        others = np.flatnonzero(~right & (numbers >= 0))
+        if len(others):
+            rows = np.asarray(rows_of(np.append(numbers[others], wanted[-1])), np.float64)
+            # NumPy adds up every row in the same order: equal rows have equal sums, and sums of integers are exact.
+            key = keys(
+                (rows * np.asarray(query, np.float64)).sum(axis=1), np.maximum((rows * rows).sum(axis=1), 1e-300)
+            )
+            right[others] = key[:-1] >= key[-1]
+        hits += int(right.sum())
+    return hits / found.size
+
+
+class Facts(NamedTuple):
+    """What must be known of a whole gallery before it is compared.
+
+    Attributes:
+        squares: squared lengths of the rows, int64 [G]; None unless all are integers.
+        length: length of the longest row, for "dot".
+        kinds: the codes that the rows may be, for "hamming".
+    """
+
+    squares: np.ndarray | None
+    length: float
+    kinds: tuple[str, ...]
+
+
+def facts_of(name: str, x: np.ndarray, metric: str, kinds: tuple[str, ...] = ("bits", "signs")) -> Facts:
+    """Read the rows of a gallery, or of a part of one; rows of real numbers are read only for "dot".
+
+    Args:
+        name: name of the rows in messages.
+        x: embeddings [N, L].
+        metric: how they will be compared.
+        kinds: the codes that other rows of the gallery may be.
+
+    Raises:
+        InputError: an unknown metric, or no codes for "hamming".
+    """
+    if check_metric(metric) == "hamming":
+        kinds = code_kinds(name, x, kinds)
+        return Facts(np.full(len(x), x.shape[1]), 0.0, kinds)
+    return Facts(squared_lengths(x), longest(x) if metric == "dot" else 0.0, kinds)
+
+
 def search_blocks(
-    queries: np.ndarray, blocks: Iterable[tuple[Array, int]], k: int, approximate: bool
+    queries: np.ndarray,
+    blocks: Callable[[bool], Iterable[tuple[Array, int]]],
+    facts: Facts,
+    k: int,
+    approximate: bool = False,
+    metric: str = "cosine",
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k best rows of a gallery that is given as blocks on the device.
 
     Args:
         queries: embeddings [Q, L].
-        blocks: pairs of unit rows [B, L] and the number of them that belong to the gallery; the rest is padding.
+        blocks: called with True if rows may stay as they are, or False if they must be scaled to unit length; gives
+            pairs of rows [B, L] and the number of them that belong to the gallery; the rest is padding.
+        facts: of the gallery.
         k: number of results.
         approximate: use `lax.approx_max_k`.
+        metric: see `top_k`.
 
     Returns:
         Scores float32 [Q, k] and row numbers int32 [Q, k], best first.
 
     Raises:
-        InputError: there is no query.
+        InputError: there is no query, or the queries do not fit the metric.
     """
     if not len(queries):
         raise InputError("there is no query; give 1 or more")
-    chunks = list(device_blocks("queries", queries, _QUERIES, least=1))
+    bits = metric == "hamming" and "signs" not in code_kinds("queries", queries, facts.kinds)
+    if bits:
+        queries = 2 * np.asarray(queries, np.float32) - 1
+    asked = None if facts.squares is None else squared_lengths(queries)
+    form, squares = find_form(asked, facts.squares, metric)
+    if form == "real":
+        check_products(longest(queries), facts.length)
+    given = blocks(form != "unit")
+    given = ((2 * rows - 1, count) for rows, count in given) if bits else given
+    if squares is not None:
+        return _search_by_keys(queries, given, squares, asked, facts.squares, k, metric)
+    chunks = list(device_blocks("queries", queries, _QUERIES, least=1, unit=form != "unit"))
     # NumPy makes these arrays: JAX would compile a program for each, which delays the first answer.
     best: list[Any] = [(np.full((len(c), k), -np.inf, np.float32), np.full((len(c), k), -1, np.int32)) for c in chunks]
     start = 0
-    for block, count in blocks:
+    for block, count in given:
         best = [_merge(b, c, block, start, count, k, approximate) for b, c in zip(best, chunks, strict=True)]
         start += count
         jax.block_until_ready(best)  # otherwise the blocks of a memory map would accumulate on the device
     scores, rows = (np.concatenate([np.asarray(b[i]) for b in best])[: len(queries)] for i in (0, 1))
+    if form == "exact":
+        assert asked is not None
+        assert facts.squares is not None
+        scores = exact_scores(scores, asked[:, None], facts.squares[rows], metric)
     return scores, rows
+
+
+def _search_by_keys(
+    queries: np.ndarray,
+    blocks: Iterable[tuple[Array, int]],
+    divisors: np.ndarray,
+    asked: Any,
+    items: Any,
+    k: int,
+    metric: str,
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `search_blocks`, for integers that are compared by their keys, on the host."""
+    wide, start = np.asarray(queries, np.float64), 0
+    best = [(np.zeros(0), np.zeros(0, np.int32))] * len(queries)  # products and row numbers, best first
+    for block, count in blocks:
+        rows = np.asarray(block)[:count].astype(np.float64)
+        for first in range(0, len(queries), _QUERIES):
+            products = wide[first : first + _QUERIES] @ rows.T
+            key = keys(products, divisors[start : start + count])
+            kth = np.partition(key, count - k, axis=1)[:, count - k] if k < count else np.full(len(key), -np.inf)
+            for i, (d, row_keys, least) in enumerate(zip(products, key, kth, strict=True), start=first):
+                new = np.flatnonzero(row_keys >= least).astype(np.int32)  # with all ties of the k-th
+                known = np.concatenate([best[i][0], d[new]]), np.concatenate([best[i][1], start + new])
+                chosen = key_order(known[0][None], divisors[known[1]])[0, :k]
+                best[i] = known[0][chosen], known[1][chosen]
+        start += count
+    numbers = np.stack([b[1] for b in best])
+    return exact_scores(np.stack([b[0] for b in best]), asked[:, None], items[numbers], metric), numbers
 
 
 @partial(jax.jit, static_argnames=("k", "approximate"))
@@ -157,7 +294,7 @@ def unit_blocks(name: str, x: Any, size: int, first: int = 0, unit: bool = False
         x: numbers [N, L]; may be a memory map.
         size: rows at a time.
         first: number of the first row in error messages.
-        unit: the rows already have unit length and stay as they are.
+        unit: the rows stay as they are; for example because they have unit length.
 
     Raises:
         InputError: x is no such array, or not finite in float32.

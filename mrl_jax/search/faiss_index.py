@@ -14,7 +14,7 @@ import numpy as np
 
 from mrl_jax.errors import InputError
 from mrl_jax.files import atomic_path
-from mrl_jax.search.exact import as_embeddings, recall, top_k, unit_blocks
+from mrl_jax.search.exact import as_embeddings, recall_with_ties, top_k, unit_blocks
 from mrl_jax.search.index import Index
 
 __all__ = ["KINDS", "FaissIndex"]
@@ -79,6 +79,8 @@ class FaissIndex:
                 raise InputError(f"{name} {value!r}: it must be an integer of {lower} or more")
         if not isinstance(embeddings, Index):
             embeddings = as_embeddings("embeddings", embeddings)
+        elif embeddings.metric != "cosine":
+            raise InputError(f"the index ranks by {embeddings.metric}, FAISS here by cosine; give one built by cosine")
         count, width = len(embeddings), embeddings.width if isinstance(embeddings, Index) else embeddings.shape[1]
         if not count:
             raise InputError("the gallery is empty; give 1 row or more")
@@ -116,6 +118,8 @@ class FaissIndex:
     def recall(self, queries: Any, gallery: Any, k: int = 10) -> float:
         """Recall of this index: the fraction of the exact results that it finds.
 
+        A result that is as similar as the last exact one counts too: FAISS takes any of the items that tie.
+
         Args:
             queries: embeddings [Q, L]; some hundred are enough.
             gallery: the `Index` or the array [G, L] that this index was built from.
@@ -128,8 +132,11 @@ class FaissIndex:
             raise InputError(
                 f"the gallery has {len(gallery)} rows, this index {len(self)}; give the gallery of this index"
             )
-        exact = gallery.search(queries, k).rows if isinstance(gallery, Index) else top_k(queries, gallery, k)[1]
-        return recall(self.search(queries, k)[1], exact)
+        found, queries = self.search(queries, k)[1], as_embeddings("queries", queries, self.engine.d)
+        if isinstance(gallery, Index):
+            return recall_with_ties(queries, gallery.vectors, found, gallery.search(queries, k).rows)
+        x = as_embeddings("gallery", gallery)
+        return recall_with_ties(queries, lambda rows: x[rows], found, top_k(queries, x, k)[1])
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a file of FAISS's own format, atomically; it has no ids, labels or payloads.

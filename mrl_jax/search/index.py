@@ -17,20 +17,24 @@ import numpy as np
 from jax import Array
 
 from mrl_jax.errors import InputError
+from mrl_jax.retrieval.similarity import check_metric
 from mrl_jax.search.exact import (
     BLOCK,
     SMALLEST_BLOCK,
+    Facts,
     as_embeddings,
     block_size,
     check_k,
     device_blocks,
+    facts_of,
     padded,
     recall,
+    recall_with_ties,
     search_blocks,
     top_k,
     unit_blocks,
 )
-from mrl_jax.search.index_file import read_index, write_index, write_parquet
+from mrl_jax.search.index_file import VERSION_GIVEN, read_index, write_index, write_parquet
 
 __all__ = ["Found", "Index", "recall", "top_k"]
 
@@ -40,7 +44,7 @@ class Found:
     """Results of a search, best first.
 
     Attributes:
-        scores: cosine similarities, float32 [Q, k].
+        scores: cosine similarities, products or Hamming distances, as the metric of the index says, float32 [Q, k].
         rows: row numbers of the gallery items, int32 [Q, k].
         ids: their ids [Q, k]; the row numbers if the index has no ids.
         labels: their labels [Q, k], or None if the index has no labels.
@@ -74,27 +78,34 @@ class Found:
 
 
 class Index:
-    """A gallery that can be searched: unit rows on the device, with ids, labels and payloads.
+    """A gallery that can be searched: rows on the device, with ids, labels and payloads.
 
-    `Index.build` creates an index, and `Index.load` reads one.
+    `Index.build` creates an index, and `Index.load` reads one. Rows are scaled to unit length, unless the metric is not
+    the cosine, or all are integers, which are compared exactly as they are.
 
     Attributes:
         width: L.
+        metric: "cosine", "dot" or "hamming", see `top_k`.
         ids: [G] text or integers, which need not be unique; None if row numbers are the ids.
         labels: [G] text or integers, or None.
         payloads: G values that JSON can represent, or None.
         metadata: further data that is saved with the index, a mapping that JSON can represent.
     """
 
-    def __init__(self, width: int, block: int = BLOCK, metadata: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, width: int, block: int = BLOCK, metadata: Mapping[str, Any] | None = None, metric: str = "cosine"
+    ) -> None:
         if isinstance(width, bool) or not isinstance(width, int) or width < 1:
             raise InputError(f"width {width!r}: it must be an integer of 1 or more")
-        self.width, self.metadata = width, dict(metadata or {})
+        self.width, self.metadata, self.metric = width, dict(metadata or {}), check_metric(metric)
         self.ids: np.ndarray | None = None
         self.labels: np.ndarray | None = None
         self.payloads: list[Any] | None = None
         self._block, self._rows = block_size(block), 0
         self._blocks: list[Array] = []  # [block, L] each, padded with zero rows; a single block may be smaller
+        self._unit = False  # whether they are scaled to unit length
+        self._scaled: list[Array] = []  # blocks of integers, scaled for queries that are none
+        self._facts = Facts(np.zeros(0, np.int64), 0.0, ("bits", "signs"))
 
     def __len__(self) -> int:
         return self._rows
@@ -115,6 +126,7 @@ class Index:
         data: Any = None,
         checkpoint: str | int = "best",
         block: int = BLOCK,
+        metric: str = "cosine",
     ) -> "Index":
         """Create an index of embeddings, or of one modality of a run's data.
 
@@ -129,13 +141,14 @@ class Index:
             data: for a run: anything that `load_dataset` takes; None for the data that it was trained on.
             checkpoint: for the folder of a run: "best", "last" or a number of epochs.
             block: gallery rows that are compared at once.
+            metric: "cosine", "dot" or "hamming", see `top_k`.
 
         Raises:
             InputError: an argument is wrong or does not fit the others.
         """
         if not isinstance(source, str | os.PathLike) and not hasattr(source, "embed"):
             x = as_embeddings("embeddings", source)
-            index = cls(x.shape[1], block)
+            index = cls(x.shape[1], block, metric=metric)
             index.add(x, ids=ids, labels=labels, payloads=payloads)
             return index
         if any(given is not None for given in (ids, labels, payloads)):
@@ -144,7 +157,7 @@ class Index:
 
         run, folder = open_run(source, checkpoint)
         gallery = read_gallery(run, folder, modality or run.modalities[0], splits, data)
-        index = cls(run.embed_dim, block)
+        index = cls(run.embed_dim, block, metric=metric)
         for part in gallery.parts():
             index.add(part.embeddings, ids=part.ids, labels=part.labels, payloads=part.payloads)
         return index
@@ -175,17 +188,35 @@ class Index:
             setattr(self, name, column)
 
     def _append(self, x: np.ndarray, unit: bool) -> None:
+        facts = facts_of("embeddings", x, self.metric, self._facts.kinds)
+        given = self.metric != "cosine" or (facts.squares is not None and not self._unit and not unit)
+        as_is = given or unit  # neither are scaled
+        blocks = self._blocks if given or self._unit else self._unit_blocks()
         filled, new = self._rows % self._block, []
         room = min(self._block - filled, len(x)) if filled else 0
         if room:  # the last block is rebuilt
-            (more,) = unit_blocks("embeddings", x[:room], self._block)
-            rows = np.concatenate([np.asarray(self._blocks[-1])[:filled], more])
-            whole = len(self._blocks) > 1 or room < len(x)
+            (more,) = unit_blocks("embeddings", x[:room], self._block, unit=as_is)
+            rows = np.concatenate([np.asarray(blocks[-1])[:filled], more])
+            whole = len(blocks) > 1 or room < len(x)
             new.append(jax.device_put(padded(rows, self._block if whole else SMALLEST_BLOCK, self._block)))
         least = self._block if self._rows else SMALLEST_BLOCK
-        new += device_blocks("embeddings", x[room:], self._block, least=least, first=room, unit=unit)
-        self._blocks[len(self._blocks) - bool(room) :] = new
+        new += device_blocks("embeddings", x[room:], self._block, least=least, first=room, unit=as_is)
+        self._blocks = [*blocks[: len(blocks) - bool(room)], *new]
         self._rows += len(x)
+        self._unit, self._scaled = not given, []
+        old = self._facts
+        known = None if old.squares is None or facts.squares is None or self._unit else (old.squares, facts.squares)
+        joined = None if known is None else np.concatenate(known)
+        self._facts = Facts(joined, max(old.length, facts.length), facts.kinds)
+
+    def _unit_blocks(self) -> list[Array]:
+        """The blocks, scaled to unit length."""
+        if self._unit or not self._blocks:
+            return self._blocks
+        if not self._scaled:
+            scaled = (next(unit_blocks("embeddings", np.asarray(rows), len(rows))) for rows in self._blocks)
+            self._scaled = [jax.device_put(rows) for rows in scaled]
+        return self._scaled
 
     def search(self, queries: Any, k: int = 10, *, approximate: bool = False) -> Found:
         """Find the k nearest items of every query.
@@ -202,9 +233,12 @@ class Index:
         if not self._rows:
             raise InputError("this index is empty; add embeddings before the search")
         check_k(k, self._rows)
-        counts = (min(self._block, self._rows - i) for i in range(0, self._rows, self._block))
-        scores, rows = search_blocks(queries, zip(self._blocks, counts, strict=True), k, approximate)
-        return self.found(scores, rows)
+
+        def blocks(as_they_are: bool) -> Iterator[tuple[Array, int]]:
+            for i, rows in enumerate(self._blocks if as_they_are else self._unit_blocks()):
+                yield rows, min(self._block, self._rows - i * self._block)
+
+        return self.found(*search_blocks(queries, blocks, self._facts, k, approximate, self.metric))
 
     def found(self, scores: np.ndarray, rows: np.ndarray) -> Found:
         """Add ids and labels to scores and row numbers [Q, k], such as those of another engine.
@@ -226,11 +260,17 @@ class Index:
         return Found(np.asarray(scores), rows, ids, labels)
 
     def recall(self, queries: Any, k: int = 10) -> float:
-        """Recall of the approximate search for queries [Q, L]: the fraction of the exact results that it finds."""
-        return recall(self.search(queries, k, approximate=True).rows, self.search(queries, k).rows)
+        """Recall of the approximate search for queries [Q, L]: the fraction of the exact results that it finds.
 
-    def vectors(self, rows: Sequence[int]) -> np.ndarray:
-        """The unit rows with the given row numbers: float32 [N, L].
+        By the cosine, a result that is as similar as the last exact one counts too.
+        """
+        found, exact = self.search(queries, k, approximate=True).rows, self.search(queries, k).rows
+        if self.metric != "cosine":
+            return recall(found, exact)
+        return recall_with_ties(as_embeddings("queries", queries, self.width), self.vectors, found, exact)
+
+    def vectors(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """The rows with the given row numbers, float32 [N, L]: of unit length, or as given (see the class).
 
         Raises:
             InputError: the index does not have one of the rows.
@@ -243,8 +283,11 @@ class Index:
             raise InputError(f"rows must be integers from {least} to {self._rows - 1}, the rows of this index")
 
     def embeddings(self) -> Iterator[np.ndarray]:
-        """The unit rows, in blocks of at most `block` rows [B, L]."""
-        for i, rows in enumerate(self._blocks):
+        """The rows, in blocks of at most `block` rows [B, L]; of unit length if the metric is the cosine."""
+        yield from self._without_padding(self._unit_blocks() if self.metric == "cosine" else self._blocks)
+
+    def _without_padding(self, blocks: Iterable[Array]) -> Iterator[np.ndarray]:
+        for i, rows in enumerate(blocks):
             yield np.asarray(rows)[: self._rows - i * self._block]
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -254,8 +297,10 @@ class Index:
             InputError: the file cannot be written.
         """
         header = {"rows": self._rows, "width": self.width, "metadata": self.metadata}
+        if self._rows and not self._unit:
+            header |= {"version": VERSION_GIVEN, "metric": self.metric}
         columns = {"ids": self.ids, "labels": self.labels, "payloads": self.payloads}
-        write_index(Path(path), header, columns, self.embeddings())
+        write_index(Path(path), header, columns, self._without_padding(self._blocks))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], block: int = BLOCK) -> "Index":
@@ -265,10 +310,11 @@ class Index:
             InputError: the file does not exist, is damaged, is no index, or has another version of the format.
         """
         header, columns = read_index(Path(path))
-        index = cls(header["width"], block, header["metadata"])
+        index = cls(header["width"], block, header["metadata"], header.get("metric", "cosine"))
         if header["rows"]:
             try:
-                index._add(columns["embeddings"], columns, unit=True)  # scaling again would change last bits
+                # Scaling again would change last bits.
+                index._add(columns["embeddings"], columns, unit=header["version"] != VERSION_GIVEN)
             except InputError as error:
                 raise InputError(f"index {path} is damaged ({error}); build it again") from error
         return index

@@ -11,11 +11,15 @@ import numpy as np
 
 from mrl_jax.errors import InputError
 from mrl_jax.files import atomic_path
+from mrl_jax.retrieval.similarity import METRICS
 
-__all__ = ["VERSION", "read_index", "write_index", "write_parquet"]
+__all__ = ["VERSION", "VERSION_GIVEN", "read_index", "write_index", "write_parquet"]
 
 VERSION = 1
-"""Version of the file format; files of another version are refused."""
+"""Version of the file format, of rows of unit length; files of another version than these two are refused."""
+
+VERSION_GIVEN = 2
+"""Version of the files of rows as given, which earlier releases cannot read; the header then holds `metric`."""
 
 _FORMAT = "mrl_jax.search.index"
 
@@ -27,7 +31,7 @@ def write_index(
 
     Args:
         path: the file.
-        header: `rows`, `width`, and further values that JSON can represent.
+        header: `rows`, `width`, `version` unless it is `VERSION`, and further values that JSON can represent.
         columns: `ids` and `labels` [G], and `payloads`; each may be None.
         embeddings: blocks of rows, together [rows, width], which need not fit into memory.
 
@@ -71,8 +75,11 @@ def read_index(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             header = _json(file["header"])
             if header["format"] != _FORMAT:
                 raise ValueError("it is no index")
-            if header["version"] != VERSION:
-                raise ValueError(f"its format has version {header['version']}, this package reads version {VERSION}")
+            if header["version"] not in (VERSION, VERSION_GIVEN):
+                known = f"versions {VERSION} and {VERSION_GIVEN}"
+                raise ValueError(f"its format has version {header['version']}, this package reads {known}")
+            if header["version"] == VERSION_GIVEN and header["metric"] not in METRICS:
+                raise ValueError(f"its metric is {header['metric']!r}")
             columns = {name: file[name] for name in ("embeddings", "ids", "labels") if name in file.files}
             if "payloads" in file.files:
                 columns["payloads"] = _json(file["payloads"])

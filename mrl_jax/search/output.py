@@ -22,10 +22,10 @@ def answer_table(answer: Mapping[str, Any]) -> str:
     heading = (
         f"{query['kind']} {_short(query['value'])!r}{known} as {query['modality']} -> {gallery['modality']}: "
         f"{gallery['size']:,} of {' '.join(gallery['splits'])}, epoch {gallery['epoch']}"
+        f"; by {gallery['metric']}, ties in gallery order"
     )
-    rows = [
-        ["", "score", "label", *(["hit"] if "label" in query else []), "id", *(["name"] if _shown(results) else [])]
-    ]
+    score = "distance" if gallery["metric"] == "hamming" else "score"
+    rows = [["", score, "label", *(["hit"] if "label" in query else []), "id", *(["name"] if _shown(results) else [])]]
     for r in results:
         hit = ["hit" if r["hit"] else "miss"] if "hit" in r else []
         name = [_name(r)] if _shown(results) else []

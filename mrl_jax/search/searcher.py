@@ -15,6 +15,7 @@ from mrl_jax.data.dataset import SPLITS, Dataset
 from mrl_jax.data.preprocess import kinds_for
 from mrl_jax.errors import InputError
 from mrl_jax.methods.registry import hyperparameters_of, method_of
+from mrl_jax.retrieval.similarity import check_metric
 from mrl_jax.run.folder import RunFolder, shapes_of
 from mrl_jax.run.load import run_data
 from mrl_jax.run.model import Run, embed_from_host
@@ -54,6 +55,7 @@ def search(
     splits: Sequence[str] = ("test",),
     data: Any = None,
     checkpoint: str | int = "best",
+    metric: str = "cosine",
 ) -> dict[str, Any]:
     """Find the nearest items of one query; `Searcher` answers several.
 
@@ -67,6 +69,7 @@ def search(
         splits: splits of the gallery.
         data: anything that `load_dataset` takes; None for the run's own data.
         checkpoint: "best", "last" or a number of epochs; only used with a folder.
+        metric: "cosine", "dot" or "hamming", see `top_k`.
 
     Returns:
         As `Searcher.answer`.
@@ -77,7 +80,7 @@ def search(
     queries = [Query(k, str(v)) for k, v in (("text", text), ("image", image), ("row", row)) if v is not None]
     if len(queries) != 1:
         raise InputError(f"{len(queries)} queries given; give one of text, image and row")
-    return Searcher(run, modality, splits, data, checkpoint).answer(queries[0], top)
+    return Searcher(run, modality, splits, data, checkpoint, metric).answer(queries[0], top)
 
 
 class Searcher:
@@ -92,6 +95,7 @@ class Searcher:
         splits: splits of the gallery.
         data: anything that `load_dataset` takes; None for the run's own data.
         checkpoint: "best", "last" or a number of epochs; only used with a folder.
+        metric: "cosine", "dot" or "hamming", see `top_k`.
     """
 
     def __init__(
@@ -101,7 +105,9 @@ class Searcher:
         splits: Sequence[str] = ("test",),
         data: Any = None,
         checkpoint: str | int = "best",
+        metric: str = "cosine",
     ) -> None:
+        self.metric = check_metric(metric)
         self.splits = check_splits(splits)
         self.run, self.folder = open_run(run, checkpoint)
         self.modality = None if modality is None else check_modality(self.run, modality)
@@ -128,8 +134,9 @@ class Searcher:
             top: number of results; a smaller gallery gives fewer.
 
         Returns:
-            `{"query": {"kind", "value", "modality", …}, "gallery": {"modality", "splits", "size", "epoch"}, "results":
-            [{"rank", "score", "label", "hit", "id", "split", "row", …}, …]}`. `hit` says whether the result has the
+            `{"query": {"kind", "value", "modality", …}, "gallery": {"modality", "splits", "size", "epoch", "metric",
+            "ties"}, "results": [{"rank", "score", "label", "hit", "id", "split", "row", …}, …]}`. `score` is a distance
+            if the metric is "hamming". `hit` says whether the result has the
             label of the query; only queries that are rows have it. A row is never among its own results.
 
         Raises:
@@ -154,6 +161,7 @@ class Searcher:
             entry = {"rank": len(results) + 1, "score": round(score, 6), "label": label, **hit}
             results.append(entry | {"id": str(index.ids[number])} | payload)  # type: ignore[index]
         size = {"modality": modality, "splits": list(self.splits), "size": len(index), "epoch": self.run.epoch}
+        size |= {"metric": self.metric, "ties": "gallery order"}
         return {"query": described, "gallery": size, "results": results[:top]}
 
     def _typed(self, query: Query) -> tuple[dict[str, Any], np.ndarray]:
@@ -216,9 +224,10 @@ class Searcher:
         if self.folder is None:
             return self._embedded(modality, splits)
         path, key = _kept_at(self.folder, self.run.modalities, modality, splits), self._key(modality, splits)
+        path = path if self.metric == "cosine" else path.with_stem(f"{path.stem}-{self.metric}")
         with contextlib.suppress(InputError):  # the file does not exist or is damaged
             index = Index.load(path)
-            if index.metadata.get("key") == key:
+            if index.metadata.get("key") == key and index.metric == self.metric:
                 return index
         index = self._embedded(modality, splits)
         index.metadata = {"key": key, "modality": modality, "splits": list(splits), "epoch": self.run.epoch}
@@ -229,7 +238,7 @@ class Searcher:
 
     def _embedded(self, modality: str, splits: tuple[str, ...]) -> Index:
         gallery = read_gallery(self.run, self.folder, modality, splits, self.data, self.dataset)
-        index = Index(self.run.embed_dim)
+        index = Index(self.run.embed_dim, metric=self.metric)
         for part in gallery.parts():
             index.add(part.embeddings, ids=part.ids, labels=part.labels, payloads=part.payloads)
         return index

@@ -187,7 +187,7 @@ def test_files_that_are_no_index_are_refused(tmp_path):
     index.save(path)
     whole = path.read_bytes()
     for changes, message in (
-        ({"version": 99}, "its format has version 99, this package reads version 1.; build it again"),
+        ({"version": 99}, "its format has version 99, this package reads versions 1 and 2.; build it again"),
         ({"format": "other"}, "it is no index"),
         ({"rows": 3}, r"embeddings are float32 \[40, 40\]"),
         ({"width": 3}, r"embeddings are float32 \[40, 40\]"),
