@@ -29,6 +29,7 @@ from mrl_jax.eval.output import (
 from mrl_jax.eval.scores import PROTOCOLS, directions, full_report
 from mrl_jax.files import check_outputs, pretty_json, write_atomically
 from mrl_jax.retrieval import measure as retrieval
+from mrl_jax.retrieval.similarity import METRICS
 
 __all__ = ["main"]
 
@@ -43,7 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str] | None) -> None:
     args = _parser().parse_args(argv)
     _check_flags(args)
-    options = Options(tuple(args.k or Options.k), tuple(args.protocol), args.without_relevant, args.bootstrap)
+    options = Options(
+        tuple(args.k or Options.k), tuple(args.protocol), args.without_relevant, args.bootstrap, metric=args.metric
+    )
     data = None if args.data_path is None else Path(args.data_path)
     split, checkpoint = args.split or "test", args.checkpoint or "best"
     if args.compare is not None:
@@ -95,6 +98,12 @@ def _parser() -> argparse.ArgumentParser:
         choices=PROTOCOLS,
         default=["cross"],
         help="gallery: each other modality, all others together, or the query's own; default: cross",
+    )
+    scoring.add_argument(
+        "--metric",
+        choices=METRICS,
+        default="cosine",
+        help="similarity to rank by, ties in gallery order; hamming is for embeddings that are codes; default: cosine",
     )
     scoring.add_argument("--k", nargs="+", type=int, metavar="K", help="cut-offs; default: 1 5 10 50")
     scoring.add_argument(
@@ -174,6 +183,7 @@ def _curves(embedded: Embedded, options: Options) -> dict[str, Any]:
             labels,
             exclude_self=d.exclude_self,
             without_relevant=options.without_relevant,
+            metric=options.metric,
         )
     return curves
 

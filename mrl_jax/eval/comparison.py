@@ -6,7 +6,7 @@ import numpy as np
 
 from mrl_jax.errors import InputError
 from mrl_jax.eval.embedded import Embedded
-from mrl_jax.eval.scores import Options, counted, directions, rank_queries
+from mrl_jax.eval.scores import Options, check_fit, counted, directions, rank_queries
 from mrl_jax.eval.significance import LEVEL, bootstrap_means, interval, randomization_test, unit_means
 
 __all__ = ["compare_embedded"]
@@ -27,7 +27,7 @@ def compare_embedded(a: Embedded, b: Embedded, options: Options, permutations: i
     Returns:
         `{"a", "b": sources, "split", "epoch": {"a", "b"} (None unless a run embedded), "map": {"a->b": {"a": mAP,
         "b": mAP, "difference": a - b, "ci": [low, high], "p", "queries"}}, "average": the same without queries,
-        "options"}`; "ci" only with bootstrap samples.
+        "notes", "options"}`; "ci" only with bootstrap samples.
 
     Raises:
         InputError: the samples, labels or pairs of the two differ, there are no labels, or the number of permutations
@@ -36,11 +36,13 @@ def compare_embedded(a: Embedded, b: Embedded, options: Options, permutations: i
     if not 99 <= permutations <= 10**7:
         raise InputError(f"permutations {permutations}: give 99 to 10,000,000")
     _check_same(a, b)
+    for x in (a, b):
+        check_fit(x, options.metric)
     by_name = directions(a, options.protocol)
     directions(b, options.protocol)
     ap, groups = {}, {}
     for name, direction in by_name.items():
-        ours, theirs = (rank_queries(x, direction, (), ("ap",)) for x in (a, b))
+        ours, theirs = (rank_queries(x, direction, (), ("ap",), options.metric) for x in (a, b))
         counts = counted(ours, options.without_relevant, name)
         ap[name] = np.column_stack([ours["ap"], theirs["ap"]])[counts]
         groups[name] = (ap[name] @ np.array([[1.0], [-1.0]]), a.instances[direction.query][counts])
@@ -65,7 +67,9 @@ def compare_embedded(a: Embedded, b: Embedded, options: Options, permutations: i
         "epoch": {"a": a.epoch, "b": b.epoch},
         "map": {name: {**line([name]), "queries": len(ap[name])} for name in by_name},
         "average": line(first),
+        "notes": [*a.notes, *b.notes],
         "options": {
+            **options.of_ranking(),
             "protocol": list(options.protocol),
             "without_relevant": options.without_relevant,
             "permutations": permutations,

@@ -30,6 +30,7 @@ class Embedded:
         epoch: epoch of the run's checkpoint, or None.
         digest: digest of the data set that a run embedded, or None.
         ids: modality -> text or integers [N], the ids in a file, or None.
+        notes: remarks on how they were read, for readers of the scores.
     """
 
     source: str
@@ -42,6 +43,7 @@ class Embedded:
     epoch: int | None = None
     digest: str | None = None
     ids: Mapping[str, np.ndarray] | None = None
+    notes: tuple[str, ...] = ()
 
     def class_name(self, k: int) -> str:
         """The name of class k, or its number if it has no name."""
@@ -58,6 +60,7 @@ def check_embedded(
     ids: Any = None,
     class_names: Any = (),
     source: str = "embeddings",
+    notes: tuple[str, ...] = (),
 ) -> Embedded:
     """Check embeddings of any origin, and number their pairs.
 
@@ -69,6 +72,7 @@ def check_embedded(
             pairs. None: row i of one modality is paired with row i of any other of the same length.
         class_names: K names; () for none.
         source: their origin, for messages.
+        notes: remarks on how they were read.
 
     Raises:
         InputError: no modality, shapes or lengths that do not fit, values that are not finite in float32, labels that
@@ -87,7 +91,7 @@ def check_embedded(
     if labels is not None:
         checked, names = _labels(_spread(labels, z, "labels", source), names, source)
     given = None if ids is None else _checked_ids(_spread(ids, z, "ids", source), source)
-    return Embedded(source, z, checked, _instances(z, given), {}, names, ids=given)
+    return Embedded(source, z, checked, _instances(z, given), {}, names, ids=given, notes=notes)
 
 
 def _array(x: Any, what: str, source: str) -> np.ndarray:
@@ -103,7 +107,7 @@ def _finite(m: str, x: Any, source: str) -> np.ndarray:
     x = _array(x, m, source)
     if x.dtype.name == "bfloat16":  # NumPy does not know this type of JAX as a number
         x = x.astype(np.float32)
-    if x.ndim != 2 or x.dtype.kind not in "fiu":
+    if x.ndim != 2 or x.dtype.kind not in "fiub":
         raise InputError(
             f"{source}: {m} is {x.dtype} {list(x.shape)}; embeddings must be real numbers [N, L]; "
             "remove it, or name the modalities to use (--modalities A B)"

@@ -1,7 +1,9 @@
 """Embeddings from a file, for evaluation without a run; docs/evaluation.md describes the layout."""
 
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from mrl_jax.data.dataset import SPLITS
 from mrl_jax.data.formats import open_arrays
 from mrl_jax.errors import InputError, listed
 from mrl_jax.eval.embedded import Embedded, check_embedded
+from mrl_jax.eval.shards import join_shards, numbered_notes
 
 __all__ = ["LAYOUT", "read_embeddings"]
 
@@ -21,7 +24,8 @@ def read_embeddings(path: str | os.PathLike[str], modalities: Sequence[str] = ()
     """Read and check a file of embeddings.
 
     Args:
-        path: an `.npz`, a folder of `.npy`, an HDF5 or a MATLAB file.
+        path: an `.npz`, a folder of `.npy` (or of a folder of them for each modality; numbered files of one name are
+            joined), an HDF5 or a MATLAB file.
         modalities: names of the modalities to use, in this order; empty for all arrays that have no other meaning.
 
     Raises:
@@ -30,12 +34,30 @@ def read_embeddings(path: str | os.PathLike[str], modalities: Sequence[str] = ()
     path = Path(path).expanduser()
     if (path / "config.json").is_file():
         raise InputError(f"{str(path)!r} is the folder of a run, not of embeddings; score it with --workdir")
-    with open_arrays(path) as arrays:
-        source = str(path)
+    source = str(path)
+    with _open(path, source) as found:
+        arrays, notes = join_shards(found, source, modalities) if path.is_dir() else (found, ())
         names = _modalities(arrays, modalities, source)
+        notes = notes if modalities else (*notes, *numbered_notes(names))
         z = {m: arrays[m] for m in names}
         labels, ids = (_belonging(arrays, names, what, source) for what in ("labels", "ids"))
-        return check_embedded(z, labels, ids, arrays.get("class_names", ()), source)
+        return check_embedded(z, labels, ids, arrays.get("class_names", ()), source, notes)
+
+
+@contextlib.contextmanager
+def _open(path: Path, source: str) -> Iterator[Mapping[str, np.ndarray]]:
+    """Open a file or folder; a folder without arrays may have them in folders, one for each modality."""
+    folders = sorted({file.parent for file in path.glob("*/*.npy")}) if path.is_dir() else []
+    if not folders or any(path.glob("*.npy")):
+        with open_arrays(path) as arrays:
+            yield arrays
+        return
+    with contextlib.ExitStack() as stack:
+        parts = [stack.enter_context(open_arrays(folder)) for folder in folders]
+        keys = [key for part in parts for key in part]
+        if twice := next((key for key in keys if keys.count(key) > 1), None):
+            raise InputError(f"{source}: two of its folders hold {twice}.npy; give names that differ, or one folder")
+        yield ChainMap(*parts[::-1])  # type: ignore[arg-type]  # its keys are in the order of the last first
 
 
 def _modalities(arrays: Mapping[str, np.ndarray], wanted: Sequence[str], source: str) -> list[str]:

@@ -120,7 +120,7 @@ def compare(
         if isinstance(x, Run) or (Path(x) / "config.json").is_file():
             systems.append(embed_split(x, data, split, checkpoint))
         else:
-            if Path(x).is_dir() and not any(Path(x).glob("*.npy")):
+            if Path(x).is_dir() and not any((*Path(x).glob("*.npy"), *Path(x).glob("*/*.npy"))):
                 raise InputError(f"{str(x)!r} holds neither a run nor embeddings; give the folder of a run, or a file")
             systems.append(read_embeddings(x))
     return compare_embedded(systems[0], systems[1], options, permutations)

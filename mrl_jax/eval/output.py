@@ -46,7 +46,7 @@ def score_table(report: Mapping[str, Any]) -> str:
             ends = _ends(s.get("ci", {}).get("recall@1"))
             rows.append([d, f"{s['queries']:,}", recalls[0], ends, *recalls[1:], f"{s['median_rank']:g}"])
         parts.append(text_table(rows))
-    parts += [f"note: {note}" for note in report["notes"]]
+    parts += [_order(report["options"]), *(f"note: {note}" for note in report["notes"])]
     return "\n\n".join(parts)
 
 
@@ -66,7 +66,13 @@ def comparison_table(result: Mapping[str, Any]) -> str:
         of_run = result["epoch"][system] is not None
         where = f" ({result['split']}, epoch {result['epoch'][system]})" if of_run else ""
         names.append(f"{system.upper()}: {result[system]}{where}")
-    return "\n\n".join(["\n".join(names), text_table(rows, separate_last=True), footnote])
+    footnotes = [footnote, _order(result["options"]), *(f"note: {note}" for note in result["notes"])]
+    return "\n\n".join(["\n".join(names), text_table(rows, separate_last=True), *footnotes])
+
+
+def _order(options: Mapping[str, Any]) -> str:
+    by = {"cosine": "cosine similarity", "dot": "product", "hamming": "Hamming distance"}[options["metric"]]
+    return f"ranked by {by}, ties in {options['ties']}"
 
 
 def _ends(interval: Sequence[float] | None, form: str = ".3f") -> str:

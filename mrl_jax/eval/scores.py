@@ -13,8 +13,10 @@ from mrl_jax.errors import InputError
 from mrl_jax.eval.embedded import Embedded
 from mrl_jax.eval.significance import LEVEL, bootstrap_means, bootstrap_medians, interval
 from mrl_jax.retrieval import measure as retrieval
+from mrl_jax.retrieval.similarity import check_metric, code_kinds, find_form, squared_lengths
 
-__all__ = ["PROTOCOLS", "Direction", "Options", "PerQuery", "counted", "directions", "full_report", "rank_queries"]
+__all__ = ["PROTOCOLS", "Direction", "Options", "PerQuery", "check_fit", "compared_exactly", "counted", "directions"]
+__all__ += ["full_report", "rank_queries"]
 
 PROTOCOLS = ("cross", "others", "within")
 INSTANCE_K = (1, 5, 10)  # cut-offs of instance-level recall
@@ -43,6 +45,7 @@ class Options:
         without_relevant: whether queries without a relevant item count as 0 ("zero") or are left out ("skip").
         bootstrap: number of bootstrap samples for the intervals; 0 for no intervals.
         seed: seed of these samples.
+        metric: similarity to rank by: "cosine", "dot", or "hamming" for codes.
 
     Raises:
         InputError: a value out of range.
@@ -53,6 +56,7 @@ class Options:
     without_relevant: str = "zero"
     bootstrap: int = 1000
     seed: int = 0
+    metric: str = "cosine"
 
     def __post_init__(self) -> None:
         for name in ("k", "protocol"):  # a single value needs no tuple
@@ -71,6 +75,11 @@ class Options:
             raise InputError(f"without_relevant {self.without_relevant!r}: choose zero or skip")
         if self.bootstrap and not _MIN_SAMPLES <= self.bootstrap <= 10**7:
             raise InputError(f"bootstrap {self.bootstrap}: give 0 for no intervals, or {_MIN_SAMPLES} to 10,000,000")
+        check_metric(self.metric)
+
+    def of_ranking(self) -> dict[str, str]:
+        """What a report says of the order of items."""
+        return {"metric": self.metric, "ties": "gallery order"}
 
 
 def directions(data: Embedded, protocols: Sequence[str]) -> dict[str, Direction]:
@@ -87,7 +96,10 @@ def directions(data: Embedded, protocols: Sequence[str]) -> dict[str, Direction]
             by_name |= {f"{a}->{a}": Direction(a, (a,), True) for a in names}
             continue
         if len(names) < 2:
-            raise InputError(f"{data.source}: {names[0]} is the only modality; add another, or choose protocol within")
+            notes = "".join(f" ({note})" for note in data.notes)
+            raise InputError(
+                f"{data.source}: {names[0]} is the only modality{notes}; add another, or choose protocol within"
+            )
         widths = {m: np.shape(z)[1] for m, z in data.embeddings.items()}
         if len(set(widths.values())) > 1:
             given = ", ".join(f"{m} has {n}" for m, n in widths.items())
@@ -104,7 +116,11 @@ def directions(data: Embedded, protocols: Sequence[str]) -> dict[str, Direction]
 
 
 def rank_queries(
-    data: Embedded, direction: Direction, k: Sequence[int], metrics: Sequence[str] | None = None
+    data: Embedded,
+    direction: Direction,
+    k: Sequence[int],
+    metrics: Sequence[str] | None = None,
+    metric: str = "cosine",
 ) -> PerQuery:
     """Compute metrics of every query of a direction, in the order of reports; the data must have labels."""
     assert data.labels is not None
@@ -118,6 +134,7 @@ def rank_queries(
         k=tuple(k),
         metrics=metrics,
         exclude_self=direction.exclude_self,
+        metric=metric,
     )
     return {name: values[name] for name in sorted(values, key=_report_order)}
 
@@ -125,6 +142,17 @@ def rank_queries(
 def _report_order(name: str) -> tuple[int, int]:
     base, at, k = name.partition("@")
     return _ORDER.index(base + at), int(k or 0)
+
+
+def check_fit(data: Embedded, metric: str) -> None:
+    """Refuse embeddings that are no codes, or codes of different kinds, for the metric "hamming".
+
+    Raises:
+        InputError: with the modality.
+    """
+    kinds: tuple[str, ...] = ("bits", "signs")
+    for m, z in data.embeddings.items() if metric == "hamming" else ():
+        kinds = code_kinds(f"{data.source}: {m}", z, kinds)
 
 
 def counted(per_query: PerQuery, without_relevant: str, name: str) -> np.ndarray:
@@ -154,13 +182,14 @@ def full_report(data: Embedded, options: Options) -> tuple[dict[str, Any], dict[
         InputError: there are neither labels nor pairs, or the options do not fit the data.
     """
     by_name = directions(data, options.protocol)
+    check_fit(data, options.metric)
     per_query: dict[str, PerQuery] = {name: {} for name in by_name}
     out: dict[str, Any] = {}
     if data.labels is not None:
         for name, direction in by_name.items():
-            per_query[name] |= rank_queries(data, direction, options.k)
+            per_query[name] |= rank_queries(data, direction, options.k, metric=options.metric)
         out |= _label_scores(data, by_name, per_query, options)
-    ranks = {name: r for name, d in by_name.items() if (r := _pair_ranks(data, d)) is not None}
+    ranks = {name: r for name, d in by_name.items() if (r := _pair_ranks(data, d, options.metric)) is not None}
     if data.labels is None and not ranks:
         raise InputError(
             f"{data.source}: there are neither labels nor pairs to score by; add labels, or ids that define pairs"
@@ -169,8 +198,9 @@ def full_report(data: Embedded, options: Options) -> tuple[dict[str, Any], dict[
         per_query[name]["pair_rank"] = r
     units = {name: data.instances[by_name[name].query] for name in ranks}
     out["instances"] = {name: _instance_scores(r, units[name], options) for name, r in ranks.items()}
-    out["notes"] = _notes(data)
+    out["notes"] = _notes(data, options.metric)
     out["options"] = {
+        **options.of_ranking(),
         "k": [int(k) for k in options.k],
         "protocol": list(options.protocol),
         "without_relevant": options.without_relevant,
@@ -216,7 +246,7 @@ def _means(per_query: PerQuery) -> dict[str, str]:
     return {q: "mrr" if q == "rr" else "m" + q if q.split("@")[0] in ("ap", "ap_min") else q for q in names}
 
 
-def _pair_ranks(data: Embedded, direction: Direction) -> np.ndarray | None:
+def _pair_ranks(data: Embedded, direction: Direction, metric: str) -> np.ndarray | None:
     """Rank of the first gallery item of each query's own instance; 0 if the gallery has none.
 
     Returns:
@@ -234,9 +264,9 @@ def _pair_ranks(data: Embedded, direction: Direction) -> np.ndarray | None:
     queries = data.embeddings[direction.query]
     gallery = np.concatenate([data.embeddings[m] for m in direction.gallery])
     if len(numbers) == len(others):
-        return retrieval.pair_ranks(queries, gallery, np.where(paired, first[at], -1))
+        return retrieval.pair_ranks(queries, gallery, np.where(paired, first[at], -1), metric=metric)
     # Several rows per instance, such as the captions of a picture: the first in the ranking counts.
-    reciprocal = retrieval.retrieval_metrics(queries, gallery, own, others, metrics=("rr",))["rr"]
+    reciprocal = retrieval.retrieval_metrics(queries, gallery, own, others, metrics=("rr",), metric=metric)["rr"]
     return np.where(paired, np.rint(1 / np.where(paired, reciprocal, 1.0)), 0).astype(np.int64)
 
 
@@ -254,15 +284,28 @@ def _instance_scores(ranks: np.ndarray, units: np.ndarray, options: Options) -> 
     return out
 
 
-def _notes(data: Embedded) -> list[str]:
+def _notes(data: Embedded, metric: str) -> list[str]:
     """Remarks on the embeddings for readers of the scores."""
-    notes = []
-    for m, z in data.embeddings.items():
+    notes = list(data.notes)
+    if compared_exactly(data, metric):
+        notes.append("all embeddings are integers: their similarities are compared exactly")
+    for m, z in data.embeddings.items() if metric != "hamming" else ():
         if zero := int((~np.asarray(z).any(axis=1)).sum()):
             notes.append(f"{zero} of {len(z)} embeddings of {m} are zero vectors; their similarity to everything is 0")
     if data.labels is None:
         notes.append("there are no labels: only instance-level scores are reported")
     return notes
+
+
+def compared_exactly(data: Embedded, metric: str) -> bool:
+    """Whether all embeddings are integers in the range of exact arithmetic."""
+    squares = []
+    for z in data.embeddings.values():
+        if (lengths := squared_lengths(z)) is None:
+            return False
+        squares.append(lengths)
+    together = np.concatenate(squares)
+    return find_form(together, together, metric)[0] in ("exact", "ratio")
 
 
 def _joined(values: Any) -> str:

@@ -16,7 +16,9 @@ from toy import TOY_FLAGS, save_npz, toy_arrays, toy_config
 from mrl_jax import InputError, load_run, train
 from mrl_jax.data.emoji.features import text_counts
 from mrl_jax.data.emoji.ngrams import hashed_counts
-from mrl_jax.search.__main__ import main
+from mrl_jax.retrieval.similarity import METRICS
+from mrl_jax.search.__main__ import _parser, main
+from mrl_jax.search.output import answer_table
 from mrl_jax.search.searcher import Query, Searcher, search
 from mrl_jax.train import main as train_main
 
@@ -61,7 +63,10 @@ def test_a_row_finds_its_nearest_in_the_other_modality(run, capsys):
         **{"kind": "row", "value": "sound:test:5", "modality": "sound", "split": "test", "row": 5},
         **{"label": "high", "id": "test-5"},
     }
-    assert answer["gallery"] == {"modality": "touch", "splits": ["test"], "size": 26, "epoch": load_run(run).epoch}
+    assert answer["gallery"] == {"modality": "touch", "splits": ["test"], "size": 26, "epoch": load_run(run).epoch} | {
+        "metric": "cosine",
+        "ties": "gallery order",
+    }
     scores, order = expected(run, ("sound", 5), "touch")
     order = order[order != 2]  # that sample is not there
     assert [r["row"] for r in answer["results"]] == order[:4].tolist()
@@ -76,12 +81,43 @@ def test_a_row_finds_its_nearest_in_the_other_modality(run, capsys):
 def test_the_table_shows_hits_and_misses(run, capsys):
     asked(run, "--row", "smell:valid:3", "--modality", "sound", "--top", 27)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == f"row 'smell:valid:3' (valid-3, low) as smell -> sound: 27 of test, epoch {load_run(run).epoch}"
+    gallery = f"27 of test, epoch {load_run(run).epoch}; by cosine, ties in gallery order"
+    assert lines[0] == f"row 'smell:valid:3' (valid-3, low) as smell -> sound: {gallery}"
     assert lines[2].split() == ["score", "label", "hit", "id"]
     assert len(lines) == 3 + 27
     rows = [line.split() for line in lines[3:]]
     assert [r[0] for r in rows] == [str(i + 1) for i in range(27)]
     assert {(r[2], r[3]) for r in rows} == {("low", "hit"), ("mid", "miss"), ("high", "miss")}
+
+
+def test_products_rank_and_are_saved_beside_cosines(run, capsys):
+    asked(run, "--row", "sound:test:5", "--top", 4, "--metric", "dot", "--json")
+    (answer,) = json.loads(capsys.readouterr().out)["queries"]
+    assert answer["gallery"]["metric"] == "dot"
+    scores, order = expected(run, ("sound", 5), "touch")
+    order = order[order != 2]
+    assert [r["row"] for r in answer["results"]] == order[:4].tolist()
+    assert (run / "search" / "1-test-dot.npz").is_file()
+    again = Searcher(run, metric="dot")
+    assert again.answer(Query("row", "sound:test:5"), 4) == answer
+    assert Searcher(run).answer(Query("row", "sound:test:5"), 4)["gallery"]["metric"] == "cosine"
+    asked(run, "--row", "sound:test:5", "--metric", "hamming", code=2)
+    assert "metric hamming compares codes" in capsys.readouterr().err
+    asked(run, "--row", "sound:test:5", "--metric", "l2", code=2)
+
+
+def test_distances_of_codes_are_shown_as_such():
+    result = {"rank": 1, "score": 3.0, "label": "low", "id": "a", "split": "test", "row": 0}
+    gallery = {"modality": "b", "splits": ["test"], "size": 2, "epoch": 1, "metric": "hamming", "ties": "gallery order"}
+    answer = {"query": {"kind": "text", "value": "x", "modality": "a"}, "gallery": gallery, "results": [result]}
+    lines = answer_table(answer).splitlines()
+    assert lines[0].endswith("; by hamming, ties in gallery order")
+    assert lines[2].split() == ["distance", "label", "id"]
+
+
+def test_the_command_knows_the_metrics():
+    choices = next(a.choices for a in _parser()._actions if a.dest == "metric")
+    assert choices == METRICS
 
 
 def test_a_row_is_not_its_own_result_and_a_smaller_gallery_gives_fewer(run, capsys):

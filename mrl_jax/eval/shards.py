@@ -1,0 +1,156 @@
+"""Numbered files of one name in a folder of embeddings: one modality, whose rows are in several files.
+
+Programs that embed large sets write `img_emb_0.npy`, `img_emb_1.npy`, … (clip-retrieval, in a folder `img_emb`), or
+`img_emb-00000-of-00002.npy`.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mrl_jax.errors import InputError
+
+__all__ = ["Joined", "join_shards", "numbered_notes"]
+
+_NUMBERED = re.compile(r"(?P<name>.+?)[-_.](?P<number>\d+)(?:-of-(?P<count>\d+))?(?P<what>_labels|_ids)?", re.ASCII)
+
+
+class _Shard(NamedTuple):
+    key: str
+    number: int
+    total: int | None  # number of files, if the name has it
+
+
+class Joined(Mapping[str, Any]):
+    """Arrays in which the numbered ones of a name are one array.
+
+    Args:
+        arrays: the arrays; each access reads one.
+        shards: new key -> keys of its parts, in order.
+        source: their origin, for messages.
+    """
+
+    def __init__(self, arrays: Mapping[str, Any], shards: Mapping[str, Sequence[str]], source: str) -> None:
+        self._arrays, self._source = arrays, source
+        owner = {part: key for key, parts in shards.items() for part in parts}
+        self._parts = {owner.get(key, key): shards.get(owner.get(key, key), (key,)) for key in arrays}
+        self.shards = dict(shards)
+
+    def __getitem__(self, key: str) -> Any:
+        parts = self._parts[key]
+        if key not in self.shards:
+            return self._arrays[key]
+        read = [np.asarray(self._arrays[part]) for part in parts]
+        forms = [(x.shape[1:], x.dtype.kind in "US") for x in read]
+        if any(x.ndim == 0 for x in read) or len(set(forms)) > 1:
+            other = next((i for i, form in enumerate(forms) if form != forms[0]), 0)
+            given = ", ".join(f"{parts[i]} is {read[i].dtype} {list(read[i].shape)}" for i in sorted({0, other}))
+            raise InputError(
+                f"{self._source}: the files of {key} do not fit together: {given}; write rows of one width to all, or "
+                "rename files of different modalities"
+            )
+        return np.concatenate(read)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._parts  # `Mapping` would read the array
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parts)
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+
+def join_shards(arrays: Mapping[str, Any], source: str, wanted: Sequence[str] = ()) -> tuple[Joined, tuple[str, ...]]:
+    """Join numbered arrays of one name, in numeric order.
+
+    A name is joined if it has several numbers, from 0 or 1 on, or if its keys say of how many they are one.
+
+    Args:
+        arrays: arrays by the names of their files.
+        source: the folder, for messages.
+        wanted: modalities to use, or none for all; keys among them stay as they are, each a modality of its own.
+
+    Returns:
+        The joined arrays, and a note for each modality that was joined.
+
+    Raises:
+        InputError: a number is missing or there twice, the name is also that of another file, or modalities have
+            different numbers.
+    """
+    groups: dict[str, list[_Shard]] = {}
+    for key in arrays:
+        if (match := _NUMBERED.fullmatch(key)) and key not in wanted:
+            name = match["name"] + (match["what"] or "")
+            count = None if match["count"] is None else int(match["count"])
+            groups.setdefault(name, []).append(_Shard(key, int(match["number"]), count))
+    shards: dict[str, list[_Shard]] = {}
+    for name, parts in groups.items():
+        parts.sort(key=lambda part: part.number)
+        stated = any(part.total is not None for part in parts)
+        if stated or (len(parts) > 1 and parts[0].number <= 1):  # years and the like are no numbers of shards
+            shards[name] = parts
+            _check(name, parts, arrays, source)
+    for name, (part, *others) in groups.items():  # a modality of one file beside others of several
+        if name not in shards and not others and part.number <= 1 and _modalities(shards):
+            shards[name] = [part]
+    used = [name for name in _modalities(shards) if not wanted or name in wanted]
+    numbers = {name: [part.number for part in shards[name]] for name in used}
+    if len({tuple(n) for n in numbers.values()}) > 1:
+        given = ", ".join(f"{name} {n[0]}" + (f" to {n[-1]}" if len(n) > 1 else "") for name, n in numbers.items())
+        raise InputError(
+            f"{source}: the numbers of files differ between modalities: {given}; add the missing files, or name the "
+            "modalities to use (--modalities A B)"
+        )
+    joined = Joined(arrays, {name: [part.key for part in parts] for name, parts in shards.items()}, source)
+    return joined, tuple(_note(name, shards[name]) for name in used if len(shards[name]) > 1)
+
+
+def numbered_notes(modalities: Sequence[str]) -> tuple[str, ...]:
+    """Notes on modalities that differ only in a number and were not joined."""
+    groups: dict[str, list[str]] = {}
+    for m in modalities:
+        if match := _NUMBERED.fullmatch(m):
+            groups.setdefault(match["name"], []).append(m)
+    return tuple(
+        f"{', '.join(names)} differ only in their numbers, and each is a modality of its own; join their rows if they "
+        "are parts of one"
+        for names in groups.values()
+        if len(names) > 1
+    )
+
+
+def _modalities(shards: Mapping[str, Any]) -> list[str]:
+    return [name for name in shards if name not in ("labels", "ids") and not name.endswith(("_labels", "_ids"))]
+
+
+def _check(name: str, parts: Sequence[_Shard], arrays: Mapping[str, Any], source: str) -> None:
+    numbers = [part.number for part in parts]
+    keep = f"--modalities {' '.join(part.key for part in parts[:2])} takes each as a modality of its own"
+    if name in arrays:
+        raise InputError(f"{source}: {name} and {parts[0].key} are both there; keep one of them, or rename it ({keep})")
+    for first, second in pairwise(parts):
+        if first.number == second.number:
+            raise InputError(f"{source}: {first.key} and {second.key} have the same number; keep one of them")
+    counts = {part.total for part in parts}
+    if len(counts) > 1:
+        raise InputError(f"{source}: the files of {name} are numbered in different ways; keep those of one writing")
+    (count,) = counts
+    start = min(numbers[0], 1) if count is None or numbers[-1] == count else 0
+    wanted = range(start, numbers[-1] + 1 if count is None else start + count)
+    if missing := [n for n in wanted if n not in numbers]:
+        raise InputError(
+            f"{source}: of the numbered files of {name}, number {missing[0]} is missing; add it, or {keep}"
+        )
+    if numbers[-1] > wanted[-1]:
+        raise InputError(f"{source}: {parts[-1].key} is beyond the number of files in its name; rename it")
+
+
+def _note(name: str, parts: Sequence[_Shard]) -> str:
+    return (
+        f"{name}: {len(parts)} numbered files, {parts[0].key} to {parts[-1].key}, are joined in numeric order; "
+        f"--modalities {' '.join(part.key for part in parts[:2])} takes each as a modality of its own"
+    )

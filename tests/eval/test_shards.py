@@ -1,0 +1,143 @@
+"""Numbered files of one name are one modality: never scored against each other without a word."""
+
+import json
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from mrl_jax.eval.__main__ import main as eval_main
+from mrl_jax.eval.embeddings import read_embeddings
+
+RNG = np.random.default_rng(0)
+IMAGE, TEXT, LABELS = RNG.normal(size=(24, 8)), RNG.normal(size=(24, 8)), np.arange(24) % 3
+
+
+def parts(name, form="{}_{}", at=(0, 10, 15, 24), first=0):
+    """Files of rows of an array: the second and third are out of alphabetical order from ten files on."""
+    x = {"img_emb": IMAGE, "text_emb": TEXT, "labels": LABELS, "ids": np.arange(24)}[name]
+    return {form.format(name, i): x[a:b] for i, (a, b) in enumerate(pairwise(at), start=first)}
+
+
+def folder(path, arrays):
+    for name, x in arrays.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        np.save(path / f"{name}.npy", x)
+    return path
+
+
+def checked(path, **scores):
+    data = read_embeddings(path)
+    assert list(data.embeddings) == ["img_emb", "text_emb"]
+    np.testing.assert_array_equal(data.embeddings["img_emb"], IMAGE.astype(np.float32))
+    np.testing.assert_array_equal(data.embeddings["text_emb"], TEXT.astype(np.float32))
+    return data
+
+
+@pytest.mark.parametrize(
+    ("form", "first"), [("{}_{}", 0), ("{}_{:04}", 1), ("{}-{:05}-of-00003", 0), ("{}-{}-of-3", 1), ("{}.{:02}", 0)]
+)
+def test_shards_are_joined_in_numeric_order(tmp_path, form, first):
+    arrays = {**parts("img_emb", form, first=first), **parts("text_emb", form, first=first), "labels": LABELS}
+    data = checked(folder(tmp_path, arrays))
+    np.testing.assert_array_equal(data.labels["img_emb"], LABELS)
+    keys = list(parts("img_emb", form, first=first))
+    assert data.notes[0].startswith(f"img_emb: 3 numbered files, {keys[0]} to {keys[2]}, are joined in numeric order")
+
+
+def test_more_than_ten_shards_labels_and_ids_too(tmp_path):
+    at = [*range(0, 24, 2), 24]
+    arrays = {k: v for name in ("img_emb", "text_emb", "labels", "ids") for k, v in parts(name, at=at).items()}
+    data = checked(folder(tmp_path, arrays))
+    assert len(data.notes) == 2
+    np.testing.assert_array_equal(data.labels["text_emb"], LABELS)
+    np.testing.assert_array_equal(data.ids["img_emb"], np.arange(24))
+    own = {k.replace("labels_", "img_emb_") + "_labels": v for k, v in parts("labels").items()}
+    arrays = {**parts("img_emb"), **parts("text_emb"), **own, "text_emb_labels": LABELS}
+    np.testing.assert_array_equal(checked(folder(tmp_path / "own", arrays)).labels["img_emb"], LABELS)
+
+
+def test_folders_of_clip_retrieval_are_read(tmp_path, capsys):
+    arrays = {f"{k[: k.rfind('_')]}/{k}": v for name in ("img_emb", "text_emb") for k, v in parts(name).items()}
+    folder(tmp_path / "out", arrays)
+    (tmp_path / "out" / "metadata").mkdir()
+    (tmp_path / "out" / "metadata" / "metadata_0.parquet").write_bytes(b"PAR1")
+    checked(tmp_path / "out")
+    assert eval_main(["--embeddings", str(tmp_path / "out"), "--bootstrap", "0"]) == 0
+    out = capsys.readouterr().out
+    assert "img_emb->text_emb" in out
+    assert "note: img_emb: 3 numbered files, img_emb_0 to img_emb_2, are joined in numeric order" in out
+    np.savez(tmp_path / "e.npz", img_emb=IMAGE, text_emb=TEXT)
+    assert eval_main(["--compare", str(tmp_path / "out"), str(tmp_path / "e.npz")]) == 2
+    assert "has no labels" in capsys.readouterr().err
+    np.save(tmp_path / "out" / "text_emb" / "img_emb_0.npy", IMAGE)
+    assert eval_main(["--embeddings", str(tmp_path / "out")]) == 2
+    assert "two of its folders hold img_emb_0.npy; give names that differ" in capsys.readouterr().err
+
+
+def test_shards_of_one_modality_are_not_two(tmp_path, capsys):
+    folder(tmp_path, {**parts("img_emb", at=(0, 12, 24)), "labels": LABELS})
+    assert eval_main(["--embeddings", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert "img_emb is the only modality (img_emb: 2 numbered files, img_emb_0 to img_emb_1, are joined" in error
+    assert len(error.strip().splitlines()) == 1
+    (tmp_path / "labels.npy").unlink()
+    flags = ["--embeddings", str(tmp_path), "--modalities", "img_emb_0", "img_emb_1", "--bootstrap", "0", "--json"]
+    assert eval_main(flags) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert list(report["instances"]) == ["img_emb_0->img_emb_1", "img_emb_1->img_emb_0"]
+    assert report["notes"][-1:] == ["there are no labels: only instance-level scores are reported"]
+
+
+def test_years_views_of_a_file_and_single_shards_stay_apart(tmp_path):
+    data = read_embeddings(folder(tmp_path / "years", {"clip_2023": IMAGE, "clip_2024": TEXT}))
+    assert list(data.embeddings) == ["clip_2023", "clip_2024"]
+    assert data.notes[0].startswith("clip_2023, clip_2024 differ only in their numbers, and each is a modality")
+    data = read_embeddings(folder(tmp_path / "single", {"img_emb_0": IMAGE, "text_emb_0": TEXT}))
+    assert list(data.embeddings) == ["img_emb_0", "text_emb_0"]
+    assert not data.notes
+    np.savez(tmp_path / "e.npz", view_1=IMAGE, view_2=TEXT)
+    data = read_embeddings(tmp_path / "e.npz")
+    assert list(data.embeddings) == ["view_1", "view_2"]
+    assert len(data.notes) == 1
+    assert not read_embeddings(tmp_path / "e.npz", ["view_1", "view_2"]).notes
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"img_emb_1": None},
+            "numbered files of img_emb, number 1 is missing; add it, or --modalities img_emb_0",
+        ),
+        ({"img_emb_2": None}, "differ between modalities: img_emb 0 to 1, text_emb 0 to 2; add the missing files"),
+        ({"text_emb_1": None, "text_emb_2": None}, "img_emb 0 to 2, text_emb 0; add the missing files"),
+        ({"img_emb_01": IMAGE[:1]}, "img_emb_01 and img_emb_1 have the same number; keep one"),
+        ({"img_emb": IMAGE}, "img_emb and img_emb_0 are both there; keep one"),
+        ({"img_emb_1": IMAGE[:5, :3]}, "img_emb_0 is float64 [10, 8], img_emb_1 is float64 [5, 3]; write rows of one"),
+        ({"img_emb_1": np.array(3.0)}, "the files of img_emb do not fit together"),
+        ({"img_emb-3-of-4": IMAGE[:2]}, "are numbered in different ways"),
+    ],
+)
+def test_files_that_do_not_fit_together_are_refused_in_one_line(tmp_path, capsys, change, message):
+    arrays = {**parts("img_emb"), **parts("text_emb"), **change}
+    folder(tmp_path, {k: v for k, v in arrays.items() if v is not None})
+    assert eval_main(["--embeddings", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["a-0-of-3", "a-2-of-3"], "number 1 is missing"),
+        (["a-0-of-3", "a-1-of-3"], "number 2 is missing"),
+        (["a-0-of-2", "a-1-of-2", "a-2-of-2"], "a-2-of-2 is beyond the number of files in its name; rename it"),
+        (["a-0-of-1", "a-7-of-1"], "beyond the number of files in its name"),
+    ],
+)
+def test_stated_numbers_of_files_must_be_there(tmp_path, capsys, names, message):
+    folder(tmp_path, {**dict.fromkeys(names, IMAGE), "b": TEXT})
+    assert eval_main(["--embeddings", str(tmp_path)]) == 2
+    assert message in capsys.readouterr().err
