@@ -94,7 +94,7 @@ def test_products_rank_and_are_saved_beside_cosines(run, capsys):
     asked(run, "--row", "sound:test:5", "--top", 4, "--metric", "dot", "--json")
     (answer,) = json.loads(capsys.readouterr().out)["queries"]
     assert answer["gallery"]["metric"] == "dot"
-    scores, order = expected(run, ("sound", 5), "touch")
+    _, order = expected(run, ("sound", 5), "touch")
     order = order[order != 2]
     assert [r["row"] for r in answer["results"]] == order[:4].tolist()
     assert (run / "search" / "1-test-dot.npz").is_file()
