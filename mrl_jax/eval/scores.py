@@ -15,8 +15,18 @@ from mrl_jax.eval.significance import LEVEL, bootstrap_means, bootstrap_medians,
 from mrl_jax.retrieval import measure as retrieval
 from mrl_jax.retrieval.similarity import check_metric, code_kinds, find_form, squared_lengths
 
-__all__ = ["PROTOCOLS", "Direction", "Options", "PerQuery", "check_fit", "compared_exactly", "counted", "directions"]
-__all__ += ["full_report", "rank_queries"]
+__all__ = [
+    "PROTOCOLS",
+    "Direction",
+    "Options",
+    "PerQuery",
+    "check_fit",
+    "compared_exactly",
+    "counted",
+    "directions",
+    "full_report",
+    "rank_queries",
+]
 
 PROTOCOLS = ("cross", "others", "within")
 INSTANCE_K = (1, 5, 10)  # cut-offs of instance-level recall

@@ -32,8 +32,17 @@ from mrl_jax.retrieval import radix
 from mrl_jax.retrieval.similarity import Operands, key_order, operands
 from mrl_jax.unit_rows import unit_rows_float64, unit_rows_for_ranking
 
-__all__ = ["METHODS", "SIMILARITIES", "Groups", "Ranking", "equal_rows", "group_equal"]
-__all__ += ["map_rankings", "rank", "usable_cores"]
+__all__ = [
+    "METHODS",
+    "SIMILARITIES",
+    "Groups",
+    "Ranking",
+    "equal_rows",
+    "group_equal",
+    "map_rankings",
+    "rank",
+    "usable_cores",
+]
 
 METHODS = ("auto", "numba", "numpy", "xla")
 SIMILARITIES = ("float32", "bfloat16")
