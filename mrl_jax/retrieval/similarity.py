@@ -115,7 +115,8 @@ def find_form(asked: np.ndarray | None, items: np.ndarray | None, metric: str) -
     """
     if asked is not None and items is not None:
         bound = int(asked.max(initial=0)) * int(items.max(initial=0))
-        one_length = metric != "cosine" or len(np.unique(items[items > 0])) <= 1  # a zero row has d = 0
+        longer = items[items > 0]  # a zero row has d = 0
+        one_length = metric != "cosine" or not len(longer) or longer.min() == longer.max()
         if one_length and bound <= _EXACT_FLOAT32:
             return "exact", None
         if bound <= _EXACT_FLOAT64:

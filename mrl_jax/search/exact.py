@@ -128,19 +128,19 @@ def recall_with_ties(
         found: row numbers of the approximate results [Q, k], -1 for none.
         exact: row numbers of the exact results [Q, k], best first.
     """
-    hits = 0
-    for query, numbers, wanted in zip(queries, found, exact, strict=True):
-        right = np.isin(numbers, wanted)
-        others = np.flatnonzero(~right & (numbers >= 0))
-        if len(others):
-            rows = np.asarray(rows_of(np.append(numbers[others], wanted[-1])), np.float64)
-            # NumPy adds up every row in the same order: equal rows have equal sums, and sums of integers are exact.
-            key = keys(
-                (rows * np.asarray(query, np.float64)).sum(axis=1), np.maximum((rows * rows).sum(axis=1), 1e-300)
-            )
-            right[others] = key[:-1] >= key[-1]
-        hits += int(right.sum())
-    return hits / found.size
+    right = (found[:, :, None] == exact[:, None, :]).any(axis=2)
+    others = ~right & (found >= 0)
+    numbers, place = np.unique(np.concatenate([found[others], exact[:, -1]]), return_inverse=True)
+    rows = np.asarray(rows_of(numbers), np.float64)
+    places = np.zeros(found.shape, np.int64)
+    places[others] = place[: others.sum()]
+    for i, last in enumerate(place[others.sum() :]):
+        compared = rows[np.append(places[i, others[i]], last)]
+        # NumPy adds up every row in the same order: equal rows have equal sums, and sums of integers are exact.
+        squares = np.maximum((compared * compared).sum(axis=1), 1e-300)
+        key = keys((compared * np.asarray(queries[i], np.float64)).sum(axis=1), squares)
+        right[i, others[i]] = key[:-1] >= key[-1]
+    return float(right.mean())
 
 
 class Facts(NamedTuple):

@@ -275,8 +275,13 @@ class Index:
         Raises:
             InputError: the index does not have one of the rows.
         """
-        self._check_rows(np.asarray(rows), 0)
-        return np.stack([np.asarray(self._blocks[i // self._block])[i % self._block] for i in rows])
+        numbers = np.asarray(rows)
+        self._check_rows(numbers, 0)
+        out = np.empty((len(numbers), self.width), np.float32)
+        for i in np.unique(numbers // self._block).tolist():  # each block leaves the device once
+            here = numbers // self._block == i
+            out[here] = np.asarray(self._blocks[i])[numbers[here] % self._block]
+        return out
 
     def _check_rows(self, rows: np.ndarray, least: int) -> None:
         if rows.dtype.kind not in "iu" or not rows.size or rows.min() < least or rows.max() >= self._rows:
@@ -297,7 +302,7 @@ class Index:
             InputError: the file cannot be written.
         """
         header = {"rows": self._rows, "width": self.width, "metadata": self.metadata}
-        if self._rows and not self._unit:
+        if not self._unit and (self._rows or self.metric != "cosine"):
             header |= {"version": VERSION_GIVEN, "metric": self.metric}
         columns = {"ids": self.ids, "labels": self.labels, "payloads": self.payloads}
         write_index(Path(path), header, columns, self._without_padding(self._blocks))

@@ -88,6 +88,8 @@ def test_files_hold_integer_rows_as_they_are(tmp_path, kind, metric):
     again.save(tmp_path / "b.npz")
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
     index.export_parquet(tmp_path / "a.parquet")
+    Index(3, metric="dot").save(tmp_path / "c.npz")
+    assert Index.load(tmp_path / "c.npz").metric == "dot"
 
 
 def test_real_rows_after_integers_scale_the_index():
@@ -116,6 +118,20 @@ def test_products_of_real_rows_are_found():
         scores, rows = found if isinstance(found, tuple) else (found.scores, found.rows)
         np.testing.assert_allclose(scores, np.take_along_axis(products, rows, axis=1), atol=1e-6)
         np.testing.assert_allclose(scores, -np.sort(-products, axis=1), atol=1e-6)
+
+
+@pytest.mark.parametrize("width", [3, 16, 33, 513])
+def test_equal_real_rows_tie_at_every_place_of_a_block(width):
+    rng = np.random.default_rng(width)
+    row, gallery = rng.normal(size=(1, width)), rng.normal(size=(700, width))
+    gallery[::3] = row
+    for count in (1, 3, 70):
+        queries = rng.normal(size=(count, width))
+        queries[::2] = queries[0]
+        scores, rows = top_k(queries, gallery, 700, block=256)
+        by_row = np.take_along_axis(scores, np.argsort(rows, axis=1), axis=1)
+        assert (by_row[:, ::3] == by_row[:, :1]).all()
+        assert (by_row[::2] == by_row[0]).all()
 
 
 def test_a_gallery_of_ones_may_be_bits_or_signs():
