@@ -205,7 +205,7 @@ def _plain(source: _Hdf5, item: Any, narrow: bool) -> np.ndarray:
 
 def _stored(source: _Hdf5, item: Any) -> np.ndarray:
     """A complete dataset, after a check that its header matches what is stored."""
-    _check_stored(item)
+    _check_stored(item, source.size)
     if source.probing and item.dtype.kind in "biufc" and math.prod(item.shape) * item.dtype.itemsize > _LARGE:
         return np.broadcast_to(np.zeros((), item.dtype), item.shape)
     return np.asarray(item[()])
@@ -219,7 +219,7 @@ def _as_float32(source: _Hdf5, item: Any, transposed: bool) -> np.ndarray:
     """A matrix as float32 (inf beyond its range), read in blocks so that only one block is held in the wider type."""
     if source.probing:
         return _stored(source, item)
-    _check_stored(item)
+    _check_stored(item, source.size)
     array = np.empty(item.shape[::-1] if transposed else item.shape, np.float32)
     rows = max(1, _BLOCK // max(1, item.dtype.itemsize * item.shape[1]))
     if item.chunks:
@@ -231,8 +231,8 @@ def _as_float32(source: _Hdf5, item: Any, transposed: bool) -> np.ndarray:
     return array
 
 
-def _check_stored(item: Any) -> None:
-    """Check that the header of a dataset matches what is stored."""
+def _check_stored(item: Any, size: int) -> None:
+    """Check that the header of a dataset matches what is stored in a file of `size` bytes."""
     import h5py
 
     plan, shape = item.id.get_create_plist(), item.shape
@@ -246,19 +246,23 @@ def _check_stored(item: Any) -> None:
         raise RefusedError("is packed with an unknown filter; save it with gzip or unpacked")
     item_size = item.id.get_type().get_size()
     needed, stored = math.prod(shape) * item_size, item.id.get_storage_size()
-    if needed and not stored:
-        raise DamagedError(f"shape {shape} is claimed, but no data were written")
-    if (not filters and stored < needed) or (
-        layout != h5py.h5d.CHUNKED and stored != needed and not item.dtype.hasobject  # text lies elsewhere in the file
-    ):
+    chunk = plan.get_chunk() if layout == h5py.h5d.CHUNKED else ()
+    chunks = math.prod(-(-n // c) for n, c in zip(shape, chunk, strict=False)) if needed else 0
+    written = chunks if not chunk or not needed else item.id.get_num_chunks()
+    complete = written == chunks if chunk else bool(stored) or not needed
+    expected = written * math.prod(chunk) * item_size if chunk else needed
+    # Text lies elsewhere in the file.
+    mismatch = stored < expected if chunk or item.dtype.hasobject else stored != expected
+    if written > chunks or (mismatch and not filters and (chunk or stored)):
         raise DamagedError(f"shape {shape} of {item.dtype} is claimed for {stored} bytes")
-    check_claim(needed, stored, f"shape {shape}")
-    if layout == h5py.h5d.CHUNKED and needed:
-        chunk = plan.get_chunk()
+    if complete:
+        check_claim(needed, stored, f"shape {shape}")
+    elif plan.fill_value_defined() == h5py.h5d.FILL_VALUE_UNDEFINED or plan.get_fill_time() == h5py.h5d.FILL_TIME_NEVER:
+        raise DamagedError(f"shape {shape} is claimed, but only a part was written, and there is no fill value")
+    else:  # what was never written has the fill value
+        check_memory(needed, size, f"shape {shape}")
+    if chunk and written:
         check_claim(math.prod(chunk) * item_size, stored, f"a chunk of shape {chunk}")
-        chunks = math.prod(-(-n // c) for n, c in zip(shape, chunk, strict=True))
-        if item.id.get_num_chunks() != chunks:
-            raise DamagedError(f"only {item.id.get_num_chunks()} of {chunks} chunks were written")
     # HDF5 can describe a number type bit by bit; the library crashes when it converts unusual ones.
     if item.dtype.kind in "biufc" and not item.id.get_type().equal(h5py.h5t.py_create(item.dtype, logical=True)):
         raise RefusedError(f"is of an unusual number type close to {item.dtype}; save it as {item.dtype}")

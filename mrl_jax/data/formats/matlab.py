@@ -175,7 +175,7 @@ def _header(stream: _Stream, order: str, size: int) -> _Matrix:
     if cls != _OPAQUE:
         kind, raw = _part(stream, order, 256)
         dims = struct.unpack(f"{order}{len(raw) // 4}i", raw[: len(raw) // 4 * 4])
-        if kind != 5 or len(dims) < 2 or len(raw) % 4 or min(dims) < 0:
+        if kind not in (5, 6) or len(dims) < 2 or len(raw) % 4 or min(dims) < 0:  # 6: unsigned, by other writers
             raise DamagedError(f"a matrix of shape {dims}")
     _, name = _part(stream, order, 4096)
     rest = size - (stream.pos - start)
@@ -323,9 +323,13 @@ def _numbers(stream: _Stream, element: _Element, matrix: _Matrix) -> np.ndarray:
     dims = struct.pack(f"{order}{len(matrix.dims)}i", *matrix.dims)
     body.write(struct.pack(order + "II", 5, len(dims)) + dims + bytes(-len(dims) % 8))
     body.write(struct.pack(order + "II", 1, 1) + b"x" + bytes(7))
-    is_complex = struct.unpack(order + "I", matrix.flags[:4])[0] & 0x800
+    flags = struct.unpack(order + "I", matrix.flags[:4])[0]
+    is_complex, is_logical = flags & 0x800, flags & 0x200
+    entries, last = 0, b""  # of a sparse matrix: size of the part with the rows, last bytes of the previous part
     for i in range((3 if sparse else 1) + bool(is_complex)):
         kind, size, data = _tag(stream, order)
+        if sparse and is_logical and i == 2 and kind == 9 and _is_bytes(size, last, entries, order):
+            kind = 2  # MATLAB declares the values of a sparse logical as double, and stores one byte each
         if kind not in _SIZES or size > end - stream.pos + 4 * (data is not None) or size % _SIZES[kind]:
             raise DamagedError(f"{size} bytes of numbers (kind {kind}) where at most {end - stream.pos} fit")
         if (not sparse and size != matrix.count * _SIZES[kind]) or (sparse and i < 2 and kind not in (5, 6)):
@@ -333,9 +337,11 @@ def _numbers(stream: _Stream, element: _Element, matrix: _Matrix) -> np.ndarray:
         body.write(struct.pack(order + "II", kind, size))
         for piece in stream.pieces(size) if data is None else [data]:
             body.write(piece)
+            last = (last + piece)[-4:] if sparse else b""
         if data is None:
             stream.read(min(-size % 8, end - stream.pos))
         body.write(bytes(-size % 8))
+        entries = size // 4 if i == 0 else entries
     tag = struct.pack(order + "II", _MATRIX, body.tell() - 136)
     body.seek(128)
     body.write(tag)
@@ -347,6 +353,19 @@ def _numbers(stream: _Stream, element: _Element, matrix: _Matrix) -> np.ndarray:
     if array.shape != matrix.dims:
         raise DamagedError(f"shape {array.shape} instead of {matrix.dims}")
     return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _is_bytes(size: int, last: bytes, allocated: int, order: str) -> bool:
+    """Whether the values of a sparse logical take one byte each.
+
+    Args:
+        size: their bytes.
+        last: the last four bytes of the positions of the columns, which are the number of entries.
+        allocated: number of entries that the file has room for.
+        order: byte order.
+    """
+    count = struct.unpack(order + "i", last)[0] if len(last) == 4 else -1
+    return size in (count, allocated)
 
 
 def dense_array(data: np.ndarray, rows: np.ndarray, starts: np.ndarray, shape: Sequence[int]) -> np.ndarray:
