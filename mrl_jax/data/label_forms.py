@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mrl_jax.data.values import plain_array
 from mrl_jax.errors import DatasetWarning, InputError
 
 __all__ = ["RawLabels", "normalize_labels"]
@@ -80,7 +81,7 @@ def normalize_labels(
 
 def _reshape(labels: RawLabels, what: str) -> np.ndarray:
     """A vector [N] of numbers or text, or a matrix with an instance per row or column that may be one-hot."""
-    y, rows = np.asarray(labels.values), len(labels.present)
+    y, rows = plain_array(labels.values, what), len(labels.present)
     given = f"{what} is {y.dtype} {list(y.shape)} for {rows} instances"
     if y.dtype.kind == "S":
         try:

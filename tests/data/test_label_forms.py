@@ -192,7 +192,7 @@ def test_both_bases_and_all_forms_agree(labels, base, cut, form):
         (np.array([[0, 1], [1, 1], [0, 1], [1, 0], [1, 0]]), "row 1 is not one-hot"),
         (np.array([[0, 2], [1, 0], [0, 1], [1, 0], [1, 0]]), "row 0 is not one-hot"),
         (np.zeros((5, 4, 2)), "must be integers"),
-        (np.array([None] * 5), "must be integers"),
+        (np.array([None] * 5), "the value 0 is missing"),
     ],
 )
 def test_what_is_no_label_is_refused(train, message):
