@@ -757,8 +757,7 @@ def shards(folder, **changes):
 
 
 BAD_PARQUET = {
-    "no split": ({"split": None}, "no column 'split'"),
-    "unknown split": ({"split": ["train", "dev", "test"]}, "column 'split', row 1 is 'dev'"),
+    "unknown split": ({"split": ["train", "query", "test"]}, "column 'split', row 1 is 'query'"),
     "null split": ({"split": ["train", None, "test"]}, "column 'split', row 1 is None"),
     "numbered split": ({"split": [0, 1, 2]}, "must be text"),
     "no lists": ({"a": None}, "no column of lists of numbers"),
@@ -787,7 +786,7 @@ def test_bad_parquet_folders_are_refused(tmp_path):
     assert set(read_all(shards(tmp_path / "good"))) == {
         f"{s}_{k}" for s in ("train", "valid", "test") for k in ("a", "labels")
     }
-    with pytest.raises(InputError, match=r"extra\.parquet.* has a name without a split"):
+    with pytest.raises(InputError, match=r"extra\.parquet.* has no split in its name"):
         read_all(shards(tmp_path / "extra", more=["extra"]))
     with pytest.raises(InputError, match=r"valid\.parquet.* other columns than 'test\.parquet'"):
         read_all(shards(tmp_path / "other", valid={"b": [[1.0]] * 3}))
@@ -796,6 +795,23 @@ def test_bad_parquet_folders_are_refused(tmp_path):
     (tmp_path / "good" / "train.parquet").write_bytes(b"PAR1 damaged PAR1")
     with pytest.raises(InputError, match=r"train\.parquet.* is damaged"):
         read_all(tmp_path / "good")
+
+
+def test_parquet_without_splits_has_keys_without_splits(tmp_path):
+    columns = {"split": None, "id": ["x", "y", "z"], "b": [[1.0], None, [2.0]]}
+    arrays = read_all(parquet_of(tmp_path / "a.parquet", **columns))
+    assert set(arrays) == {"a", "b", "b_mask", "labels", "ids"}
+    np.testing.assert_array_equal(arrays["b"], [[1.0], [0.0], [2.0]])
+    (tmp_path / "parts").mkdir()
+    for name in ("part-0", "part-1"):
+        parquet_of(tmp_path / "parts" / f"{name}.parquet", **columns)
+    assert len(read_all(tmp_path / "parts")["labels"]) == 6
+    (tmp_path / "named").mkdir()
+    for name in ("train", "dev", "test"):
+        parquet_of(tmp_path / "named" / f"{name}-00000-of-00001.parquet", split=None)
+    assert set(read_all(tmp_path / "named")) == {
+        f"{s}_{k}" for s in ("train", "valid", "test") for k in ("a", "labels")
+    }
 
 
 def test_absurdly_wide_rows_among_missing_ones_are_refused(tmp_path):

@@ -16,7 +16,7 @@ import numpy as np
 
 from mrl_jax.data.formats.errors import DamagedError, Read, RefusedError, refuse
 from mrl_jax.data.formats.limits import check_claim, check_memory, text_array
-from mrl_jax.data.formats.matlab import NO_ARRAY, NO_LIST, dense_array, one_text, text_rows
+from mrl_jax.data.formats.matlab import NO_ARRAY, NO_LIST, NO_TEXT, dense_array, one_text, text_rows
 from mrl_jax.data.formats.sandbox import limit_process, probe_in_worker, ran_out
 
 __all__ = ["open_hdf5", "probe"]
@@ -273,6 +273,8 @@ def _matlab_value(source: _Hdf5, item: Any, narrow: bool = False) -> np.ndarray:
     import h5py
 
     cls = _attribute(item, "MATLAB_class")
+    if cls in ("string", "categorical"):
+        raise RefusedError(NO_TEXT.format(cls, str(item.name).lstrip("/")))
     if cls not in _CLASSES:
         raise RefusedError(NO_ARRAY)
     dtype = {"double": "f8", "single": "f4", "logical": "?", "char": "u2"}.get(cls, cls)

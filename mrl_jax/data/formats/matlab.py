@@ -18,7 +18,7 @@ import numpy as np
 from mrl_jax.data.formats.errors import DamagedError, Read, RefusedError, refuse
 from mrl_jax.data.formats.limits import MAX_RATIO, check_memory, text_array
 
-__all__ = ["NO_ARRAY", "NO_LIST", "dense_array", "one_text", "open_mat5", "text_rows"]
+__all__ = ["NO_ARRAY", "NO_LIST", "NO_TEXT", "dense_array", "one_text", "open_mat5", "text_rows"]
 
 _MATRIX, _PACKED = 14, 15  # the two kinds of top-level elements of version 5
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 2, 5: 4, 6: 4, 7: 4, 9: 8, 12: 8, 13: 8}  # bytes of one number, by type code
@@ -27,6 +27,8 @@ _CELL, _CHAR, _SPARSE, _NUMBERS, _OPAQUE = 1, 4, 5, range(6, 16), 17  # classes 
 _PIECE = 1 << 20  # bytes read at once
 NO_ARRAY = "is a struct, object or function of MATLAB, which is not read; save arrays or cell arrays of numbers"
 """Reason for refusing a variable that is not an array."""
+NO_TEXT = "is a {} array of MATLAB, which only MATLAB can read; save cellstr({}) in its place"
+"""Reason for refusing a variable of a class that holds text."""
 NO_LIST = "is a cell array of several rows and columns; save one of shape 1xV"
 """Reason for refusing a cell array that is not a list."""
 
@@ -146,7 +148,18 @@ def _list_variable(element: _Element) -> dict[str, Read]:
         return {f"{name}[{i}]": partial(_read_matrix, element, i) for i in range(matrix.count)}
     if matrix.cls in (_CHAR, _SPARSE, *_NUMBERS):
         return {name: partial(_read_matrix, element, None)}
+    if matrix.cls == _OPAQUE and (text := _class_of_object(stream, element.order)) in ("string", "categorical"):
+        return {name: refuse(NO_TEXT.format(text, name))}
     return {name: refuse(NO_ARRAY)}
+
+
+def _class_of_object(stream: _Stream, order: str) -> str:
+    """Name of the class of an object of MATLAB, at whose contents the stream stands; empty if there is none."""
+    try:
+        _part(stream, order, 64)  # the type system, MCOS
+        return _part(stream, order, 64)[1].decode("latin-1")
+    except (DamagedError, struct.error):
+        return ""
 
 
 def _open_element(element: _Element) -> tuple[_Stream, _Matrix]:

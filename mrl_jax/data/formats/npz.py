@@ -16,6 +16,7 @@ from mrl_jax.data.formats.limits import check_claim
 
 __all__ = ["map_npy", "open_npz"]
 
+_DATA = (".mat", ".npz", ".h5", ".hdf5", ".h5py", ".parquet")  # ends of names of data files of other formats
 _HEADER = 1 << 16  # bytes; the header of a plain array is far shorter
 
 
@@ -42,6 +43,11 @@ def open_npz(file: BinaryIO, size: int, stack: contextlib.ExitStack) -> dict[str
         else:
             reads[key] = refuse("is not an array; write the .npz with numpy.savez")
     if not any(info.filename.endswith(".npy") for info in archive.infolist()):
+        inside = [info.filename for info in archive.infolist() if info.filename.endswith(_DATA)]
+        if inside:
+            raise RefusedError(
+                f"is a zip archive that holds {one_line(inside[0])}; unpack it and give the path of that file"
+            )
         raise RefusedError("is a zip archive without arrays; write it with numpy.savez")
     return reads
 

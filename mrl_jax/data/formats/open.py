@@ -7,6 +7,7 @@ no link to another file is followed.
 
 import contextlib
 import os
+import re
 import stat
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -22,7 +23,7 @@ from mrl_jax.data.formats.npz import map_npy, open_npz
 from mrl_jax.data.formats.parquet import open_parquet
 from mrl_jax.errors import InputError
 
-__all__ = ["FORMATS", "LazyArrays", "open_arrays", "read_float32"]
+__all__ = ["FORMATS", "LazyArrays", "open_arrays", "read_float32", "refuse_address"]
 
 FORMATS = ".npz, a folder of .npy files, MATLAB .mat (5 to 7.3), HDF5, .parquet or a folder of .parquet files"
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -77,6 +78,23 @@ def read_float32(arrays: Mapping[str, Any], key: str) -> Any:
     return arrays[key] if read is None else read(key)
 
 
+def refuse_address(path: Path) -> None:
+    """Refuse an address, such as https://…, where a path is needed.
+
+    Args:
+        path: it; `Path` makes one slash of two.
+
+    Raises:
+        InputError: it is an address.
+    """
+    if match := re.search(r"(?:^|/)((?:https?|ftp|s3|gs|hf):/.*)", path.as_posix()):
+        scheme, _, rest = match[1].partition(":")
+        raise InputError(
+            f"data '{scheme}://{rest.lstrip('/')}' is an address, and data are read from files; download it and give "
+            "the path of the file"
+        )
+
+
 @contextlib.contextmanager
 def open_arrays(path: Path) -> Iterator[Mapping[str, np.ndarray]]:
     """Open a data file or a folder of `.npy` or Parquet files; its arrays are read one by one on access.
@@ -100,6 +118,7 @@ def open_arrays(path: Path) -> Iterator[Mapping[str, np.ndarray]]:
 
 
 def _open_file(path: Path, stack: contextlib.ExitStack) -> Mapping[str, Read]:
+    refuse_address(path)
     if not path.exists():
         raise InputError(f"data file {str(path)!r} does not exist; give the path of {FORMATS}")
     if not path.is_file():
@@ -115,6 +134,10 @@ def _open_file(path: Path, stack: contextlib.ExitStack) -> Mapping[str, Read]:
         return open_mat5(file, size)
     if head.startswith(b"PAR1"):
         return open_parquet([path], stack)
+    if head.startswith(b"version https://git-lfs"):
+        raise InputError(
+            f"data file {str(path)!r} is a pointer of Git LFS, not the data; run git lfs pull in its folder"
+        )
     kind = "is empty" if not size else "is a single array" if head.startswith(b"\x93NUMPY") else "is of no known format"
     raise InputError(f"data file {str(path)!r} {kind}; the known formats are {FORMATS}; write it in one of these")
 

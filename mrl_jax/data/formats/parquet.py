@@ -1,6 +1,7 @@
 """Parquet files as arrays of the project's own layout; columns of lists become features.
 
-Input is one file with a column `split`, or a folder of shards `train*.parquet`, `valid*.parquet`, `test*.parquet`.
+Input is one file, or a folder of shards. A column `split` or the names of the shards (`train*.parquet`,
+`valid*.parquet`, `test*.parquet`) give the split of each row; without them the arrays have no splits.
 """
 
 import contextlib
@@ -21,13 +22,15 @@ from mrl_jax.errors import InputError
 
 __all__ = ["open_parquet", "probe"]
 
-_SPLIT_NAMES = {"train": 0, "valid": 1, "validation": 1, "val": 1, "test": 2}
+_SPLIT_NAMES = {"train": 0, "valid": 1, "validation": 1, "val": 1, "dev": 1, "test": 2}
+_PREFIXES = (*(f"{s}_" for s in SPLITS), "")  # of the keys of rows in each split, and of rows without a split
+_NONE = len(SPLITS)  # of rows without a split
 _ROWS, _VALUES = 4096, 1 << 22  # upper bounds on the rows and numbers in memory while a column is read
 
 
 @dataclass(frozen=True)
 class _Shard:
-    """One file, its size in bytes, and the split of each of its rows as an index into `SPLITS` [rows]."""
+    """One file, its size in bytes, and the split of each of its rows as an index into `_PREFIXES` [rows]."""
 
     path: Path
     file: Any
@@ -41,11 +44,12 @@ def open_parquet(paths: Sequence[Path], stack: contextlib.ExitStack, named: bool
     Args:
         paths: the files, in order.
         stack: closes them.
-        named: whether the name of a file gives its split, instead of a column `split`.
+        named: whether the name of a file may give its split, instead of a column `split`.
 
     Returns:
         `{split}_{modality}` float [N, D]; `{split}_labels` or `{split}_{modality}_labels` [N]; `{split}_ids` str [N];
         and, where a modality has missing rows (which become zeros), `{split}_{modality}_mask` bool [N], True = present.
+        Without `{split}_` where nothing gives the split.
 
     Raises:
         InputError: pyarrow is missing, or the columns do not have this layout.
@@ -60,20 +64,26 @@ def open_parquet(paths: Sequence[Path], stack: contextlib.ExitStack, named: bool
             shards.append(_open_shard(path, stack, named))
             if _columns(shards[-1].file) != _columns(shards[0].file):
                 raise RefusedError(f"has other columns than {paths[0].name!r}; write all files with the same columns")
+    without = [shard for shard in shards if (shard.splits == _NONE).all()]
+    if 0 < len(without) < len(shards):
+        raise InputError(
+            f"data file {str(without[0].path)!r} has no split in its name and no column 'split', but other files of "
+            "the folder have; name the files train*.parquet, valid*.parquet and test*.parquet"
+        )
     known = _columns(shards[0].file)
     columns = {column: key for column, (key, _, _) in known.items()}
     absent = {column: _absent(shards, column) for column, (_, _, features) in known.items() if features}
     reads: dict[str, Read] = {}
-    for index, split in enumerate(SPLITS):
+    for index, prefix in enumerate(_PREFIXES):
         if not any((shard.splits == index).any() for shard in shards):
             continue
         for column, key in columns.items():
             if column not in absent:
-                reads[f"{split}_{key}"] = partial(_read_plain, shards, column, index, key == "ids")
+                reads[f"{prefix}{key}"] = partial(_read_plain, shards, column, index, key == "ids")
                 continue
-            reads[f"{split}_{key}"] = partial(_read_features, shards, column, index)
+            reads[f"{prefix}{key}"] = partial(_read_features, shards, column, index)
             if absent[column][index]:
-                reads[f"{split}_{key}_mask"] = partial(_read_mask, shards, column, index)
+                reads[f"{prefix}{key}_mask"] = partial(_read_mask, shards, column, index)
     return reads
 
 
@@ -92,22 +102,15 @@ def _open_shard(path: Path, stack: contextlib.ExitStack, named: bool) -> _Shard:
     file = pq.ParquetFile(raw, read_dictionary=texts, **limits)
     stack.callback(file.close)
     rows = file.metadata.num_rows
-    if named:
-        matches = [split for name, split in _SPLIT_NAMES.items() if path.name.startswith(name)]
-        if not matches:
-            raise RefusedError(
-                "has a name without a split; name the files train*.parquet, valid*.parquet and test*.parquet"
-            )
+    matches = [split for name, split in _SPLIT_NAMES.items() if path.name.startswith(name)] if named else []
+    if matches:
         if "split" in file.schema_arrow.names:
             raise RefusedError(
                 "has a split in its name and a column 'split'; drop the column, or give the file by itself"
             )
         return _Shard(path, file, size, np.full(rows, matches[0], np.int8))
     if "split" not in file.schema_arrow.names:
-        raise RefusedError(
-            "has no column 'split'; add one with the values train, valid and test, or give a folder of files named "
-            "train*.parquet, valid*.parquet and test*.parquet"
-        )
+        return _Shard(path, file, size, np.full(rows, _NONE, np.int8))
     splits = np.empty(rows, np.int8)
     for start, array in _batches(_Shard(path, file, size, splits), "split"):
         if not pa.types.is_dictionary(array.type):
@@ -188,7 +191,10 @@ def _columns(file: Any) -> dict[str, tuple[str, str, bool]]:
         if key:
             keys[name] = (key, str(field.type.value_type if features else field.type), features)
     if not any(features for _, _, features in keys.values()):
-        raise RefusedError("has no column of lists of numbers; store each modality as such a column, one list per row")
+        raise RefusedError(
+            "has no column of lists of numbers; store each modality as such a column, one list per row (for pictures "
+            "and texts run python -m mrl_jax.data featurize first)"
+        )
     return keys
 
 
@@ -256,7 +262,7 @@ def _of_split(shards: Sequence[_Shard], column: str, split: int) -> Iterator[tup
 
 def _absent(shards: Sequence[_Shard], column: str) -> list[bool]:
     """For each split, whether rows of the column are missing."""
-    absent = np.zeros(len(SPLITS), bool)
+    absent = np.zeros(len(_PREFIXES), bool)
     for shard in shards:
         metadata = shard.file.metadata
         statistics = [_chunk(metadata, g, column).statistics for g in range(metadata.num_row_groups)]
@@ -265,7 +271,7 @@ def _absent(shards: Sequence[_Shard], column: str) -> list[bool]:
         with input_errors(shard.path):
             for start, array in _batches(shard, column):
                 null = array.is_null().to_numpy(zero_copy_only=False)
-                absent |= np.bincount(shard.splits[start : start + len(array)][null], minlength=len(SPLITS)) > 0
+                absent |= np.bincount(shard.splits[start : start + len(array)][null], minlength=len(_PREFIXES)) > 0
     return absent.tolist()
 
 
@@ -291,7 +297,8 @@ def _read_features(shards: Sequence[_Shard], column: str, split: int) -> np.ndar
             out[first + np.flatnonzero(present)] = values
         first += len(rows)
     if out is None:
-        raise RefusedError(f"is missing in every row of {SPLITS[split]}; fill some, or leave the column out")
+        of = "" if split == _NONE else f" of {SPLITS[split]}"
+        raise RefusedError(f"is missing in every row{of}; fill some, or leave the column out")
     return out
 
 

@@ -21,7 +21,7 @@ def open_source(path: Path, set_name: str | None = None) -> Iterator[Mapping[str
 
     Args:
         path: a file; or a folder of `.npy` or Parquet files, of the `.mat` files of Pascal Sentence, of the Wikipedia
-            release of 2010, or with a single data file at any depth.
+            release of 2010, or with a single data file, or a single folder of Parquet files, at any depth.
         set_name: which set it should be (a key of `CATALOG`), to choose among several files.
 
     Raises:
@@ -61,6 +61,9 @@ def _only_file(folder: Path, set_name: str | None) -> Path:
         folders = {file.parent for file in files if file.name == "train_img.mat"}
         if len(folders) == 1:
             return folders.pop()
+    folders = {file.parent for file in files}
+    if len(folders) == 1 and all(file.suffix == ".parquet" for file in files):  # as data sets of the hub have them
+        return folders.pop()
     if len(files) != 1:
         names = ", ".join(str(p.relative_to(folder)) for p in files[:10]) or "none"
         raise InputError(
