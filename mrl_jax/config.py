@@ -23,7 +23,10 @@ from mrl_jax.options import (
     OPTIONS,
     PREPROCESS,
     RECIPES,
+    key_entries,
+    parse_keys,
     parse_numbers,
+    parse_split,
 )
 
 __all__ = ["PRESETS", "Config", "auto_temperature", "fields_used", "preset", "shown", "with_settings"]
@@ -46,6 +49,10 @@ class Config:
 
     preset: str = _default("preset")
     data_path: str | None = _default("data_path")
+    keys: tuple[str, ...] = _default("keys")
+    split: str | None = _default("split")
+    split_seed: int = _default("split_seed")
+    valid_share: float | None = _default("valid_share")
     modalities: tuple[str, ...] = _default("modalities")
     preprocess: tuple[str, ...] = _default("preprocess")
     noise_rate: float = _default("noise_rate")
@@ -92,6 +99,7 @@ class Config:
         if not self.preprocess:
             raise InputError(f"preprocess is empty; give one of {', '.join(PREPROCESS)} for all modalities or one each")
 
+        self._settle_cut()
         self._settle_noise()
         for f in dataclasses.fields(self):
             if f.name not in COMMON_FIELDS and getattr(self, f.name) != f.default:
@@ -131,6 +139,25 @@ class Config:
         known = entry_of(self.method).numbers
         defaults = {name: number.default for name, number in known.items() if number.default is not None}
         return defaults | parse_numbers(self.method_options, known, f"method {self.method}", "method_options")
+
+    @property
+    def cut(self) -> dict[str, Any]:
+        """The arguments of `load_dataset` that say how the data are named and cut."""
+        return {name: getattr(self, name) for name in ("keys", "split", "split_seed", "valid_share")}
+
+    def _settle_cut(self) -> None:
+        """Read a file of keys, so that the configuration holds its content; refuse what contradicts itself."""
+        if self.keys:
+            object.__setattr__(self, "keys", key_entries(self.keys))
+            parse_keys(self.keys)
+        if self.split is not None:
+            parse_split(self.split)
+            if self.valid_share is not None:
+                raise InputError(f"split {self.split} gives the validation split, too; leave valid_share out")
+        elif self.valid_share is None and self.split_seed:
+            raise InputError(
+                f"split_seed {self.split_seed} needs split or valid_share; give one of them, or leave it out"
+            )
 
     def _settle_noise(self) -> None:
         """Set kind and scope from the protocol, reset all noise fields for a file of labels, refuse contradictions."""

@@ -52,8 +52,11 @@ def test_the_command_trains_and_ends_with_a_table(tmp_path, data):
     )
 
 
-def test_every_flag_reaches_the_configuration(tmp_path, data):
-    flags = [
+def test_every_flag_reaches_the_configuration(tmp_path):
+    arrays, data = toy_arrays(), tmp_path / "whole.npz"
+    np.savez(data, x=arrays["train_sound"], y=arrays["train_touch"], k=arrays["train_labels"])
+    flags = ["--keys", "sound=x", "touch=y", "labels=k", "--split", "60/15/25", "--split-seed", "1"]
+    flags += [
         "--modalities",
         "touch",
         "sound",
@@ -98,6 +101,7 @@ def test_every_flag_reaches_the_configuration(tmp_path, data):
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config == {
         "format": 2, "method": "mrl", "method_options": [],
+        "keys": ["sound=x", "touch=y", "labels=k"], "split": "60/15/25", "split_seed": 1, "valid_share": None,
         "preset": "custom", "data_path": str(data), "modalities": ["touch", "sound"], "preprocess": ["l2", "none"],
         "noise_rate": 0.25, "noise_kind": "matrix", "noise_scope": "instance", "noise_protocol": None,
         "noise_matrix": str(matrix), "noise_file": None, "noisy_validation": True, "stream": "on",

@@ -6,6 +6,7 @@ import inspect
 import itertools
 import json
 import math
+import re
 import subprocess
 import sys
 
@@ -224,6 +225,38 @@ def test_a_file_of_format_1_has_the_values_of_its_time():
     assert (config.method, config.method_options) == ("mrl", ())
     added = {name: value for name, value in DEFAULTS[2].items() if name not in FORMAT_1}
     assert config.to_json() == {"format": FORMAT, **FORMAT_1, **added}
+
+
+def test_the_cut_of_the_data_is_a_part_of_the_configuration(tmp_path):
+    entries = ("image=I_tr,I_te", "labels=L_tr,L_te")
+    (tmp_path / "keys.json").write_text('{"image": ["I_tr", "I_te"], "labels": ["L_tr", "L_te"]}')
+    config = Config(keys=(str(tmp_path / "keys.json"),), valid_share=0.1, split_seed=3)
+    assert config.keys == entries
+    assert config == Config(keys=entries, valid_share=0.1, split_seed=3)
+    assert Config.from_json(config.to_json()) == config
+    assert config.cut == {"keys": entries, "split": None, "split_seed": 3, "valid_share": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"split": "60/40"}, "split '60/40': give the percentages of train, validation and test"),
+        ({"split": "60/15/26"}, "with the sum 100"),
+        ({"split": "100/0/0"}, "with the sum 100"),
+        ({"split": "a/b/c"}, "with the sum 100"),
+        ({"split": "60/15/25", "valid_share": 0.1}, "leave valid_share out"),
+        ({"split_seed": 1}, "split_seed 1 needs split or valid_share"),
+        ({"valid_share": 0.0}, "valid_share 0.0: must be in [0.001, 0.9]"),
+        ({"valid_share": 0.95}, "valid_share 0.95: must be"),
+        ({"keys": ("image",)}, "keys 'image': no entry NAME=KEY,KEY, and no JSON file"),
+        ({"keys": ("image=a,b,c,d",)}, "give NAME=KEY"),
+        ({"keys": ("image=a", "text=")}, "give NAME=KEY"),
+        ({"keys": ("image=a", "image=b")}, "image is given twice"),
+    ],
+)
+def test_a_cut_that_makes_no_sense_is_refused(values, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        Config(**values)
 
 
 def test_cosine_hold_of_format_1_keeps_its_rates():

@@ -1,21 +1,51 @@
 """Check a mapping of arrays in the project's own layout and turn it into a `Dataset`."""
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from mrl_jax.data.dataset import SPLITS, Dataset, Split
 from mrl_jax.data.formats import read_float32
 from mrl_jax.data.label_forms import RawLabels, normalize_labels
-from mrl_jax.errors import InputError, listed
+from mrl_jax.data.values import plain_array
+from mrl_jax.errors import DatasetWarning, InputError, listed
 
-__all__ = ["LAYOUT", "Renamed", "dataset_from_arrays", "finite_float32", "own_modalities"]
+__all__ = [
+    "LAYOUT",
+    "SPLIT_WORDS",
+    "Renamed",
+    "Rows",
+    "dataset_from_arrays",
+    "finite_float32",
+    "own_modalities",
+    "warn_of_classes",
+]
 
 LAYOUT = "{train,valid,test}_MODALITY and {train,valid,test}_labels (or {train,valid,test}_MODALITY_labels)"
 """Keys of the own layout, for messages."""
+SPLIT_WORDS = {
+    "train": ("train", "training", "tr"),
+    "valid": ("valid", "val", "validation", "dev"),
+    "test": ("test", "testing", "te"),
+}
+"""Split -> the words for it in keys of files; the first is that of the own layout."""
 _BLOCK = 1 << 24  # numbers checked at once
+_ENDS = ("labels", "mask", "ids")  # what an array with this last word holds, instead of features
+
+
+class Rows(NamedTuple):
+    """Rows of an array of a file that belong to a split.
+
+    Attributes:
+        chosen: the rows, as NumPy indexes them.
+        total: how many rows the array must have; None if it may have any number.
+    """
+
+    chosen: slice | np.ndarray
+    total: int | None = None
 
 
 class Renamed(Mapping[str, Any]):
@@ -25,10 +55,13 @@ class Renamed(Mapping[str, Any]):
         arrays: the arrays of the file.
         keys: own key -> key in the file.
         rows: own key -> its rows in the array of the file; all rows for keys without an entry.
+        source: where the arrays come from, for messages.
     """
 
-    def __init__(self, arrays: Mapping[str, Any], keys: Mapping[str, str], rows: Mapping[str, slice]) -> None:
-        self._arrays, self._keys, self._rows = arrays, keys, rows
+    def __init__(
+        self, arrays: Mapping[str, Any], keys: Mapping[str, str], rows: Mapping[str, Rows], source: str
+    ) -> None:
+        self._arrays, self._keys, self._rows, self._source = arrays, keys, rows, source
 
     def origin(self, key: str) -> str:
         """The key in the file."""
@@ -47,10 +80,21 @@ class Renamed(Mapping[str, Any]):
     def _part(self, key: str, value: Any) -> Any:
         if key not in self._rows:
             return value
-        value = np.asarray(value)
-        if key.endswith("labels") and value.ndim == 2 and value.shape[0] == 1:
+        name, (chosen, total) = f"{self._source}: {self._keys[key]}", self._rows[key]
+        value = plain_array(value, name)
+        is_features = not key.endswith(_ENDS)
+        if value.ndim == 2 and value.shape[0] == 1 and not is_features:
             value = value.ravel()  # labels as a row
-        return value[self._rows[key]]
+        if total is not None and len(value) != total:
+            if value.ndim != 2 or value.shape[1] != total:
+                raise InputError(
+                    f"{name} is {value.dtype} {list(value.shape)} for {total} labels; row j of every array must be "
+                    "instance j: name the arrays to use as modalities, or save only these"
+                )
+            if is_features:
+                raise InputError(_transposed(name, value, total))
+            value = value.T  # one-hot columns
+        return value[chosen]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._keys)
@@ -82,10 +126,15 @@ def dataset_from_arrays(
 
     Raises:
         InputError: a key is missing, rows or columns do not match, features are not finite numbers, labels contradict
-            each other, a split is empty, or a class has no training sample.
+            each other, a split is empty, a class has no training sample, or labels, a mask or ids belong to no
+            modality.
+
+    Warns:
+        DatasetWarning: an array looks like a part of the data but is not used, or validation and test split have other
+            classes.
     """
     modalities = _modalities(arrays, modalities, source)
-    _check_masks(arrays, source)
+    _check_owners(arrays, source)
     features: dict[str, np.ndarray] = {}
     masks: dict[str, np.ndarray] = {}
     for split in SPLITS:
@@ -101,13 +150,41 @@ def dataset_from_arrays(
     splits = {s: _split(arrays, s, modalities, features, labels, masks, source) for s in SPLITS}
     _check_columns(splits, modalities, source)
     names = _class_names(splits, class_names, source)
-    return Dataset(name, modalities, names, splits, {"source": source})
+    data = Dataset(name, modalities, names, splits, {"source": source})
+    warn_of_classes(data, source)
+    return data
+
+
+def warn_of_classes(data: Dataset, source: str) -> None:
+    """Warn if a class of the test split has no validation sample, or a class of the validation split no test sample."""
+    there = {}
+    for s in ("valid", "test"):
+        labels = [data.splits[s].samples(m)[1] for m in data.modalities]
+        there[s] = np.bincount(np.concatenate(labels), minlength=data.num_classes) > 0
+    only = [np.flatnonzero(there[a] & ~there[b]) for a, b in (("test", "valid"), ("valid", "test"))]
+    if not any(map(len, only)):
+        return
+    parts = [
+        f"{len(classes)} of {data.num_classes} classes have {here} samples but no {there} sample "
+        f"({listed([data.class_names[k] for k in classes], 5)})"
+        for classes, here, there in zip(only, ("test", "validation"), ("validation", "test"), strict=True)
+        if len(classes)
+    ]
+    warnings.warn(
+        f"{source}: {', and '.join(parts)}; validation then chooses the model by other classes than those of the test: "
+        "split by class",
+        DatasetWarning,
+        stacklevel=3,
+    )
 
 
 def own_modalities(keys: Iterable[str]) -> list[str]:
-    """Names of the modalities in keys of the own layout, in the order of the keys."""
-    ends = ("labels", "_mask", "_ids")
-    return [k.removeprefix("train_") for k in keys if k.startswith("train_") and not k.endswith(ends)]
+    """Names of the modalities in keys of the own layout, in the order of the keys.
+
+    Names whose last word is `labels`, `mask` or `ids` are none: arrays with these names belong to a modality.
+    """
+    names = [k.removeprefix("train_") for k in keys if k.startswith("train_")]
+    return [name for name in names if name.rpartition("_")[2] not in _ENDS]
 
 
 def _modalities(arrays: Mapping[str, Any], wanted: Sequence[str], source: str) -> tuple[str, ...]:
@@ -130,7 +207,7 @@ def _modalities(arrays: Mapping[str, Any], wanted: Sequence[str], source: str) -
 def _get(arrays: Mapping[str, Any], key: str, source: str) -> np.ndarray:
     if key not in arrays:
         raise InputError(f"{source}: key {key!r} is missing; the layout is {LAYOUT}; keys found: {listed(arrays)}")
-    return np.asarray(arrays[key])
+    return plain_array(arrays[key], f"{source}: {key}")
 
 
 def _mask(arrays: Mapping[str, Any], key: str, source: str) -> np.ndarray | None:
@@ -138,7 +215,7 @@ def _mask(arrays: Mapping[str, Any], key: str, source: str) -> np.ndarray | None
     key = f"{key}_mask"
     if key not in arrays:
         return None
-    mask = np.asarray(arrays[key])
+    mask = plain_array(arrays[key], f"{source}: {key}")
     if mask.ndim == 2 and 1 in mask.shape:
         mask = mask.ravel()
     if mask.ndim != 1 or mask.dtype.kind not in "biuf" or not np.isin(mask, (0, 1)).all():
@@ -151,17 +228,42 @@ def _mask(arrays: Mapping[str, Any], key: str, source: str) -> np.ndarray | None
     return mask.astype(bool)
 
 
-def _check_masks(arrays: Mapping[str, Any], source: str) -> None:
-    """Refuse a mask of no modality: it is a misspelt key, and its missing samples would be trained on."""
-    known = own_modalities(arrays)
+def _check_owners(arrays: Mapping[str, Any], source: str) -> None:
+    """Refuse labels, masks and ids of no modality, such as those with a misspelt name; warn of other unused arrays."""
+    known, unused = own_modalities(arrays), list[str]()
     for key in arrays:
         split, _, rest = key.partition("_")
-        if split in SPLITS and rest.endswith("_mask") and rest.removesuffix("_mask") not in known:
-            raise InputError(f"{source}: {key} belongs to no modality; modalities found: {', '.join(known) or 'none'}")
+        if split not in SPLITS:
+            words = [word for words in SPLIT_WORDS.values() for word in words]
+            unused += [key] if key.startswith(tuple(f"{w}_" for w in words)) else []
+            unused += [key] if key.endswith(tuple(f"_{w}" for w in words)) else []
+            continue
+        owner, _, end = rest.rpartition("_")
+        if rest in known or rest in ("labels", "ids") or (owner in known and end in ("labels", "mask")):
+            continue
+        if end in _ENDS and owner not in known:
+            raise InputError(
+                f"{source}: {key} belongs to no modality; modalities found: {', '.join(known) or 'none'}; rename it: "
+                f"if it is a modality itself, its last word must not be {' or '.join(_ENDS)}"
+            )
+        unused.append(key)
+    if unused:
+        warnings.warn(
+            f"{source}: not used: {listed(unused)}; the layout is {LAYOUT}, and a modality needs all three splits",
+            DatasetWarning,
+            stacklevel=3,
+        )
+
+
+def _transposed(name: str, x: np.ndarray, rows: int) -> str:
+    return (
+        f"{name} is {x.dtype} {list(x.shape)} for {rows} labels: it is transposed, with an instance per column; rows "
+        "must be instances: save its transpose"
+    )
 
 
 def _features(arrays: Mapping[str, Any], key: str, mask: np.ndarray | None, source: str) -> np.ndarray:
-    x = np.asarray(read_float32(arrays, key)) if key in arrays else _get(arrays, key, source)
+    x = plain_array(read_float32(arrays, key), f"{source}: {key}") if key in arrays else _get(arrays, key, source)
     if x.ndim != 2 or x.dtype.kind not in "fiub":
         raise InputError(f"{source}: {key} is {x.dtype} {list(x.shape)}; features must be numbers [instances, columns]")
     if 0 in x.shape:
@@ -222,6 +324,12 @@ def _all_labels(
     raw: dict[str, RawLabels] = {}
     owner: dict[str, str] = {}  # `{split}_{modality}` -> key of its labels
     for s in SPLITS:
+        given = {key: _get(arrays, key, source) for key in dict.fromkeys(_label_key(arrays, s, m) for m in modalities)}
+        for m in modalities:
+            x, y = features[f"{s}_{m}"], given[_label_key(arrays, s, m)]
+            count = max(y.shape, default=0)
+            if len(x) not in y.shape and x.shape[1] == count:
+                raise InputError(f"{source}: {_transposed(f'{s}_{m}', x, count)}")
         _check_rows(arrays, s, modalities, features, source)
         for m in modalities:
             key = owner[f"{s}_{m}"] = _label_key(arrays, s, m)
@@ -230,7 +338,7 @@ def _all_labels(
             if key in raw:  # shared by modalities: a label is used where any of them has a sample
                 raw[key] = replace(raw[key], present=raw[key].present | present)
                 continue
-            y = _get(arrays, key, source)
+            y = given[key]
             if y.ndim == 1 and len(y) != rows:
                 raise InputError(
                     f"{source}: numbers of rows differ: {s}_{m} has {rows}, {key} has {len(y)}; "
@@ -269,7 +377,7 @@ def _check_rows(
 def _given_names(arrays: Mapping[str, Any], source: str) -> tuple[str, ...] | None:
     if "class_names" not in arrays:
         return None
-    names = tuple(str(n) for n in np.asarray(arrays["class_names"]).ravel().tolist())
+    names = tuple(str(n) for n in plain_array(arrays["class_names"], f"{source}: class_names").ravel().tolist())
     if len(set(names)) < len(names):
         repeated = next(n for n in names if names.count(n) > 1)
         raise InputError(f"{source}: class_names holds {repeated!r} twice; every class needs a different name")
@@ -307,7 +415,9 @@ def _split(
 def _ids(arrays: Mapping[str, Any], split: str, source: str) -> np.ndarray | None:
     if f"{split}_ids" not in arrays:
         return None
-    ids = np.asarray(arrays[f"{split}_ids"])
+    ids = plain_array(arrays[f"{split}_ids"], f"{source}: {split}_ids")
+    if ids.ndim == 2 and 1 in ids.shape:
+        ids = ids.ravel()
     if ids.ndim != 1 or ids.dtype.kind not in "Uiu":
         raise InputError(
             f"{source}: {split}_ids is {ids.dtype} {list(ids.shape)}; ids are text or integers [instances]"

@@ -11,6 +11,9 @@ from mrl_jax.data.dataset import Dataset
 from mrl_jax.data.published import prepared
 from mrl_jax.data.published.catalog import CATALOG
 from mrl_jax.data.published.load_file import dataset_from_layout, load_arrays
+from mrl_jax.data.splits import CutOptions
+from mrl_jax.errors import InputError
+from mrl_jax.options import key_entries, parse_split
 
 __all__ = ["Dataset", "load_dataset"]
 
@@ -20,6 +23,11 @@ def load_dataset(
     modalities: Sequence[str] = (),
     *,
     set_name: str | None = None,
+    keys: Sequence[str] | Mapping[str, Any] = (),
+    split: str | None = None,
+    split_seed: int = 0,
+    valid_share: float | None = None,
+    as_needed: bool = False,
 ) -> Dataset:
     """Load and check a data set.
 
@@ -35,6 +43,14 @@ def load_dataset(
         modalities: which to use, in this order; empty for the default of the data set (for a file: all, in its order).
         set_name: which published set the source should be. Its protocol then gives the validation split where the file
             has none, and a `DatasetWarning` reports sizes that differ from the published ones.
+        keys: names for the arrays of a file or mapping: {"image": ("I_tr", "I_te")} for train and test, three keys for
+            train, validation and test, one for data without splits; or entries "image=I_tr,I_te"; or the path of a JSON
+            file. Names are modalities, `labels`, `ids`, `MODALITY_labels`, `MODALITY_mask` and `class_names`.
+        split: percentages of train, validation and test, such as "60/15/25", for data without splits. They are cut by
+            class; instances with the same id stay together.
+        split_seed: seed of `split` and `valid_share`.
+        valid_share: fraction of the training split that becomes the validation split of data without one, by class.
+        as_needed: ignore `keys`, `split` and `valid_share` if the data have other names, or splits of their own.
 
     Returns:
         The data set, float32 features and int32 labels 0..K-1. Arrays of prepared sets and of folders of `.npy` files
@@ -43,18 +59,42 @@ def load_dataset(
     Raises:
         InputError: the source is wrong in any way; one line says what was given, the rule, the remedy.
     """
+    if not isinstance(source, str | PathLike | Mapping | Dataset):
+        raise InputError(
+            f"data of type {type(source).__name__}: give a mapping of arrays, a path, the name of a set, or a Dataset"
+        )
+    keys = key_entries(keys) if keys else ()
+    options = CutOptions(split, split_seed, valid_share, as_needed)
+    _check_cut(source, keys, options)
     if isinstance(source, Dataset):
         checked = dataset_from_arrays(_arrays_of(source), source.name, modalities or source.modalities, source.name)
         return replace(checked, metadata=source.metadata)
     if isinstance(source, Mapping):
-        return dataset_from_layout(source, "arrays", modalities, "arrays", set_name)
+        return dataset_from_layout(source, "arrays", modalities, "arrays", set_name, None, keys, options)
     if source == "emoji":
         from mrl_jax.data.emoji.load import load  # deferred: imports TFDS
 
         return load(tuple(modalities) or ("image", "text"))
     if source in CATALOG:
         return prepared.load(str(source), modalities)
-    return load_arrays(Path(source).expanduser(), modalities, set_name=set_name)
+    return load_arrays(Path(source).expanduser(), modalities, set_name=set_name, keys=keys, options=options)
+
+
+def _check_cut(source: Any, keys: Sequence[str], options: CutOptions) -> None:
+    """Refuse options of the cut that are wrong, or that have no effect on a source that has its splits."""
+    if options.split is not None:
+        parse_split(options.split)
+        if options.valid_share is not None:
+            raise InputError(f"split {options.split} gives the validation split, too; leave valid_share out")
+    if options.valid_share is not None and not 0 < options.valid_share < 1:
+        raise InputError(f"valid_share {options.valid_share}: must be between 0 and 1")
+    if not 0 <= options.seed < 2**32:
+        raise InputError(f"split_seed {options.seed}: must be in [0, {2**32 - 1}]")
+    has_splits = isinstance(source, Dataset) or (isinstance(source, str) and source in ("emoji", *CATALOG))
+    given = [n for n, v in (("keys", keys), ("split", options.split), ("valid_share", options.valid_share)) if v]
+    if has_splits and given and not options.as_needed:
+        name = source.name if isinstance(source, Dataset) else source
+        raise InputError(f"{name} has its splits already, and {given[0]} is for files and arrays; leave it out")
 
 
 def _arrays_of(data: Dataset) -> dict[str, Any]:

@@ -77,6 +77,7 @@ def run_data(run: TrainedModel, folder: RunFolder | None, data: Any = None) -> D
         InputError: the run was trained on arrays in memory, its data have changed, or the given data do not fit.
     """
     recorded = folder.data() if folder is not None and data is None else None
+    as_needed = data is not None  # other data may have splits of their own
     if data is None:
         in_memory = run.config.preset == "custom" and run.config.data_path is None
         if in_memory or (recorded is not None and recorded.get("in_memory")):
@@ -85,7 +86,7 @@ def run_data(run: TrainedModel, folder: RunFolder | None, data: Any = None) -> D
     set_name = run.config.preset if run.config.preset in CATALOG else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DatasetWarning)  # training has shown it
-        dataset = load_dataset(data, run.modalities, set_name=set_name)
+        dataset = load_dataset(data, run.modalities, set_name=set_name, **run.config.cut, as_needed=as_needed)
     if recorded is not None and dataset.digest() != recorded["sha256"]:
         raise InputError(f"data {str(data)!r} have changed since the run was trained; restore them")
     return dataset

@@ -17,7 +17,16 @@ from mrl_jax.sweep.names import axes_of, setting, varied
 
 __all__ = ["Outcome", "Sweep"]
 
-_CONDITION = ("data_path", *NOISE_FIELDS, "noise_file", "noisy_validation")
+_CONDITION = (
+    "data_path",
+    "keys",
+    "split",
+    "split_seed",
+    "valid_share",
+    *NOISE_FIELDS,
+    "noise_file",
+    "noisy_validation",
+)
 """Fields that describe the training data, not the method: the best configuration is chosen for each of their values."""
 
 _LINES = 8  # at most in the plot: those with the best validation mAP

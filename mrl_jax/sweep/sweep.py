@@ -162,6 +162,10 @@ class _DataKey:
 
     preset: str
     data_path: str | None
+    keys: tuple[str, ...]
+    split: str | None
+    split_seed: int
+    valid_share: float | None
     modalities: tuple[str, ...]
     preprocess: tuple[str, ...]
     init_from: str | None

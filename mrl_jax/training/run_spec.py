@@ -133,7 +133,8 @@ def prepare_data(config: Config, data: Any = None) -> RunData:
         InputError: anything wrong with settings or data.
     """
     set_name = config.preset if config.preset in CATALOG else None
-    dataset = load_dataset(_source(config) if data is None else data, config.modalities, set_name=set_name)
+    source = _source(config) if data is None else data
+    dataset = load_dataset(source, config.modalities, set_name=set_name, **config.cut)
     kinds = kinds_for(dataset.modalities, config.preprocess)
     split = dataset.splits["train"]
     source = None if config.init_from is None else _source_model(config, dataset, kinds)

@@ -44,6 +44,8 @@ class FeatureSet:
         published: where to get them.
         hub_file: the archive of the set in `HUB_REPOSITORY`, or None.
         class_names: in the order of the labels; empty where no source gives the order.
+        valid_by_class: if a file has no validation split, whether it is the first test rows of each class; otherwise it
+            is the first test rows, as the paper's official implementation takes them.
         in_paper: whether Hu et al. (2021) report results on it; sizes and preset are then those of the paper.
     """
 
@@ -56,6 +58,7 @@ class FeatureSet:
     published: str
     hub_file: str | None = None
     class_names: tuple[str, ...] = ()
+    valid_by_class: bool = False
     in_paper: bool = True
 
 
@@ -153,11 +156,13 @@ CATALOG: dict[str, FeatureSet] = {
             KnownFile(
                 "XMediaFeatures.mat",
                 "I_{tr,te}_CNN, T_{tr,te}_BOW, {tr,te}ImgCat, {tr,te}TxtCat",
-                "valid: first 500 of test; audio, 3-d models and video in the file have no pairs and are left out",
+                "valid: 500 of test, of each class its first rows; audio, 3-d models and video in the file have no "
+                "pairs and are left out",
             ),
         ),
         published=f"{_ON_HUB} (data/xmedia.zip)",
         hub_file="data/xmedia.zip",
+        valid_by_class=True,
         in_paper=False,
     ),
     "pascal-sentence": FeatureSet(
@@ -170,10 +175,11 @@ CATALOG: dict[str, FeatureSet] = {
             KnownFile(
                 "{train,test}_{img,txt,img_lab,txt_lab}.mat",
                 "one array each",
-                "a folder of eight files; valid: first half of test, 100 at most",
+                "a folder of eight files; valid: of each class the first half of its test rows, 100 at most",
             ),
         ),
         published="with the code of DSCMR (Zhen et al., CVPR 2019) and of later methods",
+        valid_by_class=True,
         in_paper=False,
     ),
 }

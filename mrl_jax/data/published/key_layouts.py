@@ -1,24 +1,23 @@
-"""Public file layouts: recognised by their keys and mapped to the keys of the project's own layout.
+"""Layouts of files: recognised by their keys and mapped to the keys of the project's own layout.
 
 The own layout is `{train,valid,test}_MODALITY`, `{train,valid,test}_labels` or `…_MODALITY_labels`, and optionally
-`…_MODALITY_mask`, `{train,valid,test}_ids` and `class_names`.
+`…_MODALITY_mask`, `{train,valid,test}_ids` and `class_names`. Data without splits have the same keys without
+`{train,valid,test}_`.
 """
 
-import warnings
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
-import numpy as np
-
-from mrl_jax.data.arrays import Renamed, own_modalities
+from mrl_jax.data.arrays import SPLIT_WORDS, own_modalities
 from mrl_jax.data.dataset import SPLITS
-from mrl_jax.data.published.catalog import CATALOG
-from mrl_jax.errors import DatasetWarning, InputError, listed
+from mrl_jax.errors import InputError, listed
+from mrl_jax.options import parse_keys
 
-__all__ = ["LAYOUTS", "canonical", "recognise"]
+__all__ = ["LAYOUTS", "Keys", "named_keys", "recognise"]
 
 Keys = dict[str, str]  # key of the own layout -> key in the file
 
+_PREFIXES = tuple(f"{s}_" for s in SPLITS)
 _VIEWS = ("image", "text", "audio", "3d", "video")  # order of the cells in the files of XMediaNet
 
 
@@ -94,6 +93,91 @@ def _wikipedia_2010(have: set[str]) -> Keys | None:
     return _collect(have, wanted, _NEEDED)
 
 
+def _suffixed(have: set[str]) -> Keys | None:
+    keys: Keys = {}
+    for key in sorted(have):
+        stem, _, word = key.rpartition("_")
+        split = _SPLIT_OF.get(word.lower())
+        if not stem or split is None:
+            continue
+        owner, _, end = stem.rpartition("_")
+        name = f"{_name(owner)}_labels" if owner and _name(end) == "labels" else _name(stem)
+        if f"{split}_{name}" in keys:
+            return None
+        keys[f"{split}_{name}"] = key
+    complete = _complete(keys, ("train", "test"))
+    order = {"image": 0, "text": 1}
+    return dict(sorted(keys.items(), key=lambda item: order.get(item[0].partition("_")[2], 2))) if complete else None
+
+
+def _views(have: set[str]) -> Keys | None:
+    for pattern in (r"({})\[(\d+)\]", r"({})_?(\d+)"):
+        found: dict[str, dict[int, str]] = {}
+        for key in have:
+            if match := re.fullmatch(pattern.format("|".join(_VIEW_WORDS)), key):
+                found.setdefault(match[1], {})[int(match[2])] = key
+        stacks = [views for views in found.values() if len(views) > 1]
+        if len(stacks) != 1:
+            continue
+        views = [stacks[0][number] for number in sorted(stacks[0])]
+        keys = {f"view{v}": key for v, key in enumerate(views, start=1)}
+        own = {word: _cells_of(have, word) for word in _LABEL_WORDS}
+        if (label := _first(have, *_LABEL_WORDS)) is not None:
+            return keys | {"labels": label}
+        for cells in own.values():
+            if len(cells) == 1:
+                return keys | {"labels": cells[0]}
+            if len(cells) == len(views):
+                return keys | {f"view{v}_labels": key for v, key in enumerate(cells, start=1)}
+    return None
+
+
+def _cells_of(have: set[str], word: str) -> list[str]:
+    cells = list[str]()
+    while f"{word}[{len(cells)}]" in have:
+        cells.append(f"{word}[{len(cells)}]")
+    return cells
+
+
+def _whole(keys: Sequence[str]) -> Keys | None:
+    """Arrays without splits: labels, and every other array as a modality."""
+    if any(key.startswith(_PREFIXES) for key in keys):
+        return None
+    label = _first(set(keys), *_LABEL_WORDS)
+    names = {key: "labels" if key == label else key for key in keys}
+    whole = {name: key for key, name in names.items()}
+    return whole if _complete({f"train_{name}": key for name, key in whole.items()}, ("train",)) else None
+
+
+_SPLIT_OF = {word: split for split, words in SPLIT_WORDS.items() for word in words}
+_NAMES = {
+    "image": ("i", "img", "imgs", "image", "images"),
+    "text": ("t", "txt", "txts", "text", "texts"),
+    "labels": ("l", "lab", "label", "labels", "y", "gt", "gnd"),
+}
+_VIEW_WORDS = ("X", "x", "fea", "feas", "feature", "features", "data", "view", "views", "v", "V")
+_LABEL_WORDS = (
+    *("labels", "label", "Y", "y", "gt", "gnd", "truth", "truelabel", "truelabels", "true_label", "true_labels"),
+    *("target", "targets", "L"),
+)
+
+
+def _name(stem: str) -> str:
+    """Name of a modality, or "labels", for the stem of a key."""
+    return next((name for name, words in _NAMES.items() if stem.lower() in words), stem)
+
+
+def _complete(keys: Iterable[str], splits: Sequence[str]) -> bool:
+    """Whether keys of the own layout have two or more modalities with labels in these splits."""
+    have = set(keys)
+    modalities = [
+        m
+        for m in own_modalities(keys)
+        if all(f"{s}_{m}" in have and {f"{s}_{m}_labels", f"{s}_labels"} & have for s in splits)
+    ]
+    return len(modalities) > 1
+
+
 LAYOUTS = {
     "deep": (_deep, "{train,valid,test}_imgs_deep, …_texts, …_text or …_texts_doc, …_imgs_labels"),
     "short": (_short, "{tr,val,te}_{img,txt,img_lab,txt_lab}"),
@@ -101,123 +185,70 @@ LAYOUTS = {
     "cells": (_cells, "cell arrays {train,valid,test} and {train,valid,test}_labels"),
     "xmedia": (_xmedia, "I_{tr,te}_CNN, T_{tr,te}_BOW, {tr,te}ImgCat"),
     "wikipedia-2010": (_wikipedia_2010, "{I,T}_{tr,te} beside {train,test}set_txt_img_cat.list"),
+    "suffixed": (_suffixed, "{I,T,L}_{tr,te}, or MODALITY_{train,test} and labels_{train,test}"),
+    "views": (_views, "a cell array X of modalities, or X1, X2, …, and labels Y, without splits"),
 }
-"""Name of a public layout -> the function that recognises its keys, and a pattern of these keys for messages."""
+"""Name of a layout -> the function that recognises its keys, and a pattern of these keys for messages."""
 
 
 def recognise(keys: Iterable[str]) -> tuple[str, Keys]:
     """Find the layout that the keys belong to.
 
     Args:
-        keys: names of the arrays.
+        keys: names of the arrays. The words `val`, `validation` and `dev` for a split mean `valid`.
 
     Returns:
-        The name of the layout ("own" if it is none of the public ones), and own key -> key in the file (empty for
-        "own").
-    """
-    keys = list(keys)
-    have = set(keys)
-    if _is_own(keys):
-        return "own", {}
-    for name, (match, _) in LAYOUTS.items():
-        if (file_keys := match(have)) is not None:
-            return name, file_keys
-    return "own", {}
-
-
-def _is_own(keys: Sequence[str]) -> bool:
-    """Whether the keys form the own layout completely, with two or more modalities."""
-    have = set(keys)
-    complete = [
-        m
-        for m in own_modalities(keys)
-        if all(f"{s}_{m}" in have and {f"{s}_{m}_labels", f"{s}_labels"} & have for s in SPLITS)
-    ]
-    return len(complete) > 1
-
-
-def canonical(arrays: Mapping[str, Any], set_name: str | None, source: str) -> tuple[Mapping[str, Any], str]:
-    """Present arrays of any known layout under the keys of the own layout.
-
-    Where a layout has no validation rows, the first test rows become the validation split, as many as the protocol of
-    the set gives. Arrays under own keys beside a public layout (`class_names`, `SPLIT_ids`) are kept.
-
-    Args:
-        arrays: name -> array, read on access.
-        set_name: which set it is (a key of `CATALOG`), or None to infer it from the number of training rows.
-        source: where the arrays come from, for messages.
-
-    Returns:
-        The arrays, and the name of the layout.
+        The name of the layout ("own", also if it is none of the known ones; "whole" for the own layout without splits),
+        and own key -> key in the file.
 
     Raises:
-        InputError: there are no validation rows and no protocol that gives them, the validation split is incomplete, or
-            there are masks, which public layouts do not support.
+        InputError: two keys mean the same.
     """
-    name, keys = recognise(arrays)
-    if name == "own":
-        return arrays, name
-    keys |= {key: key for key in ("class_names", *(f"{s}_ids" for s in SPLITS)) if key in arrays and key not in keys}
-    _check_unused(arrays, keys, name, source)
-    if any(key.startswith("valid_") for key in keys):
-        if missing := [own for own in _pair("valid") if own not in keys]:
-            raise InputError(
-                f"{source}: the layout {LAYOUTS[name][1]} lacks a key for {', '.join(missing)}; "
-                f"keys found: {listed(arrays)}"
-            )
-        return Renamed(arrays, keys, {}), name
-    test_rows = _label_rows(arrays[keys["test_image_labels"]])
-    set_name = set_name or _infer_set(arrays, keys, name)
-    count = _valid_rows(set_name, test_rows)
-    if count is None or count >= test_rows:
-        known = ", ".join(CATALOG)
-        raise InputError(
-            f"{source}: no validation rows, and {test_rows} test rows; name the set by its preset ({known}), whose "
-            "protocol gives the test rows that are used for validation, or save your own split with numpy.savez"
-        )
-    rows = {}
-    for key in [k for k in keys if k.startswith("test_")]:
-        keys["valid_" + key.removeprefix("test_")] = keys[key]
-        rows["valid_" + key.removeprefix("test_")], rows[key] = slice(0, count), slice(count, None)
-    return Renamed(arrays, keys, rows), name
+    meaning = _with_valid(list(keys))  # key with `valid` -> key
+    if _complete(meaning, SPLITS):
+        return "own", meaning
+    for name, (match, _) in LAYOUTS.items():
+        if (file_keys := match(set(meaning))) is not None:
+            return name, {own: meaning[key] for own, key in file_keys.items()}
+    if not _complete(meaning, ("train", "test")) and (whole := _whole(list(meaning))) is not None:
+        return "whole", {own: meaning[key] for own, key in whole.items()}
+    return "own", meaning
 
 
-def _check_unused(arrays: Iterable[str], keys: Keys, layout: str, source: str) -> None:
-    """Warn of arrays that look like a part of the data set but belong to no modality of the layout."""
-    starts, ends = tuple(f"{s}_" for s in SPLITS), tuple(f"_{s}" for s in SPLITS)
-    unused = [k for k in arrays if k not in keys.values() and (k.startswith(starts) or k.endswith(ends))]
-    rename = "rename the arrays to {train,valid,test}_MODALITY and {train,valid,test}_labels"
-    if masks := [key for key in unused if key.endswith("_mask")]:
-        raise InputError(
-            f"{source}: {masks[0]} marks missing samples, which the layout {LAYOUTS[layout][1]} does not support; "
-            f"{rename}"
-        )
-    if unused:
-        warnings.warn(
-            f"{source}: read in the layout {LAYOUTS[layout][1]}; not used: {listed(unused)}; to use them, {rename}",
-            DatasetWarning,
-            stacklevel=2,
-        )
+def _with_valid(keys: Sequence[str]) -> Keys:
+    """Keys in which the word for the validation split is `valid` -> the keys of the file."""
+    meaning: Keys = {}
+    for key in keys:
+        first, _, rest = key.partition("_")
+        stem, _, last = key.rpartition("_")
+        standard = key
+        if rest and first in SPLIT_WORDS["valid"] and any(k.startswith("train_") for k in keys):
+            standard = f"valid_{rest}"
+        elif stem and last in SPLIT_WORDS["valid"] and any(k.endswith("_train") for k in keys):
+            standard = f"{stem}_valid"
+        if standard in meaning:
+            raise InputError(f"the keys {meaning[standard]} and {key} both mean {standard}; keep one of them")
+        meaning[standard] = key
+    return meaning
 
 
-def _valid_rows(set_name: str | None, test_rows: int) -> int | None:
-    """Number of the first test rows that form the validation split; None without a protocol."""
-    if set_name not in CATALOG:
-        return None
-    published = CATALOG[set_name].sizes["valid"]
-    return min(published, test_rows // 2) if set_name == "pascal-sentence" else published
+def named_keys(entries: Sequence[str], keys: Iterable[str], source: str) -> Keys:
+    """Own key -> key in the file, from names that the user gives.
 
+    Args:
+        entries: as `options.parse_keys` takes them.
+        keys: names of the arrays in the file.
+        source: where the arrays come from, for messages.
 
-def _infer_set(arrays: Mapping[str, Any], keys: Keys, layout: str) -> str | None:
-    """The set, from its layout or its number of training rows; None if these do not determine it."""
-    if layout in ("xmedia", "wikipedia-2010"):
-        return "xmedia" if layout == "xmedia" else "wikipedia"
-    rows = _label_rows(arrays[keys["train_image_labels"]])
-    matches = [name for name, facts in CATALOG.items() if facts.sizes["train"] == rows]
-    return matches[0] if len(matches) == 1 else None
-
-
-def _label_rows(labels: Any) -> int:
-    """Number of instances that an array labels: a vector, a row, a column or one-hot rows."""
-    labels = np.asarray(labels)
-    return labels.shape[0] if labels.ndim == 2 and 1 not in labels.shape else labels.size
+    Raises:
+        InputError: there is no such array.
+    """
+    have, named = list(keys), dict[str, str]()
+    for name, parts in parse_keys(entries).items():
+        if missing := [key for key in parts if key not in have]:
+            raise InputError(f"{source}: keys {name}={','.join(parts)}: no array {missing[0]!r}; found: {listed(have)}")
+        splits = {1: ("",), 2: ("train_", "test_"), 3: _PREFIXES}[len(parts)]
+        named |= {f"{split}{name}": key for split, key in zip(splits, parts, strict=True)}
+    if "class_names" in have:
+        named.setdefault("class_names", "class_names")
+    return named

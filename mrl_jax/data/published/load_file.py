@@ -10,9 +10,11 @@ import numpy as np
 
 from mrl_jax.data.arrays import dataset_from_arrays
 from mrl_jax.data.dataset import Dataset
+from mrl_jax.data.formats import refuse_address
+from mrl_jax.data.published.assign_splits import canonical
 from mrl_jax.data.published.catalog import CATALOG, deviations
-from mrl_jax.data.published.key_layouts import canonical
 from mrl_jax.data.published.source_folder import open_source
+from mrl_jax.data.splits import CutOptions
 from mrl_jax.errors import DatasetWarning, InputError
 
 __all__ = ["dataset_from_layout", "load_arrays"]
@@ -24,6 +26,8 @@ def load_arrays(
     *,
     set_name: str | None = None,
     keep: Callable[[str, np.ndarray], np.ndarray] | None = None,
+    keys: Sequence[str] = (),
+    options: CutOptions | None = None,
 ) -> Dataset:
     """Load a file or folder, one array at a time.
 
@@ -33,17 +37,20 @@ def load_arrays(
         set_name: as in `load_dataset`.
         keep: takes `SPLIT_MODALITY` and its checked features, float32 [N, D], and returns the array to use instead, for
             example a memory map; it is called before the next array is read.
+        keys: names for the arrays of the file, as `options.parse_keys` takes them.
+        options: what to cut.
 
     Raises:
         InputError: as in `load_dataset`.
     """
+    refuse_address(path)
     if not path.exists():
         problem = "does not exist" if path.suffix or len(path.parts) > 1 else "is neither a file nor a data set"
         raise InputError(
             f"data {str(path)!r} {problem}; give the path of a file or folder, or one of: emoji, {', '.join(CATALOG)}"
         )
     with open_source(path, set_name) as arrays:
-        return dataset_from_layout(arrays, path.stem, modalities, str(path), set_name, keep)
+        return dataset_from_layout(arrays, path.stem, modalities, str(path), set_name, keep, keys, options)
 
 
 def dataset_from_layout(
@@ -53,6 +60,8 @@ def dataset_from_layout(
     source: str,
     set_name: str | None,
     keep: Callable[[str, np.ndarray], np.ndarray] | None = None,
+    keys: Sequence[str] = (),
+    options: CutOptions | None = None,
 ) -> Dataset:
     """Check arrays of any known layout, join them to a `Dataset` and compare it with the published set.
 
@@ -63,6 +72,8 @@ def dataset_from_layout(
         source: where the arrays come from, for messages.
         set_name: as in `load_dataset`.
         keep: as in `load_arrays`.
+        keys: as in `load_arrays`.
+        options: as in `load_arrays`.
 
     Raises:
         InputError: as in `load_dataset`.
@@ -71,8 +82,10 @@ def dataset_from_layout(
         DatasetWarning: the data differ from what was published of the set.
     """
     facts = CATALOG.get(set_name or "")
-    arrays, _ = canonical(arrays, set_name, source)
+    arrays, cut = canonical(arrays, source, modalities, set_name, keys, options)
     data = dataset_from_arrays(arrays, name, modalities, source, keep, None if facts is None else facts.classes)
+    if cut is not None:
+        data = replace(data, metadata={**data.metadata, "cut": cut})
     if facts is None:
         return data
     unnamed = data.class_names == tuple(map(str, range(data.num_classes)))
