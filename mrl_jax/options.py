@@ -401,7 +401,9 @@ OPTIONS: dict[str, Option] = {
         None, "kind and scope of published work: MRL; RSHNL and NIRNL; RFCMH", tuple(NOISE_PROTOCOLS)
     ),
     "noise_matrix": Option(None, "file with the K x K transition matrix of noise kind matrix"),
-    "noise_file": Option(None, "noisy labels from a file: noise.json of a run, or .json or .mat of other software"),
+    "noise_file": Option(
+        None, "noisy labels from a file: noise.json of a run, or .json, .mat, .npz or .csv of other software"
+    ),
     "noisy_validation": Option(False, "choose the model by noisy validation labels; the paper's are clean"),
     "method": Option("mrl", "how the common space is learned (docs/methods.md)", METHODS.keys()),
     "method_options": Option((), "numbers of the method, NAME=NUMBER (docs/methods.md)"),

@@ -9,10 +9,15 @@ Files of noisy labels are:
   `noise_labels` of shape [N], [N, 1], [1, N], [M, N], [N, M] or one-hot [N, K]; or one array per modality, with the
   modality's name.
 - `.npy`: one such array.
+- `.csv`, `.tsv`, `.txt`: a row per instance; columns for one or all modalities, or one-hot; a header names the columns,
+  as arrays are named above, or one of them `label`.
+
+Labels may be names of classes instead of numbers.
 
 Shape letters: M modalities, N training instances, K classes.
 """
 
+import csv
 import hashlib
 import json
 import os
@@ -26,15 +31,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mrl_jax.data.formats import open_arrays
-from mrl_jax.errors import DatasetWarning, InputError
-from mrl_jax.noise.record import damaged, integer_labels, label_table, noise_record, recorded_labels
+from mrl_jax.data.formats import open_arrays, refuse_address
+from mrl_jax.errors import DatasetWarning, InputError, listed
+from mrl_jax.noise.record import damaged, integer_labels, label_table, named_labels, noise_record, recorded_labels
 from mrl_jax.noise.spec import NoiseSpec, NoisyLabels
 
 __all__ = ["noise_record", "read_noise_file", "read_transition_matrix"]
 
 _KEYS = ("noisy_label", "noisy_labels", "noise_label", "noise_labels")
+_TABLES = (".csv", ".tsv", ".txt")
 _FORMATS = {".json": "JSON", ".mat": "MATLAB", ".h5": "HDF5", ".hdf5": "HDF5", ".npy": "NumPy", ".npz": "NumPy"}
+_FORMATS |= dict.fromkeys(_TABLES, "CSV")
 _LIMIT = 1 << 28  # upper bound on the bytes of a file
 _BYTES_PER_LABEL = 256  # upper bound in JSON, with everything else in noise.json, validation labels included
 _OTHER_LABELS = 1 << 18  # upper bound on the labels of a noise.json that is read for its matrix
@@ -42,7 +49,13 @@ _SLACK = 0.05  # the rate in a file's name may be rounded, or not count a few sa
 
 
 def read_noise_file(
-    path: str | os.PathLike[str], clean: Any, modalities: Sequence[str], num_classes: int, *, mask: Any = None
+    path: str | os.PathLike[str],
+    clean: Any,
+    modalities: Sequence[str],
+    num_classes: int,
+    *,
+    mask: Any = None,
+    class_names: Sequence[str] = (),
 ) -> tuple[NoisyLabels, dict[str, Any]]:
     """Read noisy labels that another run or program wrote, and check them against the clean labels.
 
@@ -60,6 +73,7 @@ def read_noise_file(
         modalities: M names, in the order of `clean`.
         num_classes: K.
         mask: True where a sample is present, bool [M, N]; labels of missing samples are ignored.
+        class_names: K names; labels may be names if they are given.
 
     Returns:
         The labels, as from `inject_noise`, except that `selected` is True where a label is wrong or a sample was moved
@@ -84,8 +98,9 @@ def read_noise_file(
         described |= {"format": "noise.json", "numbering": 0, "shared": False, "nominal": nominal}
         _check_classes(path, labels, 0, num_classes, present, modalities)
     else:
-        labels, is_one_hot, shared = _foreign(path, content, clean.shape, modalities, num_classes)
-        base = 0 if is_one_hot else _numbering(labels, clean, num_classes, present)
+        labels, from_zero, shared = _foreign(path, content, clean.shape, modalities, num_classes, class_names)
+        _refuse_permutation(path, labels, num_classes)
+        base = 0 if from_zero else _numbering(labels, clean, num_classes, present)
         beyond, values = (labels == num_classes + base) & present, labels[present] - base
         if beyond.any() and values.min() >= 0 and values.max() == num_classes:
             labels = _redraw_beyond(path, labels, beyond, base, num_classes, described["sha256"])
@@ -150,6 +165,7 @@ def read_transition_matrix(path: str | os.PathLike[str], num_classes: int) -> tu
 
 def _bytes(path: Path, limit: int) -> bytes:
     try:
+        refuse_address(path)
         if not path.exists() or not path.is_file():  # a device or a pipe may never end
             reason = "is no file" if path.exists() else "does not exist"
             raise InputError(f"{str(path)!r} cannot be read (it {reason}); give the path of a file")
@@ -173,8 +189,11 @@ def _load(path: Path, names: Sequence[str], labels: int, num_classes: int) -> An
     if suffix not in _FORMATS:
         hint = "; pickles are not read, since loading one runs code" if suffix in (".pkl", ".pickle", ".pt") else ""
         raise InputError(f"noise file {str(path)!r}: give one of {', '.join(_FORMATS)}{hint}")
-    content = _bytes(path, _json_limit(labels, num_classes) if suffix == ".json" else _LIMIT)
+    is_text = suffix == ".json" or suffix in _TABLES
+    content = _bytes(path, _json_limit(labels, num_classes) if is_text else _LIMIT)
     try:
+        if suffix in _TABLES:
+            return _read_table(path, content.decode("utf-8-sig"), names)
         if suffix == ".json":
             return json.loads(content.decode("utf-8-sig"))
         if suffix == ".npy":
@@ -182,6 +201,8 @@ def _load(path: Path, names: Sequence[str], labels: int, num_classes: int) -> An
             if array.offset + array.nbytes != len(content):
                 raise ValueError(f"its header gives the shape {array.shape}, but the file holds more")
             return np.asarray(array)
+    except InputError:
+        raise
     except Exception as error:  # a damaged file can raise almost any exception
         raise damaged(path, error) from None
     with open_arrays(path) as arrays:
@@ -189,15 +210,72 @@ def _load(path: Path, names: Sequence[str], labels: int, num_classes: int) -> An
         return {key: arrays[key] for key in wanted}
 
 
+def _read_table(path: Path, text: str, names: Sequence[str]) -> Any:
+    """The content of a table in text: the named columns if it has a header, otherwise all of it as lists."""
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    first = lines[0] if lines else ""
+    mark = next((m for m in ("\t", ";", ",") if m in first), None)
+    if mark is None and len(first.split()) > 1 and all(_is_number(cell) for cell in first.split()):
+        rows = [line.split() for line in lines]
+    else:
+        rows = list(csv.reader(lines, delimiter=mark or ","))
+    rows = [[cell.strip() for cell in row] for row in rows]
+    if len({len(row) for row in rows}) > 1:
+        short = next(i for i, row in enumerate(rows) if len(row) != len(rows[0]))
+        raise InputError(f"{str(path)!r}: row {short} has {len(rows[short])} columns, row 0 has {len(rows[0])}")
+    known = {*names, "label", "labels"}
+    header = bool(rows) and any(cell in known for cell in rows[0])
+    if rows and not header and not any(map(_is_number, rows[0])):
+        header = any(_is_number(cell) for row in rows[1:] for cell in row)
+    columns = [_numbers([row[i] for row in rows[header:]]) for i in range(len(rows[0]) if rows else 0)]
+    if not header:
+        return columns[0] if len(columns) == 1 else [list(row) for row in zip(*columns, strict=True)]
+    wanted = {name: column for name, column in zip(rows[0], columns, strict=True) if name in known}
+    if len(columns) > 1 and not wanted:
+        raise InputError(
+            f"{str(path)!r}: none of its columns {listed(rows[0])} holds labels; name one noisy_label, or one for each "
+            f"of {listed(n for n in names if n not in _KEYS)}"
+        )
+    if len(wanted) == 1 and ("label" in wanted or "labels" in wanted):
+        return next(iter(wanted.values()))
+    return {name: column for name, column in wanted.items() if name in names} if wanted else columns[0]
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _numbers(cells: Sequence[str]) -> list[Any]:
+    """Cells as numbers if all are numbers, otherwise as they are."""
+    if not all(map(_is_number, cells)):
+        return list(cells)
+    return [int(cell) if cell.lstrip("+-").isdecimal() and len(cell) < 18 else float(cell) for cell in cells]
+
+
 def _foreign(
-    path: Path, content: Any, shape: tuple[int, ...], modalities: Sequence[str], num_classes: int
+    path: Path,
+    content: Any,
+    shape: tuple[int, ...],
+    modalities: Sequence[str],
+    num_classes: int,
+    class_names: Sequence[str],
 ) -> tuple[np.ndarray, bool, bool]:
-    """Labels [M, N] as the file numbers them, whether they were one-hot, and whether all modalities share them."""
+    """Labels [M, N], whether they surely count from 0 (names, one-hot), and whether all modalities share them."""
+
+    def read(content: Any, shape: tuple[int, ...]) -> tuple[np.ndarray, bool]:
+        numbers = named_labels(path, content, class_names)
+        labels, is_one_hot = _reading(path, content if numbers is None else numbers, shape, num_classes)
+        return labels, is_one_hot or numbers is not None
+
     if isinstance(content, Mapping):
         keys = [k for k in _KEYS if k in content]
         if not keys and set(modalities) <= set(content):
-            each = [_reading(path, content[m], (1, shape[1]), num_classes) for m in modalities]
-            return np.concatenate([labels for labels, _ in each]), any(one_hot for _, one_hot in each), False
+            each = [read(content[m], (1, shape[1])) for m in modalities]
+            return np.concatenate([labels for labels, _ in each]), any(from_zero for _, from_zero in each), False
         if not keys and len(content) == 1 and not set(content) & set(modalities):
             keys = list(content)
         if len(keys) != 1:
@@ -205,8 +283,20 @@ def _foreign(
             held = " and ".join(keys or set(content) & set(modalities)) or "no labels"
             raise InputError(f"{str(path)!r} holds {held}; it must hold {rule}")
         content = content[keys[0]]
-    labels, is_one_hot = _reading(path, content, shape, num_classes)
-    return np.broadcast_to(labels, shape), is_one_hot, len(labels) < shape[0]
+    labels, from_zero = read(content, shape)
+    return np.broadcast_to(labels, shape), from_zero, len(labels) < shape[0]
+
+
+def _refuse_permutation(path: Path, labels: np.ndarray, k: int) -> None:
+    """Refuse an order of the instances, as files of noisy correspondence hold it."""
+    n = labels.shape[1]
+    ordered = np.sort(labels, axis=1)
+    if n > k + 1 and any((ordered[0] == np.arange(base, n + base)).all() for base in (0, 1)):
+        raise InputError(
+            f"{str(path)!r} holds a permutation of the {n} training instances (noisy correspondence), and a noise file "
+            "holds labels; order the rows of one modality, train_MODALITY and train_MODALITY_labels, by it in the data "
+            "and leave the noise file out"
+        )
 
 
 def _reading(path: Path, content: Any, shape: tuple[int, ...], num_classes: int) -> tuple[np.ndarray, bool]:

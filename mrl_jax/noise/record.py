@@ -16,7 +16,7 @@ from jax import Array
 from mrl_jax.errors import InputError, listed
 from mrl_jax.noise.spec import NoiseSpec, NoisyLabels
 
-__all__ = ["damaged", "integer_labels", "label_table", "noise_record", "recorded_labels"]
+__all__ = ["damaged", "integer_labels", "label_table", "named_labels", "noise_record", "recorded_labels"]
 
 
 def noise_record(
@@ -124,6 +124,33 @@ def recorded_labels(
     if labels.shape != clean.shape or partners.shape != clean.shape or (np.sort(partners, axis=1) != rows).any():
         raise InputError(f"{str(path)!r} is damaged (partners are no permutation of the instances); restore the file")
     return labels, partners.astype(np.int32), nominal
+
+
+def named_labels(path: Path, content: Any, class_names: Sequence[str]) -> np.ndarray | None:
+    """Numbers of classes from 0, in the shape of the content, if it holds names; None if it holds anything else.
+
+    Args:
+        path: the file, for messages.
+        content: an array, a list, or a list of lists.
+        class_names: K names; empty if they are not known.
+
+    Raises:
+        InputError: a name is no class, names are not known, or lists differ in length.
+    """
+    if isinstance(content, np.ndarray):
+        content = content.tolist() if content.dtype.kind == "U" else None
+    rows = content if isinstance(content, list) and content and all(isinstance(r, list) for r in content) else [content]
+    names = [name for row in rows for name in row] if all(isinstance(r, list) for r in rows) else []
+    if not names or not all(isinstance(name, str) for name in names):
+        return None
+    number = {name: k for k, name in enumerate(class_names)}
+    if unknown := next((name for name in names if name not in number), None):
+        known = f"the classes are {listed(class_names, 10)}" if class_names else "the data do not name their classes"
+        raise InputError(f"{str(path)!r}: label {unknown[:80]!r} is no class; {known}: give these names, or numbers")
+    if len({len(row) for row in rows}) > 1:
+        raise InputError(f"{str(path)!r}: the lists of labels differ in length; give N labels in each")
+    numbers = np.array([number[name] for name in names], np.int64)
+    return numbers if rows[0] is content else numbers.reshape(len(rows), -1)
 
 
 def label_table(path: Path, content: Any) -> np.ndarray:

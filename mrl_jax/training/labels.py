@@ -58,7 +58,9 @@ def training_labels(
     mask = present_mask(split, modalities) if split.masks else None
     if config.noise_file is not None:
         source = recorded or config.noise_file
-        noisy, origin = read_noise_file(source, clean, modalities, dataset.num_classes, mask=mask)
+        noisy, origin = read_noise_file(
+            source, clean, modalities, dataset.num_classes, mask=mask, class_names=dataset.class_names
+        )
         record = noise_record(spec, noisy, config.seed, modalities, dataset.class_names, mask)
         unknown = ("rate", "kind", "scope", "seed")  # how the labels of the file were made
         return noisy, {"kind": "file", "file": origin, **{k: v for k, v in record.items() if k not in unknown}}

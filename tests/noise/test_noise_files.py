@@ -346,7 +346,7 @@ def test_rows_in_another_order_are_refused_if_the_name_has_the_rate_and_noted_ot
         ((GIVEN + 0.5).tolist(), r"label .* at \[0, 0\] is no integer"),
         ([float("nan")] * N, "label nan at .* is no integer"),
         ([1e300] * N, "no integer"),
-        (["1"] * N, "must be integers"),
+        (["1"] * N, "label '1' is no class; the data do not name their classes"),
         ([10**30] * N, "must be integers"),
         ([[10**400] * N, [0.5] * N], "must be integers"),
         (["x" * 500_000, *[1] * (N - 1)], "labels hold a str; they must be integers"),
@@ -368,7 +368,7 @@ def test_shapes_with_two_meanings_are_refused(tmp_path):
     refused(write_json(tmp_path / "a.json", pairs.tolist()), "ambiguous", clean=CLEAN % 2, k=2)
 
 
-@pytest.mark.parametrize("suffix", [".json", ".mat", ".h5", ".npy", ".npz"])
+@pytest.mark.parametrize("suffix", [".json", ".mat", ".h5", ".npy", ".npz", ".csv"])
 def test_damaged_and_missing_files_are_refused(tmp_path, suffix):
     path = tmp_path / f"noise{suffix}"
     refused(path, "it does not exist")
@@ -380,7 +380,82 @@ def test_damaged_and_missing_files_are_refused(tmp_path, suffix):
     path.unlink()
     for content in (b"", b"\xff\x00" * 400, pickle.dumps([1, 2])):
         path.write_bytes(content)
-        refused(path, "cannot be read|holds no labels|of no known format|is empty")
+        refused(path, "cannot be read|holds no labels|of no known format|is empty|the shape")
+
+
+def lines(*columns, mark=",", header=None):
+    rows = [header] if header else []
+    return "\n".join(mark.join(map(str, row)) for row in [*rows, *zip(*columns, strict=True)]) + "\n"
+
+
+CLASS_NAMES = ("ant", "bee", "cat", "dog", "eel", "fox")
+WORDS = np.array(CLASS_NAMES)
+TABLES = {
+    "a column": (lambda: lines(GIVEN[0]), True),
+    "a named column": (lambda: lines(GIVEN[0], header=["noisy_label"]), True),
+    "ids and a label": (lambda: lines(range(N), GIVEN[0], header=["id", "label"]), True),
+    "a column per modality": (lambda: lines(GIVEN[1], GIVEN[0], header=["text", "image"]), False),
+    "pandas": (lambda: lines(range(N), *GIVEN, header=["", *NAMES]), False),
+    "no header": (lambda: lines(*GIVEN), False),
+    "semicolons": (lambda: lines(*GIVEN, mark=";"), False),
+    "tabs": (lambda: lines(*GIVEN, mark="\t"), False),
+    "blanks": (lambda: lines(*GIVEN, mark=" "), False),
+    "floats": (lambda: lines(GIVEN[0].astype(float)), True),
+    "any header": (lambda: lines(GIVEN[0], header=["y"]), True),
+    "one-hot": (lambda: lines(*np.eye(K, dtype=int)[GIVEN[0]].T), True),
+    "names": (lambda: lines(WORDS[GIVEN[0]]), True),
+    "names with a header": (lambda: lines(WORDS[GIVEN[0]], header=["noisy_label"]), True),
+    "names per modality": (lambda: lines(*WORDS[GIVEN], header=NAMES), False),
+    "names in quotes": (lambda: lines([f'"{word}"' for word in WORDS[GIVEN[0]]]), True),
+    "a comment": (lambda: "# made by hand\n" + lines(*GIVEN), False),
+}
+
+
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("suffix", [".csv", ".txt"])
+def test_tables_in_text_are_read(tmp_path, table, suffix):
+    content, shared = TABLES[table]
+    path = tmp_path / f"noise{suffix}"
+    path.write_text(content())
+    noisy, described = read(path, class_names=CLASS_NAMES)
+    np.testing.assert_array_equal(noisy.labels, GIVEN[:1].repeat(2, 0) if shared else GIVEN)
+    assert (described["format"], described["shared"]) == ("CSV", shared)
+
+
+def test_tables_that_hold_no_labels_are_refused(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text(lines(range(N), GIVEN[0], header=["row", "guess"]))
+    refused(path, "none of its columns row, guess holds labels; name one noisy_label, or one for each of image, text")
+    path.write_text("1,2\n3\n")
+    refused(path, "row 1 has 1 columns, row 0 has 2")
+    path.write_text(lines(["gnu"] * N))
+    refused(path, "label 'gnu' is no class")
+
+
+def test_labels_may_be_names_of_classes(tmp_path):
+    named = WORDS[GIVEN]
+    for content in (named.tolist(), dict(zip(NAMES, named.tolist(), strict=True)), {"noisy_label": named.tolist()}):
+        noisy, described = read(write_json(tmp_path / "a.json", content), class_names=CLASS_NAMES)
+        np.testing.assert_array_equal(noisy.labels, GIVEN)
+        assert described["numbering"] == 0
+    path = write(tmp_path / "a.npz", noisy_labels=named)
+    np.testing.assert_array_equal(read(path, class_names=CLASS_NAMES)[0].labels, GIVEN)
+    with pytest.raises(InputError, match="label 'gnu' is no class; the classes are ant, bee, cat, dog, eel, fox: give"):
+        read(write_json(tmp_path / "b.json", ["gnu"] * N), class_names=CLASS_NAMES)
+    with pytest.raises(InputError, match="differ in length"):
+        read(write_json(tmp_path / "c.json", [["ant"], ["ant", "bee"]]), class_names=CLASS_NAMES)
+
+
+@pytest.mark.parametrize("base", [0, 1])
+def test_a_permutation_of_the_instances_is_no_noise_file(tmp_path, base):
+    order = np.random.default_rng(0).permutation(N) + base
+    np.save(tmp_path / "noise_index.npy", order)
+    refused(tmp_path / "noise_index.npy", "permutation of the 120 training instances .* order the rows of one modality")
+    refused(write_json(tmp_path / "a.json", [order.tolist()] * 2), "permutation of the 120 training instances")
+
+
+def test_an_address_is_no_noise_file():
+    refused("https://example.org/noise.json", "data 'https://example.org/noise.json' is an address")
 
 
 def test_truncated_files_are_refused(tmp_path):
@@ -417,12 +492,12 @@ def test_pickles_groups_text_and_unknown_suffixes_are_refused(tmp_path):
     refused(tmp_path / "a.npy", "pickled objects")
     (tmp_path / "a.pkl").write_bytes(pickle.dumps(GIVEN))
     refused(tmp_path / "a.pkl", "pickles are not read")
-    (tmp_path / "a.csv").write_text("1")
-    refused(tmp_path / "a.csv", r"give one of \.json")
+    (tmp_path / "a.doc").write_text("1")
+    refused(tmp_path / "a.doc", r"give one of \.json")
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_group("noisy_label")
     refused(tmp_path / "a.h5", "holds no labels")
-    refused(write(tmp_path / "b.mat", noisy_label="text"), "must be integers")
+    refused(write(tmp_path / "b.mat", noisy_label="text"), "label 'text' is no class")
     refused(write(tmp_path / "c.mat", other=GIVEN, more=GIVEN), "holds no labels")
 
 
