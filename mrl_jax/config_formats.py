@@ -54,8 +54,8 @@ DEFAULTS: dict[int, dict[str, Any]] = {
         "seed": 0,
     },
 }
+# One value has another meaning, too: `_from_1`.
 DEFAULTS[2] = DEFAULTS[1] | {"keys": [], "split": None, "split_seed": 0, "valid_share": None, "init_from": None}
-# And one value has another meaning: `_from_1`.
 """Format -> default of every field that the format has, as JSON. Frozen once released.
 
 Format 1 has no format number. Its `method` and `method_options` are what it did before these fields existed.

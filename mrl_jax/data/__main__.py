@@ -23,6 +23,7 @@ from mrl_jax.data.published import prepared
 from mrl_jax.data.published.catalog import CATALOG, EMOJI, HUB_REPOSITORY, FeatureSet
 from mrl_jax.data.published.prepare import prepare
 from mrl_jax.errors import DatasetWarning, InputError
+from mrl_jax.options import OPTIONS
 
 __all__ = ["main"]
 
@@ -49,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("name", metavar="NAME", help=f"{names}; any other name together with --data-path")
     info.add_argument("--data-path", metavar="FILE", help="describe this file or folder instead of the prepared copy")
     info.add_argument("--modalities", nargs="+", default=(), metavar="MODALITY")
+    _add_cut_flags(info)
     info.add_argument("--verify", action="store_true", help="read the complete prepared copy and compare its digests")
     info.add_argument("--json", action="store_true", help="print JSON")
     info.set_defaults(run=_info)
@@ -58,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     preparing.add_argument("--data-path", metavar="FILE", help="file or folder of the set")
     preparing.add_argument("--download", action="store_true", help=f"download it from the hub ({HUB_REPOSITORY})")
     preparing.add_argument("--modalities", nargs="+", default=(), metavar="MODALITY", help="default: all in the file")
+    _add_cut_flags(preparing)
     preparing.add_argument("--overwrite", action="store_true", help="replace a copy that was made from other data")
     preparing.set_defaults(run=_prepare)
 
@@ -65,6 +68,24 @@ def _parser() -> argparse.ArgumentParser:
     add_arguments(features)
     features.set_defaults(run=run)
     return parser
+
+
+def _add_cut_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of training that say how the arrays of a file are named and cut."""
+    for name, kind in (("keys", str), ("split", str), ("split_seed", int), ("valid_share", float)):
+        option = OPTIONS[name]
+        metavar = "NAME=KEYS" if name == "keys" else name.upper()
+        count: dict[str, Any] = {"nargs": "+"} if name == "keys" else {}
+        flag = "--" + name.replace("_", "-")
+        parser.add_argument(flag, type=kind, default=option.default, help=option.help, metavar=metavar, **count)
+
+
+def _cut(args: argparse.Namespace) -> dict[str, Any]:
+    """The values of these flags, as arguments of `load_dataset`."""
+    cut = {name: getattr(args, name) for name in ("keys", "split", "split_seed", "valid_share")}
+    if args.split_seed and args.split is None and args.valid_share is None:
+        raise InputError(f"--split-seed {args.split_seed} needs --split or --valid-share; leave it out")
+    return cut
 
 
 def _list(args: argparse.Namespace) -> None:
@@ -88,7 +109,7 @@ def _info(args: argparse.Namespace) -> None:
     facts = EMOJI if args.name == "emoji" else CATALOG.get(args.name)
     data = None
     if args.data_path is not None:
-        data = load_dataset(Path(args.data_path), args.modalities, set_name=args.name if facts else None)
+        data = load_dataset(Path(args.data_path), args.modalities, set_name=args.name if facts else None, **_cut(args))
     elif facts is EMOJI or args.modalities or prepared.copies(args.name):  # with modalities, no copy is an error
         data = load_dataset(args.name, args.modalities)
     output: dict[str, Any] = {"name": args.name}
@@ -117,6 +138,8 @@ def _check_info(args: argparse.Namespace) -> None:
     if args.data_path is not None and (args.verify or args.name == "emoji"):
         reason = "--verify compares the prepared copy" if args.verify else "emoji comes with the package"
         raise InputError(f"{reason}, and --data-path names another file; give one of the two")
+    if args.data_path is None and (given := [n for n, v in _cut(args).items() if v]):
+        raise InputError(f"--{given[0].replace('_', '-')} is for a file; give it with --data-path")
     if args.data_path is None and args.name not in ("emoji", *CATALOG):
         raise InputError(f"unknown data set {args.name!r}; choose from emoji, {', '.join(CATALOG)}, or add --data-path")
     if args.name == "emoji" and args.verify:
@@ -191,6 +214,10 @@ def _print_contents(data: Mapping[str, Any]) -> None:
     for m, d in data["modalities"].items():
         counts = " / ".join(f"{data['samples'][s][m]:,}" for s in SPLITS)
         print(f"{m}: {d} features, {counts} samples (train / valid / test)")
+    if cut := data["metadata"].get("cut"):
+        rule = f"split {cut['split']}" if "split" in cut else cut.get("rule") or f"{cut['valid_share']:g} of train"
+        seed = f", seed {cut['seed']}" if "seed" in cut else ""
+        print(f"cut: {'' if 'split' in cut else 'validation: '}{rule}, by {cut['by']}{seed}")
     for line in data["metadata"].get("deviations", ()):
         print(f"differs: {line}")
     first = next(iter(data["modalities"]))
@@ -203,7 +230,7 @@ def _print_contents(data: Mapping[str, Any]) -> None:
 def _prepare(args: argparse.Namespace) -> None:
     _check_path(args.data_path)
     if args.name == "emoji":
-        if args.data_path is not None or args.download or args.modalities or args.overwrite:
+        if args.data_path is not None or args.download or args.modalities or args.overwrite or any(_cut(args).values()):
             raise InputError("emoji comes with the package: prepare takes no flags for it; leave them out")
         load_dataset("emoji")
         print("emoji: ready (it comes with the package)")
@@ -216,7 +243,7 @@ def _prepare(args: argparse.Namespace) -> None:
             f"{CATALOG[args.name].files[0].names}) or --download"
         )
     source = args.data_path if args.data_path is not None else _download(args.name)
-    folder = prepare(args.name, source, args.modalities, overwrite=args.overwrite, progress=True)
+    folder = prepare(args.name, source, args.modalities, overwrite=args.overwrite, progress=True, **_cut(args))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DatasetWarning)  # reported already when the source was read
         data = load_dataset(args.name, prepared.read_index(folder)["modalities"])  # a smaller copy may exist as well

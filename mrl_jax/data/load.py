@@ -13,7 +13,7 @@ from mrl_jax.data.published.catalog import CATALOG
 from mrl_jax.data.published.load_file import dataset_from_layout, load_arrays
 from mrl_jax.data.splits import CutOptions
 from mrl_jax.errors import InputError
-from mrl_jax.options import key_entries, parse_split
+from mrl_jax.options import key_entries
 
 __all__ = ["Dataset", "load_dataset"]
 
@@ -82,14 +82,7 @@ def load_dataset(
 
 def _check_cut(source: Any, keys: Sequence[str], options: CutOptions) -> None:
     """Refuse options of the cut that are wrong, or that have no effect on a source that has its splits."""
-    if options.split is not None:
-        parse_split(options.split)
-        if options.valid_share is not None:
-            raise InputError(f"split {options.split} gives the validation split, too; leave valid_share out")
-    if options.valid_share is not None and not 0 < options.valid_share < 1:
-        raise InputError(f"valid_share {options.valid_share}: must be between 0 and 1")
-    if not 0 <= options.seed < 2**32:
-        raise InputError(f"split_seed {options.seed}: must be in [0, {2**32 - 1}]")
+    options.check()
     has_splits = isinstance(source, Dataset) or (isinstance(source, str) and source in ("emoji", *CATALOG))
     given = [n for n, v in (("keys", keys), ("split", options.split), ("valid_share", options.valid_share)) if v]
     if has_splits and given and not options.as_needed:

@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from mrl_jax.errors import InputError
+from mrl_jax.options import parse_split
+
 __all__ = ["CutOptions", "cut_rows", "first_per_class", "strata"]
 
 
@@ -25,6 +28,21 @@ class CutOptions:
     seed: int = 0
     valid_share: float | None = None
     as_needed: bool = False
+
+    def check(self) -> None:
+        """Check the values.
+
+        Raises:
+            InputError: a value is wrong, or `split` and `valid_share` are both given.
+        """
+        if self.split is not None:
+            parse_split(self.split)
+            if self.valid_share is not None:
+                raise InputError(f"split {self.split} gives the validation split, too; leave valid_share out")
+        if self.valid_share is not None and not 0 < self.valid_share < 1:
+            raise InputError(f"valid_share {self.valid_share}: must be between 0 and 1")
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"split_seed {self.seed}: must be in [0, {2**32 - 1}]")
 
 
 def cut_rows(

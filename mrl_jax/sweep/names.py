@@ -83,7 +83,7 @@ def _name(c: Config, runs: Sequence[Config]) -> str:
         first = runs[0] if f.name in COMMON_FIELDS - {"method_options"} else alike
         if f.name not in ("method", *entry.axes, *FILE_FIELDS) and value != getattr(first, f.name):
             name += f"-{f.name}_{'_'.join(map(str, value)) if isinstance(value, tuple) else value}"
-    return name
+    return name.replace("/", "-")  # as in a split 60/15/25
 
 
 def _temperatures(c: Config) -> str:

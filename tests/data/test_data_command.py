@@ -13,6 +13,7 @@ from mrl_jax import load_dataset
 from mrl_jax.data.__main__ import main
 from mrl_jax.data.published import hub
 from mrl_jax.data.published.catalog import CATALOG, EMOJI
+from mrl_jax.errors import DatasetWarning
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::mrl_jax.errors.DatasetWarning")]
 
@@ -79,6 +80,38 @@ def test_info_looks_into_files_of_ones_own(tmp_path, capsys):
     assert "audio: 3 features, 40 / 12 / 20 samples" in out
 
 
+def test_info_and_prepare_cut_a_file(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("MRL_JAX_DATA_DIR", str(tmp_path / "cache"))
+    arrays = small_set()
+    np.savez(tmp_path / "whole.npz", A=arrays["train_image"], B=arrays["train_text"], C=arrays["train_labels"])
+    keys = ["--keys", "image=A", "text=B", "labels=C"]
+    cut = [*keys, "--split", "50/25/25", "--split-seed", "7"]
+    code, out, _ = run(capsys, "info", "mine", "--data-path", tmp_path / "whole.npz", *cut)
+    assert code == 0
+    assert "text: 5 features, 20 / 10 / 10 samples" in out
+    assert "cut: split 50/25/25, by class, seed 7" in out
+    code, out, _ = run(capsys, "prepare", "xmedia", "--data-path", tmp_path / "whole.npz", *cut)
+    assert code == 0
+    expected = load_dataset(tmp_path / "whole.npz", keys=keys[1:], split="50/25/25", split_seed=7)
+    assert load_dataset("xmedia").digest() == expected.digest()
+    assert load_dataset("xmedia").metadata["cut"]["seed"] == 7
+    np.savez(tmp_path / "two.npz", **{k: v for k, v in arrays.items() if not k.startswith("valid")})
+    code, out, _ = run(capsys, "info", "mine", "--data-path", tmp_path / "two.npz", "--valid-share", "0.1")
+    assert "36 / 4 / 20 samples" in out
+    assert "cut: validation: 0.1 of train, by class, seed 0" in out
+
+
+@pytest.mark.filterwarnings("ignore::mrl_jax.errors.DatasetWarning")
+def test_a_prepared_copy_whose_validation_lacks_classes_of_the_test_is_a_warning(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("MRL_JAX_DATA_DIR", str(tmp_path / "cache"))
+    arrays = small_set()
+    arrays["valid_labels"] %= 2
+    np.savez(tmp_path / "own.npz", **arrays)
+    run(capsys, "prepare", "xmedia", "--data-path", tmp_path / "own.npz")
+    with pytest.warns(DatasetWarning, match="2 of 4 classes have test samples but no validation sample"):
+        load_dataset("xmedia")
+
+
 def test_verify_reports_damage(source, tmp_path, capsys):
     run(capsys, "prepare", "inria-websearch", "--data-path", source)
     path = tmp_path / "cache/inria-websearch/image-text/1.0.0/arrays/valid_text.npy"
@@ -115,6 +148,13 @@ def test_verify_reports_damage(source, tmp_path, capsys):
         (["prepare", "nus-wide", "--data-path", "x", "--download"], "needs either --data-path FILE"),
         (["prepare", "nus-wide", "--download"], "not on the hub"),
         (["prepare", "nus-wide", "--data-path", "absent.h5py"], "does not exist"),
+        (["prepare", "emoji", "--split", "60/15/25"], "emoji comes with the package"),
+        (["prepare", "nus-wide", "--data-path", "x", "--split", "60/40"], "give the percentages of train, validation"),
+        (["info", "nus-wide", "--split", "60/15/25"], "--split is for a file; give it with --data-path"),
+        (
+            ["info", "nus-wide", "--data-path", "x", "--split-seed", "1"],
+            "--split-seed 1 needs --split or --valid-share",
+        ),
         (["featurize"], "arguments are required"),
     ],
 )

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,9 @@ from mrl_jax.data.published.catalog import check_name
 from mrl_jax.data.published.copy_folders import INDEX, copy_folder, replace_copy, staging
 from mrl_jax.data.published.load_file import load_arrays
 from mrl_jax.data.published.prepared import read_index, verify
+from mrl_jax.data.splits import CutOptions
 from mrl_jax.errors import InputError
+from mrl_jax.options import key_entries
 
 __all__ = ["prepare"]
 
@@ -33,6 +36,10 @@ def prepare(
     *,
     overwrite: bool = False,
     progress: bool = False,
+    keys: Sequence[str] | Mapping[str, Any] = (),
+    split: str | None = None,
+    split_seed: int = 0,
+    valid_share: float | None = None,
 ) -> Path:
     """Prepare a set from its published file; after that it can be loaded by its name.
 
@@ -51,6 +58,10 @@ def prepare(
         data_dir: folder of prepared sets, see `cache_folder`.
         overwrite: replace a copy that was prepared from other data.
         progress: print the steps on standard error.
+        keys: as in `load_dataset`.
+        split: as in `load_dataset`.
+        split_seed: as in `load_dataset`.
+        valid_share: as in `load_dataset`.
 
     Returns:
         The folder of the prepared copy.
@@ -59,11 +70,13 @@ def prepare(
         InputError: unknown set, unusable source, no space, or a copy of other data exists.
     """
     check_name(name)
+    keys, options = key_entries(keys) if keys else (), CutOptions(split, split_seed, valid_share)
+    options.check()
     root = cache_folder(data_dir)
     say = (lambda text: print(f"{name}: {text}", file=sys.stderr, flush=True)) if progress else (lambda text: None)
     with _input_errors(root, source), staging(root, name) as stage:
         say(f"reading {source}")
-        data = _read_into(stage / "arrays", name, source, modalities)
+        data = _read_into(stage / "arrays", name, source, modalities, keys, options)
         folder = copy_folder(root, name, data.modalities)
         existing = _state_of(folder, data.digest())
         if existing == "same":
@@ -116,7 +129,14 @@ def _state_of(folder: Path, digest: str) -> str:
         return "damaged"
 
 
-def _read_into(folder: Path, name: str, source: str | os.PathLike[str], modalities: Sequence[str]) -> Dataset:
+def _read_into(
+    folder: Path,
+    name: str,
+    source: str | os.PathLike[str],
+    modalities: Sequence[str],
+    keys: Sequence[str],
+    options: CutOptions,
+) -> Dataset:
     """Read a source and write its arrays as `.npy` files to a new folder; the data set maps these files."""
     folder.mkdir()
     path = Path(source).expanduser()
@@ -125,7 +145,7 @@ def _read_into(folder: Path, name: str, source: str | os.PathLike[str], modaliti
         _save(folder / f"{key}.npy", array)
         return np.load(folder / f"{key}.npy", mmap_mode="r")
 
-    data = load_arrays(path, modalities, set_name=name, keep=keep)
+    data = load_arrays(path, modalities, set_name=name, keep=keep, keys=keys, options=options)
     for split_name, split in data.splits.items():
         for m in data.modalities:
             keep(f"{split_name}_{m}_labels", split.labels[m])

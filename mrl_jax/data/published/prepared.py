@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mrl_jax.data.arrays import warn_of_classes
 from mrl_jax.data.cache import cache_folder
 from mrl_jax.data.dataset import SPLITS, Dataset, Split, array_sha256
 from mrl_jax.data.published.catalog import CATALOG, check_name
@@ -55,6 +56,7 @@ def load(name: str, modalities: Sequence[str] = (), data_dir: str | os.PathLike[
         )
     # Without chosen modalities only the smallest copy is tried: another copy would be another data set.
     data = _first_sound(matching if modalities else matching[:1], modalities)
+    warn_of_classes(data, f"{data.metadata['prepared']}")
     if deviations := data.metadata.get("deviations"):
         warnings.warn(f"{data.metadata['prepared']}: {'; '.join(map(str, deviations))}", DatasetWarning, stacklevel=3)
     return data
