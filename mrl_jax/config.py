@@ -87,6 +87,8 @@ class Config:
     seed: int = _default("seed")
 
     def __post_init__(self) -> None:
+        if isinstance(self.keys, Mapping):
+            object.__setattr__(self, "keys", key_entries(self.keys))
         for f in dataclasses.fields(self):
             object.__setattr__(self, f.name, _checked(f.name, _hints()[f.name], getattr(self, f.name)))
         for name in FILE_FIELDS:  # absolute, so that a run finds its files from any folder

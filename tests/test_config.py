@@ -233,6 +233,8 @@ def test_the_cut_of_the_data_is_a_part_of_the_configuration(tmp_path):
     config = Config(keys=(str(tmp_path / "keys.json"),), valid_share=0.1, split_seed=3)
     assert config.keys == entries
     assert config == Config(keys=entries, valid_share=0.1, split_seed=3)
+    named = {"image": ("I_tr", "I_te"), "labels": ["L_tr", "L_te"]}
+    assert config == preset("custom", keys=named, valid_share=0.1, split_seed=3)
     assert Config.from_json(config.to_json()) == config
     assert config.cut == {"keys": entries, "split": None, "split_seed": 3, "valid_share": 0.1}
 

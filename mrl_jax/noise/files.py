@@ -125,8 +125,8 @@ def read_transition_matrix(path: str | os.PathLike[str], num_classes: int) -> tu
     """Read the `matrix` of a `NoiseSpec`: K x K probabilities, row y for the samples of class y.
 
     Args:
-        path: `.npy`, `.npz` with one array, `.csv` or `.txt` (one row per line; commas, semicolons or blanks), or
-            `.json` (K lists of K numbers, or a `noise.json` with a matrix).
+        path: `.npy`, `.npz` with one array, `.csv` or `.txt` (one row per line, after a header if there is one;
+            commas, semicolons, tabs or blanks), or `.json` (K lists of K numbers, or a `noise.json` with a matrix).
         num_classes: K.
 
     Raises:
@@ -136,10 +136,13 @@ def read_transition_matrix(path: str | os.PathLike[str], num_classes: int) -> tu
     path = Path(path)
     if path.suffix.lower() in (".csv", ".txt"):
         try:
-            lines = _bytes(path, _json_limit(0, num_classes)).decode("utf-8-sig").splitlines()
-            rows = [re.sub("[,;]", " ", line).split() for line in lines if line.strip() and line.lstrip()[0] != "#"]
+            text = _bytes(path, _json_limit(0, num_classes)).decode("utf-8-sig")
+            rows = _rows(text)
+            if rows and not all(_is_number(cell) for cell in rows[0]):  # names of the classes
+                rows = rows[1:]
+                rows = [row[1:] for row in rows] if all(len(row) == num_classes + 1 for row in rows) else rows
             content: Any = [[float(cell) for cell in row] for row in rows]
-        except ValueError as error:
+        except (ValueError, csv.Error) as error:
             raise damaged(path, error) from None
     elif path.suffix.lower() in (".npy", ".npz", ".json"):
         content = _load(path, ("matrix",), _OTHER_LABELS, num_classes)
@@ -212,14 +215,7 @@ def _load(path: Path, names: Sequence[str], labels: int, num_classes: int) -> An
 
 def _read_table(path: Path, text: str, names: Sequence[str]) -> Any:
     """The content of a table in text: the named columns if it has a header, otherwise all of it as lists."""
-    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    first = lines[0] if lines else ""
-    mark = next((m for m in ("\t", ";", ",") if m in first), None)
-    if mark is None and len(first.split()) > 1 and all(_is_number(cell) for cell in first.split()):
-        rows = [line.split() for line in lines]
-    else:
-        rows = list(csv.reader(lines, delimiter=mark or ","))
-    rows = [[cell.strip() for cell in row] for row in rows]
+    rows = _rows(text)
     if len({len(row) for row in rows}) > 1:
         short = next(i for i, row in enumerate(rows) if len(row) != len(rows[0]))
         raise InputError(f"{str(path)!r}: row {short} has {len(rows[short])} columns, row 0 has {len(rows[0])}")
@@ -239,6 +235,16 @@ def _read_table(path: Path, text: str, names: Sequence[str]) -> Any:
     if len(wanted) == 1 and ("label" in wanted or "labels" in wanted):
         return next(iter(wanted.values()))
     return {name: column for name, column in wanted.items() if name in names} if wanted else columns[0]
+
+
+def _rows(text: str) -> list[list[str]]:
+    """Cells of a table, separated by tabs, semicolons, commas or blanks."""
+    lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    first = lines[0] if lines else ""
+    mark = next((m for m in ("\t", ";", ",") if m in first), None)
+    if mark is None and len(first.split()) > 1 and all(_is_number(cell) for cell in first.split()):
+        return [line.split() for line in lines]
+    return [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=mark or ",")]
 
 
 def _is_number(cell: str) -> bool:

@@ -766,6 +766,8 @@ BAD_PARQUET = {
     "null in a list": ({"split": ["train"] * 3, "a": [[1.0], [None], [1.0]]}, "column 'a' row 1 has a null inside"),
     "null label": ({"label": [0, None, 1]}, "column 'label' row 1 is null"),
     "label lists": ({"label": [[0], [1], [2]]}, "column 'label' holds lists"),
+    "labels of no modality": ({"b_label": [0, 1, 2]}, "column 'b_label' belongs to no modality"),
+    "a mask": ({"a_mask": [True, False, True]}, "null in the column of a modality marks a missing sample"),
     "two labels": ({"labels": [0, 1, 2]}, "two columns hold labels"),
     "dates": ({"label": np.array([0, 1, 2], "M8[s]")}, "store whole numbers or text"),
     "nothing in a split": ({"a": [[1.0], None, [1.0]]}, "missing in every row of valid"),

@@ -536,6 +536,15 @@ def test_transition_matrices_are_read_from_every_format(tmp_path, name):
     assert NoiseSpec(0.5, "matrix", matrix=matrix).matrix == matrix
 
 
+def test_a_transition_matrix_may_have_the_names_of_the_classes(tmp_path):
+    rows = [",".join(map(str, row)) for row in MATRIX]
+    (tmp_path / "a.csv").write_text("\n".join([",".join(CLASS_NAMES), *rows]))
+    index = [f"{name},{row}" for name, row in zip(CLASS_NAMES, rows, strict=True)]
+    (tmp_path / "b.csv").write_text("\n".join([",".join(["", *CLASS_NAMES]), *index]))
+    for name in ("a.csv", "b.csv"):
+        np.testing.assert_allclose(read_transition_matrix(tmp_path / name, K), MATRIX, rtol=1e-15)
+
+
 def test_transition_matrices_that_do_not_fit_are_refused(tmp_path):
     def refused(name, match, k=K):
         with pytest.raises(InputError, match=match):

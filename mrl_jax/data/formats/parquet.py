@@ -183,7 +183,8 @@ def _columns(file: Any) -> dict[str, tuple[str, str, bool]]:
         elif features:
             key = name
         else:
-            key = f"{owner}_labels" if owner != stem and owner in modalities else ""
+            _check_owner(name, owner, stem, modalities)
+            key = f"{owner}_labels" if owner != stem else ""
         if key and not features and pt.is_nested(field.type):
             raise RefusedError(f"column {name!r} holds lists; give one value per row")
         if key and key in [other for other, _, _ in keys.values()]:
@@ -196,6 +197,19 @@ def _columns(file: Any) -> dict[str, tuple[str, str, bool]]:
             "and texts run python -m mrl_jax.data featurize first)"
         )
     return keys
+
+
+def _check_owner(name: str, owner: str, stem: str, modalities: Sequence[str]) -> None:
+    """Refuse columns that would be labels or a mask, but of no modality."""
+    if owner != stem and owner not in modalities:
+        raise RefusedError(
+            f"column {name!r} belongs to no modality (columns of lists of numbers: {', '.join(modalities) or 'none'}); "
+            "rename or drop it"
+        )
+    if name.endswith("_mask"):
+        raise RefusedError(
+            f"column {name!r}: in Parquet, null in the column of a modality marks a missing sample; drop it"
+        )
 
 
 def _is_text(kind: Any) -> bool:

@@ -207,10 +207,13 @@ def recognise(keys: Iterable[str]) -> tuple[str, Keys]:
     meaning = _with_valid(list(keys))  # key with `valid` -> key
     if _complete(meaning, SPLITS):
         return "own", meaning
+    has_splits = _complete(meaning, ("train", "test"))
     for name, (match, _) in LAYOUTS.items():
+        if has_splits and name == "views":
+            continue
         if (file_keys := match(set(meaning))) is not None:
             return name, {own: meaning[key] for own, key in file_keys.items()}
-    if not _complete(meaning, ("train", "test")) and (whole := _whole(list(meaning))) is not None:
+    if not has_splits and (whole := _whole(list(meaning))) is not None:
         return "whole", {own: meaning[key] for own, key in whole.items()}
     return "own", meaning
 
