@@ -179,6 +179,20 @@ def test_a_sparse_logical_with_another_number_of_values_is_refused(tmp_path, cha
         read_all(bytes_file(tmp_path / "a.mat", bytes(data)))
 
 
+@pytest.mark.parametrize("kind", [2, 9])
+@pytest.mark.parametrize(("position", "value"), [(-1, 0), (3, 0), (0, 5), (4, -1), (5, 10**6)])
+def test_a_sparse_matrix_whose_columns_do_not_follow_each_other_is_refused(tmp_path, kind, position, value):
+    mask = np.eye(9, dtype=bool)
+    starts = scipy.sparse.csc_array(mask).indptr.astype("<i4")
+    other = starts.copy()
+    other[position] = value
+    data = sparse_logical(mask, kind=kind)
+    assert data.count(starts.tobytes()) == 1
+    path = bytes_file(tmp_path / "a.mat", data.replace(starts.tobytes(), other.tobytes()))
+    with pytest.raises(InputError, match="'x' is damaged"):
+        read_all(path)
+
+
 def test_dimensions_may_be_unsigned(tmp_path):
     x = np.arange(12.0).reshape(3, 4)
     signed, unsigned = (struct.pack("<II", kind, 8) + dims(3, 4) for kind in (5, 6))

@@ -395,6 +395,9 @@ def dense_array(data: np.ndarray, rows: np.ndarray, starts: np.ndarray, shape: S
     """
     import scipy.sparse
 
+    # `check_format` leaves the positions unchecked where the last of them is 0.
+    if len(starts) != shape[1] + 1 or starts[0] != 0 or (np.diff(starts) < 0).any():
+        raise ValueError("positions of columns that decrease")
     matrix = scipy.sparse.csc_array((data, rows, starts), shape=tuple(shape))
     matrix.check_format(full_check=True)
     return matrix.toarray()
