@@ -19,13 +19,13 @@ def job(tmp_path):
 def test_the_table_is_read_with_a_byte_order_mark_quotes_and_other_columns(tmp_path):
     rows = [{"note": "x", **row} for row in table()]
     rows[0]["text"] = 'a "red", round\ncircle ü'
-    rows[1]["split"], rows[2]["split"] = "Validation", "val"
+    rows[1]["split"], rows[2]["split"], rows[3]["split"] = "Validation", "val", "dev"
     path = write_csv(tmp_path / "t.csv", rows, "utf-8-sig")
     path.write_text(path.read_text("utf-8") + "\n\n", "utf-8")
     found = read_table(path, 0)
     by_id = {row.id: row for row in found.rows}
     assert by_id["p0"].text == rows[0]["text"]
-    assert by_id["p1"].split == by_id["p2"].split == "valid"
+    assert by_id["p1"].split == by_id["p2"].split == by_id["p3"].split == "valid"
     assert found.class_names == ["blue", "green", "red"]
     assert found.split_by == "column"
     assert [row.split for row in found.rows] == sorted((row.split for row in found.rows), key=SPLITS.index)

@@ -22,7 +22,7 @@ from mrl_jax.errors import InputError, first_line
 __all__ = ["Row", "Table", "check_table", "digest_inputs", "find_pictures", "read_rgb", "read_table", "reason_of"]
 
 _COLUMNS = ("id", "text", "label")
-_SPLIT_NAMES = {**{name: name for name in SPLITS}, "validation": "valid", "val": "valid"}
+_SPLIT_NAMES = {**{name: name for name in SPLITS}, "validation": "valid", "val": "valid", "dev": "valid"}
 # Formats that Pillow decodes itself; its other formats are stubs or start programs (EPS: Ghostscript).
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "AVIF", "PPM", "TGA", "ICO", "JPEG2000")
 _SUFFIXES = (

@@ -82,7 +82,8 @@ def canonical(
         same = all(own == key for own, key in names.items())
         return (arrays if same else Renamed(arrays, names, {}, source)), None
     if not {"train", "test"} <= set(splits) or not own_modalities(names):
-        return arrays, None  # `dataset_from_arrays` says what is missing
+        # `dataset_from_arrays` says what is missing.
+        return (arrays if layout == "own" else Renamed(arrays, names, {}, source)), None
     if options.valid_share is not None:
         return _cut_train(arrays, names, options, source)
     return _cut_test(arrays, names, layout, set_name, source)
