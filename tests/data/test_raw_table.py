@@ -29,7 +29,7 @@ def test_the_table_is_read_with_a_byte_order_mark_quotes_and_other_columns(tmp_p
     assert found.class_names == ["blue", "green", "red"]
     assert found.split_by == "column"
     assert [row.split for row in found.rows] == sorted((row.split for row in found.rows), key=SPLITS.index)
-    assert [row.id for row in found.rows if row.split == "valid"] == ["p1", "p2", "p12", "p13", "p14"]
+    assert [row.id for row in found.rows if row.split == "valid"] == ["p1", "p2", "p3", "p12", "p13", "p14"]
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ REFUSED = {
     "duplicated id": (_edit(3, id="p2"), ["line 5", "'p2' occurs twice"]),
     "empty id": (_edit(3, id=" "), ["line 5: the id is empty"]),
     "empty label": (_edit(4, label=""), ["line 6: the label is empty"]),
-    "unknown split": (_edit(3, split="dev"), ["unknown split 'dev'", "train, valid or test"]),
+    "unknown split": (_edit(3, split="query"), ["unknown split 'query'", "train, valid or test"]),
     "one class": (_each(label="7"), ["all labels are '7'", "at least two classes"]),
     "empty split": (_without("valid"), ["split valid has no rows"]),
     "split without texts": (_without("test", text=True), ["split test has no text at all"]),
