@@ -250,6 +250,29 @@ def test_a_cell_array_of_views_without_splits(tmp_path, cells, label):
         load_dataset(tmp_path / "b.mat", split="60/15/25")
 
 
+def test_y_is_a_modality_beside_labels_of_another_name():
+    arrays = whole_arrays()
+    for label in ("labels", "gt", "L"):
+        named = {"X": arrays["sound"], "Y": arrays["touch"], label: arrays["labels"]}
+        data = load_dataset(named, split="60/15/25")
+        assert data.modalities == ("X", "Y")
+        assert data.digest() != load_dataset(named, ("Y", "X"), split="60/15/25").digest()
+
+
+def test_labels_may_be_one_cell_per_view(tmp_path):
+    arrays = whole_arrays()
+    cells = {"X": ("sound", "touch"), "Y": ("labels", "labels")}
+    file = {}
+    for name, parts in cells.items():
+        file[name] = np.empty((2, 1), object)
+        for i, part in enumerate(parts):
+            file[name][i, 0] = arrays[part].reshape(len(arrays["labels"]), -1)
+    scipy.io.savemat(tmp_path / "a.mat", file)
+    same = {"view1": arrays["sound"], "view2": arrays["touch"], "labels": arrays["labels"]}
+    data = load_dataset(tmp_path / "a.mat", split="60/15/25")
+    assert data.digest() == load_dataset(same, split="60/15/25").digest()
+
+
 def test_what_is_no_matrix_of_instances_is_left_out_and_named():
     arrays = {**whole_arrays(), "words": np.array(["a", "b"]), "n": np.array(7)}
     with pytest.warns(DatasetWarning, match="no matrices with a row for each of the 111 labels: words, n"):

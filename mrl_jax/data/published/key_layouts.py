@@ -94,6 +94,7 @@ def _wikipedia_2010(have: set[str]) -> Keys | None:
 
 
 def _suffixed(have: set[str]) -> Keys | None:
+    """Keys with the split at the end."""
     keys: Keys = {}
     for key in sorted(have):
         stem, _, word = key.rpartition("_")
@@ -111,6 +112,7 @@ def _suffixed(have: set[str]) -> Keys | None:
 
 
 def _views(have: set[str]) -> Keys | None:
+    """Cells of one cell array, or numbered arrays, as modalities; labels are one array or one per modality."""
     for pattern in (r"({})\[(\d+)\]", r"({})_?(\d+)"):
         found: dict[str, dict[int, str]] = {}
         for key in have:
@@ -121,10 +123,9 @@ def _views(have: set[str]) -> Keys | None:
             continue
         views = [stacks[0][number] for number in sorted(stacks[0])]
         keys = {f"view{v}": key for v, key in enumerate(views, start=1)}
-        own = {word: _cells_of(have, word) for word in _LABEL_WORDS}
         if (label := _first(have, *_LABEL_WORDS)) is not None:
             return keys | {"labels": label}
-        for cells in own.values():
+        for cells in (_cells_of(have, word) for word in _LABEL_WORDS):
             if len(cells) == 1:
                 return keys | {"labels": cells[0]}
             if len(cells) == len(views):
@@ -157,8 +158,8 @@ _NAMES = {
 }
 _VIEW_WORDS = ("X", "x", "fea", "feas", "feature", "features", "data", "view", "views", "v", "V")
 _LABEL_WORDS = (
-    *("labels", "label", "Y", "y", "gt", "gnd", "truth", "truelabel", "truelabels", "true_label", "true_labels"),
-    *("target", "targets", "L"),
+    *("labels", "label", "gt", "gnd", "truth", "truelabel", "truelabels", "true_label", "true_labels"),
+    *("target", "targets", "L", "Y", "y"),  # the last two may also be a modality beside labels of another name
 )
 
 
