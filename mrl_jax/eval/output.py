@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mrl_jax.files import write_atomically
+from mrl_jax.report.drawing import curves_of, legend, picture
 from mrl_jax.report.tables import text_table
 
 __all__ = [
@@ -139,6 +139,8 @@ def _csv(rows: Sequence[Sequence[Any]]) -> str:
 def plot_precision_recall(path: Path, curves: Mapping[str, Sequence[float]], title: str) -> None:
     """Draw mean interpolated precision against recall, as PNG.
 
+    Of more than 6 directions the mean over galleries is drawn for each query modality, and the mean over all of them.
+
     Args:
         path: the file to write.
         curves: direction -> precision at evenly spaced recall from 0 to 1.
@@ -147,15 +149,10 @@ def plot_precision_recall(path: Path, curves: Mapping[str, Sequence[float]], tit
     Raises:
         InputError: the file cannot be written.
     """
-    from matplotlib.figure import Figure  # deferred: slow to import
-
-    figure = Figure(figsize=(6, 4.5), layout="constrained")
-    axes = figure.subplots()
-    for name, precision in curves.items():
-        axes.plot(np.linspace(0, 1, len(precision)), precision, label=name.replace("->", " → "))
-    axes.set(xlabel="recall", ylabel="precision, mean over queries", xlim=(0, 1), ylim=(0, 1), title=title)
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
-    picture = io.BytesIO()
-    figure.savefig(picture, dpi=120, format="png")
-    write_atomically(path, picture.getvalue())
+    lines, heading, note = curves_of(curves)
+    with picture(path, (6, 4.5), title=title, note=note) as (axes,):
+        for line in lines:
+            axes.plot(np.linspace(0, 1, len(line.values)), line.values, label=line.label, **line.style)
+        axes.set(xlabel="recall", ylabel="precision, mean over queries", xlim=(0, 1), ylim=(0, 1))
+        axes.grid(alpha=0.3)
+        legend(axes, heading)

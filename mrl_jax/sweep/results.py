@@ -3,15 +3,16 @@
 import csv
 import io
 import statistics
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mrl_jax.config import Config, shown
-from mrl_jax.files import atomic_path
 from mrl_jax.interface import option
 from mrl_jax.options import NOISE_FIELDS, OPTIONS
+from mrl_jax.report.drawing import legend, picture, readable, style
 from mrl_jax.report.tables import markdown_table
 from mrl_jax.sweep.names import axes_of, setting, varied
 
@@ -30,6 +31,9 @@ _CONDITION = (
 """Fields that describe the training data, not the method: the best configuration is chosen for each of their values."""
 
 _LINES = 8  # at most in the plot: those with the best validation mAP
+_BARS = 30  # at most in the plot, likewise
+_COLUMNS, _LONG = 44, 32  # characters in a line of a label, and of a value in it
+_SCORE = "test mAP, average over directions"
 _DIRECTIONS = 4  # at most in the table; of more only the average is shown
 
 
@@ -178,44 +182,70 @@ class Sweep:
         Args:
             path: the file to write.
         """
-        from matplotlib.figure import Figure  # deferred: slow to import
-
         summary = self.summary()
         cells, names = summary["cells"], summary["varied"]
-        numeric = [n for n in names if all(isinstance(c["settings"][n], int | float) for c in cells)]
-        figure = Figure(figsize=(7, 4.2), layout="constrained")
-        axes = figure.subplots()
+        numeric = [n for n in names if all(_is_number(c["settings"][n]) for c in cells)]
         if numeric:
-            x = "noise_rate" if "noise_rate" in numeric else numeric[0]
-            lines: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-            for cell in cells:
-                rest = tuple(f"{_short(n)} {_value(cell['settings'][n])}" for n in names if n != x)
-                lines.setdefault(rest, []).append(cell)
-            good = sorted(lines.items(), key=lambda line: -statistics.mean(c["valid"]["mean"] for c in line[1]))
-            for rest, members in good[:_LINES]:
-                members = sorted(members, key=lambda c: c["settings"][x])
-                scores = [c["test"]["best"]["average"] for c in members]
-                axes.errorbar(
-                    [c["settings"][x] for c in members], [s["mean"] for s in scores], [s["std"] or 0 for s in scores],
-                    marker="o", markersize=4, capsize=3, label=", ".join(rest) or None,
-                )  # fmt: skip
-            if OPTIONS[x].log:
-                axes.set_xscale("log")
-            axes.set_xlabel(_short(x))
-            if any(good[0][0]):
-                axes.legend(fontsize=8)
-            if len(good) > _LINES:
-                axes.set_title(f"the {_LINES} of {len(good)} with the best validation mAP", fontsize=9)
+            _plot_lines(path, cells, names, "noise_rate" if "noise_rate" in numeric else numeric[0])
         else:
-            cells = sorted(cells, key=lambda c: c["valid"]["mean"])
-            labels = [", ".join(_value(v) for v in c["settings"].values()) or "all seeds" for c in cells]
-            scores = [c["test"]["best"]["average"] for c in cells]
-            axes.barh(labels, [s["mean"] for s in scores], xerr=[s["std"] or 0 for s in scores], capsize=3, color="0.6")
-        label = "test mAP, average over directions"
-        axes.set_ylabel(label) if numeric else axes.set_xlabel(label)
+            _plot_bars(path, cells, names)
+
+
+def _plot_lines(path: Path, cells: Sequence[dict[str, Any]], names: Sequence[str], x: str) -> None:
+    """A line for each combination of the settings other than x."""
+    lines: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for cell in cells:
+        lines.setdefault(_described(cell["settings"], [n for n in names if n != x]), []).append(cell)
+    good = sorted(lines.items(), key=lambda line: -statistics.mean(c["valid"]["mean"] for c in line[1]))
+    title = f"the {_LINES} of {len(good)} with the best validation mAP" if len(good) > _LINES else ""
+    with picture(path, (7, 4.2), title=title) as (axes,):
+        for i, (rest, members) in enumerate(good[:_LINES]):
+            members = sorted(members, key=lambda c: c["settings"][x])
+            scores = [c["test"]["best"]["average"] for c in members]
+            axes.errorbar(
+                [c["settings"][x] for c in members], [s["mean"] for s in scores], [s["std"] or 0 for s in scores],
+                capsize=3, label=_wrapped(rest) or None, **style(i, marked=True),
+            )  # fmt: skip
+        if OPTIONS[x].log:
+            axes.set_xscale("log")
+        axes.set(xlabel=_short(x), ylabel=_SCORE)
         axes.grid(alpha=0.3)
-        with atomic_path(path) as part:
-            figure.savefig(part, dpi=120, format="png")
+        legend(axes)
+
+
+def _plot_bars(path: Path, cells: Sequence[dict[str, Any]], names: Sequence[str]) -> None:
+    """A bar for each cell, the best at the top."""
+    cells = sorted(cells, key=lambda c: c["valid"]["mean"])
+    title = f"the {_BARS} of {len(cells)} with the best validation mAP" if len(cells) > _BARS else ""
+    cells = cells[-_BARS:]
+    labels = [_wrapped(_described(c["settings"], names)) or "all seeds" for c in cells]
+    scores = [c["test"]["best"]["average"] for c in cells]
+    lines = 1 + max(label.count("\n") for label in labels)
+    with picture(path, (6, max(2.5, 1.2 + (0.17 * lines + 0.08) * len(cells))), title=title) as (axes,):
+        errors = [s["std"] or 0 for s in scores]
+        axes.barh(range(len(cells)), [s["mean"] for s in scores], xerr=errors, capsize=3, color="0.6")
+        axes.set_yticks(range(len(cells)), labels, fontsize=8)
+        axes.set(xlabel=_SCORE, ylim=(-0.7, len(cells) - 0.3))
+        axes.grid(alpha=0.3, axis="x")
+
+
+def _described(settings: Mapping[str, Any], names: Sequence[str]) -> tuple[str, ...]:
+    """Settings by name; a long value, such as a path, keeps its end."""
+    values = {n: _value(settings[n]) for n in names}
+    return tuple(f"{_short(n)} {v if len(v) <= _LONG else '…' + v[1 - _LONG :]}" for n, v in values.items())
+
+
+def _wrapped(parts: Sequence[str]) -> str:
+    """Settings in lines for a label, without a break in a short setting."""
+    lines = [""]
+    for part in parts:
+        joined = f"{lines[-1]}, {part}" if lines[-1] else part
+        lines = [*lines[:-1], joined] if len(joined) <= _COLUMNS else [*lines, *textwrap.wrap(part, _COLUMNS)]
+    return "\n".join(readable(line) for line in lines if line)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _with_average(scores: Mapping[str, Any]) -> dict[str, float]:

@@ -2,8 +2,13 @@
 
 import numpy as np
 import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib import figure as mpl
+from matplotlib import font_manager
 
+from mrl_jax.eval.output import plot_precision_recall
+from mrl_jax.report import drawing
 from mrl_jax.report.curves import plot_curves
 
 RESULT = {"valid": {"best": {"epoch": 1}}, "chance": {"a->b": 0.2, "b->a": 0.3}}
@@ -66,3 +71,122 @@ def test_a_drawing_that_fails_leaves_the_old_picture_and_no_other_file(monkeypat
         plot_curves(tmp_path / "curves.png", lines(3, ["loss"]), RESULT, "title")
     assert [p.name for p in tmp_path.iterdir()] == ["curves.png"]
     assert (tmp_path / "curves.png").read_bytes() == before
+
+
+def many(modalities, epochs=3):
+    """Log and result of a run in which query i has i / 10 in every direction."""
+    values = {f"{a}->{b}": i / 10 for i, a in enumerate(modalities) for b in modalities if a != b}
+    valid = {"map": values, "average": sum(values.values()) / len(values)}
+    log = [{"epoch": e + 1, "train": {"loss": 1.0}, "valid": valid} for e in range(epochs)]
+    return log, {"valid": {"best": {"epoch": 1}}, "chance": dict.fromkeys(values, 0.2)}
+
+
+def inside(figure, box):
+    """Whether what is drawn lies in the picture."""
+    extent, (width, height) = box.get_window_extent(), figure.canvas.get_width_height()
+    return extent.x0 >= 0 and extent.y0 >= 0 and extent.x1 <= width and extent.y1 <= height
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 8, 16])
+def test_up_to_6_directions_have_lines_beyond_that_queries_and_their_mean(figures, tmp_path, capfd, count):
+    names = [f"m{i}" for i in range(count)]
+    plot_curves(tmp_path / "c.png", *many(names), "title")
+    figure = figures[0]
+    right = figure.axes[1]
+    drawn = right.lines[:-2]  # without best and chance
+    if count <= 3:
+        assert len(drawn) == count * (count - 1)
+    else:
+        assert legend(right)[:count] == names
+        assert legend(right)[count] == f"mean of {count * (count - 1)} directions"
+        for i, line in enumerate(drawn[:-1]):
+            np.testing.assert_allclose(line.get_ydata(), i / 10)
+        np.testing.assert_allclose(drawn[-1].get_ydata(), (count - 1) / 20)
+        assert drawn[-1].get_linewidth() > drawn[0].get_linewidth()
+    looks = {(line.get_color(), line.get_linestyle()) for line in drawn}
+    assert len(looks) == len(drawn)
+    assert all(inside(figure, axes.get_legend()) for axes in figure.axes)
+    assert right.get_window_extent().width > 300  # of 600 pixels
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("names", [["图像", "文本"], ["图像", "文本", "음성", "テキスト", "text"]])
+def test_names_without_a_font_are_numbered_and_a_note_says_so(figures, tmp_path, monkeypatch, capfd, names):
+    monkeypatch.setattr("mrl_jax.report.drawing._fonts", lambda: [])
+    drawing._family_of.cache_clear()
+    plot_curves(tmp_path / "c.png", *many(names), "数据 5")
+    drawing._family_of.cache_clear()
+    labels = legend(figures[0].axes[1])
+    if len(names) == 2:
+        assert labels[:2] == ["modality 1 → modality 2", "modality 2 → modality 1"]
+    else:
+        assert labels[:5] == ["modality 1", "modality 2", "modality 3", "modality 4", "text"]
+    assert figures[0].get_suptitle() == "?? 5"
+    assert "no installed font can draw their names" in figures[0].get_supxlabel()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_names_are_drawn_with_an_installed_font_that_has_them(figures, tmp_path, monkeypatch, capfd):
+    file, names = tmp_path / "wide.ttf", "图像文本"
+    pen = TTGlyphPen(None)
+    for i, point in enumerate([(0, 0), (0, 900), (900, 900), (900, 0)]):
+        (pen.lineTo if i else pen.moveTo)(point)
+    pen.closePath()
+    square, glyphs = pen.glyph(), [".notdef", *(f"u{ord(c)}" for c in names)]
+    font = FontBuilder(1000)
+    font.setupGlyphOrder(glyphs)
+    font.setupCharacterMap({ord(c): f"u{ord(c)}" for c in names})
+    font.setupGlyf(dict.fromkeys(glyphs, square))
+    font.setupHorizontalMetrics(dict.fromkeys(glyphs, (1000, 0)))
+    font.setupHorizontalHeader(ascent=900, descent=-100)
+    font.setupNameTable({"familyName": "Noto Sans CJK SC", "styleName": "Regular"})
+    font.setupOS2()
+    font.setupPost()
+    font.save(file)
+    manager = font_manager.fontManager
+    known = list(manager.ttflist)
+    manager.addfont(file)
+    for cached in (drawing._family_of, drawing._fonts):
+        cached.cache_clear()
+    try:
+        plot_curves(tmp_path / "c.png", *many(["图像", "文本"]), "图 title")
+    finally:
+        manager.ttflist[:] = known
+        for cached in (drawing._family_of, drawing._fonts):
+            cached.cache_clear()
+        manager._findfont_cached.cache_clear()
+    texts = figures[0].axes[1].get_legend().get_texts()
+    assert [t.get_text() for t in texts[:2]] == ["图像 → 文本", "文本 → 图像"]
+    assert texts[0].get_fontfamily() == ["DejaVu Sans", "Noto Sans CJK SC"]
+    assert figures[0].get_suptitle() == "图 title"
+    assert figures[0].get_supxlabel() == ""
+    assert capfd.readouterr() == ("", "")
+
+
+def test_names_are_no_mathematics_and_none_is_left_out_of_the_legend(figures, tmp_path, capfd):
+    names = ["_left", r"$\frac$", "a" * 60 + "1" * 10, "a" * 61 + "1" * 10, "x\ny"]
+    plot_curves(tmp_path / "c.png", *many(names), r"$\alpha$ _x_ " + "long " * 100)
+    labels = legend(figures[0].axes[1])
+    short = "a" * 17 + "…" + "1" * 10
+    assert labels[:5] == [" _left", r"\$\frac\$", f"{short} (3)", f"{short} (4)", "x y"]
+    lines = figures[0].get_suptitle().splitlines()
+    assert lines[0].startswith(r"\$\alpha\$ _x_ long")
+    assert len(lines) == 3
+    assert lines[-1].endswith("…")
+    assert inside(figures[0], figures[0]._suptitle)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_precision_recall_curves_are_drawn_alike(figures, tmp_path, capfd):
+    modalities = ["图像" if drawing.drawable("图像") else "image", "b", "c", "d", "e"]
+    curves = {f"{a}->{b}": [i / 10] * 11 for i, a in enumerate(modalities) for b in modalities if a != b}
+    plot_precision_recall(tmp_path / "p.png", curves, "/a/path" * 40)
+    (axes,) = figures[0].axes
+    assert legend(axes) == [*modalities, "mean of 20 directions"]
+    np.testing.assert_allclose(axes.lines[-1].get_ydata(), 0.2)
+    np.testing.assert_allclose(axes.lines[3].get_ydata(), 0.3)
+    assert inside(figures[0], axes.get_legend())
+    assert axes.get_window_extent().width > 300
+    plot_precision_recall(tmp_path / "q.png", dict(list(curves.items())[:6]), "")
+    assert legend(figures[1].axes[0]) == [d.replace("->", " → ") for d in list(curves)[:6]]
+    assert capfd.readouterr() == ("", "")

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import itertools
 import json
 import re
 import statistics
@@ -12,6 +13,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from toy import TOY_FLAGS, save_npz, toy_arrays, toy_config
 
 from mrl_jax import InputError, evaluate, grid, load_run, sweep, train
@@ -236,6 +238,55 @@ def test_the_best_is_chosen_by_mean_validation_map_for_each_noise_and_over_all(t
               zip(("rc", "ce"), runs.values(), strict=False)}  # fmt: skip
     Sweep(losses, None).plot(tmp_path / "b.png")
     Sweep({"one": next(iter(runs.values()))}, None).plot(tmp_path / "c.png")
+
+
+def drawn(results, path, monkeypatch):
+    """The axes of a plot."""
+    saved, save = [], Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda self, *args, **kwargs: (saved.append(self), save(self, *args, **kwargs))
+    )
+    results.plot(path)
+    return saved[0].axes[0]
+
+
+def test_bars_of_many_settings_have_whole_labels_beside_whole_axes(tmp_path, monkeypatch, capfd):
+    axes = {"loss": ["rc", "ce", "gce"], "hidden_dims": [(8, 8), (16,)], "noise_kind": ["symmetric", "asymmetric"]}
+    axes |= {"data_path": [f"/a_$long$/path/of/{'x' * 30}/number/{i}/file.npz" for i in range(4)]}
+    runs = {
+        str(i): dataclasses.replace(fake(0.2, 0.5, 0, i / 100, test=i / 200), config=config)
+        for i, config in enumerate(grid(toy_config(), **axes))
+    }
+    bars = drawn(Sweep(runs, None), tmp_path / "a.png", monkeypatch)
+    labels = bars.get_yticklabels()
+    assert bars.figure.get_suptitle() == "the 30 of 48 with the best validation mAP"
+    assert [p.get_width() for p in bars.patches] == [i / 200 for i in range(18, 48)]
+    assert "loss gce" in labels[-1].get_text()
+    assert "file.npz" in labels[-1].get_text()
+    assert len({t.get_text() for t in labels}) == 30
+    extents = [t.get_window_extent() for t in labels]
+    assert min(e.x0 for e in extents) >= 0
+    assert all(a.y1 <= b.y0 for a, b in itertools.pairwise(extents))  # none covers another
+    assert bars.get_window_extent().width > 400
+    assert capfd.readouterr() == ("", "")
+
+
+def test_lines_of_many_settings_have_a_legend_in_the_picture(tmp_path, monkeypatch, capfd):
+    axes = {"noise_rate": [0.2, 0.4], "loss": ["rc", "ce"], "hidden_dims": [(8, 8), (16,)], "seed": [0]}
+    axes |= {"noise_kind": ["symmetric", "asymmetric"], "schedule": ["constant", "cosine"]}
+    runs = {
+        str(i): dataclasses.replace(fake(0.2, 0.5, 0, i / 100), config=config)
+        for i, config in enumerate(grid(toy_config(), **axes))
+    }
+    plot = drawn(Sweep(runs, None), tmp_path / "a.png", monkeypatch)
+    box, (width, height) = plot.get_legend().get_window_extent(), plot.figure.canvas.get_width_height()
+    assert box.x0 >= 0
+    assert box.y0 >= 0
+    assert box.x1 <= width
+    assert box.y1 <= height
+    assert len(plot.get_legend().get_texts()) == 8
+    assert plot.get_window_extent().width > 400
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_cell_with_a_failed_run_is_never_the_best():
