@@ -1,5 +1,6 @@
 """Pages written by hand: the width of their lines, and the tables that the code must agree with."""
 
+import configparser
 import re
 from pathlib import Path
 
@@ -64,3 +65,28 @@ def test_the_equations_of_all_losses_are_listed():
     for name, loss in LOSSES.items():
         row = next(line for line in page.splitlines() if line.startswith(f"| `{name}` |"))
         assert re.findall(r"`([^`]+)`", row)[1:] == list(loss.numbers), name
+
+
+def test_commands_that_install_work_in_a_clone():
+    """The package is on no index: extras are those of the clone, and packages those of setup.cfg."""
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg", "utf-8")
+    extras = settings["options.extras_require"]
+    lines = [line for text in (*extras.values(), settings["options"]["install_requires"]) for line in text.split("\n")]
+    known = {re.split(r"[ \[<>=#]", line.strip())[0] for line in lines}
+    texts = {
+        p: p.read_text("utf-8") for p in [*PAGES, *ROOT.glob("mrl_jax/**/*.py"), *ROOT.glob("experiments/**/*.py")]
+    }
+    commands = [(p, c) for p, text in texts.items() for c in re.findall(r"pip install (?!from)([^`\")(;\n]+)", text)]
+    assert len(commands) > 10
+    for path, command in commands:
+        assert "mrl_jax" not in command, path
+        for word in command.replace("'", "").replace("-e ", "").replace("#", " # ").replace(", ", " # ").split():
+            if word == "#" or "{" in word or word in (".", "-"):
+                break
+            extra = re.fullmatch(r"\.\[(.+)\]", word)
+            names = extra[1].split(",") if extra else []
+            assert set(names) <= set(extras), (path, word)
+            assert extra or re.split(r"[<>=,]", word)[0] in known, (path, word)
+            if not extra and re.search(r"[<>]", word):
+                assert f"'{word}'" in texts[path], f"{path}: a shell needs quotes"

@@ -125,4 +125,8 @@ def serve(kind: str, shape: Shape) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1], SHAPES[sys.argv[2]])
+    try:
+        serve(sys.argv[1], SHAPES[sys.argv[2]])
+    except ModuleNotFoundError as error:  # without `run_main`, whose imports would be measured
+        print(f"error: {error.name} is not installed; run: pip install {error.name}", file=sys.stderr)
+        sys.exit(2)

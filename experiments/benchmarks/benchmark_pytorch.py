@@ -55,7 +55,10 @@ def common_device() -> str:
     done = subprocess.run([sys.executable, "-c", sees], capture_output=True, text=True, check=False)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise InputError(f"PyTorch and JAX cannot both be imported ({reason}); pip install -e '.[bench]'")
+        raise InputError(
+            f"PyTorch and JAX cannot both be imported ({reason}); run: pip install torch (for all programs: "
+            "pip install -e '.[bench]')"
+        )
     return "cuda" if done.stdout.split()[-1] == "True" else "cpu"
 
 

@@ -25,6 +25,7 @@ import h5py
 import numpy as np
 import scipy.io
 
+from experiments.shared.command_line import run_main
 from experiments.shared.folders import RESULTS
 from experiments.shared.timings import timing_parser, write_numbers
 from mrl_jax.data.published.catalog import CATALOG
@@ -125,4 +126,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

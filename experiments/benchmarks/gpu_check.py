@@ -30,10 +30,12 @@ import time
 from typing import Any
 
 from experiments.benchmarks.gpu_parts import PARTS, SHAPES, SMOKE, Shape
+from experiments.shared.command_line import run_main
 from experiments.shared.folders import RESULTS, ROOT
 from experiments.shared.machine import machine
 from experiments.shared.tables import markdown
 from experiments.shared.timings import log, read_numbers, timing_parser, write_numbers
+from mrl_jax import InputError
 
 RESULTS_FILE = RESULTS / "gpu_check.json"
 NEEDED = ("jax", "flax", "optax", "orbax.checkpoint")
@@ -154,7 +156,9 @@ def main() -> None:
         print(table(read_numbers(RESULTS_FILE)))
         return
     if missing := [name for name in NEEDED if not has(name)]:
-        sys.exit(f"{sys.executable} has no {', '.join(missing)}: install the package first, or set PYTHON")
+        raise InputError(
+            f"{sys.executable} has no {', '.join(missing)}; run pip install -e . in the clone, or set PYTHON"
+        )
     query = "import jax; d = jax.devices()[0]; print(d.platform, d.device_kind, sep='|')"
     platform, device = subprocess.check_output([sys.executable, "-c", query], text=True).strip().split("|")
     if platform == "cpu" and not args.smoke:
@@ -188,4 +192,4 @@ def has(name: str) -> bool:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

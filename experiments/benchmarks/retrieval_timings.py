@@ -36,6 +36,7 @@ from experiments.benchmarks.retrieval_programs import (
     ours,
     sampled,
 )
+from experiments.shared.command_line import require, run_main
 from experiments.shared.folders import RESULTS
 from experiments.shared.machine import machine
 from experiments.shared.tables import markdown
@@ -222,6 +223,7 @@ def main() -> None:
     if args.markdown:
         print(tables(read_numbers(args.output or RESULTS_FILE)))
         return
+    require("numba", "torch", "torchmetrics", "ranx", "pytrec_eval")
     sizes, large = (["100x5000"], 20_000) if args.smoke else (args.sizes, 1_000_000)
     results: dict[str, Any] = {"machine": machine(PACKAGES), "dimensions": DIMENSIONS, "classes": CLASSES, "sizes": []}
     with tempfile.TemporaryDirectory() as folder:
@@ -239,4 +241,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

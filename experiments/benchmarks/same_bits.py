@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.shared.command_line import run_main
 from experiments.shared.tables import markdown
 
 SMALL = "--hidden-dims 64 --embed-dim 32 --batch-size 50 --epochs 4 --learning-rate 1e-3"
@@ -198,4 +199,4 @@ def _slug(name: str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

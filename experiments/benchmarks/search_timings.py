@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.shared.command_line import require, run_main
 from experiments.shared.folders import RESULTS
 from experiments.shared.machine import machine
 from experiments.shared.tables import markdown
@@ -185,6 +186,8 @@ def main() -> None:
     if args.markdown:
         print(tables(read_numbers(RESULTS_FILE)))
         return
+    if "engines" in args.parts:
+        require("faiss")
     results: dict[str, Any] = {"dimensions": DIMENSIONS, "machine": {part: machine(PACKAGES) for part in args.parts}}
     if "command" in args.parts:
         with tempfile.TemporaryDirectory() as folder:
@@ -202,4 +205,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from experiments.shared.command_line import run_main
 from experiments.shared.folders import RESULTS
 from experiments.shared.machine import machine
 from experiments.shared.tables import markdown
@@ -121,4 +122,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

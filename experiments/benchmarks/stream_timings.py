@@ -16,6 +16,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from experiments.shared.command_line import run_main
 from experiments.shared.folders import RESULTS
 from experiments.shared.timings import seconds_of, timing_parser, write_numbers
 from mrl_jax.config import Config
@@ -89,4 +90,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -18,9 +18,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import torch
 
-from experiments.benchmarks.pytorch_mrl import Best, Model, Reference
+from experiments.shared.command_line import require, run_main
 from experiments.shared.folders import RESULTS
 from experiments.shared.machine import keep_memory, machine
 from experiments.shared.tables import markdown
@@ -36,6 +35,8 @@ PROGRAMS = ("ours", "best", "reference")
 
 def compare(n: int, dims: tuple[int, ...], hidden: tuple[int, ...], batch_size: int, rounds: int) -> dict[str, Any]:
     """Seconds of an epoch (program -> round), operations of an epoch, operations per second of the fastest product."""
+    from experiments.benchmarks.pytorch_mrl import Best, Model, Reference
+
     rng, classes, embed_dim = np.random.default_rng(0), 10, 512
     features = [rng.normal(size=(n, d)).astype(np.float32) for d in dims]
     labels = rng.integers(0, classes, (len(dims), n)).astype(np.int32)
@@ -71,6 +72,8 @@ def compare(n: int, dims: tuple[int, ...], hidden: tuple[int, ...], batch_size: 
 
 def fastest_product(size: int = 2048) -> float:
     """Operations per second of a product of two square float32 matrices, the faster of JAX and PyTorch."""
+    import torch
+
     a = np.random.default_rng(0).normal(size=(size, size)).astype(np.float32)
     array, tensor, product = jnp.asarray(a), torch.tensor(a), jax.jit(lambda a: a @ a)
     product(array).block_until_ready()
@@ -98,6 +101,7 @@ def main() -> None:
     if args.markdown:
         print(table(read_numbers(RESULTS_FILE)))
         return
+    require("torch")
     sizes = (60, (8, 6), (16, 16)) if args.smoke else (2173, (4096, 300), (4096, 4096))
     batches = {}
     for batch_size in [20] if args.smoke else args.batch_sizes:
@@ -110,4 +114,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from experiments.shared.command_line import run_main
 from experiments.shared.tables import markdown
 
 TRAIN = ["-m", "mrl_jax.train", "emoji", "--workdir", "{}"]
@@ -94,4 +95,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -1,6 +1,7 @@
 """Flags, folder of results, and exit codes of the programs that make tables and figures."""
 
 import argparse
+import importlib.util
 import os
 import sys
 import tempfile
@@ -10,7 +11,7 @@ from pathlib import Path
 from experiments.shared.folders import RESULTS
 from mrl_jax import InputError
 
-__all__ = ["checked", "parser", "run_main"]
+__all__ = ["checked", "parser", "require", "run_main"]
 
 SETS = "emoji, the Wikipedia pairs where --views is given, and the published sets that are prepared"
 
@@ -67,13 +68,42 @@ def checked(args: argparse.Namespace) -> argparse.Namespace:
     return args
 
 
-def run_main(main: Callable[[Sequence[str] | None], None]) -> None:
-    """Run a program; exit code 2 and one line for bad input, 130 after Ctrl-C."""
+PACKAGES = {"faiss": "faiss-cpu", "pytrec_eval": "pytrec-eval-terrier", "sklearn": "scikit-learn"}
+"""Module -> package that has it, where the names differ."""
+
+
+def require(*modules: str) -> None:
+    """Check that modules are installed, before anything is measured.
+
+    Raises:
+        InputError: some are not.
+    """
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        raise InputError(_to_install(missing))
+
+
+def _to_install(modules: Sequence[str]) -> str:
+    packages = [PACKAGES.get(name, name) for name in modules]
+    return (
+        f"this program compares with {', '.join(packages)}, not installed here; run: pip install {' '.join(packages)} "
+        "(for all programs: pip install -e '.[bench]')"
+    )
+
+
+def run_main(main: Callable[[], None]) -> None:
+    """Run a program; exit code 2 and one line for bad input or a package that is missing, 130 after Ctrl-C."""
     try:
-        main(None)
+        main()
         sys.stdout.flush()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except ModuleNotFoundError as error:
+        name = (error.name or "").split(".")[0]
+        if name in ("", "mrl_jax", "experiments"):  # a fault of this project
+            raise
+        print(f"error: {_to_install([name])}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("interrupted; complete results are kept: run the command again to continue", file=sys.stderr)

@@ -190,7 +190,7 @@ def _choose(method: str, scores: int, mesh: Any) -> str:
     if method not in METHODS:
         raise ValueError(f"method {method!r}: choose from {', '.join(METHODS)}")
     if method == "numba" and not radix.available():
-        raise ValueError("method 'numba': numba is not installed; pip install 'mrl_jax[fast]', or choose auto")
+        raise ValueError("method 'numba': numba is not installed; run pip install 'numba>=0.63', or choose auto")
     if method != "xla" and mesh is not None:
         raise ValueError(f"method {method!r} runs on the host; choose xla for a gallery sharded over devices")
     return method

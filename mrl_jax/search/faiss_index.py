@@ -1,6 +1,6 @@
 """FAISS for galleries that exceed the memory of one device: approximate search with measured recall.
 
-Needs `pip install 'mrl_jax[faiss]'`.
+Needs `pip install faiss-cpu`.
 
 Shape letters: Q queries, G gallery items, L embedding dimensions, k results.
 """
@@ -203,7 +203,7 @@ def _faiss() -> Any:
     try:
         import faiss
     except ImportError as error:
-        raise InputError(f"FAISS is not installed ({error}); run: pip install 'mrl_jax[faiss]'") from error
+        raise InputError(f"FAISS is not installed ({error}); run: pip install faiss-cpu") from error
     return faiss
 
 

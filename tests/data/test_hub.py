@@ -247,7 +247,7 @@ def test_a_token_goes_to_the_hub_and_not_where_it_redirects(server, tmp_path, mo
 def test_a_missing_package_is_reported_unless_the_folder_is_complete(server, tmp_path, monkeypatch):
     download(REPO, NAME, tmp_path / "wiki")
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    refused(r"pip install 'mrl_jax\[hub\]'", download, REPO, NAME, tmp_path / "other")
+    refused(r"pip install 'huggingface-hub>=1.0'", download, REPO, NAME, tmp_path / "other")
     download(REPO, NAME, tmp_path / "wiki")
 
 

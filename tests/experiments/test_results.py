@@ -3,6 +3,7 @@
 import csv
 import importlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -435,7 +436,7 @@ def test_seeds_that_are_missing_are_named(results):
 
 def test_ctrl_c_is_one_line(capsys):
     with pytest.raises(SystemExit) as ended:
-        module_of("command_line").run_main(lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        module_of("command_line").run_main(lambda: (_ for _ in ()).throw(KeyboardInterrupt))
     assert ended.value.code == 130
     assert capsys.readouterr().err == "interrupted; complete results are kept: run the command again to continue\n"
 
@@ -469,8 +470,52 @@ def test_the_committed_benchmark_table_is_that_of_its_numbers(capsys):
 def test_the_benchmark_without_pytorch_says_what_to_install(tmp_path, monkeypatch):
     (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\")")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with pytest.raises(InputError, match=r"No module named 'torch'\); pip install -e '\.\[bench\]'"):
+    with pytest.raises(InputError, match=r"No module named 'torch'\); run: pip install torch \(for all"):
         run("benchmark_pytorch", "--smoke")
+
+
+@pytest.mark.parametrize(
+    ("name", "modules", "packages"),
+    [
+        ("training_timings", ["torch"], "torch"),
+        ("search_timings", ["faiss"], "faiss-cpu"),
+        ("retrieval_timings", ["torch", "torchmetrics", "pytrec_eval"], "torch torchmetrics pytrec-eval-terrier"),
+        ("benchmark_pytorch", ["torch"], "torch"),
+    ],
+)
+def test_a_missing_package_is_one_line_and_stored_results_need_none(tmp_path, name, modules, packages):
+    code = f"""
+import runpy, sys
+for module in {modules}:
+    sys.modules[module] = None
+sys.argv = ["{name}", *sys.argv[1:]]
+runpy.run_module("experiments.benchmarks.{name}", run_name="__main__")
+"""
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\")")
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{HERE.parent}"}
+
+    def started(*flags):
+        command = [sys.executable, "-c", code, *flags]
+        return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=HERE.parent)
+
+    done = started("--smoke")
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("error: ")
+    assert f"run: pip install {packages} (for all programs: pip install -e '.[bench]')" in done.stderr
+    done = started("--from-results" if name == "benchmark_pytorch" else "--markdown")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(("|", "<"))
+
+
+def test_a_package_that_a_program_misses_later_is_one_line_too(capsys):
+    def program():
+        import no_such_package  # noqa: F401
+
+    with pytest.raises(SystemExit) as caught:
+        module_of("command_line").run_main(program)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.startswith("error: this program compares with no_such_package, not installed here; ")
 
 
 def rebuilt(name, out, *flags):

@@ -101,7 +101,7 @@ def test_bad_input(call, message):
 
 def test_a_missing_package_is_reported(monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(InputError, match=r"pip install 'mrl_jax\[faiss\]'"):
+    with pytest.raises(InputError, match=r"pip install faiss-cpu"):
         FaissIndex.build(np.eye(3))
 
 

@@ -71,7 +71,7 @@ def torch_device(device: str) -> Iterator[str]:
             from huggingface_hub.utils import logging as hub
         except ImportError as error:
             raise InputError(
-                f"featurize needs torch and transformers ({reason_of(error)}); run: pip install 'mrl_jax[featurize]'"
+                f"featurize needs torch and transformers ({reason_of(error)}); run: pip install torch 'transformers>=5'"
             ) from error
         available = "cuda" if torch.cuda.is_available() else "cpu"
         if device == "cuda" and available == "cpu":

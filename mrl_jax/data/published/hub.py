@@ -179,7 +179,9 @@ class _Source:
         try:
             from huggingface_hub import constants, get_session, get_token, hf_hub_url
         except ImportError as error:
-            raise InputError("the Hugging Face hub needs a package; run: pip install 'mrl_jax[hub]'") from error
+            raise InputError(
+                "the Hugging Face hub needs huggingface-hub; run: pip install 'huggingface-hub>=1.0'"
+            ) from error
         url = hf_hub_url(self.repo, name, repo_type="dataset", revision=self.revision, endpoint=self.endpoint)
         timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
         headers = {"accept-encoding": "identity", "user-agent": "mrl_jax"}
