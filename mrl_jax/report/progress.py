@@ -1,5 +1,6 @@
 """Progress of training: a bar on a terminal or in a notebook, otherwise plain lines."""
 
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,12 +23,14 @@ def epoch_progress(epochs: int, enabled: bool) -> Iterator[Callable[[Sequence[Ma
     elif sys.stderr.isatty() or "ipykernel" in sys.modules:
         from tqdm.auto import tqdm
 
-        with tqdm(total=epochs, desc="training", unit="epoch", dynamic_ncols=True) as bar:
+        time_left = _TimeLeft(time.monotonic)
+        with tqdm(total=epochs, desc="training", unit="epoch", dynamic_ncols=True, bar_format=_BAR) as bar:
 
             def advance(log: Sequence[Mapping[str, Any]]) -> None:
-                if bar.n == 0 and len(log) > 1:  # resumed: earlier epochs do not count for the time left
+                if bar.n == 0 and len(log) > 1:  # resumed
                     bar.initial = bar.n = len(log) - 1
-                bar.set_postfix_str(_scores(log), refresh=False)
+                time_left.epoch("run", 1)
+                bar.set_postfix_str(f"{time_left.text(epochs - len(log))}{_scores(log)}", refresh=False)
                 bar.update()
 
             yield advance
@@ -52,16 +55,20 @@ class SweepProgress(AbstractContextManager["SweepProgress"]):
         done: number of runs that are already complete.
         epochs: total number of epochs that remain, over all runs.
         enabled: if False, nothing is shown.
+        clock: gives the time in seconds.
     """
 
-    def __init__(self, runs: int, done: int, epochs: int, enabled: bool) -> None:
-        self._runs, self._done, self._epochs, self._enabled = runs, done, epochs, enabled
+    def __init__(
+        self, runs: int, done: int, epochs: int, enabled: bool, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._runs, self._done, self._enabled, self._clock = runs, done, enabled, clock
         self._bar: Any = None
-        self._passed, self._began, self._printed = 0, time.monotonic(), time.monotonic()
+        self._left, self._of_group, self._training, self._printed = epochs, 0, 0, clock()
+        self._time_left = _TimeLeft(clock)
         if enabled and (sys.stderr.isatty() or "ipykernel" in sys.modules):
             from tqdm.auto import tqdm
 
-            self._bar = tqdm(total=epochs, desc="sweep", unit="epoch", dynamic_ncols=True)
+            self._bar = tqdm(total=epochs, desc="sweep", unit="epoch", dynamic_ncols=True, bar_format=_BAR)
         elif enabled and done:
             print(f"{done} of {runs} runs are complete", file=sys.stderr)
 
@@ -71,17 +78,24 @@ class SweepProgress(AbstractContextManager["SweepProgress"]):
 
     def advance(self, runs: Sequence[Any]) -> None:
         """Count one epoch of runs that are trained together."""
-        self._passed += len(runs)
+        self._time_left.epoch(tuple(map(id, runs)), len(runs))
+        self._training = len(runs)
+        self._left -= len(runs)
+        self._of_group = (runs[0].spec.epochs - max(len(r.log) for r in runs)) * len(runs)
         if self._bar is not None:
-            self._bar.set_postfix_str(self._at(runs), refresh=False)
+            self._bar.set_postfix_str(f"{self._estimate()}{self._at(runs)}", refresh=False)
             self._bar.update(len(runs))
-        elif time.monotonic() - self._printed >= _SECONDS:
+        elif self._clock() - self._printed >= _SECONDS:
             self._print(self._at(runs))
 
     def end(self, runs: Sequence[Any]) -> None:
         """Count runs as ended."""
         self._done += len(runs)
-        self._epochs -= sum(r.spec.epochs - len(r.log) for r in runs)  # that failed runs will not train
+        if not self._training:  # all failed in their first epoch
+            self._of_group = sum(r.spec.epochs - len(r.log) for r in runs)
+        self._left -= self._of_group  # that failed runs will not train
+        self._of_group = self._training = 0
+        self._time_left.end()
         failed = sum(r.error is not None for r in runs)
         if self._enabled and self._bar is None:
             self._print(f"{self._done}/{self._runs} runs done" + (f", {failed} failed" if failed else ""))
@@ -95,13 +109,73 @@ class SweepProgress(AbstractContextManager["SweepProgress"]):
     def _print(self, message: str) -> None:
         if not self._enabled:
             return
-        self._printed = time.monotonic()
-        left = (self._printed - self._began) * (self._epochs - self._passed) / max(self._passed, 1)
-        more = f", {_duration(left)} left" if self._passed < self._epochs else ""
-        print(f"{message}{more}", file=sys.stderr, flush=True)
+        self._printed = self._clock()
+        left = self._estimate().removesuffix(", ")
+        print(f"{message}, {left}" if left else message, file=sys.stderr, flush=True)
+
+    def _estimate(self) -> str:
+        return self._time_left.text(self._left, self._runs - self._done - self._training)
 
 
 _SECONDS = 10.0  # minimum time between lines
+# Without the estimate of tqdm, which counts compilation as the pace of all epochs.
+_BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
+
+
+class _TimeLeft:
+    """Estimate the time left from epochs after the first of each group of runs.
+
+    The first epoch of a group includes its start, and of a new program its compilation, which is no pace for others.
+    Starts and ends of later groups are estimated from those that the second group and later ones had.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock, self._since = clock, clock()
+        self._group: Any = None
+        self._seconds, self._epochs = 0.0, 0  # of all epochs but the first of each group
+        self._around: list[float] = []  # seconds of each group that are not in `_seconds`
+        self._sizes: list[int] = []  # runs of each group
+
+    def epoch(self, group: Any, runs: int) -> None:
+        """Count an epoch of runs that are trained together."""
+        seconds = self._passed()
+        if group != self._group:
+            self._group = group
+            self._around.append(seconds)
+            self._sizes.append(runs)
+        else:
+            self._seconds += seconds
+            self._epochs += runs
+
+    def end(self) -> None:
+        """Count the time since the last epoch as the end of the group."""
+        seconds = self._passed()
+        if self._group is not None:
+            self._around[-1] += seconds
+        self._group = None
+
+    def text(self, epochs: int, runs: int = 0) -> str:
+        """The time left, such as "3 min left, "; "" while it is unknown.
+
+        Args:
+            epochs: number of epochs left, over all runs.
+            runs: number of runs that are not yet started.
+        """
+        later = [max(0.0, a - self._pace * n) for a, n in zip(self._around[1:], self._sizes[1:], strict=True)]
+        if epochs < 1 or not (self._epochs or later):
+            return ""
+        seconds = self._pace * epochs
+        if later:
+            seconds += statistics.mean(later) * runs / statistics.mean(self._sizes)
+        return f"{_duration(seconds)} left, "
+
+    @property
+    def _pace(self) -> float:
+        return self._seconds / self._epochs if self._epochs else 0.0
+
+    def _passed(self) -> float:
+        before, self._since = self._since, self._clock()
+        return self._since - before
 
 
 def _duration(seconds: float) -> str:

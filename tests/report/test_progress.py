@@ -1,0 +1,105 @@
+"""The time left of sweeps and runs, by a clock that the tests move."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from mrl_jax.report.progress import SweepProgress, epoch_progress
+
+
+class Clock:
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+def run_of(epochs):
+    return SimpleNamespace(spec=SimpleNamespace(epochs=epochs), log=[], error=None)
+
+
+def train(shown, clock, runs, seconds, end=0.0):
+    """Epochs that take `seconds` each."""
+    for s in seconds:
+        clock.now += s
+        for run in runs:
+            run.log.append({})
+        shown.advance(runs)
+    if len(runs[0].log) == runs[0].spec.epochs:
+        clock.now += end
+        shown.end(runs)
+
+
+def test_compilation_is_no_pace(capsys):
+    """A minute of compilation, then 20 epochs a second apart."""
+    clock = Clock()
+    runs = [run_of(20) for _ in range(4)]
+    with SweepProgress(4, 0, 80, True, clock) as shown:
+        train(shown, clock, runs, [60.0])
+        assert capsys.readouterr().err == "runs 1-4 of 4, epoch 1/20\n"  # no estimate yet
+        train(shown, clock, runs, [1.0] * 11)
+        assert capsys.readouterr().err == "runs 1-4 of 4, epoch 11/20, 9 s left\n"
+        train(shown, clock, runs, [1.0] * 8, end=2.0)
+        assert capsys.readouterr().err == "4/4 runs done\n"
+
+
+def test_starts_and_ends_of_later_runs_count(capsys):
+    """3 runs of 5 epochs of 4 s; the first compiles for 100 s, each later one starts in 6 s and ends in 10 s."""
+    clock = Clock()
+    with SweepProgress(3, 0, 15, True, clock) as shown:
+        train(shown, clock, [run_of(5)], [104.0, 4.0, 4.0, 4.0, 4.0], end=10.0)
+        assert capsys.readouterr().err.splitlines()[-1] == "1/3 runs done, 40 s left"  # epochs alone
+        train(shown, clock, [run_of(5)], [10.0, 4.0, 4.0, 4.0, 4.0], end=10.0)
+        assert capsys.readouterr().err.splitlines()[-1] == "2/3 runs done, 36 s left"  # 5 * 4 + 6 + 10
+        train(shown, clock, [run_of(5)], [10.0, 4.0])
+        assert capsys.readouterr().err.splitlines()[-1] == "run 3 of 3, epoch 1/5, 16 s left"
+
+
+def test_runs_of_one_epoch_are_estimated_from_the_second_on(capsys):
+    clock = Clock()
+    with SweepProgress(5, 0, 5, True, clock) as shown:
+        for expected in ("1/5 runs done", "2/5 runs done, 6 s left", "3/5 runs done, 4 s left"):
+            train(shown, clock, [run_of(1)], [50.0 if expected == "1/5 runs done" else 1.5], end=0.5)
+            assert capsys.readouterr().err.splitlines()[-1] == expected
+
+
+def test_epochs_that_failed_runs_do_not_train_are_not_left(capsys):
+    clock = Clock()
+    with SweepProgress(4, 0, 40, True, clock) as shown:
+        both = [run_of(10), run_of(10)]
+        train(shown, clock, both, [30.0, 1.0, 1.0])
+        for run in both:
+            run.error = "nan"
+        shown.end(both)
+        assert capsys.readouterr().err.splitlines()[-1] == "2/4 runs done, 2 failed, 10 s left"  # 20 * 0.5
+        at_once = run_of(10)
+        at_once.error = "nan"
+        shown.end([at_once])
+        assert capsys.readouterr().err.splitlines()[-1] == "3/4 runs done, 1 failed, 5 s left"
+
+
+def test_nothing_is_shown_unless_it_is_wanted(capsys):
+    clock = Clock()
+    with SweepProgress(1, 0, 3, False, clock) as shown:
+        train(shown, clock, [run_of(3)], [20.0] * 3)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("resumed", [0, 10])
+def test_the_bar_of_a_run_estimates_from_its_second_epoch_on(monkeypatch, capsys, resumed):
+    clock = Clock()
+    monkeypatch.setattr("mrl_jax.report.progress.time.monotonic", clock)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    postfixes = []
+    monkeypatch.setattr("tqdm.std.tqdm.set_postfix_str", lambda self, text, refresh: postfixes.append(text))
+    log = [{"train": {"loss": 1.0}, "valid": {"average": 0.5}}] * resumed
+    with epoch_progress(30, True) as show:
+        for seconds in (90.0, 2.0, 2.0):
+            clock.now += seconds
+            log = [*log, {"train": {"loss": 1.0}, "valid": {"average": 0.5}}]
+            show(log)
+    left = [30 - resumed - i for i in (2, 3)]
+    scores = "loss 1.0000, valid mAP 0.500 (best 0.500)"
+    assert postfixes == [scores, *(f"{2 * n} s left, {scores}" for n in left)]
