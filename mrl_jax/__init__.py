@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mrl_jax.run.load import load_run
     from mrl_jax.run.model import Run, TrainedModel
     from mrl_jax.search.index import Index, top_k
-    from mrl_jax.search.searcher import Searcher
+    from mrl_jax.search.searcher import Query, Searcher
     from mrl_jax.sweep.sweep import Sweep, grid, sweep
     from mrl_jax.train import Result, train
     from mrl_jax.train_step import Batch, Recipe, TrainState, init_state, train_epoch, train_step
@@ -45,6 +45,7 @@ __all__ = [
     "InputError",
     "NoiseSpec",
     "NonFiniteLossError",
+    "Query",
     "Recipe",
     "Result",
     "Run",
@@ -88,7 +89,7 @@ _HOME = {
     "run.load": ("load_run",),
     "run.model": ("Run", "TrainedModel"),
     "search.index": ("Index", "top_k"),
-    "search.searcher": ("Searcher",),
+    "search.searcher": ("Query", "Searcher"),
     "sweep.sweep": ("Sweep", "grid", "sweep"),
     "train": ("Result", "train"),
     "train_step": ("Batch", "Recipe", "TrainState", "init_state", "train_epoch", "train_step"),

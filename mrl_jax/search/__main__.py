@@ -24,7 +24,15 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-_LINES = "a text, :image FILE, :row MODALITY:SPLIT:INDEX, or :quit"
+_LINES = {
+    "TEXT": "the nearest items of a text",
+    ":text TEXT": "the same, for a text that begins with a colon",
+    ":image FILE": "the nearest items of a picture",
+    ":row MODALITY:SPLIT:INDEX": "the nearest items of a row of the run's data, such as image:test:7",
+    ":help": "this list",
+    ":quit": "end",
+}
+"""What a line of --interactive may be."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -104,6 +112,7 @@ def _show(answers: Sequence[dict[str, Any]], args: argparse.Namespace, pictures:
 
 def _converse(searcher: "Searcher", args: argparse.Namespace, pictures: "Pictures | None") -> None:
     """Answer line by line until the end of the input; an error in a line is printed, and the next line is read."""
+    from mrl_jax.report.tables import aligned_lines
     from mrl_jax.search.searcher import Query
 
     if sys.stdin is None:  # standard input is closed
@@ -112,7 +121,7 @@ def _converse(searcher: "Searcher", args: argparse.Namespace, pictures: "Picture
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")  # a line that is no valid text is an error of its own
     if terminal:
-        print(f"{_LINES}; write :text before a text that begins with a colon", file=sys.stderr)
+        print("type a text, or :image FILE, :row MODALITY:SPLIT:INDEX; :help lists all, :quit ends", file=sys.stderr)
     while True:
         if terminal:
             print("> ", end="", file=sys.stderr, flush=True)
@@ -122,13 +131,16 @@ def _converse(searcher: "Searcher", args: argparse.Namespace, pictures: "Picture
             return
         if not command:
             continue
+        if command == ":help":
+            print("\n".join(aligned_lines([*_LINES.items()], left=(0, 1))), file=sys.stderr, flush=True)
+            if args.json is not None:  # one line of output per line of input
+                print(json.dumps({"help": _LINES}), flush=True)
+            continue
         kind = command[1:] if command in (":image", ":row", ":text") else "text"
         value = rest.strip() if command.startswith(":") and kind == command[1:] else line.strip()
         try:
             if command.startswith(":") and value == line.strip():
-                raise InputError(
-                    f"{command} is unknown; give {_LINES}; write :text before a text that begins with a colon"
-                )
+                raise InputError(f"{command} is unknown; give {', '.join(_LINES)}")
             _show([searcher.answer(Query(kind, value, args.query_modality), args.top)], args, pictures)
         except InputError as error:
             message = " ".join(str(error).split())
@@ -174,7 +186,11 @@ def _parser() -> argparse.ArgumentParser:
     ):
         query = {"dest": "queries", "action": "append", "type": lambda value, kind=kind: (kind, value), "default": []}
         add(f"--{kind}", metavar=metavar, help=text, **query)  # type: ignore[arg-type]
-    add("--interactive", action="store_true", help="answer lines of standard input: texts, :image FILE, :row …")
+    add(
+        "--interactive",
+        action="store_true",
+        help="answer lines of standard input: texts, :image FILE, :row …, :help",
+    )
     add("--top", type=int, default=10, metavar="K", help="results per query (default: 10)")
     add("--modality", metavar="NAME", help="modality of the gallery (default: the first that is not the query's)")
     add("--query-modality", metavar="NAME", help="modality of a text or picture (default: the first that takes it)")

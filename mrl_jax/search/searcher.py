@@ -126,11 +126,11 @@ class Searcher:
         if self.folder is None or not (self.folder.path / _FOLDER).exists():
             _ = self.dataset
 
-    def answer(self, query: Query, top: int = 10) -> dict[str, Any]:
+    def answer(self, query: Query | str, top: int = 10) -> dict[str, Any]:
         """Find the nearest items of a query.
 
         Args:
-            query: the query.
+            query: the query; a string is a text.
             top: number of results; a smaller gallery gives fewer.
 
         Returns:
@@ -144,6 +144,10 @@ class Searcher:
         """
         if isinstance(top, bool) or not isinstance(top, int | np.integer) or top < 1:
             raise InputError(f"top {top!r}: it must be an integer of 1 or more")
+        if isinstance(query, str):
+            query = Query("text", query)
+        if not isinstance(query, Query):
+            raise InputError(f"query {query!r}: give a text, or a Query of kind text, image or row")
         described, z = self._row(query.value) if query.kind == "row" else self._typed(query)
         modality = self.modality or next(
             (m for m in self.run.modalities if m != described["modality"]), described["modality"]

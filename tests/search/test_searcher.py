@@ -240,8 +240,27 @@ def test_interactive_answers_line_by_line(run, monkeypatch, capsys):
     assert ["error" in answer for answer in answers] == [False, False, True, True, True, False]  # a line for each
     assert all(line.startswith("error: ") for line in errors)
     assert "give MODALITY:SPLIT:INDEX" in errors[0]
-    assert ":frob is unknown" in errors[1]
+    assert ":frob is unknown; give TEXT, :text TEXT, :image FILE, :row MODALITY:SPLIT:INDEX, :help, :quit" in errors[1]
     assert "search with --row" in errors[2]
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_the_prompt_says_help_and_help_lists_what_a_line_may_be(run, monkeypatch, capsys, as_json):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(sys, "stdin", Terminal(":help\n:helf\n:help me\n"))
+    asked(run, "--interactive", *(["--json"] if as_json else []))
+    out, err = capsys.readouterr()
+    greeting, *rest = err.replace("> ", "").splitlines()
+    assert ":help" in greeting
+    words = ["TEXT", ":text TEXT", ":image FILE", ":row MODALITY:SPLIT:INDEX", ":help", ":quit"]
+    starts = [next(w for w in reversed(words) if line.startswith(w)) for line in rest[:6]]
+    assert starts == words
+    assert rest[6].startswith("error: :helf is unknown; give TEXT, ")
+    assert rest[7:] == rest[:6]
+    assert [list(json.loads(line)) for line in out.splitlines()] == ([["help"], ["error"], ["help"]] if as_json else [])
 
 
 # --- bad input ---
@@ -378,6 +397,12 @@ def test_another_language_is_another_encoder(emoji_run):
     assert one["results"] != two["results"]
     with pytest.raises(InputError, match=r"modality 'image' does not take a typed text; choose from text, text_de"):
         searcher.answer(Query("text", "Katze", "image"), 3)
+    by_text = searcher.answer("Katze", 3)
+    assert by_text == searcher.answer(Query("text", "Katze"), 3)
+    assert by_text["query"] == {"kind": "text", "value": "Katze", "modality": "text"}
+    for wrong in (None, 3, ("text", "Katze"), b"Katze"):
+        with pytest.raises(InputError, match="give a text, or a Query of kind text, image or row"):
+            searcher.answer(wrong)
     with pytest.raises(InputError, match="query 'sound' is unknown"):
         searcher.answer(Query("sound", "x"), 3)
     with pytest.raises(InputError, match="top 0"):
