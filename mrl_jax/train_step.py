@@ -1,10 +1,13 @@
 """MRL as functions of arrays, for notebooks and programs of one's own: state, one step, one epoch.
 
-Nothing here is compiled; wrap it in `jax.jit`. Other methods: `mrl_jax.methods` and `mrl_jax.training.epoch`.
+Nothing here is compiled; wrap it in `jax.jit`. In every function the arrays come first, then the recipe. Other methods:
+`mrl_jax.methods` and `mrl_jax.training.epoch`.
 """
 
-from collections.abc import Sequence
-from typing import Any
+import functools
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec, TypeVar
 
 from jax import Array
 from jax.typing import ArrayLike
@@ -37,14 +40,38 @@ TrainState = State
 """All that training changes; of MRL `state.params` has the fields `encoders` and `centers`."""
 
 
-def init_state(recipe: Recipe, key: Array, dims: Sequence[int], num_classes: int, num_instances: int = 0) -> TrainState:
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _recipe_after(*names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Accept calls of earlier versions, whose first argument was the recipe and the others were `names`."""
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> R:
+            if args and isinstance(args[0], Hyperparameters):
+                name = function.__name__
+                message = f"{name}(recipe, {names[0]}, …) is the order of earlier versions; give {name}({names[0]}, …"
+                warnings.warn(f"{message}, recipe)", DeprecationWarning, stacklevel=2)
+                kwargs = dict(zip(names, args[1:], strict=False)) | {"recipe": args[0]} | kwargs
+                args = ()
+            return function(*args, **kwargs)
+
+        return call
+
+    return decorate
+
+
+@_recipe_after("key", "dims", "num_classes", "num_instances")
+def init_state(key: Array, dims: Sequence[int], num_classes: int, recipe: Recipe, num_instances: int = 0) -> TrainState:
     """Draw encoders and centres.
 
     Args:
-        recipe: model and optimiser.
         key: a `jax.random.key`.
         dims: number of features D of each modality.
         num_classes: K.
+        recipe: model and optimiser.
         num_instances: N; the losses "elr" and "gmm" need it.
 
     Raises:
@@ -53,8 +80,15 @@ def init_state(recipe: Recipe, key: Array, dims: Sequence[int], num_classes: int
     return mrl(recipe.loss).init(recipe, key, Shapes(tuple(dims), num_classes, num_instances))
 
 
-def embed(recipe: Recipe, encoders: Sequence[Any], features: Sequence[Array]) -> tuple[Array, ...]:
-    """Embed every modality: [B, D] each to unit rows [B, L] each. The numbers of rows may differ."""
+@_recipe_after("encoders", "features")
+def embed(encoders: Sequence[Any], features: Sequence[Array], recipe: Recipe) -> tuple[Array, ...]:
+    """Embed every modality: [B, D] each to unit rows [B, L] each. The numbers of rows may differ.
+
+    Args:
+        encoders: parameters of the encoders, such as `state.params.encoders`.
+        features: preprocessed features of each modality.
+        recipe: the networks.
+    """
     return tuple(recipe.encoder.apply(p, x) for p, x in zip(encoders, features, strict=True))  # type: ignore[misc]
 
 
@@ -82,7 +116,7 @@ def train_step(
 
         >>> import jax, jax.numpy as jnp
         >>> recipe = Recipe(hidden_dims=(16,), embed_dim=8, learning_rate=1e-2)
-        >>> state = init_state(recipe, jax.random.key(0), dims=(6, 4), num_classes=3)
+        >>> state = init_state(jax.random.key(0), (6, 4), 3, recipe)
         >>> labels = jnp.arange(8) % 3
         >>> batch = Batch((jnp.eye(8, 6), jnp.eye(8, 4)), jnp.stack([labels, labels]), jnp.ones(8, bool))
         >>> step = jax.jit(train_step)

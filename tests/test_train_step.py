@@ -39,7 +39,7 @@ SMALL = Recipe(
 pytestmark = pytest.mark.slow
 step = jax.jit(train_step)
 run_epoch = jax.jit(train_epoch)
-initial = jax.jit(init_state, static_argnums=(2, 3))
+initial = jax.jit(init_state, static_argnums=(1, 2))
 
 
 def make_data(n=N, dims=DIMS, k=K, seed=0):
@@ -54,7 +54,7 @@ def take(data, rows, mask=None):
 
 
 def new_state(recipe=SMALL, dims=DIMS, k=K, seed=0):
-    return initial(recipe, jax.random.key(seed), dims, k)
+    return initial(jax.random.key(seed), dims, k, recipe)
 
 
 def float64(tree):
@@ -179,7 +179,7 @@ def test_metrics_are_those_of_the_loss_before_the_step():
 
     @jax.jit
     def evaluate(state):
-        z = jnp.stack(embed(SMALL, state.params.encoders, batch.features))
+        z = jnp.stack(embed(state.params.encoders, batch.features, SMALL))
         return mrl_loss(z, state.params.centers, batch.labels, beta=0.6, tau1=0.5, tau2=0.4)
 
     loss, terms = evaluate(state)
@@ -239,7 +239,7 @@ def test_initial_states_differ_between_keys_and_modalities():
 
 def test_modalities_may_have_different_numbers_of_rows_when_embedded():
     data, state = make_data(), new_state()
-    found = embed(SMALL, state.params.encoders, (data.features[0][:7], data.features[1][:2]))
+    found = embed(state.params.encoders, (data.features[0][:7], data.features[1][:2]), SMALL)
     assert [z.shape for z in found] == [(7, 4), (2, 4)]
     for z in found:
         np.testing.assert_allclose(np.linalg.norm(z, axis=-1), np.ones(len(z)), **tolerances.UNIT)
@@ -307,7 +307,7 @@ def test_missing_samples_count_for_nothing_in_an_epoch():
     )
     batch = take(data, rows, mask[:, rows] & valid)
     state = new_state()
-    z = jnp.stack(embed(SMALL, state.params.encoders, batch.features))
+    z = jnp.stack(embed(state.params.encoders, batch.features, SMALL))
     loss, _ = mrl_loss(z, state.params.centers, batch.labels, beta=0.6, tau1=0.5, tau2=0.4, mask=batch.mask)
     np.testing.assert_allclose(a[1]["loss"][0], loss, rtol=1e-5, atol=1e-6)
 
@@ -334,7 +334,7 @@ def test_training_separates_a_small_problem_completely():
     for epoch in range(recipe.epochs):
         state, metrics = run_epoch(state, data, jax.random.key(1), epoch, recipe)
         losses.append(float(metrics["loss"].mean()))
-    for z in embed(recipe, state.params.encoders, features):
+    for z in embed(state.params.encoders, features, recipe):
         nearest = np.argmax(np.asarray(z) @ unit(np.asarray(state.params.centers)).T, axis=-1)
         np.testing.assert_array_equal(nearest, labels)
     assert losses[-1] < losses[0] - 0.5
@@ -412,3 +412,24 @@ def test_donating_the_state_changes_nothing_but_frees_it():
     found = jax.jit(train_step, donate_argnums=0)(state, batch, SMALL)
     assert_same(found, expected)
     assert all(x.is_deleted() for x in jax.tree.leaves(state))
+
+
+def test_calls_in_the_order_of_earlier_versions_warn_and_give_the_same():
+    state = init_state(jax.random.key(3), (6, 4), 3, SMALL)
+    features = (jnp.ones((2, 6)), jnp.ones((3, 4)))
+    z = embed(state.params.encoders, features, SMALL)
+    with pytest.warns(DeprecationWarning, match=r"give embed\(encoders, …, recipe\)"):
+        jax.tree.map(np.testing.assert_array_equal, z, embed(SMALL, state.params.encoders, features))
+    with pytest.warns(DeprecationWarning, match=r"give embed\(encoders, …, recipe\)"):
+        compiled = jax.jit(embed)(SMALL, state.params.encoders, features)
+    assert [x.shape for x in compiled] == [x.shape for x in z]
+    for old in (
+        lambda: init_state(SMALL, jax.random.key(3), (6, 4), 3),
+        lambda: init_state(SMALL, jax.random.key(3), dims=(6, 4), num_classes=3),
+        lambda: init_state(SMALL, jax.random.key(3), (6, 4), 3, 0),
+    ):
+        with pytest.warns(DeprecationWarning, match=r"give init_state\(key, …, recipe\)"):
+            again = old()
+        jax.tree.map(np.testing.assert_array_equal, state.params, again.params)
+    by_name = init_state(recipe=SMALL, key=jax.random.key(3), dims=(6, 4), num_classes=3)
+    jax.tree.map(np.testing.assert_array_equal, state.params, by_name.params)

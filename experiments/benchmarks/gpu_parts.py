@@ -142,7 +142,7 @@ def start(shape: Shape, precision: str, device: Any = None) -> tuple[Any, Any, A
     features, labels = shape.arrays()
     # Initialised on the host, so that all devices start from the same bits.
     with jax.default_device(jax.devices("cpu")[0]):
-        state = jax.jit(init_state, static_argnums=(2, 3))(recipe, jax.random.key(0), shape.dims, shape.classes)
+        state = jax.jit(init_state, static_argnums=(1, 2))(jax.random.key(0), shape.dims, shape.classes, recipe)
         data, key = TrainData(tuple(map(jnp.asarray, features)), jnp.asarray(labels)), jax.random.key(1)
     return recipe, *jax.device_put((state, data, key), device)
 
@@ -162,7 +162,7 @@ def parity(smoke: bool) -> dict[str, Any]:
             state, metrics = step(state, jax.device_put(batch, device), recipe)
             losses.append(float(metrics["loss"]))
         first = tuple(x[: shape.batch_size] for x in data.features)
-        return np.array(losses), np.asarray(jax.jit(embed)(recipe, state.params.encoders, first), np.float64)
+        return np.array(losses), np.asarray(jax.jit(embed)(state.params.encoders, first, recipe), np.float64)
 
     numbers: dict[str, Any] = {}
     far = []

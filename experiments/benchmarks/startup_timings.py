@@ -39,7 +39,7 @@ from mrl_jax.train_step import Recipe, TrainData, init_state
 keep_compiled(True)
 dims, n, classes, batch_size, hidden, epochs = map(eval, sys.argv[1:])
 recipe = Recipe(batch_size=batch_size, hidden_dims=hidden, epochs=epochs)
-state = jax.jit(init_state, static_argnums=(2, 3))(recipe, jax.random.key(0), tuple(dims), classes)
+state = jax.jit(init_state, static_argnums=(1, 2))(jax.random.key(0), tuple(dims), classes, recipe)
 data = TrainData(tuple(jnp.zeros((n, d)) for d in dims), jnp.zeros((len(dims), n), jnp.int32))
 program = epoch_program(mrl(recipe.loss), None, recipe.batch_size)
 jax.block_until_ready(program(state, data, jax.random.key(1), 0, recipe)[1])

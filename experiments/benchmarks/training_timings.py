@@ -41,7 +41,7 @@ def compare(n: int, dims: tuple[int, ...], hidden: tuple[int, ...], batch_size: 
     features = [rng.normal(size=(n, d)).astype(np.float32) for d in dims]
     labels = rng.integers(0, classes, (len(dims), n)).astype(np.int32)
     recipe = Recipe(beta=OBJECTIVE[0], hidden_dims=hidden, embed_dim=embed_dim, batch_size=batch_size)
-    state = jax.jit(init_state, static_argnums=(2, 3))(recipe, jax.random.key(0), dims, classes)
+    state = jax.jit(init_state, static_argnums=(1, 2))(jax.random.key(0), dims, classes, recipe)
     data, key, program = (
         TrainData(tuple(map(jnp.asarray, features)), jnp.asarray(labels)),
         jax.random.key(1),

@@ -37,7 +37,7 @@ def test_fifty_steps_have_the_losses_of_ours(name):
     labels = rng.integers(0, CLASSES, (2, N)).astype(np.int32)
     recipe = Recipe(beta=0.7, tau1=0.8, tau2=0.6, hidden_dims=(16,), embed_dim=8, batch_size=B, learning_rate=1e-3,
                     schedule="constant", epochs=5)  # fmt: skip
-    state = jax.jit(init_state, static_argnums=(2, 3))(recipe, jax.random.key(0), DIMS, CLASSES)
+    state = jax.jit(init_state, static_argnums=(1, 2))(jax.random.key(0), DIMS, CLASSES, recipe)
     model = pytorch_mrl.Model(DIMS, recipe.hidden_dims, recipe.embed_dim, CLASSES)
     model.load(state.params.encoders, state.params.centers)
     theirs = getattr(pytorch_mrl, name)(model, features, labels, B, 1e-3, (0.7, 0.8, 0.6))
@@ -187,7 +187,8 @@ def test_a_whole_run_ends_as_ours(name):
     task = prepare_run(config := toy_config(noise_rate=0.4, epochs=6), prepare_data(config, arrays))
     ours = train(config, data=arrays)
     model = pytorch_mrl.Model(task.shapes.dims, (16,), 8, 3)
-    start = jax.jit(init_state, static_argnums=(2, 3, 4))(task.hyperparameters, task.init_key, *task.shapes)
+    dims, classes, instances = task.shapes
+    start = jax.jit(init_state, static_argnums=(1, 2, 4))(task.init_key, dims, classes, task.hyperparameters, instances)
     model.load(start.params.encoders, start.params.centers)
     objective = config.beta, task.config.tau1, task.config.tau2
     program = getattr(pytorch_mrl, name)(model, task.data.features, task.labels, 16, config.learning_rate, objective)

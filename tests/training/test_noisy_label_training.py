@@ -34,7 +34,7 @@ K, N, M, B = 3, 50, 2, 16
 SMALL = Recipe(hidden_dims=(8,), embed_dim=6, batch_size=B, epochs=20, learning_rate=1e-2, tau1=0.5, tau2=0.5)
 TRANSITION = np.full((M, K, K), 0.2, np.float32) + 0.4 * np.eye(K, dtype=np.float32)
 ORACLE = OracleNoise(TRANSITION, np.full(M, 0.4, np.float32))
-initial = jax.jit(init_state, static_argnums=(2, 3, 4))
+initial = jax.jit(init_state, static_argnums=(1, 2, 4))
 run_epoch = jax.jit(train_epoch)
 
 
@@ -51,7 +51,7 @@ def problem(loss, masked=False, **options):
     return (
         TrainData(features, jnp.asarray(given, jnp.int32), mask),
         recipe,
-        initial(recipe, jax.random.key(0), (5, 5), K, N),
+        initial(jax.random.key(0), (5, 5), K, recipe, N),
     )
 
 
@@ -67,7 +67,7 @@ def clean_samples(state, data, recipe):
 
 def losses_of(state, data, rows, tau=0.5):
     """Per-sample cross-entropy [M, B], and the probabilities of all classes [M, B, K]."""
-    z = embed(SMALL, state.params.encoders, [x[rows] for x in data.features])
+    z = embed(state.params.encoders, [x[rows] for x in data.features], SMALL)
     centers = state.params.centers / jnp.linalg.norm(state.params.centers, axis=1, keepdims=True)
     ce = [cross_entropy_loss(x, centers, y, tau) for x, y in zip(z, data.labels[:, rows], strict=True)]
     return jnp.stack(ce), jnp.stack([soft_assignment(x, centers, tau) for x in z])
@@ -159,7 +159,7 @@ def test_what_a_loss_lacks_is_named():
         with pytest.raises(ValueError, match="OracleNoise"):
             train_step(state, batch, dataclasses.replace(recipe, loss=loss))
     with pytest.raises(ValueError, match="num_instances"):
-        init_state(dataclasses.replace(recipe, loss="elr"), jax.random.key(0), (5, 5), K)
+        init_state(jax.random.key(0), (5, 5), K, dataclasses.replace(recipe, loss="elr"))
     _, elr, targets = problem("elr")
     with pytest.raises(ValueError, match="rows"):
         train_step(targets, batch._replace(rows=None), elr)

@@ -30,7 +30,7 @@ def problem(m, masked, count=N, batch_size=B, **options):
     mask = jnp.asarray(rng.random((m, count)) > 0.1) if masked else None
     data = TrainData(features, jnp.asarray(rng.integers(0, 3, (m, count)), jnp.int32), mask)
     recipe = Recipe(hidden_dims=(16,), embed_dim=8, batch_size=batch_size, epochs=2, learning_rate=1e-3, **options)
-    return data, recipe, jax.jit(init_state, static_argnums=(2, 3))(recipe, jax.random.key(0), dims, 3)
+    return data, recipe, jax.jit(init_state, static_argnums=(1, 2))(jax.random.key(0), dims, 3, recipe)
 
 
 @pytest.mark.parametrize(
