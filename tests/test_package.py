@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import mrl_jax
+from mrl_jax.__main__ import COMMANDS
 
 pytestmark = pytest.mark.slow
 
@@ -82,6 +83,36 @@ def test_unknown_names_are_attribute_errors():
     with pytest.raises(AttributeError, match="no attribute 'tran'"):
         mrl_jax.tran  # noqa: B018
     assert set(mrl_jax.__all__) <= set(dir(mrl_jax))
+
+
+def mrl(*arguments):
+    return subprocess.run([sys.executable, "-m", "mrl_jax", *arguments], capture_output=True, text=True)
+
+
+def test_the_list_of_commands_is_that_of_the_modules_that_run():
+    root = Path(mrl_jax.__file__).parent
+    runnable = {p.parent.name for p in root.glob("*/__main__.py")}
+    runnable |= {p.stem for p in root.glob("*.py") if "if __name__ ==" in p.read_text("utf-8")} - {"__main__"}
+    assert set(COMMANDS) == runnable
+    for flags in ([], ["--help"], ["-h"]):
+        done = mrl(*flags)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")] == list(COMMANDS)
+        assert all(len(line) <= 100 for line in done.stdout.splitlines())
+
+
+def test_the_package_as_a_command():
+    assert mrl("--version").stdout == f"mrl_jax {mrl_jax.__version__}\n"
+    for word, what in (("trian", "command"), ("--frobnicate", "flag")):
+        done = mrl(word, "--epochs", "3")
+        names = ", ".join(COMMANDS)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == f"error: unknown {what} {word!r}; commands: {names}; see --help\n"
+    done = mrl("eval", "--k", "0")
+    same = subprocess.run([sys.executable, "-m", "mrl_jax.eval", "--k", "0"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (same.returncode, same.stderr)
+    assert done.returncode == 2
+    assert mrl("data", "list").stdout.startswith("name")
 
 
 def readme_blocks(language):

@@ -14,6 +14,7 @@ from mrl_jax.data.published.load_file import dataset_from_layout, load_arrays
 from mrl_jax.data.splits import CutOptions
 from mrl_jax.errors import InputError
 from mrl_jax.options import key_entries
+from mrl_jax.tensors import from_tensor
 
 __all__ = ["Dataset", "load_dataset"]
 
@@ -70,7 +71,7 @@ def load_dataset(
         checked = dataset_from_arrays(_arrays_of(source), source.name, modalities or source.modalities, source.name)
         return replace(checked, metadata=source.metadata)
     if isinstance(source, Mapping):
-        return dataset_from_layout(source, "arrays", modalities, "arrays", set_name, None, keys, options)
+        return dataset_from_layout(_without_tensors(source), "arrays", modalities, "arrays", set_name, None, keys, options)
     if source == "emoji":
         from mrl_jax.data.emoji.load import load  # deferred: imports TFDS
 
@@ -88,6 +89,11 @@ def _check_cut(source: Any, keys: Sequence[str], options: CutOptions) -> None:
     if has_splits and given and not options.as_needed:
         name = source.name if isinstance(source, Dataset) else source
         raise InputError(f"{name} has its splits already, and {given[0]} is for files and arrays; leave it out")
+
+
+def _without_tensors(arrays: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The same arrays, tensors converted to NumPy; files that are read on demand stay as they are."""
+    return {name: from_tensor(x) for name, x in arrays.items()} if isinstance(arrays, dict) else arrays
 
 
 def _arrays_of(data: Dataset) -> dict[str, Any]:

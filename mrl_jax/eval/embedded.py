@@ -11,6 +11,7 @@ import numpy as np
 
 from mrl_jax.data.arrays import finite_float32
 from mrl_jax.errors import InputError
+from mrl_jax.tensors import from_tensor
 
 __all__ = ["Embedded", "check_embedded"]
 
@@ -97,7 +98,7 @@ def check_embedded(
 def _array(x: Any, what: str, source: str) -> np.ndarray:
     """Convert an array of any library to NumPy."""
     try:
-        return np.asarray(x)
+        return np.asarray(from_tensor(x))
     except (RuntimeError, TypeError, ValueError) as error:  # tensors with gradients or on a GPU, ragged lists
         raise InputError(f"{source}: {what} is no array ({error}); give an array that numpy.asarray takes") from error
 

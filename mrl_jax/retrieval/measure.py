@@ -33,6 +33,7 @@ from mrl_jax.retrieval.metrics import (
 )
 from mrl_jax.retrieval.ranking import SIMILARITIES, equal_rows, group_equal, map_rankings
 from mrl_jax.retrieval.similarity import Operands, key_rank, operands
+from mrl_jax.tensors import from_tensor
 from mrl_jax.unit_rows import unit_rows_for_ranking
 
 __all__ = [
@@ -168,7 +169,7 @@ def summarize_by_class(
     Raises:
         ValueError: an unknown `without_relevant`.
     """
-    query_labels = np.asarray(query_labels)
+    query_labels = np.asarray(from_tensor(query_labels))
     counted = _counted(np.asarray(per_query["relevant"]), without_relevant)
     hot = query_labels.ndim == 2
     classes = np.flatnonzero(query_labels[counted].any(axis=0)) if hot else np.unique(query_labels[counted])
@@ -285,6 +286,7 @@ def _per_query(
 
     `reduce` takes an upper bound on the gains, and returns the function for `map_rankings`.
     """
+    queries, gallery, query_labels, gallery_labels = map(from_tensor, (queries, gallery, query_labels, gallery_labels))
     *arrays, most = _checked(
         name, queries, gallery, query_labels, gallery_labels, options.similarity, options.exclude_self
     )
@@ -311,6 +313,7 @@ def pair_ranks(queries: Any, gallery: Any, pairs: Any = None, *, metric: str = "
         ValueError: shapes that do not fit, embeddings that are not finite or do not fit `metric`, or row numbers
             outside the gallery.
     """
+    queries, gallery, pairs = map(from_tensor, (queries, gallery, pairs))
     q, g = np.shape(queries), np.shape(gallery)
     if len(q) != 2 or len(g) != 2 or q[1] != g[1] or 0 in (*q, *g):
         raise ValueError(f"pair_ranks: queries {q}, gallery {g}; give [Q, L] and [G, L], all at least 1")
@@ -396,7 +399,7 @@ def chance_map(query_labels: Any, gallery_labels: Any) -> float:
         query_labels: integers [Q], or multi-hot [Q, K].
         gallery_labels: integers [G] or multi-hot [G, K], likewise.
     """
-    query_labels, gallery_labels = np.asarray(query_labels), np.asarray(gallery_labels)
+    query_labels, gallery_labels = (np.asarray(from_tensor(x)) for x in (query_labels, gallery_labels))
     if query_labels.ndim == 2:
         rows, counts = np.unique(query_labels, axis=0, return_counts=True)
         other = (gallery_labels != 0).astype(np.float32).T

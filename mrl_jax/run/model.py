@@ -14,6 +14,7 @@ from mrl_jax.errors import InputError
 from mrl_jax.methods.base import Method
 from mrl_jax.methods.registry import hyperparameters_of, method_of
 from mrl_jax.run.shapes import embedding_width
+from mrl_jax.tensors import from_tensor
 
 __all__ = ["Model", "Run", "TrainedModel", "embed_from_host", "embed_rows"]
 
@@ -69,7 +70,7 @@ class TrainedModel:
             if m not in kinds:
                 raise InputError(f"modality {m!r} is not in this run; it has: {', '.join(self.modalities)}")
             stats = self.model.preprocess[m]
-            x, width = np.asarray(x), len(stats["mean"])
+            x, width = np.asarray(from_tensor(x)), len(stats["mean"])
             if x.ndim != 2 or x.shape[1] != width:
                 raise InputError(f"{m} features have shape {list(x.shape)}; this run was trained on [N, {width}]")
             if x.dtype.kind not in "fiub":

@@ -27,6 +27,7 @@ from mrl_jax.retrieval.similarity import (
     longest,
     squared_lengths,
 )
+from mrl_jax.tensors import from_tensor
 from mrl_jax.unit_rows import unit_rows_float32
 
 __all__ = [
@@ -111,7 +112,7 @@ def recall(approximate: Any, exact: Any) -> float:
         >>> recall([[3, 1], [4, 7]], [[1, 3], [4, 9]])
         0.75
     """
-    a, b = np.asarray(approximate), np.asarray(exact)
+    a, b = np.asarray(from_tensor(approximate)), np.asarray(from_tensor(exact))
     if a.shape != b.shape or a.ndim != 2 or not a.size:
         raise InputError(f"rows found have shape {list(a.shape)}, exact rows {list(b.shape)}; give both as [Q, k]")
     return float((b[:, :, None] == a[:, None, :]).any(axis=2).mean())
@@ -341,7 +342,7 @@ def as_embeddings(name: str, values: Any, width: int | None = None) -> np.ndarra
         InputError: they are no numbers [N, L], or have another number of dimensions.
     """
     try:
-        x = np.asanyarray(values)
+        x = np.asanyarray(from_tensor(values))
     except ValueError as error:
         raise InputError(f"{name} are no array [N, L] ({error}); give rows of equal length") from error
     if x.dtype.name == "bfloat16":  # NumPy does not know this type of JAX as a number

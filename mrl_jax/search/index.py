@@ -35,6 +35,7 @@ from mrl_jax.search.exact import (
     unit_blocks,
 )
 from mrl_jax.search.index_file import VERSION_GIVEN, read_index, write_index, write_parquet
+from mrl_jax.tensors import from_tensor
 
 __all__ = ["Found", "Index", "recall", "top_k"]
 
@@ -340,6 +341,7 @@ class Index:
 
 def _column(name: str, values: Any, count: int) -> np.ndarray:
     """Check ids or labels: text or integers [`count`]."""
+    values = from_tensor(values)
     x = np.asarray(values)
     if isinstance(values, list | tuple) and len({isinstance(v, str) for v in values}) > 1:
         raise InputError(f"{name} are text and integers; give one of the two")
