@@ -71,7 +71,9 @@ def load_dataset(
         checked = dataset_from_arrays(_arrays_of(source), source.name, modalities or source.modalities, source.name)
         return replace(checked, metadata=source.metadata)
     if isinstance(source, Mapping):
-        return dataset_from_layout(_without_tensors(source), "arrays", modalities, "arrays", set_name, None, keys, options)
+        return dataset_from_layout(
+            _without_tensors(source), "arrays", modalities, "arrays", set_name, None, keys, options
+        )
     if source == "emoji":
         from mrl_jax.data.emoji.load import load  # deferred: imports TFDS
 

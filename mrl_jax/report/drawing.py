@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from mrl_jax.files import atomic_path
 
-__all__ = ["Curve", "ModalityLabels", "curves_of", "drawable", "legend", "picture", "readable", "style"]
+__all__ = ["Curve", "ModalityLabels", "curves_of", "drawable", "font_file", "legend", "picture", "readable", "style"]
 
 DIRECTIONS = 6  # up to which each direction has its own line
 _INSIDE, _INSIDE_WIDTH = 5, 32  # entries of a legend inside the axes, and characters of its longest entry
@@ -39,6 +39,12 @@ def readable(text: str) -> str:
 def drawable(text: str) -> bool:
     """Whether the installed fonts have all characters of a text."""
     return text.isascii() or all(_family_of(c) is not None for c in text)
+
+
+def font_file(text: str) -> str | None:
+    """The file of the first installed font that has all characters of a text, or None."""
+    codes = set(map(ord, text))
+    return next((path for _, path in _fonts() if codes <= _characters(path)), None)
 
 
 def style(i: int, marked: bool = False) -> dict[str, Any]:

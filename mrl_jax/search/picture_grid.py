@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from PIL import Image, ImageDraw, ImageFont
 
 from mrl_jax.errors import InputError
+from mrl_jax.report.drawing import font_file
 
 __all__ = ["Line", "Tile", "draw_grid", "open_picture"]
 
@@ -70,7 +71,7 @@ def draw_grid(lines: Sequence[Line]) -> Image.Image:
 
 
 def _draw_query(grid: Image.Image, draw: ImageDraw.ImageDraw, line: Line, top: int) -> None:
-    s, font = _SCALE, _font(16 if line.picture is None else _WORDS)
+    s, font = _SCALE, _font(16 if line.picture is None else _WORDS, line.title)
     y = top + (_PICTURE // 2 - 4) * s
     if line.picture is not None:
         _paste(grid, line.picture, _MARGIN * s, top + 6 * s)
@@ -86,14 +87,15 @@ def _draw_tile(grid: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, left: i
     box = (left, top, left + _TILE * s, top + height - 4 * s)
     draw.rounded_rectangle(box, radius=6 * s, outline=frame, width=s if tile.hit is None else s * 3 // 2)
     middle, y = left + _TILE * s // 2, top + (_PICTURE + 10) * s
-    words = _wrapped(draw, tile.caption, _font(_WORDS), (_TILE - 8) * s, _LINES)
+    font = _font(_WORDS, tile.caption)
+    words = _wrapped(draw, tile.caption, font, (_TILE - 8) * s, _LINES)
     if tile.picture is not None:
         _paste(grid, tile.picture, middle - _PICTURE * s // 2, top + 6 * s)
     else:  # the caption takes the place of the picture
-        words = _wrapped(draw, tile.caption, _font(_WORDS), (_TILE - 8) * s, 5)
+        words = _wrapped(draw, tile.caption, font, (_TILE - 8) * s, 5)
         y = top + (height - 18 * s) // 2 - len(words) * (_WORDS + 3) * s // 2
     for text in words:
-        draw.text((middle, y), text, fill=_INK, font=_font(_WORDS), anchor="ma")
+        draw.text((middle, y), text, fill=_INK, font=font, anchor="ma")
         y += (_WORDS + 3) * s
     draw.text((middle, top + height - 7 * s), tile.score, fill=_PALE, font=_font(_WORDS - 1), anchor="ms")
 
@@ -108,9 +110,16 @@ def _paste(grid: Image.Image, picture: Image.Image, left: int, top: int) -> None
     grid.paste(fitted, at, fitted)
 
 
+def _font(size: int, text: str = "") -> Any:
+    """A font for a text: Pillow's own for Latin letters, otherwise an installed one that has the characters."""
+    if all(ord(c) < 0x250 or 0x2000 <= ord(c) < 0x2070 for c in text):  # Latin letters and punctuation
+        return _load_font(None, size)
+    return _load_font(font_file(" ".join(text.split()) + "…"), size)
+
+
 @functools.cache
-def _font(size: int) -> Any:
-    return ImageFont.load_default(size * _SCALE)
+def _load_font(path: str | None, size: int) -> Any:
+    return ImageFont.load_default(size * _SCALE) if path is None else ImageFont.truetype(path, size * _SCALE)
 
 
 def _wrapped(draw: ImageDraw.ImageDraw, text: str, font: Any, width: int, most: int) -> list[str]:

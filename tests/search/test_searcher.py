@@ -17,6 +17,7 @@ from mrl_jax import InputError, load_run, train
 from mrl_jax.data.emoji.features import text_counts
 from mrl_jax.data.emoji.ngrams import hashed_counts
 from mrl_jax.retrieval.similarity import METRICS
+from mrl_jax.search import picture_grid
 from mrl_jax.search.__main__ import _parser, main
 from mrl_jax.search.output import answer_table
 from mrl_jax.search.searcher import Query, Searcher, search
@@ -221,6 +222,15 @@ def test_pictures_of_ones_own_by_id(run, tmp_path):
     green, red = (sum(np.abs(pixels.astype(int) - c).sum(1) < 8) for c in ((26, 127, 55), (207, 34, 46)))
     assert (green > 100) == any(r["hit"] for r in results)
     assert (red > 100) == (not all(r["hit"] for r in results))
+
+
+def test_captions_are_drawn_with_a_font_that_has_their_letters():
+    assert picture_grid._font(11, "cat · naïve…") is picture_grid._font(11)
+    font = picture_grid._font(11, "красный флаг")
+    assert font.getname()[0] == "DejaVu Sans"  # comes with matplotlib
+    # Without a font that has them, letters are boxes, as before: no error.
+    line = picture_grid.Line("猫 and кот", None, [picture_grid.Tile("旗 " * 40, "0.9", None, None)])
+    assert picture_grid.draw_grid([line]).size[0] > 100
 
 
 # --- interactive ---
