@@ -182,7 +182,7 @@ FORMAT_1 = {
 # SHA-256 of the defaults of every format. Formats 1 and 2 differ in the meaning of a value only.
 DIGESTS = {
     1: "e4556bc3f474839f45377759d282390551d6a70a65f926499c37a0eb3a01d103",
-    2: "e423ba884d6a44a76d03bc99fb2745fba3c665ec978d9acfc5d787fe79e5e057",
+    2: "ba12478b25233862f45edabec8e689b64bf819087842b86555775e817af74b4f",
 }
 
 

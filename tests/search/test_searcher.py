@@ -36,7 +36,7 @@ def run(tmp_path_factory):
         f"{s}_ids": np.array([f"{s}-{i}" for i in range(n)]) for s, n in (("train", 60), ("valid", 24), ("test", 27))
     }
     data = save_npz(base / "toy.npz", arrays)
-    assert train_main([*TOY_FLAGS, "--data-path", str(data), "--workdir", str(base / "run")]) == 0
+    assert train_main([*TOY_FLAGS, "--keep-checkpoints", "--data-path", str(data), "--workdir", str(base / "run")]) == 0
     (base / "pictures").mkdir()
     for i in range(27):
         Image.new("RGB", (20 + i, 30), (9 * i, 90, 200)).save(base / "pictures" / f"test-{i}.png")
