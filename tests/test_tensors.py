@@ -1,10 +1,21 @@
 """Tensors of other libraries in every public function that takes arrays; PyTorch itself with the extra `bench`."""
 
+import jax
 import numpy as np
 import pytest
 from toy import toy_arrays, toy_config
 
-from mrl_jax import Index, evaluate_embeddings, load_dataset, mean_average_precision, retrieval_metrics, top_k, train
+from mrl_jax import (
+    Index,
+    NoiseSpec,
+    evaluate_embeddings,
+    inject_noise,
+    load_dataset,
+    mean_average_precision,
+    retrieval_metrics,
+    top_k,
+    train,
+)
 from mrl_jax.retrieval.measure import chance_map, pair_ranks, summarize_by_class
 from mrl_jax.search.index import recall
 from mrl_jax.tensors import from_tensor
@@ -87,6 +98,9 @@ def test_runs_take_tensors():
     for m, x in load_dataset(arrays).splits["train"].features.items():
         np.testing.assert_array_equal(data.splits["train"].features[m], x)
     run = train(toy_config(epochs=1), data=arrays).run
+    labels, spec, key = np.stack([LABELS, LABELS]), NoiseSpec(0.5, kind="nearest-class"), jax.random.key(0)
+    noisy = [inject_noise(t(labels), spec, key, num_classes=3, features=[t(X), t(X)]) for t in (Tensor, np.asarray)]
+    np.testing.assert_array_equal(noisy[0].labels, noisy[1].labels)
     z = run.embed({"sound": Tensor(arrays["test_sound"])})["sound"]
     np.testing.assert_array_equal(z, run.embed({"sound": arrays["test_sound"]})["sound"])
 

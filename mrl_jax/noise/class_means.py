@@ -12,6 +12,7 @@ from jax import Array
 
 from mrl_jax.errors import InputError
 from mrl_jax.noise.spec import NoiseSource, NoiseSpec
+from mrl_jax.tensors import from_tensor
 
 __all__ = ["FEATURE_KINDS", "checked_labels", "checked_mask", "feature_targets"]
 
@@ -128,7 +129,7 @@ def checked_labels(labels: Any) -> Array:
     Raises:
         ValueError: they are not integers [M, N].
     """
-    labels = jnp.asarray(labels)
+    labels = jnp.asarray(from_tensor(labels))
     if labels.ndim != 2 or not labels.shape[0] or not jnp.issubdtype(labels.dtype, jnp.integer):
         given = f"labels are {labels.dtype} {labels.shape}"
         raise ValueError(f"inject_noise: {given}; they must be integers [modalities, instances]")
@@ -143,7 +144,7 @@ def checked_mask(mask: Any, m: int, n: int) -> np.ndarray:
     """
     if isinstance(mask, jax.core.Tracer):
         raise InputError("noise: the mask is traced, but the number of samples depends on it; close over a NumPy array")
-    mask = np.ones((m, n), bool) if mask is None else np.asarray(mask)
+    mask = np.ones((m, n), bool) if mask is None else np.asarray(from_tensor(mask))
     if mask.dtype != bool or mask.shape != (m, n):
         raise InputError(f"noise: the mask is {mask.dtype} {mask.shape}; it must be bool {(m, n)} like the labels")
     return mask
@@ -160,7 +161,7 @@ def _concrete(
         raise InputError(f"noise kind {spec.kind!r}: features of {len(features)} modalities, but labels of {m}")
     if any(isinstance(a, jax.core.Tracer) for a in (labels, *features)):
         raise InputError(f"noise kind {spec.kind!r}: labels or features are traced; close over NumPy arrays instead")
-    y, arrays = np.asarray(labels), [np.asarray(x) for x in features]
+    y, arrays = np.asarray(from_tensor(labels)), [np.asarray(from_tensor(x)) for x in features]
     if ((y < 0) | (y >= num_classes))[present].any():
         raise InputError(f"noise kind {spec.kind!r}: labels lie outside 0..{num_classes - 1}; give the K of the labels")
     for i, x in enumerate(arrays):

@@ -5,7 +5,6 @@ import logging
 import math
 import statistics
 import textwrap
-import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mrl_jax.files import atomic_path
+from mrl_jax.report.tables import display_width
 
 __all__ = ["Curve", "ModalityLabels", "curves_of", "drawable", "font_file", "legend", "picture", "readable", "style"]
 
@@ -131,7 +131,7 @@ def legend(axes: Any, title: str = "") -> None:
     if not handles:
         return
     options: dict[str, Any] = {"fontsize": 8, "title": title or None, "title_fontsize": 8, "alignment": "left"}
-    if len(labels) > _INSIDE or max(map(_width, labels)) > _INSIDE_WIDTH:
+    if len(labels) > _INSIDE or max(map(display_width, labels)) > _INSIDE_WIDTH:
         columns = math.ceil(len(labels) / _LEGEND_ROWS)
         options |= {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0), "borderaxespad": 0.0, "ncols": columns}
     axes.legend(handles, labels, **options)
@@ -208,14 +208,9 @@ def _shortened(name: str) -> str:
     return name if len(name) <= _NAME else f"{name[: _NAME - 11]}…{name[-10:]}"
 
 
-def _width(text: str) -> int:
-    """Columns of a text: characters of East Asia are twice as wide."""
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
-
-
 def _wrapped(text: str, columns: float) -> str:
     """Lines of at most so many columns, readable; what exceeds three lines is cut."""
-    count = max(10, int(columns * len(text) / max(_width(text), 1)))
+    count = max(10, int(columns * len(text) / max(display_width(text), 1)))
     lines = textwrap.wrap(text, count, max_lines=_TITLE_LINES, placeholder=" …")
     return "\n".join(map(readable, lines))
 

@@ -3,9 +3,10 @@
 A table is a sequence of rows of cells, the first row being the header; all rows have the same number of cells.
 """
 
+import unicodedata
 from collections.abc import Sequence
 
-__all__ = ["aligned_lines", "markdown_table", "text_table"]
+__all__ = ["aligned_lines", "display_width", "markdown_table", "text_table"]
 
 Rows = Sequence[Sequence[str]]
 
@@ -23,7 +24,7 @@ def aligned_lines(rows: Rows, left: Sequence[int] = (0,)) -> list[str]:
     widths = _widths(rows)
     lines = []
     for row in rows:
-        cells = [v.ljust(w) if i in left else v.rjust(w) for i, (v, w) in enumerate(zip(row, widths, strict=True))]
+        cells = [_padded(v, w, i in left) for i, (v, w) in enumerate(zip(row, widths, strict=True))]
         lines.append("  ".join(cells).rstrip())
     return lines
 
@@ -39,7 +40,7 @@ def text_table(rows: Rows, separate_last: bool = False) -> str:
     """
     filled = [i for i in range(len(rows[0])) if any(row[i] for row in rows[1:])]
     lines = aligned_lines([[row[i] for i in filled] for row in rows])
-    rule = "-" * max(map(len, lines))
+    rule = "-" * max(map(display_width, lines))
     body = [*lines[1:-1], rule, lines[-1]] if separate_last else lines[1:]
     return "\n".join([lines[0], rule, *body])
 
@@ -47,10 +48,22 @@ def text_table(rows: Rows, separate_last: bool = False) -> str:
 def markdown_table(rows: Rows) -> str:
     """Lay out a table in Markdown, columns aligned to the left."""
     widths = _widths(rows)
-    padded = [[v.ljust(w) for v, w in zip(row, widths, strict=True)] for row in rows]
+    padded = [[_padded(v, w, True) for v, w in zip(row, widths, strict=True)] for row in rows]
     padded.insert(1, ["-" * w for w in widths])
     return "\n".join("| " + " | ".join(row) + " |" for row in padded)
 
 
 def _widths(rows: Rows) -> list[int]:
-    return [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [max(display_width(row[i]) for row in rows) for i in range(len(rows[0]))]
+
+
+def display_width(text: str) -> int:
+    """Columns of a text on a terminal: most characters of East Asia take two, combining marks none."""
+    if text.isascii():
+        return len(text)
+    return sum(0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
+
+
+def _padded(text: str, width: int, left: bool) -> str:
+    blanks = " " * (width - display_width(text))
+    return text + blanks if left else blanks + text

@@ -1,6 +1,6 @@
 """Text and Markdown tables: alignment, rules, and columns without content."""
 
-from mrl_jax.report.tables import aligned_lines, markdown_table, text_table
+from mrl_jax.report.tables import aligned_lines, display_width, markdown_table, text_table
 
 ROWS = [["mAP", "queries", "", "last"], ["a->b", "1,000", "", "0.5"], ["average", "", "", "0.25"]]
 
@@ -22,3 +22,9 @@ def test_text_table_leaves_out_empty_columns_and_draws_rules():
 
 def test_markdown_table_has_a_rule_below_the_header():
     assert markdown_table([["a", "b"], ["1", "long"]]) == "| a | b    |\n| - | ---- |\n| 1 | long |"
+
+
+def test_characters_of_two_columns_are_aligned():
+    rows = [["mAP", "best"], ["图像->文本", "0.5"], ["image", "0.25"]]
+    assert text_table(rows) == "mAP         best\n----------------\n图像->文本   0.5\nimage       0.25"
+    assert [display_width(x) for x in ("图像", "e\u0301", "a→b", "テキスト")] == [4, 1, 3, 8]
