@@ -1,5 +1,6 @@
 """Settings that every test shares: eight CPU devices, no silent rank promotion, and each program compiled once."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -29,9 +30,25 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_CACHE"] = str(Path(tempfile.gettempdir()) / f"mrl-jax-tests-{os.getpid()}")
 
 import jax  # noqa: E402
+import pytest  # noqa: E402
+
+_MOST_MAPS = 15_000
 
 # Imports the libraries of the extra `bench`, which other tests do without.
 collect_ignore = [] if find_spec("pytrec_eval") and find_spec("ranx") else ["retrieval/test_retrieval_peers.py"]
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_memory_maps():
+    """Release compiled programs before the process has as many memory maps as Linux allows (65,530 by default).
+
+    Each program has some; the compiler aborts the process when it gets no more.
+    """
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > _MOST_MAPS:
+        jax.clear_caches()
+        gc.collect()

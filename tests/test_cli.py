@@ -109,7 +109,7 @@ def test_every_flag_reaches_the_configuration(tmp_path):
         "beta": 0.75, "tau1": 0.5, "tau2": 0.25,
         "self_similarity": True, "contrastive_scale": "program", "epochs": 3, "batch_size": 16,
         "learning_rate": 0.01, "schedule": "cosine-hold", "weight_decay": 0.1, "clip_norm": 2.0, "hidden_dims": [16],
-        "embed_dim": 8, "initializer": "lecun_normal", "precision": "tf32", "seed": 7,
+        "embed_dim": 8, "initializer": "lecun_normal", "precision": "tf32", "seed": 7, "init_from": None,
     }  # fmt: skip
 
 
