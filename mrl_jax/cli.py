@@ -14,10 +14,10 @@ from mrl_jax.compile_cache import cache_folder, keep_compiled
 from mrl_jax.config import PRESETS, Config, shown
 from mrl_jax.errors import DatasetWarning, InputError, NonFiniteLossError, ProcessLostError
 from mrl_jax.interface import as_command
-from mrl_jax.interrupt import Interrupted, restore_interrupts
+from mrl_jax.interrupt import Interrupted, raise_interrupts, was_interrupted
 from mrl_jax.options import OPTIONS, RECIPES, Option
 
-__all__ = ["Parser", "add_config_flags", "run_command"]
+__all__ = ["Parser", "add_config_flags", "exit_process", "run_command"]
 
 
 class Parser(argparse.ArgumentParser):
@@ -109,7 +109,7 @@ def run_command(command: Callable[[], object], interrupted: str = "run it again"
     Returns:
         The exit code: 0 done, 2 bad input, 1 a run that failed, 130 interrupted, 143 ended by SIGTERM after saving.
     """
-    restore_interrupts()
+    raise_interrupts()
     _repeat_swallowed_interrupts()
     try:
         with as_command(), warnings.catch_warnings():
@@ -161,7 +161,21 @@ def run_command(command: Callable[[], object], interrupted: str = "run it again"
         return _report(error, error.code)
     except KeyboardInterrupt:
         return _report(f"interrupted; {interrupted}", 130)
+    except Exception:
+        if was_interrupted():  # during the imports of another library
+            return _report(f"interrupted; {interrupted}", 130)
+        raise
     return 0
+
+
+def exit_process(code: int) -> NoReturn:
+    """End the process of a command. After an interrupt without Python's own end, which threads of XLA may crash."""
+    if code > 128:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _missing_platforms() -> str | None:

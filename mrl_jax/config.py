@@ -93,6 +93,8 @@ class Config:
             object.__setattr__(self, f.name, _checked(f.name, _hints()[f.name], getattr(self, f.name)))
         for name in FILE_FIELDS:  # absolute, so that a run finds its files from any folder
             if (path := getattr(self, name)) is not None:
+                if "://" in path:
+                    raise InputError(f"{name} {path!r} is an address; download it, and give the file or folder")
                 object.__setattr__(self, name, self.absolute(path))
         if self.preset not in PRESETS:
             raise InputError(f"unknown preset {self.preset!r}; choose from: {', '.join(PRESETS)}")

@@ -4,14 +4,28 @@ import os
 import signal
 import sys
 import threading
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from mrl_jax.interface import in_command
 
-__all__ = ["Interrupted", "StopRequest", "end_imports_quietly", "restore_interrupts", "stop_request"]
+__all__ = [
+    "Interrupted",
+    "StopRequest",
+    "continues_hint",
+    "end_imports_quietly",
+    "raise_interrupts",
+    "stop_request",
+    "was_interrupted",
+]
+
+_interrupts = 0  # that raised KeyboardInterrupt in a command
+
+
+_STOPPING = "\nstopping after this epoch; Ctrl-C again stops at once\n"
 
 
 class Interrupted(KeyboardInterrupt):
@@ -47,7 +61,7 @@ class StopRequest:
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():
             for number, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
-                if signal.getsignal(number) == default:
+                if signal.getsignal(number) in (default, _raise):
                     self._before[number] = signal.signal(number, self._handle)
             if self._before and in_command():
                 self._watch()
@@ -75,7 +89,7 @@ class StopRequest:
             raise KeyboardInterrupt
         self.number = number
         if self._watched is None:
-            _tell("\nstopping after this epoch; another interrupt stops at once\n")
+            _tell(_STOPPING)
 
     def _watch(self) -> None:
         """See signals at once in a thread of its own: the main thread may wait for a program of a whole epoch."""
@@ -92,7 +106,7 @@ class StopRequest:
                 if seen > 1:
                     _tell(f"\nerror: interrupted; {self._hint}\n")
                     os._exit(128 + number)
-                _tell("\nstopping after this epoch; Ctrl-C again stops at once\n")
+                _tell(_STOPPING)
         os.close(reader)
 
 
@@ -110,16 +124,40 @@ def stop_request(folder: Path | None, function: str) -> AbstractContextManager[S
     return StopRequest(f"{how} continues it")
 
 
+@contextmanager
+def continues_hint(mark: Path) -> Iterator[None]:
+    """Let an interrupt of a command say how to go on, once a file marks that there is something to go on with."""
+    try:
+        yield
+    except Interrupted:
+        raise
+    except KeyboardInterrupt:
+        if not mark.exists():
+            raise
+        raise Interrupted(f"interrupted; --resume --workdir {mark.parent} continues it", signal.SIGINT) from None
+
+
 def end_imports_quietly() -> None:
-    """End a command that is interrupted during its imports with one line; `restore_interrupts` ends this state."""
+    """End a command that is interrupted during its imports with one line; `raise_interrupts` ends this state."""
     if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
         signal.signal(signal.SIGINT, _end)
 
 
-def restore_interrupts() -> None:
-    """Let Ctrl-C raise KeyboardInterrupt again."""
+def raise_interrupts() -> None:
+    """Let Ctrl-C raise KeyboardInterrupt again after `end_imports_quietly`, and remember that it did."""
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) == _end:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, _raise)
+
+
+def was_interrupted() -> bool:
+    """Whether Ctrl-C came in this command: imports of other libraries may turn KeyboardInterrupt into their errors."""
+    return _interrupts > 0
+
+
+def _raise(number: int, _: FrameType | None) -> None:
+    global _interrupts
+    _interrupts += 1
+    raise KeyboardInterrupt
 
 
 def _end(number: int, _: FrameType | None) -> None:

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mrl_jax.cli import Parser, add_config_flags, run_command
+from mrl_jax.cli import Parser, add_config_flags, exit_process, run_command
 from mrl_jax.config import Config, preset, with_settings
 from mrl_jax.errors import InputError
-from mrl_jax.interrupt import stop_request
+from mrl_jax.interrupt import continues_hint, stop_request
 from mrl_jax.methods.registry import entry_of
 from mrl_jax.options import PARALLEL
 from mrl_jax.report.curves import plot_curves
@@ -133,7 +133,8 @@ def _folder_to_use(config: Config, workdir: str | os.PathLike[str] | None, data:
 
 def _prepare(config: Config, data: Any, folder: RunFolder | None, placement: Placement | None) -> RunSpec:
     """The run, with the noise that its folder records; refuses parameters that the placement cannot divide."""
-    spec = prepare_run(config, prepare_data(config, data), None if folder is None else folder.recorded_noise)
+    begun = folder if folder is not None and folder.checkpoints.exists() else None
+    spec = prepare_run(config, prepare_data(config, data, begun), None if begun is None else begun.recorded_noise)
     if placement is not None:
         placement.check_layers(spec.method, spec.template.state)
     return spec
@@ -204,7 +205,7 @@ def _title(spec: RunSpec) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     try:
-        code = run_command(lambda: _main(argv), "the run goes on with --resume --workdir DIR")
+        code = run_command(lambda: _main(argv))
     except Exception:
         traceback.print_exc()
         leave(1)  # several processes: the others must not wait for this one
@@ -261,7 +262,8 @@ def _main(argv: Sequence[str] | None) -> None:
         name = given.pop("preset", "custom" if "data_path" in given else "emoji")
         config = preset(name, **given)
         workdir = workdir or time.strftime(f"runs/{name}-%Y%m%d-%H%M%S")
-    result = train(config, workdir, resume=resume, progress=True, **ways)
+    with continues_hint(Path(workdir) / "config.json"):
+        result = train(config, workdir, resume=resume, progress=True, **ways)
     if is_main():
         print(result.table())
 
@@ -277,4 +279,4 @@ def _add_process_flags(parser: Parser) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_process(main())

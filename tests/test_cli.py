@@ -312,9 +312,13 @@ def test_a_second_interrupt_stops_in_the_middle_of_an_epoch(tmp_path):
     assert err.splitlines()[-1] == f"error: interrupted; --resume --workdir {tmp_path / 'run'} continues it"
 
 
-@pytest.mark.parametrize("seconds", [0.2, 0.5])
-def test_an_interrupt_of_the_imports_has_no_traceback(seconds):
-    process = subprocess.Popen([sys.executable, "-m", "mrl_jax.train", "--help"], stderr=subprocess.PIPE, text=True)
+@pytest.mark.parametrize("module", ["mrl_jax.train", "mrl_jax.methods"])
+@pytest.mark.parametrize("seconds", [0.2, 0.5, 0.9])
+def test_an_interrupt_of_the_imports_has_no_traceback(module, seconds):
+    flags = ["--help"] if module == "mrl_jax.train" else []
+    process = subprocess.Popen(
+        [sys.executable, "-m", module, *flags], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
     time.sleep(seconds)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)

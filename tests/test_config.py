@@ -140,6 +140,8 @@ BAD = [
     ("modalities", ("a",), "two or more"),
     ("modalities", ("a", "a"), "two or more"),
     ("preset", "imagenet", "unknown preset 'imagenet'"),
+    ("data_path", "https://x.org/a.npz", "is an address; download it"),
+    ("init_from", "s3://runs/1", "is an address; download it"),
 ]
 
 

@@ -6,7 +6,6 @@ python -m mrl_jax.data list | info NAME | prepare NAME (--data-path FILE | --dow
 import argparse
 import json
 import os
-import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mrl_jax.cli import Parser, run_command
+from mrl_jax.cli import Parser, exit_process, run_command
 from mrl_jax.data.cache import cache_folder
 from mrl_jax.data.dataset import SPLITS, Dataset
 from mrl_jax.data.featurize.pipeline import add_arguments, run
@@ -263,4 +262,4 @@ def _download(name: str) -> str | os.PathLike[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_process(main())

@@ -6,14 +6,13 @@ python -m mrl_jax.eval --compare A B …        A, B: folders of runs or files o
 """
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mrl_jax.cli import Parser, run_command
+from mrl_jax.cli import Parser, exit_process, run_command
 from mrl_jax.errors import InputError
 from mrl_jax.eval.embedded import Embedded
 from mrl_jax.eval.embeddings import read_embeddings
@@ -189,4 +188,4 @@ def _curves(embedded: Embedded, options: Options) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_process(main())

@@ -4,11 +4,12 @@ python -m mrl_jax.methods > docs/methods.md
 """
 
 import math
-import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 
-from mrl_jax.cli import Parser, run_command
+import jax  # noqa: F401  the methods need it; here an interrupt of its import is one line
+
+from mrl_jax.cli import Parser, exit_process, run_command
 from mrl_jax.config import Config, fields_used
 from mrl_jax.methods.base import MethodEntry
 from mrl_jax.methods.registry import METHODS, entry_of
@@ -102,4 +103,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_process(main())

@@ -32,7 +32,8 @@ def load_run(workdir: str | os.PathLike[str], checkpoint: str | int = "best") ->
     config, data = folder.config(), folder.data()
     which = checkpoint if checkpoint in ("best", "last") else _epoch_number(checkpoint)
     best = None if which == "last" else folder.model(config, data)
-    if best is not None and which not in ("best", best[1]):
+    extended = folder.result() is None and any(folder.checkpoints.iterdir())  # its file holds the best before
+    if best is not None and (extended or which not in ("best", best[1])):
         best = None
     model, epoch = best or _read_checkpoint(folder, config, data, which)
     model = model._replace(params=jax.device_put(model.params))  # once, not for every embedded block

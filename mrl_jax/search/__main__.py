@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mrl_jax.cli import Parser, run_command
+from mrl_jax.cli import Parser, exit_process, run_command
 from mrl_jax.errors import InputError
 from mrl_jax.files import check_outputs
 
@@ -220,4 +220,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_process(main())

@@ -1,14 +1,15 @@
 """The command `python -m mrl_jax.sweep`."""
 
 import dataclasses
-import sys
 import time
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
-from mrl_jax.cli import Parser, add_config_flags, run_command
+from mrl_jax.cli import Parser, add_config_flags, exit_process, run_command
 from mrl_jax.config import Config, fields_used, preset, with_settings
 from mrl_jax.errors import InputError, NonFiniteLossError
+from mrl_jax.interrupt import continues_hint
 
 _AXES = {
     "method": ("--methods", str),
@@ -24,7 +25,7 @@ _SEEDS = 5
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    return run_command(lambda: _main(argv), "--resume --workdir DIR continues the sweep")
+    return run_command(lambda: _main(argv))
 
 
 def _main(argv: Sequence[str] | None) -> None:
@@ -81,7 +82,8 @@ def _main(argv: Sequence[str] | None) -> None:
             first["method"] = next((m for m in axes["method"] if asked <= fields_used(m)), axes["method"][0])
         base = preset(name, **given, **first)
         configs = _grid(base, axes, range(base.seed, base.seed + (seeds or _SEEDS)))
-    results = sweep(configs, workdir, resume=resume, progress=True)
+    with continues_hint(Path(workdir) / "sweep.json"):
+        results = sweep(configs, workdir, resume=resume, progress=True)
     print(results.markdown())
     print(f"\nsweep folder: {workdir} (sweep.csv, sweep.md, summary.json, sweep.png, runs/)")
     if failed := results.failed:
@@ -120,4 +122,4 @@ def _grid(base: Config, axes: dict[str, list[Any]], seeds: Iterable[int]) -> lis
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_process(main())

@@ -22,7 +22,7 @@ from mrl_jax.methods.base import NEEDS, Method
 from mrl_jax.methods.registry import entry_of, hyperparameters_of, method_of
 from mrl_jax.methods.state import OracleNoise, Shapes
 from mrl_jax.run.checkpoint import Snapshot, template
-from mrl_jax.run.folder import describe
+from mrl_jax.run.folder import RunFolder, describe
 from mrl_jax.run.load import load_run
 from mrl_jax.run.model import Model
 from mrl_jax.run.shapes import params_shapes, path_names
@@ -45,7 +45,7 @@ class RunData:
         stats: modality -> fitted statistics.
         features: preprocessed training features on the device, one [N, D] per modality; None if the run streams.
         held_out: "valid" and "test" -> modality -> features, preprocessed and on the device, unless the run streams.
-        source: the model of another run that the runs start with, or None.
+        start: the model of another run that the runs start with, or None.
     """
 
     dataset: Dataset
@@ -54,7 +54,7 @@ class RunData:
     stats: Mapping[str, Mapping[str, Any]]
     features: tuple[Array, ...] | None
     held_out: Mapping[str, Mapping[str, Any]]
-    source: Model | None = None
+    start: Model | None = None
 
 
 @dataclass(frozen=True)
@@ -122,23 +122,31 @@ class RunSpec:
         return keys.batch_key(self.config.seed)
 
 
-def prepare_data(config: Config, data: Any = None) -> RunData:
+def prepare_data(config: Config, data: Any = None, begun: RunFolder | None = None) -> RunData:
     """Load the data and fit the preprocessing; put the features on the device unless the run streams.
 
     Args:
         config: the settings.
         data: anything `load_dataset` takes, or None for what the settings name.
+        begun: folder of the run that resumes. If it has a checkpoint, the run `init_from` is not read again.
 
     Raises:
         InputError: anything wrong with settings or data.
     """
     set_name = config.preset if config.preset in CATALOG else None
-    source = _source(config) if data is None else data
-    dataset = load_dataset(source, config.modalities, set_name=set_name, **config.cut)
+    named = _source(config) if data is None else data
+    dataset = load_dataset(named, config.modalities, set_name=set_name, **config.cut)
     kinds = kinds_for(dataset.modalities, config.preprocess)
     split = dataset.splits["train"]
-    source = None if config.init_from is None else _source_model(config, dataset, kinds)
-    stats = fit_preprocess(kinds, split.features, split.masks) if source is None else source.preprocess
+    start = digest = None
+    if config.init_from is not None and begun is not None and any(begun.checkpoints.iterdir()):
+        stats = load_run(begun.path, "last").model.preprocess
+        digest = begun.data().get("init_from_sha256")
+    elif config.init_from is not None:
+        start = _start_model(config, dataset, kinds)
+        stats, digest = start.preprocess, _digest(start.params)
+    else:
+        stats = fit_preprocess(kinds, split.features, split.masks)
     held_out: dict[str, dict[str, Any]] = {}
     for name in ("valid", "test"):
         held_out[name] = {m: dataset.splits[name].samples(m)[0] for m in dataset.modalities}
@@ -150,15 +158,20 @@ def prepare_data(config: Config, data: Any = None) -> RunData:
             for name, samples in held_out.items()
         }
     described = {**describe(dataset), "in_memory": data is not None}
-    if source is not None:
-        described["init_from_sha256"] = _digest(source.params)
-    return RunData(dataset, described, kinds, stats, features, held_out, source)
+    if digest is not None:
+        described["init_from_sha256"] = digest
+    return RunData(dataset, described, kinds, stats, features, held_out, start)
 
 
-def _source_model(config: Config, dataset: Dataset, kinds: Mapping[str, str]) -> Model:
+def _start_model(config: Config, dataset: Dataset, kinds: Mapping[str, str]) -> Model:
     """The model that a run starts with; refuses one of another method or of other data."""
     assert config.init_from is not None
-    run = load_run(config.init_from)
+    try:
+        run = load_run(config.init_from)
+    except InputError as error:
+        raise InputError(
+            f"init_from {config.init_from!r} cannot be loaded ({error}); name the folder of a run"
+        ) from None
     own = {m: len(x["mean"]) for m, x in run.model.preprocess.items()}
     facts = {
         "the method": (run.config.method, config.method),
@@ -208,7 +221,7 @@ def prepare_run(config: Config, data: RunData, recorded: Path | None = None) -> 
             "choose a smaller one"
         )
     _check_needs(method, data)
-    if data.source is not None:
+    if data.start is not None:
         _check_layers(config, data)
     spec = noise_spec(config, dataset, recorded)
     noisy, noise = training_labels(config, dataset, spec, recorded)
@@ -230,9 +243,9 @@ def prepare_run(config: Config, data: RunData, recorded: Path | None = None) -> 
 
 def _check_layers(config: Config, data: RunData) -> None:
     """Refuse weights whose shapes are not those of the run."""
-    assert data.source is not None
+    assert data.start is not None
     shapes = Shapes(tuple(data.dataset.dims.values()), data.dataset.num_classes)
-    there = {tuple(path_names(p)): x.shape for p, x in jax.tree_util.tree_leaves_with_path(data.source.params)}
+    there = {tuple(path_names(p)): x.shape for p, x in jax.tree_util.tree_leaves_with_path(data.start.params)}
     here = {
         tuple(path_names(p)): x.shape for p, x in jax.tree_util.tree_leaves_with_path(params_shapes(config, shapes))
     }

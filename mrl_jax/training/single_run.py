@@ -61,8 +61,8 @@ class SingleRun:
                 shardings = placement.of_state(spec.template.state)
                 init = jax.jit(_init, static_argnums=(0, 3), out_shardings=shardings)
             self._state = init(self._method, self._h, spec.init_key, spec.shapes)
-            if spec.data.source is not None:
-                params = jax.tree.map(np.array, spec.data.source.params)  # of its own: an epoch overwrites its input
+            if spec.data.start is not None:
+                params = jax.tree.map(np.array, spec.data.start.params)  # of its own: an epoch overwrites its input
                 if placement is None:
                     params = jax.tree.map(jnp.array, params)
                 else:

@@ -75,8 +75,8 @@ class VmappedRuns:
         if snapshots[0] is None:
             keys = jax.device_put(jnp.stack([s.init_key for s in self._padded]), self._own)
             self._state = self._programs.init(self._h, keys, self._specs[0].shapes)
-            if self._data.source is not None:
-                params = jax.tree.map(lambda x: self._stacked([x] * len(self._padded)), self._data.source.params)
+            if self._data.start is not None:
+                params = jax.tree.map(lambda x: self._stacked([x] * len(self._padded)), self._data.start.params)
                 self._state = self._state._replace(params=params)
             self._best = jax.tree.map(jnp.array, self._state.params)
         else:

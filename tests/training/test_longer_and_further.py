@@ -1,6 +1,7 @@
 """More epochs for a run, and a run that starts with the weights of another."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -10,7 +11,9 @@ from toy import TOY_FLAGS, save_npz, toy_arrays, toy_config
 from mrl_jax import InputError, evaluate, grid, load_run, sweep, train
 from mrl_jax.config import with_settings
 from mrl_jax.methods.gradient import learning_rate_at
+from mrl_jax.run.folder import best_epoch
 from mrl_jax.train import main
+from mrl_jax.training import loop
 
 pytestmark = pytest.mark.slow
 
@@ -61,6 +64,19 @@ def test_a_run_that_is_killed_while_it_is_extended_goes_on(tmp_path):
         assert len(result.metrics) == 4
 
 
+def test_an_extended_run_that_was_interrupted_is_scored_at_its_best_epoch_so_far(tmp_path, monkeypatch):
+    config, arrays = toy_config(epochs=1, learning_rate=1e-4), toy_arrays()
+    train(config, tmp_path / "run", data=arrays)
+    monkeypatch.setattr(loop, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        train(with_settings(config, epochs=6), tmp_path / "run", data=arrays, resume=True)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    best = best_epoch(lines)
+    assert best > 1
+    assert load_run(tmp_path / "run").epoch == best
+    assert evaluate(tmp_path / "run", arrays, "valid")["map"] == lines[best - 1]["valid"]["map"]
+
+
 def test_what_cannot_be_extended_is_refused(tmp_path, capsys):
     data, folder = str(save_npz(tmp_path / "toy.npz")), str(tmp_path / "run")
     assert main(["--data-path", data, *TOY_FLAGS, "--workdir", folder]) == 0
@@ -80,8 +96,6 @@ def test_what_cannot_be_extended_is_refused(tmp_path, capsys):
 
 
 def test_all_checkpoints_stay_on_request(tmp_path, monkeypatch):
-    from mrl_jax.training import loop
-
     monkeypatch.setattr(loop, "_INTERVAL", 0.0)
     monkeypatch.setattr(loop, "_TIME_FRACTION", 1e9)
     train(toy_config(epochs=4), tmp_path / "all", data=toy_arrays(), keep_checkpoints=True)
@@ -115,7 +129,8 @@ def test_runs_of_a_sweep_start_with_the_weights_of_another(finished):
 
 
 def test_it_learns_further_and_resumes_to_the_same_bits(finished, tmp_path):
-    config = toy_config(init_from=finished.workdir, epochs=2, seed=1)
+    folder = shutil.copytree(finished.workdir, tmp_path / "source")
+    config = toy_config(init_from=folder, epochs=2, seed=1)
     whole = train(config, tmp_path / "run", data=toy_arrays())
     assert whole.metrics[0]["train"]["loss"] < finished.metrics[0]["train"]["loss"]
     (tmp_path / "run" / "result.json").unlink()
@@ -123,9 +138,16 @@ def test_it_learns_further_and_resumes_to_the_same_bits(finished, tmp_path):
         checkpoint.rename(tmp_path / checkpoint.name)
     again = train(config, tmp_path / "run", data=toy_arrays(), resume=True)
     assert again.metrics == whole.metrics
+    shutil.move(folder, tmp_path / "elsewhere")  # with a checkpoint of its own the run needs it no more
+    longer = train(with_settings(config, epochs=3), tmp_path / "run", data=toy_arrays(), resume=True)
+    assert longer.metrics[:2] == whole.metrics
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "3")
+    (tmp_path / "run" / "result.json").unlink()
     other = train(toy_config(epochs=1, seed=9), tmp_path / "other", data=toy_arrays())
     with pytest.raises(InputError, match=r"the run began with other data \(init_from_sha256"):
-        train(with_settings(config, init_from=other.workdir), tmp_path / "run", data=toy_arrays(), resume=True)
+        train(
+            with_settings(config, init_from=other.workdir, epochs=3), tmp_path / "run", data=toy_arrays(), resume=True
+        )
 
 
 def test_weights_that_do_not_fit_are_refused(finished, tmp_path):
@@ -135,7 +157,7 @@ def test_weights_that_do_not_fit_are_refused(finished, tmp_path):
         (toy_config(init_from=folder, hidden_dims=(9,)), two, r"Dense_0/.* has the shape .*16.* there, and .*9.* here"),
         (toy_config(init_from=folder, preprocess="l2"), two, "the preprocessing of that run must be those of this one"),
         (toy_config(init_from=folder), ("sound", "touch", "smell"), "the modalities of that run must be those"),
-        (toy_config(init_from=tmp_path), two, "holds no run"),
+        (toy_config(init_from=tmp_path), two, r"init_from '.*' cannot be loaded \(.*holds no run"),
     ]
     for config, modalities, message in refusals:
         with pytest.raises(InputError, match=message):
