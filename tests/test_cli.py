@@ -322,7 +322,7 @@ def test_an_interrupt_of_the_imports_has_no_traceback(module, seconds):
     time.sleep(seconds)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert process.returncode in (0, 130)  # 0: the machine was faster
+    assert process.returncode in (0, 130, -signal.SIGINT)  # 0: the machine was faster; the last: in the end of Python
     assert "Traceback" not in err
 
 
