@@ -7,6 +7,7 @@ from toy import toy_arrays, toy_config
 
 from mrl_jax import (
     Index,
+    InputError,
     NoiseSpec,
     evaluate_embeddings,
     inject_noise,
@@ -109,6 +110,35 @@ def test_arrays_of_cupy_are_copied_to_the_host_and_others_stay():
     assert from_tensor(OfCupy()) is X
     for x in (X, [1, 2], (), "text", None, {"a": 1}):
         assert from_tensor(x) is x
+
+
+MASKED = np.ma.masked_less(X, 0)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: mean_average_precision(MASKED, Y, LABELS, OTHERS), "mean_average_precision: queries are a masked"),
+        (lambda: mean_average_precision(X, Y, np.ma.masked_equal(LABELS, 0), OTHERS), "labels of the queries are a"),
+        (lambda: pair_ranks(X, MASKED), "pair_ranks: gallery are a masked"),
+        (lambda: chance_map(np.ma.masked_equal(LABELS, 0), OTHERS), "a masked array"),
+        (lambda: top_k(MASKED, Y, 1), "queries are a masked array"),
+        (lambda: top_k(list(MASKED), Y, 1), r"queries are a masked array float32 \[4\]"),
+        (lambda: Index.build(X, labels=np.ma.masked_equal(LABELS, 0)), "labels are a masked array"),
+        (lambda: evaluate_embeddings({"a": MASKED, "b": X}, LABELS), "embeddings: a is a masked array"),
+        (lambda: evaluate_embeddings({"a": X, "b": X}, np.ma.masked_equal(LABELS, 0)), "labels is a masked array"),
+    ],
+)
+def test_masked_values_are_refused(call, message):
+    with pytest.raises(InputError, match=f"{message}.*would be read as numbers; fill them .*leave those rows out"):
+        call()
+
+
+def test_a_masked_array_without_masked_values_is_an_array():
+    values = np.ma.masked_less(X, -100)
+    assert type(from_tensor(values)) is np.ndarray
+    np.testing.assert_array_equal(from_tensor(values), X)
+    assert from_tensor(MASKED, tensors_only=True) is MASKED
 
 
 @pytest.mark.bench

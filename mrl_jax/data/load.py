@@ -95,7 +95,9 @@ def _check_cut(source: Any, keys: Sequence[str], options: CutOptions) -> None:
 
 def _without_tensors(arrays: Mapping[str, Any]) -> Mapping[str, Any]:
     """The same arrays, tensors converted to NumPy; files that are read on demand stay as they are."""
-    return {name: from_tensor(x) for name, x in arrays.items()} if isinstance(arrays, dict) else arrays
+    return (
+        {name: from_tensor(x, tensors_only=True) for name, x in arrays.items()} if isinstance(arrays, dict) else arrays
+    )
 
 
 def _arrays_of(data: Dataset) -> dict[str, Any]:

@@ -99,6 +99,8 @@ def _array(x: Any, what: str, source: str) -> np.ndarray:
     """Convert an array of any library to NumPy."""
     try:
         return np.asarray(from_tensor(x))
+    except InputError as error:  # masked values
+        raise InputError(f"{source}: {what} is {error}") from error
     except (RuntimeError, TypeError, ValueError) as error:  # tensors with gradients or on a GPU, ragged lists
         raise InputError(f"{source}: {what} is no array ({error}); give an array that numpy.asarray takes") from error
 

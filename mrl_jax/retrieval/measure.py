@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from mrl_jax.errors import InputError
 from mrl_jax.retrieval.metrics import (
     Ranking,
     average_precision,
@@ -286,7 +287,9 @@ def _per_query(
 
     `reduce` takes an upper bound on the gains, and returns the function for `map_rankings`.
     """
-    queries, gallery, query_labels, gallery_labels = map(from_tensor, (queries, gallery, query_labels, gallery_labels))
+    queries, gallery = _host(name, "queries", queries), _host(name, "gallery", gallery)
+    query_labels = _host(name, "labels of the queries", query_labels)
+    gallery_labels = _host(name, "labels of the gallery", gallery_labels)
     *arrays, most = _checked(
         name, queries, gallery, query_labels, gallery_labels, options.similarity, options.exclude_self
     )
@@ -313,7 +316,8 @@ def pair_ranks(queries: Any, gallery: Any, pairs: Any = None, *, metric: str = "
         ValueError: shapes that do not fit, embeddings that are not finite or do not fit `metric`, or row numbers
             outside the gallery.
     """
-    queries, gallery, pairs = map(from_tensor, (queries, gallery, pairs))
+    queries, gallery = _host("pair_ranks", "queries", queries), _host("pair_ranks", "gallery", gallery)
+    pairs = _host("pair_ranks", "pairs", pairs)
     q, g = np.shape(queries), np.shape(gallery)
     if len(q) != 2 or len(g) != 2 or q[1] != g[1] or 0 in (*q, *g):
         raise ValueError(f"pair_ranks: queries {q}, gallery {g}; give [Q, L] and [G, L], all at least 1")
@@ -419,6 +423,14 @@ def _counted(relevant: np.ndarray, without_relevant: str) -> np.ndarray:
     if without_relevant not in ("zero", "skip"):
         raise ValueError(f"without_relevant {without_relevant!r}: choose zero or skip")
     return np.ones(len(relevant), bool) if without_relevant == "zero" else relevant > 0
+
+
+def _host(name: str, what: str, x: Any) -> Any:
+    """As `from_tensor`; messages name the function and its argument."""
+    try:
+        return from_tensor(x)
+    except InputError as error:
+        raise InputError(f"{name}: {what} are {error}") from error
 
 
 def _finite(name: str, what: str, x: Any) -> Any:

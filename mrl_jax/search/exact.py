@@ -343,6 +343,8 @@ def as_embeddings(name: str, values: Any, width: int | None = None) -> np.ndarra
     """
     try:
         x = np.asanyarray(from_tensor(values))
+    except InputError as error:  # masked values
+        raise InputError(f"{name} are {error}") from error
     except ValueError as error:
         raise InputError(f"{name} are no array [N, L] ({error}); give rows of equal length") from error
     if x.dtype.name == "bfloat16":  # NumPy does not know this type of JAX as a number

@@ -341,7 +341,10 @@ class Index:
 
 def _column(name: str, values: Any, count: int) -> np.ndarray:
     """Check ids or labels: text or integers [`count`]."""
-    values = from_tensor(values)
+    try:
+        values = from_tensor(values)
+    except InputError as error:  # masked values
+        raise InputError(f"{name} are {error}") from error
     x = np.asarray(values)
     if isinstance(values, list | tuple) and len({isinstance(v, str) for v in values}) > 1:
         raise InputError(f"{name} are text and integers; give one of the two")
