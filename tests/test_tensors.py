@@ -112,6 +112,16 @@ def test_arrays_of_cupy_are_copied_to_the_host_and_others_stay():
         assert from_tensor(x) is x
 
 
+def test_sparse_matrices_give_what_arrays_give():
+    sparse = pytest.importorskip("scipy.sparse")
+    for t in (sparse.csr_matrix, sparse.coo_array):
+        x, y = t(X), t(Y)
+        assert mean_average_precision(x, y, LABELS, OTHERS) == mean_average_precision(X, Y, LABELS, OTHERS)
+        np.testing.assert_array_equal(top_k(x, y, k=2), top_k(X, Y, k=2))
+        scores = evaluate_embeddings({"a": x, "b": y}, {"a": LABELS, "b": OTHERS})
+        assert scores == evaluate_embeddings({"a": X, "b": Y}, {"a": LABELS, "b": OTHERS})
+
+
 MASKED = np.ma.masked_less(X, 0)
 
 

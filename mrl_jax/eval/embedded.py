@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mrl_jax.data.arrays import finite_float32
+from mrl_jax.data.values import plain_array
 from mrl_jax.errors import InputError
 from mrl_jax.tensors import from_tensor
 
@@ -130,6 +131,8 @@ def _spread(given: Any, z: Mapping[str, np.ndarray], what: str, source: str) -> 
         if own and m not in given:
             raise InputError(f"{source}: {key} is missing, other modalities have {what}; give {what} to all or to none")
         y = _array(given[m] if own else given, key, source)
+        if y.dtype.kind in "OT" and y.ndim:  # names in an array of objects, a Series or a Categorical
+            y = plain_array(y, f"{source}: {key}")
         if y.ndim == 2 and 1 in y.shape and y.size == len(x):
             y = y.ravel()  # a column, or a row in files of MATLAB
         if y.dtype.kind == "S":

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from mrl_jax.errors import InputError
+from mrl_jax.errors import InputError, first_line
 from mrl_jax.retrieval.metrics import (
     Ranking,
     average_precision,
@@ -435,9 +435,16 @@ def _host(name: str, what: str, x: Any) -> Any:
 
 def _finite(name: str, what: str, x: Any) -> Any:
     """Check that the rows are finite in float32; arrays of JAX stay on their device."""
-    if not isinstance(x, jax.Array):
-        with np.errstate(over="ignore"):
-            x = np.asarray(x, np.float32)
+    try:
+        x = x if isinstance(x, jax.Array) else np.asarray(x)
+        if x.dtype.kind == "c":
+            raise TypeError("complex numbers")
+        if not isinstance(x, jax.Array):
+            with np.errstate(over="ignore"):
+                x = x.astype(np.float32, copy=False)
+    except (TypeError, ValueError) as error:
+        given = f"{getattr(x, 'dtype', type(x).__name__)} {list(np.shape(x))}"
+        raise InputError(f"{name}: {what} are {given} ({first_line(error)}); give real numbers [N, L]") from error
     finite = (jnp if isinstance(x, jax.Array) else np).isfinite(x).all(axis=1)
     if not bool(finite.all()):
         raise ValueError(
@@ -488,6 +495,11 @@ def _checked(
     given = [x.astype(np.int64) if x.dtype == np.uint64 and x.max() < 2**63 else x for x in given]
     together = np.concatenate(given)
     if together.dtype.kind not in "iu":
+        if together.dtype.kind in "USOT":
+            raise InputError(
+                f"{name}: labels are names ({together.dtype}); number those of queries and gallery together: "
+                "np.unique(np.concatenate([query_labels, gallery_labels]), return_inverse=True)[1]"
+            )
         raise ValueError(f"{name}: labels are {together.dtype}; give integers")
     # Classes are renumbered: JAX would cut 64-bit labels to 32 bits, so that different labels could become equal.
     numbers = np.unique(together, return_inverse=True)[1].astype(np.int32)

@@ -232,6 +232,11 @@ def test_names_as_labels():
     assert by_name["map"] == evaluate_embeddings(z, labels, options=QUICK)["map"]
     assert list(by_name["classes"]["a->b"]) == ["cat", "dog", "owl"]
     assert evaluate_embeddings(z, names[labels].astype("S"), options=QUICK) == by_name
+    assert evaluate_embeddings(z, names[labels].astype(object), options=QUICK) == by_name
+    pandas = pytest.importorskip("pandas")
+    for given in (pandas.Series(names[labels]), pandas.Categorical(names[labels])):
+        assert evaluate_embeddings(z, given, options=QUICK) == by_name
+    assert evaluate_embeddings(z, labels, ids=np.arange(30).astype(str).astype(object), options=QUICK)["instances"]
     turned = evaluate_embeddings(z, names[labels], class_names=["owl", "dog", "cat"], options=QUICK)
     assert turned["classes"]["a->b"] == by_name["classes"]["a->b"]
 
@@ -259,6 +264,7 @@ E = np.eye(4)
         (({"a": E, "b": E}, 7), r"labels has shape \[\]"),
         (({"a": E, "b": E}, [0, 1, 2, -1]), "the value -1; classes are numbered from 0"),
         (({"a": E, "b": E}, [0, 1, 2, 0.5]), "values that are no integers"),
+        (({"a": E, "b": E}, np.array(["x", None, "y", "z"], object)), "labels: the value 1 is missing"),
         (({"a": E, "b": E}, [0, 1, 2, np.nan]), "values that are no integers"),
         (({"a": E, "b": E}, 2 * E), "values other than 0 and 1"),
         (({"a": E, "b": E}, [True] * 4), "give integers or names"),

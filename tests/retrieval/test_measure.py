@@ -8,6 +8,7 @@ import tolerances
 from numpy.testing import assert_allclose
 from rows import exact_rows, labels, multi_hot, random_rows
 
+from mrl_jax import InputError
 from mrl_jax.retrieval.measure import (
     chance_map,
     cross_modal_map,
@@ -330,3 +331,19 @@ def test_labels_beyond_32_bits_stay_different_and_other_labels_are_refused():
     assert mean_average_precision(z[:1], z[::-1], np.array([0]), np.array([0, 2**32])) == 0.5
     with pytest.raises(ValueError, match="labels are float64; give integers"):
         mean_average_precision(z, z, np.array([0.0, 1.0]), np.array([0, 1]))
+
+
+@pytest.mark.parametrize("make", [np.asarray, jnp.asarray])
+def test_complex_numbers_and_text_are_refused(make):
+    x, y = np.eye(3), np.arange(3)
+    with pytest.raises(InputError, match=r"queries are complex\d+ \[3, 3\] \(complex numbers\); give real numbers"):
+        mean_average_precision(make(x + 1j), x, y, y)
+    with pytest.raises(InputError, match=r"pair_ranks: gallery are <U\d+ \[3, 3\] \(could not.*give real numbers"):
+        pair_ranks(x, np.full((3, 3), "a"))
+
+
+@pytest.mark.parametrize("form", ["U", "S", object])
+def test_names_as_labels_are_refused_with_the_conversion(form):
+    names = np.array(["cat", "dog", "cat"]).astype(form)
+    with pytest.raises(InputError, match=r"retrieval_metrics: labels are names .*together: np\.unique"):
+        retrieval_metrics(np.eye(3), np.eye(3), names, names)
