@@ -90,8 +90,8 @@ def top_k(
     check_k(k, len(x))
     size = block_size(block)
 
-    def blocks(unit: bool) -> Iterator[tuple[Array, int]]:
-        for i, rows in enumerate(device_blocks("gallery", x, size, unit=unit)):
+    def blocks(as_is: bool) -> Iterator[tuple[Array, int]]:
+        for i, rows in enumerate(device_blocks("gallery", x, size, as_is=as_is)):
             yield rows, min(size, len(x) - i * size)
 
     asked = as_embeddings("queries", queries, x.shape[1])
@@ -210,11 +210,12 @@ def search_blocks(
     form, squares = find_form(asked, facts.squares, metric)
     if form == "real":
         check_products(longest(queries), facts.length)
-    given = blocks(form != "unit")
+    as_is = form != "unit"
+    given = blocks(as_is)
     given = ((2 * rows - 1, count) for rows, count in given) if bits else given
     if squares is not None:
         return _search_by_keys(queries, given, squares, asked, facts.squares, k, metric)
-    chunks = list(device_blocks("queries", queries, _QUERIES, least=1, unit=form != "unit"))
+    chunks = list(device_blocks("queries", queries, _QUERIES, least=1, as_is=as_is))
     # NumPy makes these arrays: JAX would compile a program for each, which delays the first answer.
     best: list[Any] = [(np.full((len(c), k), -np.inf, np.float32), np.full((len(c), k), -1, np.int32)) for c in chunks]
     start = 0
@@ -287,7 +288,7 @@ def block_size(block: int) -> int:
     return -(-block // 128) * 128
 
 
-def unit_blocks(name: str, x: Any, size: int, first: int = 0, unit: bool = False) -> Iterator[np.ndarray]:
+def unit_blocks(name: str, x: Any, size: int, first: int = 0, as_is: bool = False) -> Iterator[np.ndarray]:
     """Scale rows of x [N, L] to unit length, float32, `size` rows at a time; zero rows stay zero.
 
     Args:
@@ -295,7 +296,7 @@ def unit_blocks(name: str, x: Any, size: int, first: int = 0, unit: bool = False
         x: numbers [N, L]; may be a memory map.
         size: rows at a time.
         first: number of the first row in error messages.
-        unit: the rows stay as they are; for example because they have unit length.
+        as_is: do not scale the rows; for example because they have unit length, or are compared by products.
 
     Raises:
         InputError: x is no such array, or not finite in float32.
@@ -310,21 +311,21 @@ def unit_blocks(name: str, x: Any, size: int, first: int = 0, unit: bool = False
                 f"{name} hold NaN, inf or values beyond float32, the first in row {first + i + bad[0]}; "
                 "embeddings must be finite"
             )
-        if unit:
+        if as_is:
             yield rows
             continue
         yield unit_rows_float32(rows)
 
 
 def device_blocks(
-    name: str, x: np.ndarray, size: int, least: int = SMALLEST_BLOCK, first: int = 0, unit: bool = False
+    name: str, x: np.ndarray, size: int, least: int = SMALLEST_BLOCK, first: int = 0, as_is: bool = False
 ) -> Iterator[Array]:
-    """Unit rows of x on the device, in blocks of `size` rows, padded with zero rows.
+    """Unit rows of x on the device, or with `as_is` the rows as given; in blocks of `size` rows, padded with zero rows.
 
     All blocks have the same size, so that equal rows get equal scores in every block. A single block may be smaller:
     `least` rows or more. The other arguments are those of `unit_blocks`.
     """
-    for rows in unit_blocks(name, x, size, first, unit):
+    for rows in unit_blocks(name, x, size, first, as_is):
         yield jax.device_put(padded(rows, size if len(x) > size else least, size))
 
 

@@ -196,12 +196,12 @@ class Index:
         filled, new = self._rows % self._block, []
         room = min(self._block - filled, len(x)) if filled else 0
         if room:  # the last block is rebuilt
-            (more,) = unit_blocks("embeddings", x[:room], self._block, unit=as_is)
+            (more,) = unit_blocks("embeddings", x[:room], self._block, as_is=as_is)
             rows = np.concatenate([np.asarray(blocks[-1])[:filled], more])
             whole = len(blocks) > 1 or room < len(x)
             new.append(jax.device_put(padded(rows, self._block if whole else SMALLEST_BLOCK, self._block)))
         least = self._block if self._rows else SMALLEST_BLOCK
-        new += device_blocks("embeddings", x[room:], self._block, least=least, first=room, unit=as_is)
+        new += device_blocks("embeddings", x[room:], self._block, least=least, first=room, as_is=as_is)
         self._blocks = [*blocks[: len(blocks) - bool(room)], *new]
         self._rows += len(x)
         self._unit, self._scaled = not given, []
@@ -235,8 +235,8 @@ class Index:
             raise InputError("this index is empty; add embeddings before the search")
         check_k(k, self._rows)
 
-        def blocks(as_they_are: bool) -> Iterator[tuple[Array, int]]:
-            for i, rows in enumerate(self._blocks if as_they_are else self._unit_blocks()):
+        def blocks(as_is: bool) -> Iterator[tuple[Array, int]]:
+            for i, rows in enumerate(self._blocks if as_is else self._unit_blocks()):
                 yield rows, min(self._block, self._rows - i * self._block)
 
         return self.found(*search_blocks(queries, blocks, self._facts, k, approximate, self.metric))
