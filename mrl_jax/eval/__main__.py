@@ -102,7 +102,8 @@ def _parser() -> argparse.ArgumentParser:
         "--metric",
         choices=METRICS,
         default="cosine",
-        help="similarity to rank by, ties in gallery order; hamming is for embeddings that are codes; default: cosine",
+        help="similarity to rank by, ties in gallery order; dot equals cosine for a run, whose embeddings have unit "
+        "length; hamming is for embeddings that are codes; default: cosine",
     )
     scoring.add_argument("--k", nargs="+", type=int, metavar="K", help="cut-offs; default: 1 5 10 50")
     scoring.add_argument(

@@ -13,7 +13,14 @@ from mrl_jax.errors import InputError
 from mrl_jax.eval.embedded import Embedded
 from mrl_jax.eval.significance import LEVEL, bootstrap_means, bootstrap_medians, interval
 from mrl_jax.retrieval import measure as retrieval
-from mrl_jax.retrieval.similarity import check_metric, code_kinds, find_form, squared_lengths
+from mrl_jax.retrieval.similarity import (
+    NO_CODES_OF_RUN,
+    NoCodesError,
+    check_metric,
+    code_kinds,
+    find_form,
+    squared_lengths,
+)
 
 __all__ = [
     "PROTOCOLS",
@@ -162,7 +169,10 @@ def check_fit(data: Embedded, metric: str) -> None:
     """
     kinds: tuple[str, ...] = ("bits", "signs")
     for m, z in data.embeddings.items() if metric == "hamming" else ():
-        kinds = code_kinds(f"{data.source}: {m}", z, kinds)
+        try:
+            kinds = code_kinds(f"{data.source}: {m}", z, kinds)
+        except NoCodesError as error:
+            raise error if data.epoch is None else InputError(f"{data.source}: {NO_CODES_OF_RUN}") from None
 
 
 def counted(per_query: PerQuery, without_relevant: str, name: str) -> np.ndarray:

@@ -28,6 +28,8 @@ from mrl_jax.errors import InputError
 
 __all__ = [
     "METRICS",
+    "NO_CODES_OF_RUN",
+    "NoCodesError",
     "Operands",
     "as_signs",
     "check_metric",
@@ -45,9 +47,19 @@ __all__ = [
 
 METRICS = ("cosine", "dot", "hamming")
 
+NO_CODES_OF_RUN = (
+    "metric hamming compares codes, and the embeddings of this run are real numbers of unit length; choose cosine, or "
+    "binarise what load_run(DIR).embed gives (x > 0), save it, and use eval --embeddings FILE"
+)
+"""Message for `NoCodesError` where the user gave a run instead of embeddings."""
+
 _EXACT_FLOAT32 = 2**48  # bound on q n
 _EXACT_FLOAT64 = 2**53
 _ROWS = 4096  # rows that are checked at once
+
+
+class NoCodesError(InputError):
+    """Rows are no codes, which the metric "hamming" needs."""
 
 
 class Operands(NamedTuple):
@@ -164,13 +176,13 @@ def code_kinds(name: str, x: Any, among: tuple[str, ...] = ("bits", "signs")) ->
         among: the kinds that other rows leave.
 
     Raises:
-        InputError: none of them.
+        NoCodesError: none of them.
     """
     for rows, _ in _blocks(x):
         among = tuple(kind for kind in among if ((rows == 1) | (rows == (0 if kind == "bits" else -1))).all())
         if not among:
             values = ", ".join(f"{v:g}" for v in np.unique(rows)[:3])
-            raise InputError(
+            raise NoCodesError(
                 f"{name}: metric hamming compares codes, only 0 and 1 or only -1 and 1 in all rows, and values are "
                 f"{values}; give codes (x > 0 of real numbers, np.unpackbits of packed bits), or choose cosine"
             )

@@ -205,7 +205,8 @@ def _parser() -> argparse.ArgumentParser:
         "--metric",
         default="cosine",
         choices=("cosine", "dot", "hamming"),
-        help="similarity to rank by, ties in gallery order; hamming is for embeddings that are codes (default: cosine)",
+        help="similarity to rank by, ties in gallery order; dot equals cosine for a run, whose embeddings have unit "
+        "length; hamming is for embeddings that are codes (default: cosine)",
     )
     add("--checkpoint", default="best", metavar="best|last|EPOCH", help="default: best validation mAP")
     add("--data-path", metavar="FILE", help="other data, or the new place of the run's data")

@@ -74,6 +74,7 @@ def test_galleries_of_other_data_are_scored_too(run):
         (["--workdir", "RUN", "--json", "RUN/no/such/dir/x.json"], "cannot be written"),
         (["--workdir", "RUN", "--json", "."], "is no file name"),
         (["--workdir", "RUN", "--json", ""], "is no file name"),
+        (["--workdir", "RUN", "--metric", "hamming"], "embeddings of this run are real numbers of unit length; choose"),
         ([], "give one of --workdir DIR, --embeddings FILE and --compare A B (none given)"),
         (["--workdir", "RUN", "--compare", "RUN", "RUN"], "(--workdir and --compare given)"),
         (["--workdir", "RUN", "--modalities", "sound"], "--modalities cannot be combined with --workdir"),

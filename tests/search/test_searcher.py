@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from toy import TOY_FLAGS, save_npz, toy_arrays, toy_config
 
-from mrl_jax import InputError, load_run, train
+from mrl_jax import Index, InputError, load_run, train
 from mrl_jax.data.emoji.features import text_counts
 from mrl_jax.data.emoji.ngrams import hashed_counts
 from mrl_jax.retrieval.similarity import METRICS
@@ -103,7 +103,10 @@ def test_products_rank_and_are_saved_beside_cosines(run, capsys):
     assert again.answer(Query("row", "sound:test:5"), 4) == answer
     assert Searcher(run).answer(Query("row", "sound:test:5"), 4)["gallery"]["metric"] == "cosine"
     asked(run, "--row", "sound:test:5", "--metric", "hamming", code=2)
-    assert "metric hamming compares codes" in capsys.readouterr().err
+    message = "embeddings of this run are real numbers of unit length; choose cosine, or binarise"
+    assert message in capsys.readouterr().err
+    with pytest.raises(InputError, match=message):
+        Index.build(run, metric="hamming")
     asked(run, "--row", "sound:test:5", "--metric", "l2", code=2)
 
 
