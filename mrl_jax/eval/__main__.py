@@ -81,7 +81,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     what = parser.add_argument_group("what to score (give one of these)")
     what.add_argument("--workdir", metavar="DIR", help="folder of a run")
-    what.add_argument("--embeddings", metavar="FILE", help="embeddings and labels (.npz, .h5, .mat, folder of .npy)")
+    what.add_argument(
+        "--embeddings", metavar="FILE", help="embeddings and labels (.npz, .h5, .mat, .parquet, folder of .npy)"
+    )
     what.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two runs or files: test their difference")
     of_run = parser.add_argument_group("for runs")
     of_run.add_argument("--split", choices=("valid", "test"), help="default: test")

@@ -5,6 +5,8 @@ import json
 
 import h5py
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tolerances
 from scipy.io import savemat
@@ -54,6 +56,15 @@ def test_every_format_gives_the_same_scores(tmp_path, capsys):
                 d: dict(zip(("cat", "dog", "owl"), c.values(), strict=True)) for d, c in actual["classes"].items()
             }
         assert actual == expected, name
+
+
+def test_columns_of_lists_in_parquet_are_embeddings(tmp_path):
+    table = pa.table({"image": list(IMAGE), "text": list(TEXT), "labels": LABELS})
+    pq.write_table(table, tmp_path / "e.parquet")
+    embedded = read_embeddings(tmp_path / "e.parquet")
+    for name, expected in (("image", IMAGE), ("text", TEXT)):
+        np.testing.assert_array_equal(embedded.embeddings[name], expected)
+        np.testing.assert_array_equal(embedded.labels[name], LABELS)
 
 
 @pytest.mark.slow
