@@ -63,6 +63,11 @@ class Renamed(Mapping[str, Any]):
     ) -> None:
         self._arrays, self._keys, self._rows, self._source = arrays, keys, rows, source
 
+    @property
+    def file(self) -> Mapping[str, Any]:
+        """The arrays under their keys in the file."""
+        return self._arrays
+
     def origin(self, key: str) -> str:
         """The key in the file."""
         return self._keys[key]
@@ -133,8 +138,9 @@ def dataset_from_arrays(
         DatasetWarning: an array looks like a part of the data but is not used, or validation and test split have other
             classes.
     """
+    unused = _check_owners(arrays, source)
+    chosen = modalities
     modalities = _modalities(arrays, modalities, source)
-    _check_owners(arrays, source)
     features: dict[str, np.ndarray] = {}
     masks: dict[str, np.ndarray] = {}
     for split in SPLITS:
@@ -149,8 +155,17 @@ def dataset_from_arrays(
     labels, class_names = _all_labels(arrays, modalities, features, masks, num_classes, source)
     splits = {s: _split(arrays, s, modalities, features, labels, masks, source) for s in SPLITS}
     _check_columns(splits, modalities, source)
-    names = _class_names(splits, class_names, source)
-    data = Dataset(name, modalities, names, splits, {"source": source})
+    if not chosen:
+        unused += _matching(arrays, unused, splits)
+    if unused:
+        names = [arrays.origin(key) for key in unused] if isinstance(arrays, Renamed) else unused
+        warnings.warn(
+            f"{source}: not used: {listed(names)}; the layout is {LAYOUT}, and a modality needs all three splits",
+            DatasetWarning,
+            stacklevel=2,
+        )
+    class_names = _class_names(splits, class_names, source)
+    data = Dataset(name, modalities, class_names, splits, {"source": source})
     warn_of_classes(data, source)
     return data
 
@@ -228,15 +243,19 @@ def _mask(arrays: Mapping[str, Any], key: str, source: str) -> np.ndarray | None
     return mask.astype(bool)
 
 
-def _check_owners(arrays: Mapping[str, Any], source: str) -> None:
-    """Refuse labels, masks and ids of no modality, such as those with a misspelt name; warn of other unused arrays."""
+def _check_owners(arrays: Mapping[str, Any], source: str) -> list[str]:
+    """Refuse labels, masks and ids of no modality, as with a misspelt name.
+
+    Returns:
+        Other keys that are not used and have a word for a split.
+    """
     known, unused = own_modalities(arrays), list[str]()
     for key in arrays:
         split, _, rest = key.partition("_")
         if split not in SPLITS:
             words = [word for words in SPLIT_WORDS.values() for word in words]
-            unused += [key] if key.startswith(tuple(f"{w}_" for w in words)) else []
-            unused += [key] if key.endswith(tuple(f"_{w}" for w in words)) else []
+            starts, ends = tuple(f"{w}_" for w in words), tuple(f"_{w}" for w in words)
+            unused += [key] if key.lower().startswith(starts) or key.lower().endswith(ends) else []
             continue
         owner, _, end = rest.rpartition("_")
         if rest in known or rest in ("labels", "ids") or (owner in known and end in ("labels", "mask")):
@@ -247,12 +266,28 @@ def _check_owners(arrays: Mapping[str, Any], source: str) -> None:
                 f"if it is a modality itself, its last word must not be {' or '.join(_ENDS)}"
             )
         unused.append(key)
-    if unused:
-        warnings.warn(
-            f"{source}: not used: {listed(unused)}; the layout is {LAYOUT}, and a modality needs all three splits",
-            DatasetWarning,
-            stacklevel=3,
-        )
+    return unused
+
+
+def _matching(arrays: Mapping[str, Any], named: Sequence[str], splits: Mapping[str, Split]) -> list[str]:
+    """Keys of other unused arrays that are matrices of numbers with as many rows as a split.
+
+    Arrays of large files are not read for this.
+    """
+    if not getattr(arrays.file if isinstance(arrays, Renamed) else arrays, "is_small", True):
+        return []
+    rows = {len(split) for split in splits.values()} | {len(splits["train"]) + len(splits["valid"])}
+    matching = []
+    for key in arrays:
+        if key in named or key == "class_names" or key.partition("_")[0] in SPLITS:
+            continue
+        try:
+            x = plain_array(arrays[key], key)
+        except InputError:  # not used, so it may be of any kind
+            continue
+        if x.ndim == 2 and x.shape[1] and x.dtype.kind in "fiub" and len(x) in rows:
+            matching.append(key)
+    return matching
 
 
 def _transposed(name: str, x: np.ndarray, rows: int) -> str:

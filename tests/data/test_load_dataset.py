@@ -152,6 +152,10 @@ BAD_ARRAYS = {
     "missing features": ({k: v for k, v in toy_arrays().items() if k != "test_touch"}, "'test_touch' is missing"),
     "missing labels": ({k: v for k, v in toy_arrays().items() if k != "test_labels"}, "'test_labels' is missing"),
     "one modality": ({k: v for k, v in toy_arrays().items() if "touch" not in k}, "two or more modalities"),
+    "two modalities, one named mask": (
+        {k.replace("touch", "mask"): v for k, v in toy_arrays().items()},
+        "train_mask belongs to no modality; .* its last word must not be labels or mask or ids",
+    ),
     "empty mapping": ({}, "keys found: none"),
 }  # fmt: skip
 

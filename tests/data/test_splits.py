@@ -370,6 +370,30 @@ def test_arrays_that_look_like_a_modality_and_are_not_used_are_named():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("split", ["train", "valid", "test"])
+def test_the_word_for_a_split_may_be_in_upper_case(split):
+    arrays = toy_arrays(("sound", "touch", "smell"))
+    for old in (f"{split}_smell", f"{split}_"):
+        named = {k.replace(k, k.capitalize()) if k.startswith(old) else k: v for k, v in arrays.items()}
+        assert load_dataset(named).digest() == load_dataset(arrays).digest()
+    with pytest.raises(InputError, match="arrays has a validation split; valid_share"):
+        load_dataset({k.replace("valid_", "Val_"): v for k, v in arrays.items()}, valid_share=0.1)
+    with pytest.raises(InputError, match="both mean valid_sound"):
+        load_dataset({**arrays, "Val_sound": arrays["valid_sound"]})
+
+
+def test_matrices_with_the_rows_of_a_split_that_are_not_used_are_named(tmp_path):
+    arrays = toy_arrays() | {"dev2_smell": np.ones((24, 2)), "rest": np.ones((60, 2)), "centres": np.ones((3, 2))}
+    np.savez(tmp_path / "a.npz", **arrays)
+    for source in (arrays, tmp_path / "a.npz"):
+        with pytest.warns(DatasetWarning, match="not used: dev2_smell, rest; the layout is"):
+            data = load_dataset(source)
+        assert data.digest() == load_dataset(toy_arrays()).digest()
+    load_dataset(arrays, ("sound", "touch"))  # chosen by the user
+    with pytest.warns(DatasetWarning, match="not used: TEST_touch_x, Tr_smell;"):
+        load_dataset(toy_arrays() | {"TEST_touch_x": np.ones((27, 2)), "Tr_smell": np.ones((60, 2))})
+
+
 def test_a_run_is_scored_and_searched_on_the_split_that_it_was_cut_to(tmp_path):
     from mrl_jax import evaluate, grid, sweep, train
     from mrl_jax.search.searcher import search

@@ -26,6 +26,7 @@ from mrl_jax.errors import InputError
 __all__ = ["FORMATS", "LazyArrays", "open_arrays", "read_float32", "refuse_address"]
 
 FORMATS = ".npz, a folder of .npy files, MATLAB .mat (5 to 7.3), HDF5, .parquet or a folder of .parquet files"
+_SMALL = 1 << 30  # bytes
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
@@ -35,6 +36,12 @@ class LazyArrays(Mapping[str, np.ndarray]):
     def __init__(self, path: Path, reads: Mapping[str, Read]) -> None:
         """Store the function that reads each array; nothing is read yet."""
         self._path, self._reads = path, dict(reads)
+
+    @property
+    def is_small(self) -> bool:
+        """Whether an array may be read only to look at it: whether the file has at most 1 GiB."""
+        files = self._path.iterdir() if self._path.is_dir() else [self._path]
+        return sum(file.stat().st_size for file in files if file.is_file()) <= _SMALL
 
     def __getitem__(self, key: str) -> np.ndarray:
         """Read one array.

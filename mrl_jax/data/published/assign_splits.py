@@ -73,17 +73,17 @@ def canonical(
             f"{source} has the splits {', '.join(splits) or 'none'}; split {options.split} cuts data without splits: "
             f"leave it out{hint}"
         )
+    same = all(own == key for own, key in names.items())
     if "valid" in splits:
         if options.valid_share is not None and not options.as_needed:
             raise InputError(
                 f"{source} has a validation split; valid_share {options.valid_share:g} would make another: leave it out"
             )
         _check_valid(names, layout, arrays, source)
-        same = all(own == key for own, key in names.items())
         return (arrays if same else Renamed(arrays, names, {}, source)), None
     if not {"train", "test"} <= set(splits) or not own_modalities(names):
         # `dataset_from_arrays` says what is missing.
-        return (arrays if layout == "own" else Renamed(arrays, names, {}, source)), None
+        return (arrays if layout == "own" and same else Renamed(arrays, names, {}, source)), None
     if options.valid_share is not None:
         return _cut_train(arrays, names, options, source)
     return _cut_test(arrays, names, layout, set_name, source)
@@ -104,7 +104,8 @@ def _check_unused(arrays: Iterable[str], keys: Keys, layout: str, source: str) -
         return
     words = [word for words in SPLIT_WORDS.values() for word in words]
     starts, ends = tuple(f"{w}_" for w in words), tuple(f"_{w}" for w in words)
-    unused = [k for k in arrays if k not in keys.values() and (k.startswith(starts) or k.endswith(ends))]
+    others = [key for key in arrays if key not in keys.values()]
+    unused = [key for key in others if key.lower().startswith(starts) or key.lower().endswith(ends)]
     rename = "rename the arrays to {train,valid,test}_MODALITY and {train,valid,test}_labels, or name them with keys"
     if masks := [key for key in unused if "mask" in key.split("_")]:
         raise InputError(

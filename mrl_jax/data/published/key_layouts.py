@@ -196,7 +196,8 @@ def recognise(keys: Iterable[str]) -> tuple[str, Keys]:
     """Find the layout that the keys belong to.
 
     Args:
-        keys: names of the arrays. The words `val`, `validation` and `dev` for a split mean `valid`.
+        keys: names of the arrays. The words `val`, `validation` and `dev` for a split mean `valid`, and upper case
+            means the same as lower case in the word for a split.
 
     Returns:
         The name of the layout ("own", also if it is none of the known ones; "whole" for the own layout without splits),
@@ -205,7 +206,7 @@ def recognise(keys: Iterable[str]) -> tuple[str, Keys]:
     Raises:
         InputError: two keys mean the same.
     """
-    meaning = _with_valid(list(keys))  # key with `valid` -> key
+    meaning = _with_words(list(keys))  # key with `train`, `valid`, `test` -> key
     if _complete(meaning, SPLITS):
         return "own", meaning
     has_splits = _complete(meaning, ("train", "test"))
@@ -219,21 +220,29 @@ def recognise(keys: Iterable[str]) -> tuple[str, Keys]:
     return "own", meaning
 
 
-def _with_valid(keys: Sequence[str]) -> Keys:
-    """Keys in which the word for the validation split is `valid` -> the keys of the file."""
+def _with_words(keys: Sequence[str]) -> Keys:
+    """Keys in which the words for splits are lower case, that for the validation split `valid` -> keys of the file."""
     meaning: Keys = {}
+    at_start = any(key.lower().startswith("train_") for key in keys)
+    at_end = any(key.lower().endswith("_train") for key in keys)
     for key in keys:
         first, _, rest = key.partition("_")
         stem, _, last = key.rpartition("_")
         standard = key
-        if rest and first in SPLIT_WORDS["valid"] and any(k.startswith("train_") for k in keys):
-            standard = f"valid_{rest}"
-        elif stem and last in SPLIT_WORDS["valid"] and any(k.endswith("_train") for k in keys):
-            standard = f"{stem}_valid"
+        if rest and at_start and (split := _own_word(first)):
+            standard = f"{split}_{rest}"
+        elif stem and at_end and (split := _own_word(last)):
+            standard = f"{stem}_{split}"
         if standard in meaning:
             raise InputError(f"the keys {meaning[standard]} and {key} both mean {standard}; keep one of them")
         meaning[standard] = key
     return meaning
+
+
+def _own_word(word: str) -> str | None:
+    """The split whose word in the own layout this is, but for upper case; also other words for validation."""
+    word = word.lower()
+    return "valid" if word in SPLIT_WORDS["valid"] else word if word in SPLITS else None
 
 
 def named_keys(entries: Sequence[str], keys: Iterable[str], source: str) -> Keys:
