@@ -283,6 +283,22 @@ def test_what_is_no_matrix_of_instances_is_left_out_and_named():
         load_dataset(arrays, ("touch", "smell"), split="60/15/25")
 
 
+@pytest.mark.parametrize("change", [lambda x: np.ma.masked_less(x, 0), lambda x: np.where(x < 0, None, x)])
+def test_a_modality_with_missing_values_is_not_left_out(change):
+    arrays = whole_arrays() | {"smell": change(np.random.default_rng(0).normal(size=(111, 3)))}
+    with pytest.raises(InputError, match=r"arrays: smell.* (masked|missing).*; to load the others alone"):
+        load_dataset(arrays, split="60/15/25")
+    assert load_dataset(arrays, ("sound", "touch"), split="60/15/25").modalities == ("sound", "touch")
+
+
+def test_a_damaged_modality_is_not_left_out(tmp_path):
+    np.savez(tmp_path / "a.npz", **whole_arrays(), smell=np.full((111, 3), 7.125))
+    content = (tmp_path / "a.npz").read_bytes()
+    (tmp_path / "a.npz").write_bytes(content.replace(np.float64(7.125).tobytes(), np.float64(8.125).tobytes(), 1))
+    with pytest.raises(InputError, match=r"array 'smell' is damaged .*; to load the others alone, name the modalities"):
+        load_dataset(tmp_path / "a.npz", split="60/15/25")
+
+
 def test_arrays_are_named_by_keys(tmp_path):
     arrays, _ = whole_arrays(), None
     odd = {"A": arrays["sound"], "B": arrays["touch"], "C": arrays["labels"], "D": np.ones(3)}

@@ -8,6 +8,7 @@ import numpy as np
 
 from mrl_jax.data.arrays import SPLIT_WORDS, Renamed, Rows, own_modalities
 from mrl_jax.data.dataset import SPLITS
+from mrl_jax.data.formats.errors import RefusedError
 from mrl_jax.data.published.catalog import CATALOG
 from mrl_jax.data.published.key_layouts import LAYOUTS, Keys, named_keys, recognise
 from mrl_jax.data.splits import CutOptions, cut_rows, first_per_class, strata
@@ -169,15 +170,25 @@ def _as_train(names: Iterable[str]) -> list[str]:
 
 
 def _without_others(arrays: Mapping[str, Any], names: Keys, modalities: Sequence[str], rows: int, source: str) -> Keys:
-    """The names without arrays that cannot be features, as files contain many things; a warning names them."""
+    """The names without arrays that cannot be features, as files contain many things; a warning names them.
+
+    Raises:
+        InputError: an array has the shape of features, but is masked, or its values are damaged or no numbers.
+    """
     unused = []
     for m in own_modalities(_as_train(names)):
         if modalities:
             unused += [] if m in modalities else [m]
             continue
+        value: Any = None
         try:
-            x = plain_array(arrays[names[m]], m)
-        except InputError:
+            value = arrays[names[m]]
+            x = plain_array(value, f"{source}: {names[m]}")
+        except InputError as error:
+            shape = getattr(value, "shape", ())
+            is_damaged = value is None and not isinstance(error.__cause__, RefusedError)
+            if is_damaged or (len(shape) == 2 and rows in shape):
+                raise InputError(f"{error}; to load the others alone, name the modalities to use") from error
             unused.append(m)
             continue
         if x.ndim != 2 or x.dtype.kind not in "fiub" or (rows not in x.shape):
