@@ -48,9 +48,13 @@ def plain_array(value: Any, what: str) -> np.ndarray:
 def _unmasked(array: np.ma.MaskedArray, what: str) -> np.ndarray:
     hidden = np.ma.getmaskarray(array)
     if hidden.any():
+        remedy = "leave their rows out of every array, or give them their true values (for labels, a class)"
+        if array.ndim == 2 and 1 not in array.shape and not what.endswith(("labels", "mask", "ids", "class_names")):
+            remedy = (
+                "fill them (x.filled(0)), and mark rows without a sample in an array {train,valid,test}_MODALITY_mask"
+            )
         raise InputError(
-            f"{what} is a masked array with {int(hidden.sum())} masked values, which would be read as numbers; fill "
-            "them (x.filled(0)), and mark rows without a sample in an array {train,valid,test}_MODALITY_mask"
+            f"{what} is a masked array with {int(hidden.sum())} masked values, which would be read as numbers; {remedy}"
         )
     return np.asarray(array.data)
 

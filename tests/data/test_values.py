@@ -107,6 +107,23 @@ def test_what_is_no_plain_array_is_refused(value, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "shape", "filled"),
+    [
+        ("test_labels", (6,), False),
+        ("Y", (6, 1), False),
+        ("test_labels", (3, 2), False),
+        ("test_a_mask", (6,), False),
+        ("test_a", (3, 2), True),
+    ],
+)
+def test_only_features_are_advised_to_be_filled(name, shape, filled):
+    with pytest.raises(InputError) as caught:
+        plain_array(np.ma.masked_equal(np.arange(6).reshape(shape), 2), name)
+    assert ("x.filled(0)" in str(caught.value)) == filled
+    assert ("leave their rows out of every array, or give them their true values" in str(caught.value)) != filled
+
+
 @pytest.mark.parametrize("source", [(1, 2), None, 3, pd.DataFrame({"a": [1]})])
 def test_a_source_of_another_type_is_refused(source):
     with pytest.raises(InputError, match="give a mapping of arrays, a path, the name of a set, or a Dataset"):
