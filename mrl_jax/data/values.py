@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mrl_jax.errors import InputError, first_line
+from mrl_jax.tensors import from_tensor
 
 __all__ = ["plain_array"]
 
@@ -32,8 +33,7 @@ def plain_array(value: Any, what: str) -> np.ndarray:
         return _unmasked(value, what)
     if hasattr(value, "tocsr") and hasattr(value, "toarray"):  # SciPy sparse
         return _dense(value, what)
-    if hasattr(value, "detach") and hasattr(value, "cpu"):  # a tensor that may need a gradient, or be on a device
-        value = value.detach().cpu()
+    value = from_tensor(value)
     _refuse_text_columns(value, what)
     try:
         array = np.asarray(value)

@@ -56,6 +56,8 @@ NUMBERS = {
     "sparse matrix": scipy.sparse.csc_matrix,
     "unmasked": np.ma.masked_invalid,
     "tensor": lambda x: torch.tensor(x, requires_grad=True),
+    "list of tensors": lambda x: [torch.tensor(row, requires_grad=True) for row in x],
+    "sparse tensor": lambda x: torch.tensor(x).to_sparse(),
 }
 
 
