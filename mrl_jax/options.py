@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Collection, Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -260,7 +261,8 @@ def parse_split(text: str) -> dict[str, float]:
     total = sum(numbers)
     if len(numbers) != 3 or not min(numbers) > 0 or not any(abs(total - whole) < 1e-6 * whole for whole in (1, 100)):
         raise InputError(
-            f"split {text!r}: give the percentages of train, validation and test, with the sum 100, such as 60/15/25"
+            f"split {text!r}: give the percentages of train, validation and test, each above 0 and with the sum 100, "
+            "such as 60/15/25"
         )
     train, valid, test = (number / total for number in numbers)
     return {"train": train, "test": test, "valid": valid}
@@ -279,9 +281,14 @@ def key_entries(given: Sequence[str] | Mapping[str, Any]) -> tuple[str, ...]:
         >>> key_entries({"image": ["I_tr", "I_te"], "labels": "Y"})
         ('image=I_tr,I_te', 'labels=Y')
     """
-    if isinstance(given, str):
-        given = (given,)
+    if isinstance(given, str | PathLike):
+        given = (str(given),)
     source = "keys"
+    if not isinstance(given, Mapping | list | tuple) or not all(isinstance(one, str) for one in given):
+        raise InputError(
+            f'{source} {given!r}: give a mapping of names to keys, such as {{"image": ["I_tr", "I_te"]}}, entries such '
+            "as image=I_tr,I_te, or the path of a JSON file"
+        )
     if not isinstance(given, Mapping):
         if len(given) != 1 or "=" in given[0]:
             return tuple(given)

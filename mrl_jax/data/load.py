@@ -11,10 +11,9 @@ from mrl_jax.data.dataset import Dataset
 from mrl_jax.data.published import prepared
 from mrl_jax.data.published.catalog import CATALOG
 from mrl_jax.data.published.load_file import dataset_from_layout, load_arrays
-from mrl_jax.data.splits import CutOptions
+from mrl_jax.data.splits import CutOptions, split_text
 from mrl_jax.errors import InputError
 from mrl_jax.options import key_entries
-from mrl_jax.tensors import from_tensor
 
 __all__ = ["Dataset", "load_dataset"]
 
@@ -25,7 +24,7 @@ def load_dataset(
     *,
     set_name: str | None = None,
     keys: Sequence[str] | Mapping[str, Any] = (),
-    split: str | None = None,
+    split: str | Sequence[float] | None = None,
     split_seed: int = 0,
     valid_share: float | None = None,
     as_needed: bool = False,
@@ -47,8 +46,8 @@ def load_dataset(
         keys: names for the arrays of a file or mapping: {"image": ("I_tr", "I_te")} for train and test, three keys for
             train, validation and test, one for data without splits; or entries "image=I_tr,I_te"; or the path of a JSON
             file. Names are modalities, `labels`, `ids`, `MODALITY_labels`, `MODALITY_mask` and `class_names`.
-        split: percentages of train, validation and test, such as "60/15/25", for data without splits. They are cut by
-            class; instances with the same id stay together.
+        split: percentages of train, validation and test, such as "60/15/25" or (60, 15, 25), for data without splits.
+            They are cut by class; instances with the same id stay together.
         split_seed: seed of `split` and `valid_share`.
         valid_share: fraction of the training split that becomes the validation split of data without one, by class.
         as_needed: ignore `keys`, `split` and `valid_share` if the data have other names, or splits of their own.
@@ -65,15 +64,15 @@ def load_dataset(
             f"data of type {type(source).__name__}: give a mapping of arrays, a path, the name of a set, or a Dataset"
         )
     keys = key_entries(keys) if keys else ()
-    options = CutOptions(split, split_seed, valid_share, as_needed)
+    options = CutOptions(split_text(split), split_seed, valid_share, as_needed)
     _check_cut(source, keys, options)
     if isinstance(source, Dataset):
         checked = dataset_from_arrays(_arrays_of(source), source.name, modalities or source.modalities, source.name)
         return replace(checked, metadata=source.metadata)
     if isinstance(source, Mapping):
-        return dataset_from_layout(
-            _without_tensors(source), "arrays", modalities, "arrays", set_name, None, keys, options
-        )
+        if other := [key for key in source if not isinstance(key, str)]:
+            raise InputError(f"arrays: the key {other[0]!r} is no text; the names of arrays must be text: rename it")
+        return dataset_from_layout(source, "arrays", modalities, "arrays", set_name, None, keys, options)
     if source == "emoji":
         from mrl_jax.data.emoji.load import load  # deferred: imports TFDS
 
@@ -91,13 +90,6 @@ def _check_cut(source: Any, keys: Sequence[str], options: CutOptions) -> None:
     if has_splits and given and not options.as_needed:
         name = source.name if isinstance(source, Dataset) else source
         raise InputError(f"{name} has its splits already, and {given[0]} is for files and arrays; leave it out")
-
-
-def _without_tensors(arrays: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The same arrays, tensors converted to NumPy; files that are read on demand stay as they are."""
-    return (
-        {name: from_tensor(x, tensors_only=True) for name, x in arrays.items()} if isinstance(arrays, dict) else arrays
-    )
 
 
 def _arrays_of(data: Dataset) -> dict[str, Any]:

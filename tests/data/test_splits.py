@@ -340,6 +340,33 @@ def test_options_that_do_not_fit_are_refused_unless_taken_as_needed():
         load_dataset({k: v[::60] for k, v in whole_arrays().items()}, split="60/15/25")
 
 
+@pytest.mark.parametrize("split", [(60, 15, 25), [0.6, 0.15, 0.25], np.array([60, 15, 25])])
+def test_a_split_may_be_three_numbers(split):
+    expected = load_dataset(whole_arrays(), split="60/15/25")
+    assert load_dataset(whole_arrays(), split=split).digest() == expected.digest()
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        ({}, {"split": 60}, "split 60: give the percentages"),
+        ({}, {"split": (60, 40)}, r"split \(60, 40\): give the percentages"),
+        ({}, {"split": "100/0/0"}, "each above 0 and with the sum 100"),
+        ({}, {"split": "60/15/25", "split_seed": "a"}, "split_seed 'a': must be an integer"),
+        ({}, {"valid_share": "x"}, "valid_share 'x': must be a number greater than 0 and less than 1"),
+        ({}, {"valid_share": 0.0}, r"valid_share 0\.0: must be a number greater than 0 and less than 1"),
+        ({}, {"valid_share": 1}, "valid_share 1: must be a number greater than 0 and less than 1"),
+        ({}, {"keys": 5}, "keys 5: give a mapping of names to keys"),
+        ({}, {"keys": [5]}, r"keys \[5\]: give a mapping"),
+        ({5: np.ones(3)}, {}, "the key 5 is no text"),
+    ],
+)
+def test_arguments_of_other_types_are_refused_in_one_line(change, options, message):
+    with pytest.raises(InputError, match=message) as caught:
+        load_dataset({**whole_arrays(), **change}, **options)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("held", ["sorted by class", "shuffled"])
 def test_validation_and_test_of_the_published_sets_have_the_same_classes(tmp_path, monkeypatch, held):
     """Pascal Sentence and XMedia: the first test rows of each class, in whatever order the rows lie."""
