@@ -119,3 +119,13 @@ def test_a_cell_array_of_names_is_labels(tmp_path):
 
 def test_a_path_that_is_a_plain_file_still_loads(tmp_path):
     assert load_dataset(inria_short(tmp_path / "a.mat", small_set())).num_classes == 4
+
+
+def test_a_file_of_matlab_4_is_named(tmp_path):
+    for key, value in (("train_image", np.eye(3)), ("Y", np.arange(4.0)[:, None])):
+        scipy.io.savemat(tmp_path / "a.mat", {key: value}, format="4")
+        with pytest.raises(InputError, match="is of MATLAB 4, which is not read; save it again with -v7"):
+            load_dataset(tmp_path / "a.mat")
+    (tmp_path / "a.mat").write_bytes(bytes(100))
+    with pytest.raises(InputError, match="is of no known format"):
+        load_dataset(tmp_path / "a.mat")

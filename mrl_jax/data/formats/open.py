@@ -9,6 +9,7 @@ import contextlib
 import os
 import re
 import stat
+import struct
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -145,8 +146,32 @@ def _open_file(path: Path, stack: contextlib.ExitStack) -> Mapping[str, Read]:
         raise InputError(
             f"data file {str(path)!r} is a pointer of Git LFS, not the data; run git lfs pull in its folder"
         )
+    if _is_mat4(head):
+        raise InputError(f"data file {str(path)!r} is of MATLAB 4, which is not read; save it again with -v7")
     kind = "is empty" if not size else "is a single array" if head.startswith(b"\x93NUMPY") else "is of no known format"
     raise InputError(f"data file {str(path)!r} {kind}; the known formats are {FORMATS}; write it in one of these")
+
+
+def _is_mat4(head: bytes) -> bool:
+    """Whether a file begins with the header of a MATLAB 4 matrix: type, rows, columns, parts, length of the name."""
+    if len(head) < 20:
+        return False
+    for order, machine in (("<", 0), (">", 1)):
+        kind, rows, columns, parts, length = struct.unpack(f"{order}5i", head[:20])
+        thousands, rest = divmod(kind, 1000)
+        name = head[20 : 20 + length]
+        if (
+            (thousands, rest // 100) == (machine, 0)
+            and rest % 10 <= 2
+            and rest // 10 <= 5
+            and min(rows, columns) >= 0
+            and parts in (0, 1)
+            and 2 <= length <= 64
+            and name.endswith(b"\0")
+            and name[:-1].replace(b"_", b"a").isalnum()
+        ):
+            return True
+    return False
 
 
 def _open_folder(path: Path, stack: contextlib.ExitStack) -> Mapping[str, Read]:
