@@ -166,12 +166,32 @@ def dataset_from_arrays(
         )
     class_names = _class_names(splits, class_names, source)
     data = Dataset(name, modalities, class_names, splits, {"source": source})
-    warn_of_classes(data, source)
+    warn_of_classes(data, source, _other_cut(arrays, modalities))
     return data
 
 
-def warn_of_classes(data: Dataset, source: str) -> None:
-    """Warn if a class of the test split has no validation sample, or a class of the validation split no test sample."""
+def _other_cut(arrays: Mapping[str, Any], modalities: Sequence[str]) -> str:
+    """What gives another validation split, for messages."""
+    valid, test, train = (
+        arrays.origin(f"{s}_{modalities[0]}") if isinstance(arrays, Renamed) else s for s in ("valid", "test", "train")
+    )
+    if valid == train == test:
+        return "cut with another --split-seed, or give validation and test larger percentages"
+    if valid == train:
+        return "give another --split-seed, or a larger --valid-share"
+    if valid == test:
+        return "take validation from the training split with --valid-share 0.1"
+    return "leave the valid arrays out and give --valid-share 0.1, which cuts the training split by class"
+
+
+def warn_of_classes(data: Dataset, source: str, remedy: str) -> None:
+    """Warn if a class of the test split has no validation sample, or a class of the validation split no test sample.
+
+    Args:
+        data: the data set.
+        source: where it comes from, for the message.
+        remedy: what to do about it, for the message.
+    """
     there = {}
     for s in ("valid", "test"):
         labels = [data.splits[s].samples(m)[1] for m in data.modalities]
@@ -186,8 +206,8 @@ def warn_of_classes(data: Dataset, source: str) -> None:
         if len(classes)
     ]
     warnings.warn(
-        f"{source}: {', and '.join(parts)}; validation then chooses the model by other classes than those of the test: "
-        "split by class",
+        f"{source}: {', and '.join(parts)}; validation then chooses the model by other classes than those of the test; "
+        f"{remedy}",
         DatasetWarning,
         stacklevel=3,
     )

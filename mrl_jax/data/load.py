@@ -89,7 +89,10 @@ def _check_cut(source: Any, keys: Sequence[str], options: CutOptions) -> None:
     given = [n for n, v in (("keys", keys), ("split", options.split), ("valid_share", options.valid_share)) if v]
     if has_splits and given and not options.as_needed:
         name = source.name if isinstance(source, Dataset) else source
-        raise InputError(f"{name} has its splits already, and {given[0]} is for files and arrays; leave it out")
+        instead = ", or give the file with --data-path, to the run or to prepare" if name in CATALOG else ""
+        raise InputError(
+            f"{name} has its splits already, and {given[0]} is for files and arrays; leave it out{instead}"
+        )
 
 
 def _arrays_of(data: Dataset) -> dict[str, Any]:

@@ -10,9 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 import scipy.io
 from layout_files import inria_short, own_npz, small_set
+from toy import toy_arrays
 
 from mrl_jax import InputError, load_dataset
 from mrl_jax.data.formats import open_arrays
+from mrl_jax.errors import DatasetWarning
 
 
 def parquet_split(path, arrays, split):
@@ -129,3 +131,23 @@ def test_a_file_of_matlab_4_is_named(tmp_path):
     (tmp_path / "a.mat").write_bytes(bytes(100))
     with pytest.raises(InputError, match="is of no known format"):
         load_dataset(tmp_path / "a.mat")
+
+
+def test_classes_without_validation_samples_name_what_gives_other_splits():
+    arrays = {k: v for k, v in toy_arrays().items() if not k.startswith("valid")}
+    arrays |= {"valid_sound": arrays["test_sound"][:2], "valid_touch": arrays["test_touch"][:2]}
+    arrays["valid_labels"] = np.array([0, 1])
+    with pytest.warns(DatasetWarning, match=r"leave the valid arrays out and give --valid-share 0\.1"):
+        load_dataset(arrays)
+    rows = (
+        np.flatnonzero(arrays["train_labels"] != 2)[:30].tolist()
+        + np.flatnonzero(arrays["train_labels"] == 2)[:2].tolist()
+    )
+    few = {k: v[rows] if k.startswith("train") else v for k, v in arrays.items() if not k.startswith("valid")}
+    few |= {"train_ids": np.where(few["train_labels"] == 2, 99, np.arange(32))}
+    with pytest.warns(DatasetWarning, match="give another --split-seed, or a larger --valid-share"):
+        load_dataset(few, valid_share=0.1)
+    whole = {k.removeprefix("train_"): v for k, v in few.items() if k.startswith("train")}
+    whole.pop("ids")
+    with pytest.warns(DatasetWarning, match="cut with another --split-seed, or give validation and test larger"):
+        load_dataset(whole, split="60/15/25")

@@ -332,6 +332,8 @@ def test_options_that_do_not_fit_are_refused_unless_taken_as_needed():
         load_dataset(whole_arrays(), split="60/15/25", valid_share=0.1)
     with pytest.raises(InputError, match="emoji has its splits already, and valid_share is for files and arrays"):
         load_dataset("emoji", valid_share=0.1)
+    with pytest.raises(InputError, match="leave it out, or give the file with --data-path, to the run or to prepare"):
+        load_dataset("xmedia", valid_share=0.1)
     with pytest.raises(InputError, match="arrays has its splits already"):
         load_dataset(load_dataset(arrays), split="60/15/25")
     lenient = load_dataset(arrays, keys={"x": ("a", "b")}, split="60/15/25", as_needed=True)

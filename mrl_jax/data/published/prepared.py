@@ -56,7 +56,10 @@ def load(name: str, modalities: Sequence[str] = (), data_dir: str | os.PathLike[
         )
     # Without chosen modalities only the smallest copy is tried: another copy would be another data set.
     data = _first_sound(matching if modalities else matching[:1], modalities)
-    warn_of_classes(data, f"{data.metadata['prepared']}")
+    flags = "--data-path FILE --valid-share 0.1"
+    again = f"python -m mrl_jax.data prepare {name} {flags} --overwrite"
+    remedy = f"with a file that has no valid arrays run {again}, or give the run {flags}"
+    warn_of_classes(data, f"{data.metadata['prepared']}", remedy)
     if deviations := data.metadata.get("deviations"):
         warnings.warn(f"{data.metadata['prepared']}: {'; '.join(map(str, deviations))}", DatasetWarning, stacklevel=3)
     return data
