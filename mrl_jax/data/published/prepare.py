@@ -19,7 +19,7 @@ from mrl_jax.data.published.catalog import check_name
 from mrl_jax.data.published.copy_folders import INDEX, copy_folder, replace_copy, staging
 from mrl_jax.data.published.load_file import load_arrays
 from mrl_jax.data.published.prepared import read_index, verify
-from mrl_jax.data.splits import CutOptions
+from mrl_jax.data.splits import CutOptions, split_text
 from mrl_jax.errors import InputError
 from mrl_jax.options import key_entries
 
@@ -37,7 +37,7 @@ def prepare(
     overwrite: bool = False,
     progress: bool = False,
     keys: Sequence[str] | Mapping[str, Any] = (),
-    split: str | None = None,
+    split: str | Sequence[float] | None = None,
     split_seed: int = 0,
     valid_share: float | None = None,
 ) -> Path:
@@ -70,7 +70,7 @@ def prepare(
         InputError: unknown set, unusable source, no space, or a copy of other data exists.
     """
     check_name(name)
-    keys, options = key_entries(keys) if keys else (), CutOptions(split, split_seed, valid_share)
+    keys, options = key_entries(keys) if keys else (), CutOptions(split_text(split), split_seed, valid_share)
     options.check()
     root = cache_folder(data_dir)
     say = (lambda text: print(f"{name}: {text}", file=sys.stderr, flush=True)) if progress else (lambda text: None)
