@@ -19,6 +19,7 @@ from mrl_jax.retrieval.similarity import (
     check_metric,
     code_kinds,
     find_form,
+    scaled_lengths,
     squared_lengths,
 )
 
@@ -308,7 +309,9 @@ def _notes(data: Embedded, metric: str) -> list[str]:
     """Remarks on the embeddings for readers of the scores."""
     notes = list(data.notes)
     if compared_exactly(data, metric):
-        notes.append("all embeddings are integers: their similarities are compared exactly")
+        whole = all(squared_lengths(z) is not None for z in data.embeddings.values())
+        what = "integers" if whole else "scaled codes, which count as their signs"
+        notes.append(f"all embeddings are {what}: their similarities are compared exactly")
     for m, z in data.embeddings.items() if metric != "hamming" else ():
         if zero := int((~np.asarray(z).any(axis=1)).sum()):
             notes.append(f"{zero} of {len(z)} embeddings of {m} are zero vectors; their similarity to everything is 0")
@@ -318,14 +321,14 @@ def _notes(data: Embedded, metric: str) -> list[str]:
 
 
 def compared_exactly(data: Embedded, metric: str) -> bool:
-    """Whether all embeddings are integers in the range of exact arithmetic."""
-    squares = []
-    for z in data.embeddings.values():
-        if (lengths := squared_lengths(z)) is None:
-            return False
-        squares.append(lengths)
-    together = np.concatenate(squares)
-    return find_form(together, together, metric)[0] in ("exact", "ratio")
+    """Whether all embeddings are integers in the range of exact arithmetic, or for the cosine all scaled codes."""
+    for lengths_of in (squared_lengths, scaled_lengths) if metric == "cosine" else (squared_lengths,):
+        squares = [lengths_of(z) for z in data.embeddings.values()]
+        if known := [x for x in squares if x is not None]:
+            together = np.concatenate(known)
+            if len(known) == len(squares) and find_form(together, together, metric)[0] in ("exact", "ratio"):
+                return True
+    return False
 
 
 def _joined(values: Any) -> str:

@@ -13,6 +13,9 @@ gallery row, q and n their squared lengths: integers, with d^2 <= q n.
   are one unit in the last place apart at most, so |d1^2 n2 - d2^2 n1| <= 2 max(n) <= 2^54. This difference is exact in
   int64, even where its two products wrap around: it finds such items, and fractions put them in order.
 
+For the cosine, scaled codes count as integers too: rows whose non-zero values all have one magnitude, such as -0.5 and
+0.5. A positive factor of a row changes no cosine, so that their signs stand for them.
+
 Beyond that range, and if a side holds other numbers, rows count as real numbers.
 
 Shape letters: Q queries, B queries of a block, G gallery items, L dimensions.
@@ -42,6 +45,8 @@ __all__ = [
     "keys",
     "longest",
     "operands",
+    "scaled_lengths",
+    "scaled_signs",
     "squared_lengths",
 ]
 
@@ -69,8 +74,8 @@ class Operands(NamedTuple):
         queries: float32 [Q, L].
         gallery: float32 [G, L].
         form: "unit": real rows, compared after scaling to unit length. "real": real rows, compared by their products.
-            "exact": integers, compared by their products, which float32 holds exactly. "ratio": integers, compared by
-            `keys` on the host.
+            "exact": integers, or for the cosine signs of scaled codes, compared by their products, which float32 holds
+            exactly. "ratio": the same, compared by `keys` on the host.
         squares: for "ratio", the divisors of the keys, int64 [G]; otherwise None.
     """
 
@@ -114,6 +119,14 @@ def operands(queries: Any, gallery: Any, metric: str = "cosine") -> Operands:
     form, squares = find_form(asked, items, metric)
     if form == "real":
         check_products(longest(queries), longest(gallery))
+    if form == "unit":
+        first, second = (
+            _whole(queries, asked if items is not None else squared_lengths(queries)),
+            _whole(gallery, items),
+        )
+        if first is not None and second is not None:
+            form, squares = find_form(squared_lengths(first), squared_lengths(second), metric)
+            queries, gallery = (queries, gallery) if form == "unit" else (first, second)
     return Operands(queries, gallery, form, squares)
 
 
@@ -154,6 +167,35 @@ def squared_lengths(x: Any) -> np.ndarray | None:
             return None
         out[part] = squared
     return out
+
+
+def scaled_lengths(x: Any) -> np.ndarray | None:
+    """How many values of every row are not 0, int64 [N]; None unless those of a row all have one magnitude.
+
+    These are the squared lengths of `scaled_signs`. Reads blocks of rows, and stops at the first one that holds others.
+
+    Args:
+        x: [N, L], of NumPy or JAX; may be a memory map.
+    """
+    out = np.zeros(len(x), np.int64)
+    for rows, part in _blocks(x):
+        size = np.abs(rows)
+        largest = size.max(axis=1, keepdims=True)
+        normal = (largest == 0) | ((largest >= np.finfo(np.float32).tiny) & np.isfinite(largest))
+        if not (normal & ((size == largest) | (size == 0))).all():
+            return None
+        out[part] = np.count_nonzero(size, axis=1)
+    return out
+
+
+def scaled_signs(x: Any) -> np.ndarray | None:
+    """The signs of scaled codes (see above), float32 [N, L]; None for other rows."""
+    return None if scaled_lengths(x) is None else np.sign(np.asarray(x, np.float32))
+
+
+def _whole(x: Any, squares: np.ndarray | None) -> Any:
+    """Integers whose cosines are those of the rows: integers as they are, or the signs of scaled codes; or None."""
+    return x if squares is not None else scaled_signs(x)
 
 
 def as_signs(queries: Any, gallery: Any) -> tuple[np.ndarray, np.ndarray]:

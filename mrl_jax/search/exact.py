@@ -25,6 +25,8 @@ from mrl_jax.retrieval.similarity import (
     key_order,
     keys,
     longest,
+    scaled_lengths,
+    scaled_signs,
     squared_lengths,
 )
 from mrl_jax.tensors import from_tensor
@@ -148,14 +150,16 @@ class Facts(NamedTuple):
     """What must be known of a whole gallery before it is compared.
 
     Attributes:
-        squares: squared lengths of the rows, int64 [G]; None unless all are integers.
+        squares: squared lengths of the rows, int64 [G]; None unless all are integers, or all are scaled codes.
         length: length of the longest row, for "dot".
         kinds: the codes that the rows may be, for "hamming".
+        scaled: the rows are scaled codes, compared by their signs; `squares` are those of the signs.
     """
 
     squares: np.ndarray | None
     length: float
     kinds: tuple[str, ...]
+    scaled: bool = False
 
 
 def facts_of(name: str, x: np.ndarray, metric: str, kinds: tuple[str, ...] = ("bits", "signs")) -> Facts:
@@ -173,7 +177,10 @@ def facts_of(name: str, x: np.ndarray, metric: str, kinds: tuple[str, ...] = ("b
     if check_metric(metric) == "hamming":
         kinds = code_kinds(name, x, kinds)
         return Facts(np.full(len(x), x.shape[1]), 0.0, kinds)
-    return Facts(squared_lengths(x), longest(x) if metric == "dot" else 0.0, kinds)
+    squares = squared_lengths(x)
+    if squares is None and metric == "cosine" and (squares := scaled_lengths(x)) is not None:
+        return Facts(squares, 0.0, kinds, scaled=True)
+    return Facts(squares, longest(x) if metric == "dot" else 0.0, kinds)
 
 
 def search_blocks(
@@ -207,12 +214,16 @@ def search_blocks(
     if bits:
         queries = 2 * np.asarray(queries, np.float32) - 1
     asked = None if facts.squares is None else squared_lengths(queries)
+    if asked is None and facts.squares is not None and metric == "cosine":
+        signs = scaled_signs(queries)
+        queries, asked = (queries, None) if signs is None else (signs, squared_lengths(signs))
     form, squares = find_form(asked, facts.squares, metric)
     if form == "real":
         check_products(longest(queries), facts.length)
     as_is = form != "unit"
     given = blocks(as_is)
     given = ((2 * rows - 1, count) for rows, count in given) if bits else given
+    given = ((jnp.sign(rows), count) for rows, count in given) if facts.scaled and as_is else given
     if squares is not None:
         return _search_by_keys(queries, given, squares, asked, facts.squares, k, metric)
     chunks = list(device_blocks("queries", queries, _QUERIES, least=1, as_is=as_is))

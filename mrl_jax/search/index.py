@@ -82,7 +82,7 @@ class Index:
     """A gallery that can be searched: rows on the device, with ids, labels and payloads.
 
     `Index.build` creates an index, and `Index.load` reads one. Rows are scaled to unit length, unless the metric is not
-    the cosine, or all are integers, which are compared exactly as they are.
+    the cosine, or all are integers or scaled codes, which are compared exactly and held as they are.
 
     Attributes:
         width: L.
@@ -209,9 +209,12 @@ class Index:
         self._rows += len(x)
         self._unit, self._scaled = not given, []
         old = self._facts
-        known = None if old.squares is None or facts.squares is None or self._unit else (old.squares, facts.squares)
-        joined = None if known is None else np.concatenate(known)
-        self._facts = Facts(joined, max(old.length, facts.length), facts.kinds)
+        joined = None
+        if self._rows == len(x) or old.scaled == facts.scaled:  # integers beside scaled codes count as real rows
+            known = None if old.squares is None or facts.squares is None or self._unit else (old.squares, facts.squares)
+            joined = None if known is None else np.concatenate(known)
+        scaled = joined is not None and facts.scaled
+        self._facts = Facts(joined, max(old.length, facts.length), facts.kinds, scaled)
 
     def _unit_blocks(self) -> list[Array]:
         """The blocks, scaled to unit length."""

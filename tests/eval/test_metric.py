@@ -88,3 +88,12 @@ def test_unknown_metrics_and_codes_of_two_kinds_are_refused():
         Options(metric="l2")
     with pytest.raises(InputError, match="embeddings: text: metric hamming compares codes"):
         evaluate_embeddings({"image": BITS["image"], "text": SIGNS["text"]}, LABELS, options=Options(metric="hamming"))
+
+
+def test_scaled_codes_score_as_codes():
+    code = np.random.default_rng(5).choice([-1.0, 1.0], (2, 40, 12))
+    scores = [evaluate_embeddings({"a": a, "b": b}, np.arange(40) % 3) for a, b in (code, code / np.sqrt(12))]
+    assert scores[0]["map"] == scores[1]["map"]
+    assert scores[1]["notes"] == [
+        "all embeddings are scaled codes, which count as their signs: their similarities are compared exactly"
+    ]

@@ -10,7 +10,7 @@ from rows import labels, random_rows
 import mrl_jax.retrieval.ranking
 from mrl_jax import InputError
 from mrl_jax.retrieval.measure import mean_average_precision, pair_ranks, precision_recall_curve, retrieval_metrics
-from mrl_jax.retrieval.similarity import exact_scores, key_order, key_rank, operands, squared_lengths
+from mrl_jax.retrieval.similarity import exact_scores, key_order, key_rank, operands, scaled_lengths, squared_lengths
 
 METHODS = ["numpy", "xla", pytest.param("numba", marks=pytest.mark.bench)]
 
@@ -146,10 +146,10 @@ def test_cosines_that_differ_with_the_same_key_are_put_in_order():
         (np.full((1, 4), 2**11), np.full((1, 4), 2**11), "exact"),
         (np.full((1, 4), 2**12), np.full((1, 4), 2**12), "ratio"),
         (np.full((1, 8), 2**12), np.full((1, 8), 2**12), "unit"),
-        (np.ones((2, 3)), np.full((2, 3), 0.5), "unit"),
-        (np.full((2, 3), 0.5), np.ones((2, 3)), "unit"),
+        (np.ones((2, 3)), np.array([[0.5, 0.5, 0.25]] * 2), "unit"),
+        (np.array([[0.5, 0.5, 0.25]] * 2), np.ones((2, 3)), "unit"),
         (np.ones((2, 3)), np.array([[1, 1, 1.0]] * 9000 + [[1, 1, 1.25]]), "unit"),
-        (np.full((1, 2), 1e30), np.ones((1, 2)), "unit"),
+        (np.array([[1e30, 2e30]]), np.ones((1, 2)), "unit"),
     ],
 )
 def test_the_range_of_exact_arithmetic(queries, gallery, form):
@@ -248,3 +248,31 @@ def test_products_of_real_rows_depend_on_their_lengths():
 def test_rows_that_do_not_fit_the_metric_are_refused(queries, gallery, metric, message):
     with pytest.raises(InputError, match=message):
         retrieval_metrics(queries, gallery, np.zeros(len(queries), int), np.zeros(2, int), metric=metric)
+
+
+def scaled(kind, n, dim, seed):
+    """Codes, and the same times a factor: of the array, or of each row so that it has unit length."""
+    rng = np.random.default_rng([seed, n, dim])
+    code = rng.choice([-1.0, 1.0] if kind != "bits" else [0.0, 1.0], (n, dim))
+    length = np.maximum(np.linalg.norm(code, axis=1, keepdims=True), 1)
+    return code, {"halves": code * 0.5, "signs": code / np.sqrt(dim), "bits": code / length}[kind].astype(np.float32)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("kind", "dim"), [("halves", 16), ("signs", 33), ("signs", 64), ("bits", 24)])
+def test_scaled_codes_rank_by_their_signs(kind, dim, method):
+    (q, x), (g, y), a, b = scaled(kind, 23, dim, 0), scaled(kind, 91, dim, 1), labels(23, 3), labels(91, 3)
+    expected = [exact.average_precision(row, g, k == b) for row, k in zip(q, a, strict=True)]
+    for queries, gallery in ((x, y), (q, y), (x, g)):
+        actual = retrieval_metrics(queries, gallery, a, b, method=method)["ap"]
+        np.testing.assert_allclose(actual, expected, atol=tolerances.PRECISION)
+    pairs = np.arange(23) * 3
+    np.testing.assert_array_equal(pair_ranks(x, y, pairs), pair_ranks(q, g, pairs))
+
+
+def test_scaled_codes_are_known_by_their_rows():
+    assert scaled_lengths(np.array([[0.5, -0.5, 0], [0.1, 0.1, 0.1], [0, 0, 0]])).tolist() == [2, 3, 0]
+    for row in ([0.5, 0.25], [np.nan, 1], [np.inf, np.inf], [1e-45, 1e-45]):
+        assert scaled_lengths(np.array([[1.0, 1.0], row])) is None
+    assert operands(np.array([[0.5, 0.5]]), np.array([[0.5, 0.25]])).form == "unit"
+    assert operands(np.array([[0.5, 0.5]]), np.array([[0.5, 0.5]]), "dot").form == "real"

@@ -177,3 +177,32 @@ def test_faiss_and_exact_results_agree_but_for_ties(kind):
     np.testing.assert_allclose(engine.search(queries, 10)[0], index.search(queries, 10).scores, atol=1e-6)
     with pytest.raises(InputError, match="ranks by dot, FAISS here by cosine"):
         FaissIndex.build(Index.build(gallery, metric="dot"), "flat")
+
+
+@pytest.mark.parametrize("density", [None, 0.3])
+def test_scaled_codes_are_found_by_their_signs(tmp_path, density):
+    rng = np.random.default_rng(3)
+    code = rng.choice([-1.0, 1.0], (700, 24)) if density is None else (rng.random((700, 24)) < density) * 1.0
+    scaled = (code / np.maximum(np.linalg.norm(code, axis=1, keepdims=True), 1)).astype(np.float32)
+    expected = top_k(code[:9], code, 60)
+    for queries, gallery in ((scaled, scaled), (code, scaled), (scaled, code)):
+        found = Index.build(gallery).search(queries[:9], 60)
+        for actual in (top_k(queries[:9], gallery, 60, block=128), (found.scores, found.rows)):
+            np.testing.assert_array_equal(actual[0], expected[0])
+            np.testing.assert_array_equal(actual[1], expected[1])
+    index = Index.build(scaled[:300])
+    index.add(scaled[300:])
+    index.save(tmp_path / "x.npz")
+    for found in (index.search(code[:9], 60), Index.load(tmp_path / "x.npz").search(code[:9], 60)):
+        np.testing.assert_array_equal(found.rows, expected[1])
+    np.testing.assert_array_equal(index.vectors(range(700)), scaled)
+
+
+def test_integers_and_scaled_codes_in_one_index_are_found_as_real_rows():
+    rows = np.random.default_rng(4).integers(-3, 4, (20, 8))
+    index = Index.build(rows)
+    index.add(np.full((1, 8), 0.5))
+    index.add(rows[:3] + 0.25)
+    found = index.search(np.full((1, 8), 0.5), 1)
+    assert found.rows.tolist() == [[20]]
+    assert found.scores[0, 0] == pytest.approx(1, abs=1e-6)
