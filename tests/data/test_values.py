@@ -5,7 +5,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse
-import torch
 from toy import toy_arrays
 
 from mrl_jax import InputError, load_dataset
@@ -41,6 +40,11 @@ def test_names_are_labels_whatever_holds_them(container):
     assert data.digest() == expected.digest()
 
 
+def torch():
+    """PyTorch, which the extra `bench` brings."""
+    return pytest.importorskip("torch")
+
+
 NUMBERS = {
     "list": lambda x: x.tolist(),
     "tuple of rows": lambda x: tuple(map(tuple, x.tolist())),
@@ -55,9 +59,9 @@ NUMBERS = {
     "sparse": scipy.sparse.csr_array,
     "sparse matrix": scipy.sparse.csc_matrix,
     "unmasked": np.ma.masked_invalid,
-    "tensor": lambda x: torch.tensor(x, requires_grad=True),
-    "list of tensors": lambda x: [torch.tensor(row, requires_grad=True) for row in x],
-    "sparse tensor": lambda x: torch.tensor(x).to_sparse(),
+    "tensor": lambda x: torch().tensor(x, requires_grad=True),
+    "list of tensors": lambda x: [torch().tensor(row, requires_grad=True) for row in x],
+    "sparse tensor": lambda x: torch().tensor(x).to_sparse(),
 }
 
 
@@ -70,9 +74,15 @@ def test_features_are_read_whatever_holds_them(container):
 
 def test_integers_in_objects_and_a_series_are_labels():
     arrays = toy_arrays()
-    for change in (lambda y: y.astype(object), lambda y: pd.Series(y, dtype="Int64"), lambda y: torch.tensor(y)):
+    for change in (lambda y: y.astype(object), lambda y: pd.Series(y, dtype="Int64")):
         held = {k: change(v) if k.endswith("labels") else v for k, v in arrays.items()}
         assert load_dataset(held).digest() == load_dataset(arrays).digest()
+
+
+def test_integers_in_tensors_are_labels():
+    arrays = toy_arrays()
+    held = {k: torch().tensor(v) if k.endswith("labels") else v for k, v in arrays.items()}
+    assert load_dataset(held).digest() == load_dataset(arrays).digest()
 
 
 def test_an_open_hdf5_file_is_a_mapping_of_arrays(tmp_path):
