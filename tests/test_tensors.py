@@ -21,6 +21,7 @@ from mrl_jax.retrieval.measure import chance_map, pair_ranks, summarize_by_class
 from mrl_jax.search.index import recall
 from mrl_jax.tensors import from_tensor
 
+pytestmark = pytest.mark.slow
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(12, 4)).astype(np.float32), RNG.normal(size=(9, 4)).astype(np.float32)
 LABELS, OTHERS = np.arange(12) % 3, np.arange(9) % 3

@@ -16,6 +16,8 @@ from mrl_jax import InputError, load_dataset
 from mrl_jax.data.formats import open_arrays
 from mrl_jax.errors import DatasetWarning
 
+pytestmark = pytest.mark.slow
+
 
 def parquet_split(path, arrays, split):
     columns = {m: arrays[f"{split}_{m}"].tolist() for m in ("image", "text")}

@@ -439,6 +439,7 @@ def test_matrices_with_the_rows_of_a_split_that_are_not_used_are_named(tmp_path)
         load_dataset(toy_arrays() | {"TEST_touch_x": np.ones((27, 2)), "Tr_smell": np.ones((60, 2))})
 
 
+@pytest.mark.slow
 def test_a_run_is_scored_and_searched_on_the_split_that_it_was_cut_to(tmp_path):
     from mrl_jax import evaluate, grid, sweep, train
     from mrl_jax.search.searcher import search

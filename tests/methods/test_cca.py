@@ -182,6 +182,7 @@ def test_a_sweep_of_cca_gives_the_numbers_of_each_alone_and_noise_changes_nothin
         assert outcome.scores["test"]["best"]["map"] == pytest.approx(alone, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_values_that_are_not_finite_are_reported_with_the_remedy_of_the_method():
     config = toy_config(method="cca")
     run = ActiveRun(prepare_run(config, prepare_data(config, toy_arrays())), None)

@@ -120,6 +120,7 @@ def test_a_grid_over_methods_varies_what_each_uses():
         grid(Config(), method=["mrl", "cca"], beta=[0.1, 0.2])
 
 
+@pytest.mark.slow
 def test_tables_of_a_sweep_show_the_settings_that_have_an_effect():
     configs = [toy_config(loss="ce", beta=0.5, epochs=1), toy_config(method="cca", method_options="ridge=0.1")]
     found = sweep(configs, data=toy_arrays())
@@ -145,6 +146,7 @@ def test_an_entry_that_uses_what_does_not_exist_is_refused():
         METHODS.pop("typo")
 
 
+@pytest.mark.slow
 def test_a_method_that_needs_the_noise_is_evaluated_and_searched_without(tmp_path):
     """Outside of training its hyperparameters are made without the oracle noise."""
     given = []

@@ -12,6 +12,7 @@ from mrl_jax import InputError
 from mrl_jax.retrieval.measure import mean_average_precision, pair_ranks, precision_recall_curve, retrieval_metrics
 from mrl_jax.retrieval.similarity import exact_scores, key_order, key_rank, operands, scaled_lengths, squared_lengths
 
+pytestmark = pytest.mark.slow
 METHODS = ["numpy", "xla", pytest.param("numba", marks=pytest.mark.bench)]
 
 
