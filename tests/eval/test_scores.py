@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import numpy as np
+import pandas
 import pytest
 import reference
 import tolerances
@@ -233,7 +234,6 @@ def test_names_as_labels():
     assert list(by_name["classes"]["a->b"]) == ["cat", "dog", "owl"]
     assert evaluate_embeddings(z, names[labels].astype("S"), options=QUICK) == by_name
     assert evaluate_embeddings(z, names[labels].astype(object), options=QUICK) == by_name
-    pandas = pytest.importorskip("pandas")
     for given in (pandas.Series(names[labels]), pandas.Categorical(names[labels])):
         assert evaluate_embeddings(z, given, options=QUICK) == by_name
     assert evaluate_embeddings(z, labels, ids=np.arange(30).astype(str).astype(object), options=QUICK)["instances"]
