@@ -13,11 +13,12 @@ from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 from mrl_jax.compile_cache import cache_folder, keep_compiled
 from mrl_jax.config import PRESETS, Config, shown
 from mrl_jax.errors import DatasetWarning, InputError, NonFiniteLossError, ProcessLostError
+from mrl_jax.files import refuse_address
 from mrl_jax.interface import as_command
 from mrl_jax.interrupt import Interrupted, raise_interrupts, was_interrupted
 from mrl_jax.options import OPTIONS, RECIPES, Option
 
-__all__ = ["Parser", "add_config_flags", "exit_process", "run_command"]
+__all__ = ["Parser", "add_config_flags", "exit_process", "output_path", "path", "run_command"]
 
 
 class Parser(argparse.ArgumentParser):
@@ -49,6 +50,24 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Report wrong usage like any other bad input, with exit code 2."""
         raise InputError(f"{message}; see {self.prog} --help")
+
+
+def path(value: str) -> str:
+    """Type of a flag that names a file or folder to read; an address, such as https://…, is refused."""
+    return _local(value, output=False)
+
+
+def output_path(value: str) -> str:
+    """Type of a flag that names a file or folder to write."""
+    return _local(value, output=True)
+
+
+def _local(value: str, output: bool) -> str:
+    try:
+        refuse_address(value, output=output)
+    except InputError as error:  # argparse shows no message of a ValueError
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return value
 
 
 class _Tau(argparse.Action):

@@ -13,6 +13,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from mrl_jax.config_formats import FORMAT, current_values
 from mrl_jax.errors import InputError
+from mrl_jax.files import refuse_address
 from mrl_jax.methods.registry import entry_of
 from mrl_jax.options import (
     COMMON_FIELDS,
@@ -93,8 +94,7 @@ class Config:
             object.__setattr__(self, f.name, _checked(f.name, _hints()[f.name], getattr(self, f.name)))
         for name in FILE_FIELDS:  # absolute, so that a run finds its files from any folder
             if (path := getattr(self, name)) is not None:
-                if "://" in path:
-                    raise InputError(f"{name} {path!r} is an address; download it, and give the file or folder")
+                refuse_address(path, name)
                 object.__setattr__(self, name, self.absolute(path))
         if self.preset not in PRESETS:
             raise InputError(f"unknown preset {self.preset!r}; choose from: {', '.join(PRESETS)}")

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -16,11 +17,38 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["atomic_path", "check_outputs", "lock", "locked", "pretty_json", "write_atomically"]
+__all__ = ["atomic_path", "check_outputs", "lock", "locked", "pretty_json", "refuse_address", "write_atomically"]
 
 _OF_A_RUN = ("config.json", "data.json", "noise.json", "metrics.jsonl", "model.npz", "result.json")
 
 _PICTURES = ("--png", "--plot")
+
+# `Path` makes one slash of two; only with two does any word count as a scheme.
+_ADDRESS = re.compile(r"(?:^|/)((?:https?|ftps?|s3|gs|hf|file|[a-z][a-z0-9+.-]+(?=://)):/.*)", re.IGNORECASE)
+
+
+def refuse_address(path: str | os.PathLike[str], what: str = "", output: bool = False) -> None:
+    """Refuse an address, such as https://…, where the path of a file or folder is needed.
+
+    Args:
+        path: it, also after `Path`.
+        what: what it names, for the message.
+        output: whether it is written.
+
+    Raises:
+        InputError: it is an address.
+    """
+    if match := _ADDRESS.search(os.fspath(path)):
+        scheme, _, rest = match[1].partition(":")
+        rest = rest.lstrip("/")
+        remedy = "download it first, and give its path here"
+        if output:
+            remedy = "files are written on this machine only: give a path, and upload them afterwards"
+        if scheme.lower() == "file":
+            remedy = f"give the path alone: /{rest}"
+        raise InputError(
+            f"{what} '{scheme}://{'/' * (scheme.lower() == 'file')}{rest}' is an address; {remedy}".lstrip()
+        )
 
 
 def check_outputs(outputs: Mapping[str, str | None], inputs: Iterable[str | None], workdir: str | None = None) -> None:
@@ -42,6 +70,7 @@ def check_outputs(outputs: Mapping[str, str | None], inputs: Iterable[str | None
     for flag, value in outputs.items():
         if value is None:
             continue
+        refuse_address(value, flag, output=True)
         path = Path(os.path.realpath(value))
         if not Path(value).name:
             remedy = ", or leave the name out to write to standard output" if flag == "--json" else ""
@@ -67,6 +96,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         InputError: the file cannot be written.
     """
+    refuse_address(path, output=True)
     if not path.name:
         raise InputError(f"{str(path)!r} is no file name; give one")
     special = path.exists() and not path.is_file() and not path.is_dir()  # a device or a pipe, which is not replaced

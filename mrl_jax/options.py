@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mrl_jax.errors import InputError
+from mrl_jax.files import refuse_address
 from mrl_jax.methods.registry import METHODS
 
 __all__ = [
@@ -290,9 +291,10 @@ def key_entries(given: Sequence[str] | Mapping[str, Any]) -> tuple[str, ...]:
             "as image=I_tr,I_te, or the path of a JSON file"
         )
     if not isinstance(given, Mapping):
-        if len(given) != 1 or "=" in given[0]:
+        if len(given) != 1 or "=" in given[0].partition("://")[0]:
             return tuple(given)
         source = f"keys {given[0]!r}"
+        refuse_address(given[0], "keys")
         try:
             given = json.loads(Path(given[0]).expanduser().read_text("utf-8"))
         except (OSError, ValueError, RecursionError) as error:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mrl_jax.cli import Parser, add_config_flags, exit_process, run_command
+from mrl_jax.cli import Parser, add_config_flags, exit_process, output_path, run_command
 from mrl_jax.config import Config, preset, with_settings
 from mrl_jax.errors import InputError
 from mrl_jax.interrupt import continues_hint, stop_request
@@ -221,7 +221,9 @@ def _main(argv: Sequence[str] | None) -> None:
         description="Learn a common space for retrieval between modalities from noisy labels.",
     )
     add_config_flags(parser)
-    parser.add_argument("--workdir", metavar="DIR", help="folder of the run, new or empty; default: runs/PRESET-TIME")
+    parser.add_argument(
+        "--workdir", type=output_path, metavar="DIR", help="folder of the run, new or empty; default: runs/PRESET-TIME"
+    )
     parser.add_argument(
         "--resume", action="store_true", help="go on with the run in --workdir; --epochs N gives it more epochs"
     )

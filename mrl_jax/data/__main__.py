@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mrl_jax.cli import Parser, exit_process, run_command
+from mrl_jax.cli import Parser, exit_process, path, run_command
 from mrl_jax.data.cache import cache_folder
 from mrl_jax.data.dataset import SPLITS, Dataset
 from mrl_jax.data.featurize.pipeline import add_arguments, run
@@ -47,7 +47,9 @@ def _parser() -> argparse.ArgumentParser:
 
     info = commands.add_parser("info", help="one data set: files, where published, digests, splits, class histogram")
     info.add_argument("name", metavar="NAME", help=f"{names}; any other name together with --data-path")
-    info.add_argument("--data-path", metavar="FILE", help="describe this file or folder instead of the prepared copy")
+    info.add_argument(
+        "--data-path", type=path, metavar="FILE", help="describe this file or folder instead of the prepared copy"
+    )
     info.add_argument("--modalities", nargs="+", default=(), metavar="MODALITY")
     _add_cut_flags(info)
     info.add_argument("--verify", action="store_true", help="read the complete prepared copy and compare its digests")
@@ -56,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
 
     preparing = commands.add_parser("prepare", help="turn a published file into memory-mapped arrays and TFDS records")
     preparing.add_argument("name", metavar="NAME", help=names)
-    preparing.add_argument("--data-path", metavar="FILE", help="file or folder of the set")
+    preparing.add_argument("--data-path", type=path, metavar="FILE", help="file or folder of the set")
     preparing.add_argument("--download", action="store_true", help=f"download it from the hub ({HUB_REPOSITORY})")
     preparing.add_argument("--modalities", nargs="+", default=(), metavar="MODALITY", help="default: all in the file")
     _add_cut_flags(preparing)

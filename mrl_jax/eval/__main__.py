@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mrl_jax.cli import Parser, exit_process, run_command
+from mrl_jax.cli import Parser, exit_process, output_path, path, run_command
 from mrl_jax.errors import InputError
 from mrl_jax.eval.embedded import Embedded
 from mrl_jax.eval.embeddings import read_embeddings
@@ -80,14 +80,19 @@ def _parser() -> argparse.ArgumentParser:
         epilog="docs/evaluation.md defines every metric.",
     )
     what = parser.add_argument_group("what to score (give one of these)")
-    what.add_argument("--workdir", metavar="DIR", help="folder of a run")
+    what.add_argument("--workdir", type=path, metavar="DIR", help="folder of a run")
     what.add_argument(
-        "--embeddings", metavar="FILE", help="embeddings and labels (.npz, .h5, .mat, .parquet, folder of .npy)"
+        "--embeddings",
+        type=path,
+        metavar="FILE",
+        help="embeddings and labels (.npz, .h5, .mat, .parquet, folder of .npy)",
     )
-    what.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two runs or files: test their difference")
+    what.add_argument(
+        "--compare", type=path, nargs=2, metavar=("A", "B"), help="two runs or files: test their difference"
+    )
     of_run = parser.add_argument_group("for runs")
     of_run.add_argument("--split", choices=("valid", "test"), help="default: test")
-    of_run.add_argument("--data-path", metavar="FILE", help="other data, or the new place of the run's data")
+    of_run.add_argument("--data-path", type=path, metavar="FILE", help="other data, or the new place of the run's data")
     of_run.add_argument("--checkpoint", metavar="best|last|EPOCH", help="default: best validation mAP")
     scoring = parser.add_argument_group("how to score")
     scoring.add_argument(
@@ -125,14 +130,15 @@ def _parser() -> argparse.ArgumentParser:
     output = parser.add_argument_group("output, besides the table")
     output.add_argument(
         "--json",
+        type=output_path,
         nargs="?",
         const="-",
         metavar="FILE",
         help="all scores; without FILE to standard output, without the table",
     )
-    output.add_argument("--csv", metavar="FILE", help="all scores, one per line")
-    output.add_argument("--per-query", metavar="FILE", help="every metric of every query, CSV")
-    output.add_argument("--plot", metavar="FILE", help="precision-recall curves, PNG")
+    output.add_argument("--csv", type=output_path, metavar="FILE", help="all scores, one per line")
+    output.add_argument("--per-query", type=output_path, metavar="FILE", help="every metric of every query, CSV")
+    output.add_argument("--plot", type=output_path, metavar="FILE", help="precision-recall curves, PNG")
     return parser
 
 

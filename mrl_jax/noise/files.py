@@ -31,8 +31,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mrl_jax.data.formats import open_arrays, refuse_address
+from mrl_jax.data.formats import open_arrays
 from mrl_jax.errors import DatasetWarning, InputError, listed
+from mrl_jax.files import refuse_address
 from mrl_jax.noise.record import damaged, integer_labels, label_table, named_labels, noise_record, recorded_labels
 from mrl_jax.noise.spec import NoiseSpec, NoisyLabels
 

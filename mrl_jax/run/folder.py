@@ -24,7 +24,7 @@ from typing import Any
 from mrl_jax.config import Config
 from mrl_jax.data.dataset import Dataset
 from mrl_jax.errors import InputError
-from mrl_jax.files import locked, pretty_json, write_atomically
+from mrl_jax.files import locked, pretty_json, refuse_address, write_atomically
 from mrl_jax.interface import option
 from mrl_jax.methods.state import Shapes
 from mrl_jax.run.model import Model
@@ -92,6 +92,7 @@ class RunFolder:
         Raises:
             InputError: the folder is not empty, or is no folder.
         """
+        refuse_address(path, "workdir", output=True)
         folder = cls(path)
         try:
             names = [p.name for p in folder.path.iterdir()] if folder.path.exists() else []
@@ -119,6 +120,7 @@ class RunFolder:
         Raises:
             InputError: the folder holds no run.
         """
+        refuse_address(path, "workdir")
         folder = cls(path)
         if not (folder.path / _CONFIG).is_file():
             raise InputError(f"workdir {str(path)!r} holds no run ({_CONFIG} is missing); name the folder of a run")

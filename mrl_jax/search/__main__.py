@@ -5,6 +5,7 @@ python -m mrl_jax.search --workdir DIR (--text "…" | --image FILE | --row MODA
 
 import argparse
 import contextlib
+import functools
 import gc
 import io
 import json
@@ -14,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mrl_jax.cli import Parser, exit_process, run_command
+from mrl_jax.cli import Parser, exit_process, output_path, path, run_command
 from mrl_jax.errors import InputError
 from mrl_jax.files import check_outputs
 
@@ -170,6 +171,10 @@ def _check_flags(args: argparse.Namespace) -> None:
         raise InputError("--pictures is used only for the picture grid; add --png FILE")
 
 
+def _query(kind: str, value: str) -> tuple[str, str]:
+    return kind, path(value) if kind == "image" else value
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         compiles=True,
@@ -178,13 +183,13 @@ def _parser() -> argparse.ArgumentParser:
         "run's data. --text, --image and --row may be repeated.",
     )
     add = parser.add_argument
-    add("--workdir", required=True, metavar="DIR", help="folder of the run")
+    add("--workdir", type=path, required=True, metavar="DIR", help="folder of the run")
     for kind, metavar, text in (
         ("text", "TEXT", "a text, for runs on the emoji set or on files made by featurize"),
         ("image", "FILE", "a picture, for the same runs"),
         ("row", "MODALITY:SPLIT:INDEX", "a row of the run's data, counted from 0, such as image:test:7"),
     ):
-        query = {"dest": "queries", "action": "append", "type": lambda value, kind=kind: (kind, value), "default": []}
+        query = {"dest": "queries", "action": "append", "type": functools.partial(_query, kind), "default": []}
         add(f"--{kind}", metavar=metavar, help=text, **query)  # type: ignore[arg-type]
     add(
         "--interactive",
@@ -209,11 +214,19 @@ def _parser() -> argparse.ArgumentParser:
         "length; hamming is for embeddings that are codes (default: cosine)",
     )
     add("--checkpoint", default="best", metavar="best|last|EPOCH", help="default: best validation mAP")
-    add("--data-path", metavar="FILE", help="other data, or the new place of the run's data")
-    add("--json", nargs="?", const="-", metavar="FILE", help="write JSON; without FILE to standard output")
-    add("--png", metavar="FILE", help="draw the results as a picture, one line per query")
+    add("--data-path", type=path, metavar="FILE", help="other data, or the new place of the run's data")
+    add(
+        "--json",
+        type=output_path,
+        nargs="?",
+        const="-",
+        metavar="FILE",
+        help="write JSON; without FILE to standard output",
+    )
+    add("--png", type=output_path, metavar="FILE", help="draw the results as a picture, one line per query")
     add(
         "--pictures",
+        type=path,
         metavar="FOLDER",
         help="for --png: folder of pictures named by id, unless the data are the emoji set",
     )

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mrl_jax.errors import InputError
+from mrl_jax.files import refuse_address
 from mrl_jax.run.folder import RunFolder
 from mrl_jax.run.model import Run
 from mrl_jax.search.gallery import check_modality, is_emoji
@@ -78,11 +79,12 @@ def query_features(inputs: Inputs, kind: str, value: str) -> np.ndarray:
     """Features [1, D] of a text or a picture file.
 
     Raises:
-        InputError: the text is empty or has no letter or sign, or the file is no picture.
+        InputError: the text is empty or has no letter or sign, the file is no picture, or its path is an address.
     """
     if kind == "image":
         if not value.strip():
             raise InputError("the picture's path is empty; give the path of a picture file")
+        refuse_address(value, "picture")
         return inputs.features(kind, str(Path(value).expanduser()))
     if not value.isprintable() and any(unicodedata.category(c) == "Cs" for c in value):
         raise InputError("the text is not valid Unicode; check the encoding of the terminal")

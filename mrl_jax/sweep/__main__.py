@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mrl_jax.cli import Parser, add_config_flags, exit_process, run_command
+from mrl_jax.cli import Parser, add_config_flags, exit_process, output_path, run_command
 from mrl_jax.config import Config, fields_used, preset, with_settings
 from mrl_jax.errors import InputError, NonFiniteLossError
 from mrl_jax.interrupt import continues_hint
@@ -39,7 +39,9 @@ def _main(argv: Sequence[str] | None) -> None:
     for name, (flag, kind) in _AXES.items():
         text = f"values of the {name.replace('_', ' ')}, combined with those of all other flags"
         parser.add_argument(flag, type=kind, nargs="+", metavar="V", help=text)
-    parser.add_argument("--workdir", metavar="DIR", help="folder of the sweep, new or empty; default: runs/sweep-TIME")
+    parser.add_argument(
+        "--workdir", type=output_path, metavar="DIR", help="folder of the sweep, new or empty; default: runs/sweep-TIME"
+    )
     parser.add_argument(
         "--resume",
         action="store_true",

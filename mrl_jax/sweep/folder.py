@@ -21,7 +21,7 @@ from typing import Any
 from mrl_jax.config import Config
 from mrl_jax.config_formats import format_of
 from mrl_jax.errors import InputError
-from mrl_jax.files import pretty_json, write_atomically
+from mrl_jax.files import pretty_json, refuse_address, write_atomically
 from mrl_jax.interface import option
 from mrl_jax.run.folder import RunFolder
 
@@ -57,6 +57,7 @@ class SweepFolder:
         Raises:
             InputError: no sweep lies there.
         """
+        refuse_address(path, "workdir")
         if not (Path(path) / _SWEEP).is_file():
             raise InputError(f"workdir {str(path)!r} holds no sweep ({_SWEEP} is missing); name the folder of a sweep")
         return cls(path)

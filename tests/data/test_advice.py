@@ -76,7 +76,7 @@ def test_an_address_is_no_path(address, tmp_path):
     with pytest.raises(InputError) as caught:
         load_dataset(address)
     assert f"data '{address}' is an address" in str(caught.value)
-    assert "download it and give the path" in str(caught.value)
+    assert "download it first, and give its path" in str(caught.value)
     with pytest.raises(InputError, match="is an address"):
         load_dataset(tmp_path / address)  # as a configuration holds it
     with pytest.raises(InputError, match="is an address"), open_arrays(address):

@@ -455,7 +455,7 @@ def test_a_permutation_of_the_instances_is_no_noise_file(tmp_path, base):
 
 
 def test_an_address_is_no_noise_file():
-    refused("https://example.org/noise.json", "data 'https://example.org/noise.json' is an address")
+    refused("https://example.org/noise.json", "'https://example.org/noise.json' is an address")
 
 
 def test_truncated_files_are_refused(tmp_path):

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from mrl_jax.cli import output_path, path
 from mrl_jax.data.dataset import SPLITS
 from mrl_jax.data.featurize.pretrained import (
     Encode,
@@ -39,7 +40,7 @@ from mrl_jax.data.featurize.raw_table import (
     reason_of,
 )
 from mrl_jax.errors import InputError
-from mrl_jax.files import locked
+from mrl_jax.files import locked, refuse_address
 
 __all__ = ["add_arguments", "featurize", "run"]
 
@@ -49,11 +50,17 @@ _MADE_BY = "mrl_jax.data.featurize"  # stored in the output; must not change
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of the command `featurize`."""
     add = parser.add_argument
-    add("--images", required=True, metavar="FOLDER", help="folder with the pictures")
-    add("--texts", required=True, metavar="FILE", help="CSV: id, text, label, optionally split and image")
+    add("--images", type=path, required=True, metavar="FOLDER", help="folder with the pictures")
+    add("--texts", type=path, required=True, metavar="FILE", help="CSV: id, text, label, optionally split and image")
     add("--image-model", required=True, metavar="NAME", help="vision or two-tower model: folder or name on the hub")
     add("--text-model", required=True, metavar="NAME", help="text or two-tower model: folder or name on the hub")
-    add("--output", required=True, metavar="FILE", help=".npz to write; a run that was killed continues")
+    add(
+        "--output",
+        type=output_path,
+        required=True,
+        metavar="FILE",
+        help=".npz to write; a run that was killed continues",
+    )
     add("--batch-size", type=int, default=32, metavar="B", help="pictures or texts per batch (default: 32)")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto (default): cuda if available")
     add("--seed", type=int, default=0, help="seed of the 80/10/10 split, if the table has none (default: 0)")
@@ -105,6 +112,8 @@ def featurize(
     """
     output = Path(output)
     models = {"image": str(image_model), "text": str(text_model)}
+    for what, where in {"images": images, "texts": texts, "output": output}.items():
+        refuse_address(where, what, output=what == "output")
     _check_arguments(Path(images), output, models, batch_size, device)
     table = read_table(Path(texts), seed)
     find_pictures(table.rows, Path(images))

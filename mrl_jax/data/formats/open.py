@@ -7,7 +7,6 @@ no link to another file is followed.
 
 import contextlib
 import os
-import re
 import stat
 import struct
 from collections.abc import Iterator, Mapping
@@ -23,8 +22,9 @@ from mrl_jax.data.formats.matlab import open_mat5
 from mrl_jax.data.formats.npz import map_npy, open_npz
 from mrl_jax.data.formats.parquet import open_parquet
 from mrl_jax.errors import InputError
+from mrl_jax.files import refuse_address
 
-__all__ = ["FORMATS", "LazyArrays", "open_arrays", "read_float32", "refuse_address"]
+__all__ = ["FORMATS", "LazyArrays", "open_arrays", "read_float32"]
 
 FORMATS = ".npz, a folder of .npy files, MATLAB .mat (5 to 7.3), HDF5, .parquet or a folder of .parquet files"
 _SMALL = 1 << 30  # bytes
@@ -86,23 +86,6 @@ def read_float32(arrays: Mapping[str, Any], key: str) -> Any:
     return arrays[key] if read is None else read(key)
 
 
-def refuse_address(path: Path) -> None:
-    """Refuse an address, such as https://…, where a path is needed.
-
-    Args:
-        path: it; `Path` makes one slash of two.
-
-    Raises:
-        InputError: it is an address.
-    """
-    if match := re.search(r"(?:^|/)((?:https?|ftp|s3|gs|hf):/.*)", path.as_posix()):
-        scheme, _, rest = match[1].partition(":")
-        raise InputError(
-            f"data '{scheme}://{rest.lstrip('/')}' is an address, and data are read from files; download it and give "
-            "the path of the file"
-        )
-
-
 @contextlib.contextmanager
 def open_arrays(path: Path) -> Iterator[Mapping[str, np.ndarray]]:
     """Open a data file or a folder of `.npy` or Parquet files; its arrays are read one by one on access.
@@ -126,7 +109,7 @@ def open_arrays(path: Path) -> Iterator[Mapping[str, np.ndarray]]:
 
 
 def _open_file(path: Path, stack: contextlib.ExitStack) -> Mapping[str, Read]:
-    refuse_address(path)
+    refuse_address(path, "data")
     if not path.exists():
         raise InputError(f"data file {str(path)!r} does not exist; give the path of {FORMATS}")
     if not path.is_file():

@@ -10,12 +10,12 @@ import numpy as np
 
 from mrl_jax.data.arrays import dataset_from_arrays
 from mrl_jax.data.dataset import Dataset
-from mrl_jax.data.formats import refuse_address
 from mrl_jax.data.published.assign_splits import canonical
 from mrl_jax.data.published.catalog import CATALOG, deviations
 from mrl_jax.data.published.source_folder import open_source
 from mrl_jax.data.splits import CutOptions
 from mrl_jax.errors import DatasetWarning, InputError
+from mrl_jax.files import refuse_address
 
 __all__ = ["dataset_from_layout", "load_arrays"]
 
@@ -43,7 +43,7 @@ def load_arrays(
     Raises:
         InputError: as in `load_dataset`.
     """
-    refuse_address(path)
+    refuse_address(path, "data")
     if not path.exists():
         problem = "does not exist" if path.suffix or len(path.parts) > 1 else "is neither a file nor a data set"
         raise InputError(
