@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from mrl_jax.config_formats import FORMAT, current_values
+from mrl_jax.cut_options import key_entries, parse_keys, parse_split
 from mrl_jax.errors import InputError
 from mrl_jax.files import refuse_address
 from mrl_jax.methods.registry import entry_of
@@ -24,10 +25,7 @@ from mrl_jax.options import (
     OPTIONS,
     PREPROCESS,
     RECIPES,
-    key_entries,
-    parse_keys,
     parse_numbers,
-    parse_split,
 )
 
 __all__ = ["PRESETS", "Config", "auto_temperature", "fields_used", "preset", "shown", "with_settings"]

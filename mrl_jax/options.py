@@ -1,14 +1,10 @@
 """Choices, ranges, defaults and help of every option, in one place. Light: imports no library."""
 
-import json
 import math
-from collections.abc import Collection, Mapping, Sequence
-from os import PathLike
-from pathlib import Path
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from mrl_jax.errors import InputError
-from mrl_jax.files import refuse_address
 from mrl_jax.methods.registry import METHODS
 
 __all__ = [
@@ -32,10 +28,7 @@ __all__ = [
     "Loss",
     "Number",
     "Option",
-    "key_entries",
-    "parse_keys",
     "parse_numbers",
-    "parse_split",
 ]
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -236,111 +229,6 @@ def parse_numbers(given: tuple[str, ...], known: Mapping[str, Number], what: str
             raise InputError(f"{field}: {name} is given twice")
         numbers[name] = number
     return numbers
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Splits and keys of data files
-
-
-def parse_split(text: str) -> dict[str, float]:
-    """The fractions of a split such as `60/15/25`: train, validation and test, in percent or as fractions.
-
-    Returns:
-        Split -> its fraction, in the order train, test, valid.
-
-    Raises:
-        InputError: not three positive numbers with the sum 100 or 1.
-
-    Example:
-        >>> parse_split("60/15/25")
-        {'train': 0.6, 'test': 0.25, 'valid': 0.15}
-    """
-    try:
-        numbers = [float(part) for part in text.split("/")]
-    except ValueError:
-        numbers = []
-    total = sum(numbers)
-    if len(numbers) != 3 or not min(numbers) > 0 or not any(abs(total - whole) < 1e-6 * whole for whole in (1, 100)):
-        raise InputError(
-            f"split {text!r}: give the percentages of train, validation and test, each above 0 and with the sum 100, "
-            "such as 60/15/25"
-        )
-    train, valid, test = (number / total for number in numbers)
-    return {"train": train, "test": test, "valid": valid}
-
-
-def key_entries(given: Sequence[str] | Mapping[str, Any]) -> tuple[str, ...]:
-    """Names of arrays in a file as entries `NAME=KEY,KEY`.
-
-    Args:
-        given: such entries; or name -> key or keys; or one path of a JSON file with such a mapping.
-
-    Raises:
-        InputError: a file that cannot be read, or a value that is neither a key nor a list of keys.
-
-    Example:
-        >>> key_entries({"image": ["I_tr", "I_te"], "labels": "Y"})
-        ('image=I_tr,I_te', 'labels=Y')
-    """
-    if isinstance(given, str | PathLike):
-        given = (str(given),)
-    source = "keys"
-    if not isinstance(given, Mapping | list | tuple) or not all(isinstance(one, str) for one in given):
-        raise InputError(
-            f'{source} {given!r}: give a mapping of names to keys, such as {{"image": ["I_tr", "I_te"]}}, entries such '
-            "as image=I_tr,I_te, or the path of a JSON file"
-        )
-    if not isinstance(given, Mapping):
-        if len(given) != 1 or "=" in given[0].partition("://")[0]:
-            return tuple(given)
-        source = f"keys {given[0]!r}"
-        refuse_address(given[0], "keys")
-        try:
-            given = json.loads(Path(given[0]).expanduser().read_text("utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise InputError(
-                f"{source}: no entry NAME=KEY,KEY, and no JSON file that can be read ({reason}); give entries such as "
-                'image=I_tr,I_te, or a file such as {"image": ["I_tr", "I_te"]}'
-            ) from None
-    entries = []
-    for name, keys in given.items() if isinstance(given, Mapping) else ():
-        keys = [keys] if isinstance(keys, str) else keys
-        if not isinstance(keys, list | tuple) or not all(isinstance(key, str) for key in keys):
-            raise InputError(f'{source}: {name} is {keys!r}; give a key, or a list of keys, such as ["I_tr", "I_te"]')
-        entries.append(f"{name}={','.join(keys)}")
-    if not entries:
-        raise InputError(f"{source}: no names; give a mapping of names to keys")
-    return tuple(entries)
-
-
-def parse_keys(entries: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """The keys that stand for each name, from entries `NAME=KEY,KEY`.
-
-    Args:
-        entries: one key per name for data without splits; two, of train and test; or three, of train, validation and
-            test. A name is a modality, `labels`, `ids`, `MODALITY_labels`, `MODALITY_mask` or `class_names`.
-
-    Raises:
-        InputError: an entry of another form, more than three keys, or a name given twice.
-
-    Example:
-        >>> parse_keys(["image=I_tr,I_te", "labels=L_tr,L_te"])
-        {'image': ('I_tr', 'I_te'), 'labels': ('L_tr', 'L_te')}
-    """
-    keys = dict[str, tuple[str, ...]]()
-    for entry in entries:
-        name, equals, value = entry.partition("=")
-        parts = tuple(part.strip() for part in value.split(","))
-        if not equals or not name.strip() or not all(parts) or len(parts) > 3:
-            raise InputError(
-                f"keys {entry!r}: give NAME=KEY (no splits yet), NAME=TRAIN,TEST or NAME=TRAIN,VALID,TEST, such as "
-                "image=I_tr,I_te"
-            )
-        if name.strip() in keys:
-            raise InputError(f"keys: {name.strip()} is given twice; name it once")
-        keys[name.strip()] = parts
-    return keys
 
 
 # ---------------------------------------------------------------------------------------------------------------------

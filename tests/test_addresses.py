@@ -6,11 +6,12 @@ import pytest
 
 from mrl_jax import Config, InputError, Searcher, load_run, preset, sweep, train
 from mrl_jax.cli import Parser
+from mrl_jax.cut_options import key_entries
 from mrl_jax.data.cache import cache_folder
 from mrl_jax.data.featurize.pipeline import featurize
 from mrl_jax.eval.embeddings import read_embeddings
 from mrl_jax.files import refuse_address, write_atomically
-from mrl_jax.options import FILE_FIELDS, key_entries
+from mrl_jax.options import FILE_FIELDS
 from mrl_jax.search.query import query_features
 from mrl_jax.sweep.folder import SweepFolder
 

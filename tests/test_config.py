@@ -100,7 +100,7 @@ def test_defaults_of_the_numbers_of_losses_are_those_of_the_code():
 def test_importing_the_options_is_light():
     code = "import mrl_jax.options, sys; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    light = {"errors", "files", "options", "version", "methods", "methods.registry"}
+    light = {"errors", "options", "version", "methods", "methods.registry"}
     assert {m for m in loaded if m.startswith("mrl_jax.")} == {f"mrl_jax.{m}" for m in light}
     assert {"jax", "numpy"}.isdisjoint(loaded)
 

@@ -6,14 +6,13 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from mrl_jax.cut_options import CutOptions, key_entries, split_text
 from mrl_jax.data.arrays import dataset_from_arrays
 from mrl_jax.data.dataset import Dataset
 from mrl_jax.data.published import prepared
 from mrl_jax.data.published.catalog import CATALOG
 from mrl_jax.data.published.load_file import dataset_from_layout, load_arrays
-from mrl_jax.data.splits import CutOptions, split_text
 from mrl_jax.errors import InputError
-from mrl_jax.options import key_entries
 
 __all__ = ["Dataset", "load_dataset"]
 

@@ -1,65 +1,11 @@
 """Cut rows into splits: by class, whole groups only, determined by a seed. Pure functions of NumPy arrays."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 
-from mrl_jax.errors import InputError
-from mrl_jax.options import parse_split
-
-__all__ = ["CutOptions", "cut_rows", "first_per_class", "split_text", "strata"]
-
-
-@dataclass(frozen=True)
-class CutOptions:
-    """What the user says about the splits of data.
-
-    Attributes:
-        split: percentages of train, validation and test of data without splits, such as "60/15/25"; None for data that
-            have splits.
-        seed: seed of the cut.
-        valid_share: fraction of the training split that becomes the validation split; None if there is one.
-        as_needed: ignore what does not apply, instead of refusing it.
-    """
-
-    split: str | None = None
-    seed: int = 0
-    valid_share: float | None = None
-    as_needed: bool = False
-
-    def check(self) -> None:
-        """Check the values.
-
-        Raises:
-            InputError: a value is wrong, or `split` and `valid_share` are both given.
-        """
-        if self.split is not None:
-            parse_split(self.split)
-            if self.valid_share is not None:
-                raise InputError(f"split {self.split} gives the validation split, too; leave valid_share out")
-        if self.valid_share is not None and not (isinstance(self.valid_share, Real) and 0 < self.valid_share < 1):
-            raise InputError(
-                f"valid_share {self.valid_share!r}: must be a number greater than 0 and less than 1, such as 0.1"
-            )
-        if not (isinstance(self.seed, Integral) and 0 <= self.seed < 2**32):
-            raise InputError(f"split_seed {self.seed!r}: must be an integer in [0, {2**32 - 1}]")
-
-
-def split_text(split: str | Sequence[float] | None) -> str | None:
-    """The percentages of a split as text, `60/15/25` for example, from such text or three numbers.
-
-    Raises:
-        InputError: neither text nor three numbers.
-    """
-    if split is None or isinstance(split, str):
-        return split
-    numbers = list(split) if isinstance(split, Sequence | np.ndarray) else []
-    if len(numbers) != 3 or not all(isinstance(number, Real) for number in numbers):
-        raise InputError(f'split {split!r}: give the percentages of train, validation and test, such as "60/15/25"')
-    return "/".join(map(str, numbers))
+__all__ = ["cut_rows", "first_per_class", "strata"]
 
 
 def cut_rows(

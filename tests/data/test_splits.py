@@ -14,10 +14,10 @@ from layout_files import CLASSES, DIMS, SIZES, pascal, small_set, xmedia
 from toy import toy_arrays, toy_config
 
 from mrl_jax import InputError, load_dataset
+from mrl_jax.cut_options import parse_split
 from mrl_jax.data.published.catalog import CATALOG
 from mrl_jax.data.splits import cut_rows, first_per_class, strata
 from mrl_jax.errors import DatasetWarning
-from mrl_jax.options import parse_split
 
 THREE = {"train": 0.6, "test": 0.25, "valid": 0.15}
 

@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
+from mrl_jax.cut_options import CutOptions, parse_split
 from mrl_jax.data.arrays import SPLIT_WORDS, Renamed, Rows, own_modalities
 from mrl_jax.data.dataset import SPLITS
 from mrl_jax.data.formats.errors import RefusedError
 from mrl_jax.data.published.catalog import CATALOG
 from mrl_jax.data.published.key_layouts import LAYOUTS, Keys, named_keys, recognise
-from mrl_jax.data.splits import CutOptions, cut_rows, first_per_class, strata
+from mrl_jax.data.splits import cut_rows, first_per_class, strata
 from mrl_jax.data.values import plain_array
 from mrl_jax.errors import DatasetWarning, InputError, listed
-from mrl_jax.options import parse_split
 
 __all__ = ["canonical"]
 
@@ -39,7 +39,7 @@ def canonical(
         source: where the arrays come from, for messages.
         modalities: the modalities that are used; empty for all.
         set_name: which set it is (a key of `CATALOG`), or None to infer it from the number of training rows.
-        keys: names for the arrays, as `options.parse_keys` takes them; empty to recognise the layout.
+        keys: names for the arrays, as `cut_options.parse_keys` takes them; empty to recognise the layout.
         options: what to cut.
 
     Returns:

@@ -8,10 +8,10 @@ The own layout is `{train,valid,test}_MODALITY`, `{train,valid,test}_labels` or 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from mrl_jax.cut_options import parse_keys
 from mrl_jax.data.arrays import SPLIT_WORDS, own_modalities
 from mrl_jax.data.dataset import SPLITS
 from mrl_jax.errors import InputError, listed
-from mrl_jax.options import parse_keys
 
 __all__ = ["LAYOUTS", "Keys", "named_keys", "recognise"]
 
@@ -249,7 +249,7 @@ def named_keys(entries: Sequence[str], keys: Iterable[str], source: str) -> Keys
     """Own key -> key in the file, from names that the user gives.
 
     Args:
-        entries: as `options.parse_keys` takes them.
+        entries: as `cut_options.parse_keys` takes them.
         keys: names of the arrays in the file.
         source: where the arrays come from, for messages.
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from mrl_jax.cut_options import CutOptions
 from mrl_jax.data.arrays import dataset_from_arrays
 from mrl_jax.data.dataset import Dataset
 from mrl_jax.data.published.assign_splits import canonical
 from mrl_jax.data.published.catalog import CATALOG, deviations
 from mrl_jax.data.published.source_folder import open_source
-from mrl_jax.data.splits import CutOptions
 from mrl_jax.errors import DatasetWarning, InputError
 from mrl_jax.files import refuse_address
 
@@ -37,7 +37,7 @@ def load_arrays(
         set_name: as in `load_dataset`.
         keep: takes `SPLIT_MODALITY` and its checked features, float32 [N, D], and returns the array to use instead, for
             example a memory map; it is called before the next array is read.
-        keys: names for the arrays of the file, as `options.parse_keys` takes them.
+        keys: names for the arrays of the file, as `cut_options.parse_keys` takes them.
         options: what to cut.
 
     Raises:

@@ -13,15 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from mrl_jax.cut_options import CutOptions, key_entries, split_text
 from mrl_jax.data.cache import cache_folder
 from mrl_jax.data.dataset import Dataset, array_sha256
 from mrl_jax.data.published.catalog import check_name
 from mrl_jax.data.published.copy_folders import INDEX, copy_folder, replace_copy, staging
 from mrl_jax.data.published.load_file import load_arrays
 from mrl_jax.data.published.prepared import read_index, verify
-from mrl_jax.data.splits import CutOptions, split_text
 from mrl_jax.errors import InputError
-from mrl_jax.options import key_entries
 
 __all__ = ["prepare"]
 
