@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from mrl_jax.config_formats import FORMAT, current_values
-from mrl_jax.cut_options import key_entries, parse_keys, parse_split
+from mrl_jax.cut_options import CutOptions, key_entries, parse_keys
 from mrl_jax.errors import InputError
 from mrl_jax.files import refuse_address
 from mrl_jax.methods.registry import entry_of
@@ -152,14 +152,7 @@ class Config:
         if self.keys:
             object.__setattr__(self, "keys", key_entries(self.keys))
             parse_keys(self.keys)
-        if self.split is not None:
-            parse_split(self.split)
-            if self.valid_share is not None:
-                raise InputError(f"split {self.split} gives the validation split, too; leave valid_share out")
-        elif self.valid_share is None and self.split_seed:
-            raise InputError(
-                f"split_seed {self.split_seed} needs split or valid_share; give one of them, or leave it out"
-            )
+        CutOptions(self.split, self.split_seed, self.valid_share).check()
 
     def _settle_noise(self) -> None:
         """Set kind and scope from the protocol, reset all noise fields for a file of labels, refuse contradictions."""

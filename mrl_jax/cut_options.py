@@ -38,7 +38,7 @@ class CutOptions:
         """Check the values.
 
         Raises:
-            InputError: a value is wrong, or `split` and `valid_share` are both given.
+            InputError: a value is wrong, `split` and `valid_share` are both given, or a seed without either.
         """
         if self.split is not None:
             parse_split(self.split)
@@ -50,6 +50,8 @@ class CutOptions:
             )
         if not (isinstance(self.seed, Integral) and 0 <= self.seed < 2**32):
             raise InputError(f"split_seed {self.seed!r}: must be an integer in [0, {2**32 - 1}]")
+        if self.seed and self.split is None and self.valid_share is None:
+            raise InputError(f"split_seed {self.seed} needs split or valid_share; give one of them, or leave it out")
 
 
 def split_text(split: str | Sequence[float] | None) -> str | None:

@@ -282,9 +282,7 @@ OPTIONS: dict[str, Option] = {
     ),
     "split": Option(None, "cut data without splits, by class: percentages of train/validation/test, such as 60/15/25"),
     "split_seed": Option(0, "seed of --split and --valid-share", low=0, high=2**32 - 1),
-    "valid_share": Option(
-        None, "take this fraction of train as validation, by class, where the data have none", low=0.001, high=0.9
-    ),
+    "valid_share": Option(None, "take this fraction of train as validation, by class, where the data have none"),
     "modalities": Option((), "modalities to use, in this order; default: all in the file"),
     "preprocess": Option(
         ("standardize",),

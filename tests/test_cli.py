@@ -160,6 +160,9 @@ BAD = [
     bad("preprocess", ["--preprocess", "l2", "l2", "l2"], "3 values for 2 modalities"),
     bad("emoji with data", ["--", "emoji"], "brings its own data"),
     bad("unwritable folder", ["--workdir", "/dev/null/run"], "cannot be written"),
+    bad(
+        "no share", ["--valid-share", "0"], "valid_share 0.0: must be a number greater than 0 and less than 1, such as"
+    ),
     bad("noise kind", ["--noise-kind", "pink"], "noise_kind 'pink': choose from symmetric"),
     bad("protocol against kind", ["--noise-protocol", "mrl", "--noise-kind", "cyclic"], "mrl means symmetric"),
     bad("protocol against scope", ["--noise-protocol", "per-pair", "--noise-scope", "modality"], "means instance"),

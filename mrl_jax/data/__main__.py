@@ -83,10 +83,12 @@ def _add_cut_flags(parser: argparse.ArgumentParser) -> None:
 
 def _cut(args: argparse.Namespace) -> dict[str, Any]:
     """The values of these flags, as arguments of `load_dataset`."""
-    cut = {name: getattr(args, name) for name in ("keys", "split", "split_seed", "valid_share")}
-    if args.split_seed and args.split is None and args.valid_share is None:
-        raise InputError(f"--split-seed {args.split_seed} needs --split or --valid-share; leave it out")
-    return cut
+    return {name: getattr(args, name) for name in ("keys", "split", "split_seed", "valid_share")}
+
+
+def _given_cut(args: argparse.Namespace) -> list[str]:
+    """The flags among these that are given."""
+    return [f"--{n.replace('_', '-')}" for n, v in _cut(args).items() if v != OPTIONS[n].default]
 
 
 def _list(args: argparse.Namespace) -> None:
@@ -139,8 +141,8 @@ def _check_info(args: argparse.Namespace) -> None:
     if args.data_path is not None and (args.verify or args.name == "emoji"):
         reason = "--verify compares the prepared copy" if args.verify else "emoji comes with the package"
         raise InputError(f"{reason}, and --data-path names another file; give one of the two")
-    if args.data_path is None and (given := [n for n, v in _cut(args).items() if v]):
-        raise InputError(f"--{given[0].replace('_', '-')} is for a file; give it with --data-path")
+    if args.data_path is None and (given := _given_cut(args)):
+        raise InputError(f"{given[0]} is for a file; give it with --data-path")
     if args.data_path is None and args.name not in ("emoji", *CATALOG):
         raise InputError(f"unknown data set {args.name!r}; choose from emoji, {', '.join(CATALOG)}, or add --data-path")
     if args.name == "emoji" and args.verify:
@@ -231,7 +233,7 @@ def _print_contents(data: Mapping[str, Any]) -> None:
 def _prepare(args: argparse.Namespace) -> None:
     _check_path(args.data_path)
     if args.name == "emoji":
-        if args.data_path is not None or args.download or args.modalities or args.overwrite or any(_cut(args).values()):
+        if args.data_path is not None or args.download or args.modalities or args.overwrite or _given_cut(args):
             raise InputError("emoji comes with the package: prepare takes no flags for it; leave them out")
         load_dataset("emoji")
         print("emoji: ready (it comes with the package)")

@@ -156,8 +156,14 @@ def test_verify_reports_damage(source, tmp_path, capsys):
         (["info", "nus-wide", "--split", "60/15/25"], "--split is for a file; give it with --data-path"),
         (
             ["info", "nus-wide", "--data-path", "x", "--split-seed", "1"],
-            "--split-seed 1 needs --split or --valid-share",
+            "split_seed 1 needs split or valid_share",
         ),
+        (["info", "nus-wide", "--valid-share", "0"], "--valid-share is for a file; give it with --data-path"),
+        (
+            ["info", "mine", "--data-path", "x", "--valid-share", "0"],
+            "valid_share 0.0: must be a number greater than 0",
+        ),
+        (["prepare", "emoji", "--valid-share", "0"], "emoji comes with the package"),
         (["featurize"], "arguments are required"),
     ],
 )

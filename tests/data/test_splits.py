@@ -358,6 +358,7 @@ def test_a_split_may_be_three_numbers(split):
         ({}, {"valid_share": "x"}, "valid_share 'x': must be a number greater than 0 and less than 1"),
         ({}, {"valid_share": 0.0}, r"valid_share 0\.0: must be a number greater than 0 and less than 1"),
         ({}, {"valid_share": 1}, "valid_share 1: must be a number greater than 0 and less than 1"),
+        ({}, {"split_seed": 1}, "split_seed 1 needs split or valid_share"),
         ({}, {"keys": 5}, "keys 5: give a mapping of names to keys"),
         ({}, {"keys": [5]}, r"keys \[5\]: give a mapping"),
         ({5: np.ones(3)}, {}, "the key 5 is no text"),
