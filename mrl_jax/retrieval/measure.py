@@ -156,27 +156,37 @@ def summarize(per_query: Mapping[str, Any], without_relevant: str = "zero") -> d
 
 def summarize_by_class(
     per_query: Mapping[str, Any], query_labels: Any, without_relevant: str = "zero"
-) -> dict[int, dict[str, Any]]:
+) -> dict[Any, dict[str, Any]]:
     """Means over the queries of each class that has queries.
 
     Args:
         per_query: the result of `retrieval_metrics`.
-        query_labels: integers [Q], or multi-hot [Q, K]: a query then counts in each of its classes.
+        query_labels: integers or names [Q], or multi-hot [Q, K]: a query then counts in each of its classes.
         without_relevant: as in `summarize`; with "skip", classes without any remaining query are left out.
 
     Returns:
-        Class number -> result of `summarize`, in ascending order of classes.
+        Class number, or name, -> result of `summarize`, in ascending order of classes.
 
     Raises:
-        ValueError: an unknown `without_relevant`.
+        ValueError: an unknown `without_relevant`, or labels of another form.
     """
-    query_labels = np.asarray(from_tensor(query_labels))
+    from mrl_jax.data.values import plain_array  # deferred: brings all readers of data
+
+    query_labels = plain_array(query_labels, "summarize_by_class: query_labels")
     counted = _counted(np.asarray(per_query["relevant"]), without_relevant)
     hot = query_labels.ndim == 2
+    fits = query_labels.ndim in (1, 2) and len(query_labels) == len(counted)
+    if not fits or query_labels.dtype.kind not in ("biuf" if hot else "biuU"):
+        raise InputError(
+            f"summarize_by_class: query_labels are {query_labels.dtype} {list(query_labels.shape)}; give integers or "
+            f"names [{len(counted)}], one per query, or multi-hot [{len(counted)}, K]"
+        )
     classes = np.flatnonzero(query_labels[counted].any(axis=0)) if hot else np.unique(query_labels[counted])
     rows = (np.flatnonzero(counted & (query_labels[:, c] != 0 if hot else query_labels == c)) for c in classes)
     return {
-        int(c): summarize({name: np.asarray(values)[r] for name, values in per_query.items()})
+        (str(c) if query_labels.dtype.kind == "U" else int(c)): summarize(
+            {name: np.asarray(values)[r] for name, values in per_query.items()}
+        )
         for c, r in zip(classes, rows, strict=True)
     }
 

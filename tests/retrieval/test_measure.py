@@ -186,6 +186,18 @@ def test_means_by_class():
     assert {k: v["map"] for k, v in summarize_by_class(values, hot).items()} == pytest.approx({0: 0.2, 1: 0.5})
 
 
+def test_means_by_class_take_names():
+    values = {"ap": [0.2, 0.4, 0.9], "relevant": [1, 1, 1]}
+    expected = {"cat": {"map": pytest.approx(0.3), "queries": 2}, "dog": {"map": 0.9, "queries": 1}}
+    for names in (["cat", "cat", "dog"], np.array(["cat", "cat", "dog"], object)):
+        actual = summarize_by_class(values, names)
+        assert actual == expected
+        assert [type(name) for name in actual] == [str, str]
+    for wrong in (["cat", "dog"], [0.5, 1, 2], [[["cat"]]] * 3, [["cat"], ["cat"], ["dog"]], 3):
+        with pytest.raises(InputError, match=r"query_labels are .*; give integers or names \[3\], one per query"):
+            summarize_by_class(values, wrong)
+
+
 def test_only_the_metrics_that_are_asked_for():
     rng = np.random.default_rng(0)
     arguments = (rng.normal(size=(20, 8)), rng.normal(size=(30, 8)), np.arange(20) % 3, np.arange(30) % 3)
