@@ -18,7 +18,7 @@ from mrl_jax.interface import as_command
 from mrl_jax.interrupt import Interrupted, raise_interrupts, was_interrupted
 from mrl_jax.options import OPTIONS, RECIPES, Option
 
-__all__ = ["Parser", "add_config_flags", "exit_process", "output_path", "path", "run_command"]
+__all__ = ["Parser", "add_config_flags", "exit_process", "no_backend", "output_path", "path", "run_command"]
 
 
 class Parser(argparse.ArgumentParser):
@@ -163,11 +163,7 @@ def run_command(command: Callable[[], object], interrupted: str = "run it again"
         return _report(error, 1)
     except (AssertionError, RuntimeError) as error:  # JAX raises either where a backend is not there
         if (platforms := _missing_platforms()) is not None:
-            return _report(
-                f"JAX_PLATFORMS={platforms}: JAX cannot start this backend here; unset it, or name one that is "
-                "installed, such as JAX_PLATFORMS=cpu",
-                2,
-            )
+            return _report(no_backend(platforms), 2)
         if "RESOURCE_EXHAUSTED" not in str(error):  # JAX's status for too little memory
             raise
         why = str(error).splitlines()[0].removeprefix("RESOURCE_EXHAUSTED: ")
@@ -195,6 +191,14 @@ def exit_process(code: int) -> NoReturn:
                 stream.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def no_backend(platforms: str) -> str:
+    """The message for platforms that JAX was asked for and cannot start."""
+    return (
+        f"JAX_PLATFORMS={platforms}: JAX cannot start this backend here; unset it, or name one that is installed, such "
+        "as JAX_PLATFORMS=cpu"
+    )
 
 
 def _missing_platforms() -> str | None:

@@ -124,9 +124,23 @@ def serve(kind: str, shape: Shape) -> None:
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Serve the program that the arguments name."""
+    if len(sys.argv) != 3 or sys.argv[1] not in PROGRAMS or sys.argv[2] not in SHAPES:
+        print(f"error: give KIND ({', '.join(PROGRAMS)}) and SHAPE ({', '.join(SHAPES)})", file=sys.stderr)
+        sys.exit(2)
+    kind, shape = sys.argv[1], SHAPES[sys.argv[2]]
+    if kind == "ours":
+        from experiments.shared.command_line import run_main  # its imports are those of `mrl_jax.train`, too
+
+        run_main(lambda: serve(kind, shape))
+        return
     try:
-        serve(sys.argv[1], SHAPES[sys.argv[2]])
+        serve(kind, shape)
     except ModuleNotFoundError as error:  # without `run_main`, whose imports would be measured
         print(f"error: {error.name} is not installed; run: pip install {error.name}", file=sys.stderr)
         sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -30,7 +30,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments.benchmarks.benchmark_program import DEVICE, PROGRAMS, SHAPES
-from experiments.shared.command_line import run_main
+from experiments.shared.command_line import require_backend, run_main
 from experiments.shared.folders import RESULTS, ROOT
 from experiments.shared.machine import KEEP_MEMORY, machine
 from experiments.shared.store import read_results, write_results
@@ -171,6 +171,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise InputError(f"no results in {RESULTS_FILE}; run without --from-results to make them")
         print(table(read_results(RESULTS_FILE, shapes=dict)))
         return
+    require_backend()
     os.environ[DEVICE] = common_device()
     names, rounds = (["smoke"], 1) if args.smoke else (args.shapes, args.rounds)
     slow = ("compiled", "reference kept") if args.smoke else ()  # compiling takes longer than all the rest

@@ -30,7 +30,7 @@ import time
 from typing import Any
 
 from experiments.benchmarks.gpu_parts import PARTS, SHAPES, SMOKE, Shape
-from experiments.shared.command_line import run_main
+from experiments.shared.command_line import require_backend, run_main
 from experiments.shared.folders import RESULTS, ROOT
 from experiments.shared.machine import machine
 from experiments.shared.tables import markdown
@@ -159,6 +159,7 @@ def main() -> None:
         raise InputError(
             f"{sys.executable} has no {', '.join(missing)}; run pip install -e . in the clone, or set PYTHON"
         )
+    require_backend()
     query = "import jax; d = jax.devices()[0]; print(d.platform, d.device_kind, sep='|')"
     platform, device = subprocess.check_output([sys.executable, "-c", query], text=True).strip().split("|")
     if platform == "cpu" and not args.smoke:

@@ -15,11 +15,17 @@ batches of mrl_jax they give the losses of mrl_jax (tests/experiments/test_pytor
 
 import copy
 import statistics
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
+
+if __name__ == "__main__":  # before PyTorch, which may be missing
+    print("error: these programs are run by python -m experiments.benchmarks.benchmark_pytorch", file=sys.stderr)
+    sys.exit(2)
+
 import torch
 from scipy.spatial.distance import cdist
 from torch.nn import functional

@@ -36,7 +36,7 @@ from experiments.benchmarks.retrieval_programs import (
     ours,
     sampled,
 )
-from experiments.shared.command_line import require, run_main
+from experiments.shared.command_line import require, require_backend, run_main
 from experiments.shared.folders import RESULTS
 from experiments.shared.machine import machine
 from experiments.shared.tables import markdown
@@ -224,6 +224,7 @@ def main() -> None:
         print(tables(read_numbers(args.output or RESULTS_FILE)))
         return
     require("numba", "torch", "torchmetrics", "ranx", "pytrec_eval")
+    require_backend()
     sizes, large = (["100x5000"], 20_000) if args.smoke else (args.sizes, 1_000_000)
     results: dict[str, Any] = {"machine": machine(PACKAGES), "dimensions": DIMENSIONS, "classes": CLASSES, "sizes": []}
     with tempfile.TemporaryDirectory() as folder:

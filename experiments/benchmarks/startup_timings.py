@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from experiments.shared.command_line import run_main
+from experiments.shared.command_line import require_backend, run_main
 from experiments.shared.folders import RESULTS
 from experiments.shared.machine import machine
 from experiments.shared.tables import markdown
@@ -115,6 +115,7 @@ def main() -> None:
     """Measure, store and print."""
     smoke = "one round, nothing is stored: does it run?"
     args = timing_parser(__doc__, smoke, rounds=5, markdown=False).parse_args()
+    require_backend()
     results = {"machine": machine(["jax", "jaxlib"]), "seconds": measure(1 if args.smoke else args.rounds)}
     if not args.smoke:
         write_numbers(RESULTS_FILE, results)

@@ -3,6 +3,7 @@
 import argparse
 import importlib.util
 import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -10,8 +11,10 @@ from pathlib import Path
 
 from experiments.shared.folders import RESULTS
 from mrl_jax import InputError
+from mrl_jax.cli import no_backend, run_command
+from mrl_jax.files import refuse_address
 
-__all__ = ["checked", "parser", "require", "run_main"]
+__all__ = ["checked", "parser", "require", "require_backend", "run_main"]
 
 SETS = "emoji, the Wikipedia pairs where --views is given, and the published sets that are prepared"
 
@@ -59,6 +62,7 @@ def checked(args: argparse.Namespace) -> argparse.Namespace:
     named = getattr(args, "sets", None) or []
     if twice := [name for i, name in enumerate(named) if name in named[:i]]:
         raise InputError(f"--sets: {twice[0]} is named twice")
+    refuse_address(args.out, "--out", output=True)
     try:
         args.out.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=args.out):  # fail now, not after hours of training
@@ -91,22 +95,37 @@ def _to_install(modules: Sequence[str]) -> str:
     )
 
 
+def require_backend() -> None:
+    """Check that JAX can start the backend of JAX_PLATFORMS, in a process of its own, so that memory stays free here.
+
+    Programs that measure in other processes need it; elsewhere `run_main` gives the same message.
+
+    Raises:
+        InputError: it cannot.
+    """
+    platforms = os.environ.get("JAX_PLATFORMS")
+    if not platforms:
+        return
+    started = subprocess.run([sys.executable, "-c", "import jax; jax.devices()"], capture_output=True, check=False)
+    if started.returncode:
+        raise InputError(no_backend(platforms))
+
+
 def run_main(main: Callable[[], None]) -> None:
-    """Run a program; exit code 2 and one line for bad input or a package that is missing, 130 after Ctrl-C."""
-    try:
-        main()
-        sys.stdout.flush()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except ModuleNotFoundError as error:
-        name = (error.name or "").split(".")[0]
-        if name in ("", "mrl_jax", "experiments"):  # a fault of this project
-            raise
-        print(f"error: {_to_install([name])}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("interrupted; complete results are kept: run the command again to continue", file=sys.stderr)
-        raise SystemExit(130) from None
-    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """Run a program as `mrl_jax.cli.run_command` runs a command; a package that is missing is bad input, too.
+
+    Raises:
+        SystemExit: it failed; with its exit code.
+    """
+
+    def command() -> None:
+        try:
+            main()
+        except ModuleNotFoundError as error:
+            name = (error.name or "").split(".")[0]
+            if name in ("", "mrl_jax", "experiments"):  # a fault of this project
+                raise
+            raise InputError(_to_install([name])) from None
+
+    if code := run_command(command, "complete results are kept: run the command again to continue"):
+        raise SystemExit(code)

@@ -441,7 +441,48 @@ def test_ctrl_c_is_one_line(capsys):
     with pytest.raises(SystemExit) as ended:
         module_of("command_line").run_main(lambda: (_ for _ in ()).throw(KeyboardInterrupt))
     assert ended.value.code == 130
-    assert capsys.readouterr().err == "interrupted; complete results are kept: run the command again to continue\n"
+    expected = "error: interrupted; complete results are kept: run the command again to continue\n"
+    assert capsys.readouterr().err == expected
+
+
+BACKEND = [
+    ("paper.table1", "--smoke"),
+    ("benchmarks.sweep_timings", "--smoke"),
+    ("benchmarks.startup_timings", "--smoke"),
+    ("benchmarks.benchmark_pytorch", "--smoke"),
+    ("benchmarks.benchmark_program", "ours", "smoke"),
+    ("benchmarks.gpu_check", "--smoke"),
+]
+
+
+@pytest.mark.parametrize("command", BACKEND, ids=lambda command: command[0])
+def test_a_backend_that_is_not_there_has_no_traceback(command):
+    """Programs that use JAX, in their own process or in others."""
+    flags = [sys.executable, "-m", f"experiments.{command[0]}", *command[1:]]
+    environment = os.environ | {"JAX_PLATFORMS": "no-such-backend"}
+    done = subprocess.run(flags, capture_output=True, text=True, env=environment, cwd=HERE.parent)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: JAX_PLATFORMS=no-such-backend: JAX cannot start this")
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["pytorch_mrl"], "these programs are run by python -m experiments.benchmarks.benchmark_pytorch"),
+        (["benchmark_program", "best", "smoke"], "torch is not installed; run: pip install torch"),
+        (["benchmark_program"], "give KIND (ours, best, compiled, reference, reference kept) and SHAPE (wikipedia, re"),
+        (["benchmark_program", "ours", "huge"], "give KIND ("),
+    ],
+)
+def test_the_programs_of_pytorch_run_directly_end_in_one_line(tmp_path, command, message):
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')")
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{HERE.parent}"}
+    flags = [sys.executable, "-m", f"experiments.benchmarks.{command[0]}", *command[1:]]
+    done = subprocess.run(flags, capture_output=True, text=True, env=environment, cwd=HERE.parent)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {message}")
 
 
 def test_pages_hold_the_tables_of_the_results():
