@@ -97,9 +97,19 @@ class Renamed(Mapping[str, Any]):
                     "instance j: name the arrays to use as modalities, or save only these"
                 )
             if is_features:
-                raise InputError(_transposed(name, value, total))
+                raise InputError(f"{self._source}: {_transposed(self._alike(key, value), total)}")
             value = value.T  # one-hot columns
         return value[chosen]
+
+    def _alike(self, key: str, value: np.ndarray) -> dict[str, np.ndarray]:
+        """Key in the file -> array, of a transposed array and of the others that are transposed like it."""
+        split, found = key.partition("_")[0], {self._keys[key]: value}
+        others = own_modalities(f"train_{k.partition('_')[2]}" for k in self._keys if k.startswith(f"{split}_"))
+        for name in (self._keys[f"{split}_{m}"] for m in others if getattr(self._arrays, "is_small", True)):
+            x = plain_array(self._arrays[name], f"{self._source}: {name}")
+            if x.ndim == 2 and x.shape[1] == value.shape[1] != len(x):
+                found[name] = x
+        return found
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._keys)
@@ -310,10 +320,13 @@ def _matching(arrays: Mapping[str, Any], named: Sequence[str], splits: Mapping[s
     return matching
 
 
-def _transposed(name: str, x: np.ndarray, rows: int) -> str:
+def _transposed(arrays: Mapping[str, np.ndarray], rows: int) -> str:
+    shapes = " and ".join(f"{name} is {x.dtype} {list(x.shape)}" for name, x in arrays.items())
+    they, them = ("they are", "them") if len(arrays) > 1 else ("it is", "it")
+    lines = "; ".join(f"{name} = {name}.T" for name in arrays)
     return (
-        f"{name} is {x.dtype} {list(x.shape)} for {rows} labels: it is transposed, with an instance per column; rows "
-        "must be instances: save its transpose"
+        f"{shapes} for {rows} labels: {they} transposed, with an instance per column; rows must be instances: "
+        f"transpose {them}, in NumPy {lines}"
     )
 
 
@@ -380,11 +393,14 @@ def _all_labels(
     owner: dict[str, str] = {}  # `{split}_{modality}` -> key of its labels
     for s in SPLITS:
         given = {key: _get(arrays, key, source) for key in dict.fromkeys(_label_key(arrays, s, m) for m in modalities)}
+        transposed, count = {}, 0
         for m in modalities:
             x, y = features[f"{s}_{m}"], given[_label_key(arrays, s, m)]
-            count = max(y.shape, default=0)
-            if len(x) not in y.shape and x.shape[1] == count:
-                raise InputError(f"{source}: {_transposed(f'{s}_{m}', x, count)}")
+            if len(x) not in y.shape and x.shape[1] == max(y.shape, default=0):
+                key, count = f"{s}_{m}", x.shape[1]
+                transposed[arrays.origin(key) if isinstance(arrays, Renamed) else key] = x
+        if transposed:
+            raise InputError(f"{source}: {_transposed(transposed, count)}")
         _check_rows(arrays, s, modalities, features, source)
         for m in modalities:
             key = owner[f"{s}_{m}"] = _label_key(arrays, s, m)

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import re
 
 import h5py
 import numpy as np
@@ -248,6 +249,46 @@ def test_a_cell_array_of_views_without_splits(tmp_path, cells, label):
     scipy.io.savemat(tmp_path / "b.mat", {cells: views, label: arrays["labels"]})
     with pytest.raises(InputError, match=rf"{cells}\[1\] is float32 \[4, 111\] for 111 labels: it is transposed"):
         load_dataset(tmp_path / "b.mat", split="60/15/25")
+
+
+@pytest.mark.parametrize(
+    ("names", "options"),
+    [
+        (("X[0]", "X[1]"), {"split": "60/15/25"}),
+        (("X1", "X2"), {"split": "60/15/25"}),
+        (("img", "txt"), {"split": "60/15/25"}),
+        (("img_tr", "txt_tr"), {"valid_share": 0.1}),
+        (("train_sound", "train_touch"), {}),
+        (("Train_sound", "Train_touch"), {}),
+    ],
+)
+def test_all_transposed_views_are_named_with_the_line_that_mends_each(tmp_path, names, options):
+    """However the views lie in the file, the message is the same, and its lines make the file right."""
+    arrays = whole_arrays()
+    views = dict(zip(names, (arrays["sound"], arrays["touch"]), strict=True))
+    label = {"img_tr": "L_tr", "train_sound": "train_labels", "Train_sound": "Train_labels"}.get(names[0], "Y")
+    content = {**views, label: arrays["labels"][:, None]}
+    if not options.get("split"):  # the same rows for the other splits
+        words = ("te",) if "valid_share" in options else ("valid", "test")
+        content |= {re.sub("tr$|(?i:train)", word, key): x for word in words for key, x in content.items()}
+
+    def saved(transposed):
+        held = {key: x.T if key in transposed else x for key, x in content.items()}
+        if "X[0]" in held:
+            cells = np.empty((1, 2), object)
+            cells[0, 0], cells[0, 1] = held.pop("X[0]"), held.pop("X[1]")
+            held["X"] = cells
+        scipy.io.savemat(tmp_path / "a.mat", held)
+        return tmp_path / "a.mat"
+
+    one, other = names
+    both = rf"{one} is float32 [6, 111] and {other} is float32 [4, 111] for 111 labels: they are transposed, with an "
+    with pytest.raises(InputError, match=re.escape(both)) as caught:
+        load_dataset(saved(names), **options)
+    assert str(caught.value).endswith(f"transpose them, in NumPy {one} = {one}.T; {other} = {other}.T")
+    with pytest.raises(InputError, match=re.escape(f"transpose it, in NumPy {other} = {other}.T")):
+        load_dataset(saved([other]), **options)
+    load_dataset(saved([]), **options)
 
 
 def test_y_is_a_modality_beside_labels_of_another_name():
