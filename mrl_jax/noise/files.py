@@ -57,6 +57,7 @@ def read_noise_file(
     *,
     mask: Any = None,
     class_names: Sequence[str] = (),
+    uncut: int | None = None,
 ) -> tuple[NoisyLabels, dict[str, Any]]:
     """Read noisy labels that another run or program wrote, and check them against the clean labels.
 
@@ -75,6 +76,7 @@ def read_noise_file(
         num_classes: K.
         mask: True where a sample is present, bool [M, N]; labels of missing samples are ignored.
         class_names: K names; labels may be names if they are given.
+        uncut: number of instances from which the training split was cut, for the message; None if it was not.
 
     Returns:
         The labels, as from `inject_noise`, except that `selected` is True where a label is wrong or a sample was moved
@@ -95,11 +97,15 @@ def read_noise_file(
     described: dict[str, Any] = {"source": path.name, "sha256": hashlib.sha256(_bytes(path, _LIMIT)).hexdigest()}
     partners = np.broadcast_to(np.arange(clean.shape[1], dtype=np.int32), clean.shape)
     if isinstance(content, Mapping) and "labels_sha256" in content:
+        record = content.get("labels")
+        first = next(iter(record.values()), None) if isinstance(record, Mapping) else None
+        if isinstance(first, list) and uncut is not None and len(first) == uncut:
+            raise _before_the_cut(path, uncut, clean.shape[1])
         labels, partners, nominal = recorded_labels(path, content, clean, modalities)
         described |= {"format": "noise.json", "numbering": 0, "shared": False, "nominal": nominal}
         _check_classes(path, labels, 0, num_classes, present, modalities)
     else:
-        labels, from_zero, shared = _foreign(path, content, clean.shape, modalities, num_classes, class_names)
+        labels, from_zero, shared = _foreign(path, content, clean.shape, modalities, num_classes, class_names, uncut)
         _refuse_permutation(path, labels, num_classes)
         base = 0 if from_zero else _numbering(labels, clean, num_classes, present)
         beyond, values = (labels == num_classes + base) & present, labels[present] - base
@@ -270,12 +276,13 @@ def _foreign(
     modalities: Sequence[str],
     num_classes: int,
     class_names: Sequence[str],
+    uncut: int | None,
 ) -> tuple[np.ndarray, bool, bool]:
     """Labels [M, N], whether they surely count from 0 (names, one-hot), and whether all modalities share them."""
 
     def read(content: Any, shape: tuple[int, ...]) -> tuple[np.ndarray, bool]:
         numbers = named_labels(path, content, class_names)
-        labels, is_one_hot = _reading(path, content if numbers is None else numbers, shape, num_classes)
+        labels, is_one_hot = _reading(path, content if numbers is None else numbers, shape, num_classes, uncut)
         return labels, is_one_hot or numbers is not None
 
     if isinstance(content, Mapping):
@@ -306,7 +313,16 @@ def _refuse_permutation(path: Path, labels: np.ndarray, k: int) -> None:
         )
 
 
-def _reading(path: Path, content: Any, shape: tuple[int, ...], num_classes: int) -> tuple[np.ndarray, bool]:
+def _before_the_cut(path: Path, uncut: int, rows: int) -> InputError:
+    return InputError(
+        f"{str(path)!r} has labels of all {uncut} instances, and the training split was cut from these and has {rows}; "
+        "give the labels of its instances alone, in their order (docs/data.md, Noise, says how to find them)"
+    )
+
+
+def _reading(
+    path: Path, content: Any, shape: tuple[int, ...], num_classes: int, uncut: int | None
+) -> tuple[np.ndarray, bool]:
     """Integers [M, N], or [1, N] for labels that all modalities share, and whether they were one-hot."""
     (m, n), k = shape, num_classes
     a = label_table(path, content)
@@ -320,6 +336,8 @@ def _reading(path: Path, content: Any, shape: tuple[int, ...], num_classes: int)
             if table.shape == (n, k) and ((table == 0) | (table == 1)).all() and (table.sum(axis=1) == 1).all():
                 readings[name] = table.argmax(axis=1)[None]
     if not readings:
+        if uncut is not None and uncut in a.shape:
+            raise _before_the_cut(path, uncut, n)
         raise InputError(
             f"{str(path)!r}: labels have the shape {list(a.shape)}; for M = {m} modalities, N = {n} training instances "
             f"and K = {k} classes they must be [N], [M, N], [N, M], or one-hot [N, K]; give those of the training split"

@@ -59,7 +59,13 @@ def training_labels(
     if config.noise_file is not None:
         source = recorded or config.noise_file
         noisy, origin = read_noise_file(
-            source, clean, modalities, dataset.num_classes, mask=mask, class_names=dataset.class_names
+            source,
+            clean,
+            modalities,
+            dataset.num_classes,
+            mask=mask,
+            class_names=dataset.class_names,
+            uncut=_instances_before_the_cut(dataset),
         )
         record = noise_record(spec, noisy, config.seed, modalities, dataset.class_names, mask)
         unknown = ("rate", "kind", "scope", "seed")  # how the labels of the file were made
@@ -67,6 +73,12 @@ def training_labels(
     key, features = noise_key(config.seed), [split.features[m] for m in modalities]
     noisy = inject_noise(clean, spec, key, dataset.num_classes, features=features, mask=mask)
     return noisy, noise_record(spec, noisy, config.seed, modalities, dataset.class_names, mask, key)
+
+
+def _instances_before_the_cut(dataset: Dataset) -> int | None:
+    """Number of the instances from which the training split was cut; None if it was not."""
+    parts = dataset.metadata.get("cut", {}).get("instances", {})
+    return sum(parts.values()) if "train" in parts else None
 
 
 def oracle_noise(config: Config, dataset: Dataset, spec: NoiseSpec, noisy: NoisyLabels) -> OracleNoise:

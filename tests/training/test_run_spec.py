@@ -8,7 +8,7 @@ import pytest
 import scipy.io
 from toy import CLASSES, save_npz, toy_arrays, toy_config
 
-from mrl_jax import InputError, evaluate, load_run, train
+from mrl_jax import InputError, evaluate, load_dataset, load_run, train
 from mrl_jax.config import auto_temperature
 from mrl_jax.training.run_spec import prepare_data, prepare_run
 
@@ -143,6 +143,41 @@ def test_noise_files_of_other_programs_are_read(tmp_path):
     scipy.io.savemat(tmp_path / "wiki_noise_labels_0.2_sym.mat", {"noisy_label": noisy[0][:, None] + 1})
     labels, _ = labels_of(noise_file=str(tmp_path / "wiki_noise_labels_0.2_sym.mat"))
     np.testing.assert_array_equal(labels, [noisy[0]] * 2)
+
+
+@pytest.mark.parametrize("cut", [{"split": "60/15/25", "split_seed": 2}, {"valid_share": 0.25}])
+def test_a_noise_file_belongs_to_the_training_split_after_the_cut(tmp_path, cut):
+    splits = ("train", "valid", "test") if "split" in cut else ("train", "test")
+    arrays = {k: x for k, x in toy_arrays().items() if k.startswith(splits)}
+    prefix = "" if "split" in cut else "train_"
+    if "split" in cut:
+        arrays = {n: np.concatenate([arrays[f"{s}_{n}"] for s in splits]) for n in ("sound", "touch", "labels")}
+    clean = arrays[f"{prefix}labels"]
+    noisy = np.where(np.arange(len(clean)) % 4, clean, (clean + 1) % CLASSES)
+
+    def trained(labels):
+        (tmp_path / "noise.json").write_text(json.dumps(labels.tolist()))
+        return prepared(toy_config(**cut, noise_file=str(tmp_path / "noise.json")), arrays)
+
+    # As docs/data.md says: row numbers as ids tell which rows the training split has.
+    rows = load_dataset({**arrays, f"{prefix}ids": np.arange(len(clean))}, **cut).splits["train"].ids.astype(int)
+    spec = trained(noisy[rows])
+    np.testing.assert_array_equal(spec.labels, [noisy[rows]] * 2)
+    np.testing.assert_array_equal(spec.data.dataset.splits["train"].labels["sound"], clean[rows])
+    rule = rf"labels of all {len(clean)} instances, and the training split was cut from these and has {len(rows)}; give"
+    for labels in (noisy, np.stack([noisy, noisy]), np.eye(CLASSES)[noisy]):
+        with pytest.raises(InputError, match=rule):
+            trained(labels)
+    with pytest.raises(InputError, match="labels have the shape"):
+        trained(noisy[1:])
+    uncut = (
+        toy_arrays()
+        if "split" not in cut
+        else {f"{s}_{n}": x for s in ("train", "valid", "test") for n, x in arrays.items()}
+    )
+    (tmp_path / "other.json").write_text(json.dumps(prepared(toy_config(noise_rate=0.5), uncut).noise))
+    with pytest.raises(InputError, match=rule):
+        prepared(toy_config(**cut, noise_file=str(tmp_path / "other.json")), arrays)
 
 
 def test_validation_labels_are_clean_unless_asked(tmp_path):
