@@ -11,9 +11,9 @@ import numpy as np
 
 from mrl_jax.data.dataset import SPLITS
 from mrl_jax.data.formats import open_arrays
+from mrl_jax.data.shards import join_shards, numbered_notes
 from mrl_jax.errors import InputError, listed
 from mrl_jax.eval.embedded import Embedded, check_embedded
-from mrl_jax.eval.shards import join_shards, numbered_notes
 
 __all__ = ["LAYOUT", "read_embeddings"]
 

@@ -13,7 +13,7 @@ from mrl_jax.data.arrays import SPLIT_WORDS, own_modalities
 from mrl_jax.data.dataset import SPLITS
 from mrl_jax.errors import InputError, listed
 
-__all__ = ["LAYOUTS", "Keys", "named_keys", "recognise"]
+__all__ = ["LAYOUTS", "VIEW_WORDS", "Keys", "named_keys", "recognise"]
 
 Keys = dict[str, str]  # key of the own layout -> key in the file
 
@@ -116,7 +116,7 @@ def _views(have: set[str]) -> Keys | None:
     for pattern in (r"({})\[(\d+)\]", r"({})_?(\d+)"):
         found: dict[str, dict[int, str]] = {}
         for key in have:
-            if match := re.fullmatch(pattern.format("|".join(_VIEW_WORDS)), key):
+            if match := re.fullmatch(pattern.format("|".join(VIEW_WORDS)), key):
                 found.setdefault(match[1], {})[int(match[2])] = key
         stacks = [views for views in found.values() if len(views) > 1]
         if len(stacks) != 1:
@@ -156,7 +156,7 @@ _NAMES = {
     "text": ("t", "txt", "txts", "text", "texts"),
     "labels": ("l", "lab", "label", "labels", "y", "gt", "gnd"),
 }
-_VIEW_WORDS = ("X", "x", "fea", "feas", "feature", "features", "data", "view", "views", "v", "V")
+VIEW_WORDS = ("X", "x", "fea", "feas", "feature", "features", "data", "view", "views", "v", "V")
 _LABEL_WORDS = (
     *("labels", "label", "gt", "gnd", "truth", "truelabel", "truelabels", "true_label", "true_labels"),
     *("target", "targets", "L", "Y", "y"),  # the last two may also be a modality beside labels of another name

@@ -8,16 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from mrl_jax.cut_options import CutOptions
-from mrl_jax.data.arrays import dataset_from_arrays
+from mrl_jax.cut_options import CutOptions, parse_keys
+from mrl_jax.data.arrays import SPLIT_WORDS, dataset_from_arrays
 from mrl_jax.data.dataset import Dataset
 from mrl_jax.data.published.assign_splits import canonical
 from mrl_jax.data.published.catalog import CATALOG, deviations
+from mrl_jax.data.published.key_layouts import VIEW_WORDS
 from mrl_jax.data.published.source_folder import open_source
-from mrl_jax.errors import DatasetWarning, InputError
+from mrl_jax.data.shards import join_shards, numbered_notes, split_and_modality
+from mrl_jax.errors import DatasetWarning, InputError, listed
 from mrl_jax.files import refuse_address
 
 __all__ = ["dataset_from_layout", "load_arrays"]
+
+Keep = Callable[[str, np.ndarray], np.ndarray]
 
 
 def load_arrays(
@@ -25,7 +29,7 @@ def load_arrays(
     modalities: Sequence[str] = (),
     *,
     set_name: str | None = None,
-    keep: Callable[[str, np.ndarray], np.ndarray] | None = None,
+    keep: Keep | None = None,
     keys: Sequence[str] = (),
     options: CutOptions | None = None,
 ) -> Dataset:
@@ -50,7 +54,40 @@ def load_arrays(
             f"data {str(path)!r} {problem}; give the path of a file or folder, or one of: emoji, {', '.join(CATALOG)}"
         )
     with open_source(path, set_name) as arrays:
+        if path.is_dir() and any(path.glob("*.npy")):
+            return _from_folder(arrays, path, modalities, set_name, keep, keys, options)
         return dataset_from_layout(arrays, path.stem, modalities, str(path), set_name, keep, keys, options)
+
+
+def _from_folder(
+    arrays: Mapping[str, Any],
+    path: Path,
+    modalities: Sequence[str],
+    set_name: str | None,
+    keep: Keep | None,
+    keys: Sequence[str],
+    options: CutOptions | None,
+) -> Dataset:
+    """As `dataset_from_layout`, for a folder of `.npy` files; numbered files of one name are one array."""
+    named = [key for of_one in parse_keys(keys).values() for key in of_one]
+    words = {word for words in SPLIT_WORDS.values() for word in words}
+    joined, _ = join_shards(arrays, str(path), (*modalities, *named), splits=words, apart=VIEW_WORDS)
+    several = {name: parts for name, parts in joined.shards.items() if len(parts) > 1}
+    note = ""
+    if several:
+        files = listed((f"{name} ({len(parts)})" for name, parts in several.items()), 6)
+        note = f"numbered files of one name are joined: {files}"
+        firsts = [[split_and_modality(key, words)[1] for key in parts[:2]] for parts in several.values()]
+        if apart := [first for first in firsts if "labels" not in first[0]]:
+            note += f"; --modalities {' '.join(apart[0])} takes each as a modality of its own"
+    try:
+        data = dataset_from_layout(joined, path.stem, modalities, str(path), set_name, keep, keys, options)
+    except InputError as error:
+        raise InputError(f"{error}; {note}" if note else str(error)) from error
+    notes = [*([note] if note else []), *(() if modalities or keys else numbered_notes(data.modalities))]
+    if notes:
+        warnings.warn(f"{path}: {'; '.join(notes)}", DatasetWarning, stacklevel=3)
+    return data
 
 
 def dataset_from_layout(
@@ -59,7 +96,7 @@ def dataset_from_layout(
     modalities: Sequence[str],
     source: str,
     set_name: str | None,
-    keep: Callable[[str, np.ndarray], np.ndarray] | None = None,
+    keep: Keep | None = None,
     keys: Sequence[str] = (),
     options: CutOptions | None = None,
 ) -> Dataset:

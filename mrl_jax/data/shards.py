@@ -1,11 +1,11 @@
-"""Numbered files of one name in a folder of embeddings: one modality, whose rows are in several files.
+"""Numbered files of one name in a folder of arrays: one array, whose rows are in several files.
 
 Programs that embed large sets write `img_emb_0.npy`, `img_emb_1.npy`, … (clip-retrieval, in a folder `img_emb`), or
 `img_emb-00000-of-00002.npy`.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -13,13 +13,16 @@ import numpy as np
 
 from mrl_jax.errors import InputError
 
-__all__ = ["Joined", "join_shards", "numbered_notes"]
+__all__ = ["Joined", "join_shards", "numbered_notes", "split_and_modality"]
 
-_NUMBERED = re.compile(r"(?P<name>.+?)[-_.](?P<number>\d+)(?:-of-(?P<count>\d+))?(?P<what>_labels|_ids)?", re.ASCII)
+_NUMBERED = re.compile(
+    r"(?P<name>.+?)[-_.](?P<number>\d+)(?:-of-(?P<count>\d+))?(?P<what>_labels|_ids|_mask)?", re.ASCII
+)
 
 
 class _Shard(NamedTuple):
     key: str
+    modality: str  # the key without the word for a split, and without "labels" and the like
     number: int
     total: int | None  # number of files, if the name has it
 
@@ -31,6 +34,9 @@ class Joined(Mapping[str, Any]):
         arrays: the arrays; each access reads one.
         shards: new key -> keys of its parts, in order.
         source: their origin, for messages.
+
+    Attributes:
+        shards: likewise.
     """
 
     def __init__(self, arrays: Mapping[str, Any], shards: Mapping[str, Sequence[str]], source: str) -> None:
@@ -38,6 +44,11 @@ class Joined(Mapping[str, Any]):
         owner = {part: key for key, parts in shards.items() for part in parts}
         self._parts = {owner.get(key, key): shards.get(owner.get(key, key), (key,)) for key in arrays}
         self.shards = dict(shards)
+
+    @property
+    def is_small(self) -> bool:
+        """Whether an array may be read only to look at it."""
+        return getattr(self._arrays, "is_small", True)
 
     def __getitem__(self, key: str) -> Any:
         parts = self._parts[key]
@@ -64,7 +75,13 @@ class Joined(Mapping[str, Any]):
         return len(self._parts)
 
 
-def join_shards(arrays: Mapping[str, Any], source: str, wanted: Sequence[str] = ()) -> tuple[Joined, tuple[str, ...]]:
+def join_shards(
+    arrays: Mapping[str, Any],
+    source: str,
+    wanted: Sequence[str] = (),
+    splits: Collection[str] = (),
+    apart: Collection[str] = (),
+) -> tuple[Joined, tuple[str, ...]]:
     """Join numbered arrays of one name, in numeric order.
 
     A name is joined if it has several numbers, from 0 or 1 on, or if its keys say of how many they are one.
@@ -72,7 +89,10 @@ def join_shards(arrays: Mapping[str, Any], source: str, wanted: Sequence[str] = 
     Args:
         arrays: arrays by the names of their files.
         source: the folder, for messages.
-        wanted: modalities to use, or none for all; keys among them stay as they are, each a modality of its own.
+        wanted: modalities (or keys) to use, or none for all; those that are one of the files stay as they are, each a
+            modality of its own.
+        splits: words for splits, the first or the last word of a key; the rest of the key is then the modality.
+        apart: names whose numbers are never those of shards.
 
     Returns:
         The joined arrays, and a note for each modality that was joined.
@@ -81,12 +101,23 @@ def join_shards(arrays: Mapping[str, Any], source: str, wanted: Sequence[str] = 
         InputError: a number is missing or there twice, the name is also that of another file, or modalities have
             different numbers.
     """
+
+    def own(key: str) -> tuple[str, str]:
+        return split_and_modality(key, splits)
+
+    def is_modality(name: str) -> bool:
+        return own(name)[1].rpartition("_")[2] not in ("labels", "ids", "mask")
+
     groups: dict[str, list[_Shard]] = {}
     for key in arrays:
-        if (match := _NUMBERED.fullmatch(key)) and key not in wanted:
+        match = _NUMBERED.fullmatch(key)
+        if match is None or match["name"] in apart:
+            continue
+        modality = own(key.removesuffix(match["what"] or ""))[1]
+        if modality not in wanted and key not in wanted:
             name = match["name"] + (match["what"] or "")
             count = None if match["count"] is None else int(match["count"])
-            groups.setdefault(name, []).append(_Shard(key, int(match["number"]), count))
+            groups.setdefault(name, []).append(_Shard(key, modality, int(match["number"]), count))
     shards: dict[str, list[_Shard]] = {}
     for name, parts in groups.items():
         parts.sort(key=lambda part: part.number)
@@ -95,16 +126,17 @@ def join_shards(arrays: Mapping[str, Any], source: str, wanted: Sequence[str] = 
             shards[name] = parts
             _check(name, parts, arrays, source)
     for name, (part, *others) in groups.items():  # a modality of one file beside others of several
-        if name not in shards and not others and part.number <= 1 and _modalities(shards):
+        if name not in shards and not others and part.number <= 1 and any(map(is_modality, shards)):
             shards[name] = [part]
-    used = [name for name in _modalities(shards) if not wanted or name in wanted]
-    numbers = {name: [part.number for part in shards[name]] for name in used}
-    if len({tuple(n) for n in numbers.values()}) > 1:
-        given = ", ".join(f"{name} {n[0]}" + (f" to {n[-1]}" if len(n) > 1 else "") for name, n in numbers.items())
-        raise InputError(
-            f"{source}: the numbers of files differ between modalities: {given}; add the missing files, or name the "
-            "modalities to use (--modalities A B)"
-        )
+    used = [name for name in shards if is_modality(name) and (not wanted or {name, own(name)[1]} & {*wanted})]
+    for split in dict.fromkeys(own(name)[0] for name in used):
+        numbers = {name: [part.number for part in shards[name]] for name in used if own(name)[0] == split}
+        if len({tuple(n) for n in numbers.values()}) > 1:
+            given = ", ".join(f"{name} {n[0]}" + (f" to {n[-1]}" if len(n) > 1 else "") for name, n in numbers.items())
+            raise InputError(
+                f"{source}: the numbers of files differ between modalities: {given}; add the missing files, or name "
+                "the modalities to use (--modalities A B)"
+            )
     joined = Joined(arrays, {name: [part.key for part in parts] for name, parts in shards.items()}, source)
     return joined, tuple(_note(name, shards[name]) for name in used if len(shards[name]) > 1)
 
@@ -123,13 +155,25 @@ def numbered_notes(modalities: Sequence[str]) -> tuple[str, ...]:
     )
 
 
-def _modalities(shards: Mapping[str, Any]) -> list[str]:
-    return [name for name in shards if name not in ("labels", "ids") and not name.endswith(("_labels", "_ids"))]
+def split_and_modality(key: str, splits: Collection[str]) -> tuple[str, str]:
+    """The word for a split that begins or ends a key, empty if there is none, and the rest of the key.
+
+    Args:
+        key: it, with or without a number at the end.
+        splits: words for splits, in lower case.
+    """
+    first, _, rest = key.partition("_")
+    if rest and first.lower() in splits:
+        return first.lower(), rest
+    match = re.fullmatch(r"(?P<stem>.+)_(?P<word>[a-zA-Z]+)(?P<number>(?:[-_.]\d+(?:-of-\d+)?)?)", key, re.ASCII)
+    if match and match["word"].lower() in splits:
+        return match["word"].lower(), match["stem"] + match["number"]
+    return "", key
 
 
 def _check(name: str, parts: Sequence[_Shard], arrays: Mapping[str, Any], source: str) -> None:
     numbers = [part.number for part in parts]
-    keep = f"--modalities {' '.join(part.key for part in parts[:2])} takes each as a modality of its own"
+    keep = _apart(parts)
     if name in arrays:
         raise InputError(f"{source}: {name} and {parts[0].key} are both there; keep one of them, or rename it ({keep})")
     for first, second in pairwise(parts):
@@ -152,5 +196,9 @@ def _check(name: str, parts: Sequence[_Shard], arrays: Mapping[str, Any], source
 def _note(name: str, parts: Sequence[_Shard]) -> str:
     return (
         f"{name}: {len(parts)} numbered files, {parts[0].key} to {parts[-1].key}, are joined in numeric order; "
-        f"--modalities {' '.join(part.key for part in parts[:2])} takes each as a modality of its own"
+        f"{_apart(parts)}"
     )
+
+
+def _apart(parts: Sequence[_Shard]) -> str:
+    return f"--modalities {' '.join(part.modality for part in parts[:2])} takes each as a modality of its own"

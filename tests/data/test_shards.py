@@ -1,11 +1,15 @@
 """Numbered files of one name are one modality: never scored against each other without a word."""
 
 import json
+import re
 from itertools import pairwise
 
 import numpy as np
 import pytest
+from toy import toy_arrays
 
+from mrl_jax import InputError, load_dataset
+from mrl_jax.errors import DatasetWarning
 from mrl_jax.eval.__main__ import main as eval_main
 from mrl_jax.eval.embeddings import read_embeddings
 
@@ -141,3 +145,78 @@ def test_stated_numbers_of_files_must_be_there(tmp_path, capsys, names, message)
     folder(tmp_path, {**dict.fromkeys(names, IMAGE), "b": TEXT})
     assert eval_main(["--embeddings", str(tmp_path)]) == 2
     assert message in capsys.readouterr().err
+
+
+def sharded(arrays, *names, at=2, number="_{}"):
+    """The arrays of a data set, in which those with these names are in files with numbers."""
+    files = {}
+    for key, x in arrays.items():
+        if key.endswith(names):
+            for i, part in enumerate(np.array_split(x, at)):
+                files[key + number.format(i)] = part
+        else:
+            files[key] = x
+    return files
+
+
+@pytest.mark.parametrize("number", ["_{}", "-{:05}-of-00002"])
+@pytest.mark.parametrize("names", [("sound", "touch"), ("sound", "touch", "labels"), ("touch",), ("train_sound",)])
+def test_shards_of_data_are_joined(tmp_path, names, number):
+    folder(tmp_path, sharded(toy_arrays(), *names, number=number))
+    with pytest.warns(DatasetWarning, match=r"numbered files of one name are joined: \w+ \(2\)") as caught:
+        data = load_dataset(tmp_path)
+    assert data.digest() == load_dataset(toy_arrays()).digest()
+    assert len(caught) == 1
+    one = "(sound|touch)" + number.replace("{}", "0").replace("{:05}", "00000")
+    assert re.search(f"--modalities {one} .* takes each as a modality of its own", str(caught[0].message))
+
+
+def test_splits_may_have_different_numbers_of_shards_and_layouts_of_their_own(tmp_path):
+    arrays = toy_arrays()
+    files = sharded({k: x for k, x in arrays.items() if k.startswith("train")}, "sound", "touch", at=12)
+    files |= sharded({k: x for k, x in arrays.items() if not k.startswith("train")}, "sound", "touch", at=1)
+    with pytest.warns(
+        DatasetWarning, match=r"train_sound \(12\), train_touch \(12\); --modalities sound_0 sound_1 takes"
+    ):
+        data = load_dataset(folder(tmp_path / "a", files))
+    assert data.digest() == load_dataset(arrays).digest()
+    swapped = {"_".join(k.split("_")[::-1]): x for k, x in arrays.items()}
+    with pytest.warns(DatasetWarning, match=r"sound_train \(2\).* --modalities sound_0 sound_1 takes"):
+        data = load_dataset(folder(tmp_path / "b", sharded(swapped, "train")))
+    assert data.digest() == load_dataset(swapped).digest()
+    whole = {m: arrays[f"train_{m}"] for m in ("sound", "touch", "labels")}
+    with pytest.warns(DatasetWarning, match=r"joined: sound \(2\), touch \(2\); "):
+        data = load_dataset(folder(tmp_path / "c", sharded(whole, "sound", "touch")), split="60/15/25")
+    assert data.digest() == load_dataset(whole, split="60/15/25").digest()
+
+
+def test_numbered_modalities_of_data_are_never_taken_in_silence(tmp_path):
+    arrays = {k.replace("sound", "x_0").replace("touch", "x_1"): x for k, x in toy_arrays().items()}
+    folder(tmp_path, arrays)
+    with pytest.raises(InputError, match=r"joined: test_x \(2\), .* --modalities x_0 x_1 takes each as a modality"):
+        load_dataset(tmp_path)
+    third = {k.replace("x_0", "y"): x for k, x in arrays.items() if "x_0" in k}
+    with pytest.raises(InputError, match="the files of train_x do not fit together: train_x_0 is float32"):
+        load_dataset(folder(tmp_path / "third", arrays | third))
+    data = load_dataset(tmp_path, ("x_0", "x_1"))
+    assert data.digest() == load_dataset(arrays).digest()
+    equal = arrays | {f"{s}_x_1": arrays[f"{s}_x_0"] for s in ("train", "valid", "test")}
+    message = r"two or more modalities .* joined: test_x \(2\), train_x \(2\), .* --modalities x_0 x_1 takes each"
+    with pytest.raises(InputError, match=message):
+        load_dataset(folder(tmp_path / "equal", equal))
+    np.save(tmp_path / "train_x_3.npy", arrays["train_x_0"])
+    with pytest.raises(InputError, match="of the numbered files of train_x, number 2 is missing"):
+        load_dataset(tmp_path)
+    years = {k.replace("sound", "x_1998").replace("touch", "x_2014"): x for k, x in toy_arrays().items()}
+    with pytest.warns(DatasetWarning, match="x_1998, x_2014 differ only in their numbers"):
+        load_dataset(folder(tmp_path / "years", years))
+
+
+def test_views_and_named_keys_stay_apart(tmp_path):
+    arrays = toy_arrays()
+    views = {"X_0": arrays["train_sound"], "X_1": arrays["train_touch"], "Y": arrays["train_labels"]}
+    assert load_dataset(folder(tmp_path / "a", views), split="60/15/25").modalities == ("view1", "view2")
+    files = {k.replace("sound", "a_0").replace("touch", "a_1"): x for k, x in arrays.items()}
+    keys = {m: [f"{s}_{m}" for s in ("train", "valid", "test")] for m in ("a_0", "a_1", "labels")}
+    data = load_dataset(folder(tmp_path / "b", files), keys=keys)
+    assert data.digest() == load_dataset(files).digest()
