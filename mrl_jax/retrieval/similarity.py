@@ -45,6 +45,7 @@ __all__ = [
     "keys",
     "longest",
     "operands",
+    "product_dtype",
     "scaled_lengths",
     "scaled_signs",
     "squared_lengths",
@@ -255,24 +256,36 @@ def keys(products: np.ndarray, squares: np.ndarray) -> np.ndarray:
     return d * np.abs(d) / squares
 
 
-def key_order(products: np.ndarray, squares: np.ndarray, own: np.ndarray | None = None) -> np.ndarray:
+def product_dtype(asked: np.ndarray, items: np.ndarray) -> type[np.float32] | type[np.float64]:
+    """The smallest type of floats whose products of integer rows with these squared lengths are exact."""
+    bound = int(asked.max(initial=0)) * int(items.max(initial=0))
+    return np.float32 if bound <= _EXACT_FLOAT32 else np.float64
+
+
+def key_order(
+    products: np.ndarray, squares: np.ndarray, own: np.ndarray | None = None, absent: np.ndarray | None = None
+) -> np.ndarray:
     """Rank a block: gallery items by descending sign(d) d^2 / n, exactly, ties in gallery order.
 
     Args:
         products: d [B, G], exact.
-        squares: n, int64 [G].
+        squares: n, int64 [G], or [B, G] if queries have different items.
         own: integers [B], an item of each query that ranks last; None for none.
+        absent: bool [B, G], items that rank last; None for none.
 
     Returns:
         Item numbers, integers [B, G], best first.
     """
     key = keys(products, squares)
+    if absent is not None:
+        key[absent] = -np.inf
     if own is not None:
         key[np.arange(len(key)), own] = -np.inf
     order = np.argsort(-key, axis=1, kind="stable")
     key = np.take_along_axis(key, order, axis=1)
     d = np.take_along_axis(products, order, axis=1).astype(np.int64)
-    n = squares[order]
+    squares = np.broadcast_to(squares, key.shape)
+    n = np.take_along_axis(squares, order, axis=1)
     d *= d
     equal = key[:, 1:] == key[:, :-1]
     doubtful = equal & (d[:, 1:] * n[:, :-1] != d[:, :-1] * n[:, 1:])
@@ -280,7 +293,7 @@ def key_order(products: np.ndarray, squares: np.ndarray, own: np.ndarray | None 
         starts = np.flatnonzero(np.concatenate([[True], ~equal[i]])).tolist()
         runs = zip(starts, [*starts[1:], len(order[i])], strict=True)
         for start, stop in ((a, b) for a, b in runs if doubtful[i, a : b - 1].any()):
-            fractions = {j: _fraction(products[i, j], squares[j]) for j in order[i, start:stop].tolist()}
+            fractions = {j: _fraction(products[i, j], squares[i, j]) for j in order[i, start:stop].tolist()}
             order[i, start:stop] = sorted(fractions, key=lambda j: (-fractions[j], j))
     return order
 

@@ -25,6 +25,7 @@ from mrl_jax.retrieval.similarity import (
     key_order,
     keys,
     longest,
+    product_dtype,
     scaled_lengths,
     scaled_signs,
     squared_lengths,
@@ -225,6 +226,8 @@ def search_blocks(
     given = ((2 * rows - 1, count) for rows, count in given) if bits else given
     given = ((jnp.sign(rows), count) for rows, count in given) if facts.scaled and as_is else given
     if squares is not None:
+        assert asked is not None
+        assert facts.squares is not None
         return _search_by_keys(queries, given, squares, asked, facts.squares, k, metric)
     chunks = list(device_blocks("queries", queries, _QUERIES, least=1, as_is=as_is))
     # NumPy makes these arrays: JAX would compile a program for each, which delays the first answer.
@@ -246,28 +249,86 @@ def _search_by_keys(
     queries: np.ndarray,
     blocks: Iterable[tuple[Array, int]],
     divisors: np.ndarray,
-    asked: Any,
-    items: Any,
+    asked: np.ndarray,
+    items: np.ndarray,
     k: int,
     metric: str,
 ) -> tuple[np.ndarray, np.ndarray]:
     """As `search_blocks`, for integers that are compared by their keys, on the host."""
-    wide, start = np.asarray(queries, np.float64), 0
-    best = [(np.zeros(0), np.zeros(0, np.int32))] * len(queries)  # products and row numbers, best first
+    kind: Any = product_dtype(asked, items)
+    wide, start = np.asarray(queries, kind), 0
+    chunks = [slice(first, first + _QUERIES) for first in range(0, len(queries), _QUERIES)]
+    # Products and row numbers, best first.
+    best = [(np.zeros((len(wide[c]), 0), kind), np.zeros((len(wide[c]), 0), np.int32)) for c in chunks]
     for block, count in blocks:
-        rows = np.asarray(block)[:count].astype(np.float64)
-        for first in range(0, len(queries), _QUERIES):
-            products = wide[first : first + _QUERIES] @ rows.T
-            key = keys(products, divisors[start : start + count])
-            kth = np.partition(key, count - k, axis=1)[:, count - k] if k < count else np.full(len(key), -np.inf)
-            for i, (d, row_keys, least) in enumerate(zip(products, key, kth, strict=True), start=first):
-                new = np.flatnonzero(row_keys >= least).astype(np.int32)  # with all ties of the k-th
-                known = np.concatenate([best[i][0], d[new]]), np.concatenate([best[i][1], start + new])
-                chosen = key_order(known[0][None], divisors[known[1]])[0, :k]
-                best[i] = known[0][chosen], known[1][chosen]
+        rows = np.asarray(block).astype(kind)
+        part = np.ones(len(rows), kind)
+        part[:count] = divisors[start : start + count]
+        for i, chunk in enumerate(chunks):
+            d = wide[chunk] @ rows.T
+            least = np.full(len(d), -np.inf)  # keys of the last of the best
+            if best[i][0].shape[1] == k:
+                least = keys(best[i][0][:, -1], divisors[best[i][1][:, -1]])
+            query, column = _candidates(d, part, count, k, least)
+            known, numbers, absent = _appended(*best[i], query, d[query, column], (start + column).astype(np.int32))
+            order = key_order(known, divisors[numbers], absent=absent)[:, : min(k, start + count)]
+            best[i] = np.take_along_axis(known, order, axis=1), np.take_along_axis(numbers, order, axis=1)
         start += count
-    numbers = np.stack([b[1] for b in best])
-    return exact_scores(np.stack([b[0] for b in best]), asked[:, None], items[numbers], metric), numbers
+    products, numbers = (np.concatenate([b[j] for b in best]) for j in (0, 1))
+    return exact_scores(products, asked[:, None], items[numbers], metric), numbers
+
+
+def _candidates(d: np.ndarray, n: np.ndarray, count: int, k: int, least: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Queries and columns, in ascending order, of all items of a block that may be among the k best, and of few others.
+
+    Args:
+        d: products [B, W], exact.
+        n: divisors of the keys [W], in the type of the products, which may round them.
+        count: number of columns that are no padding.
+        k: number of results.
+        least: float64 [B], a key that the results have at least.
+    """
+    key = np.abs(d)
+    key *= d
+    key /= n
+    key[:, count:] = -np.inf
+    # The k-th of the maxima of groups is a lower bound on the k-th key, and takes less time to find.
+    width = key.shape[1]
+    group = next(
+        size for size in (64, 32, 16, 8, 4, 2, 1) if width % size == 0 and (width >= 4 * k * size or size == 1)
+    )
+    grouped = key.reshape(len(key), -1, group)
+    maxima = grouped.max(axis=2)
+    if k < maxima.shape[1]:
+        bound = np.partition(maxima, maxima.shape[1] - k, axis=1)[:, maxima.shape[1] - k]
+        least = np.maximum(least, bound)
+    # Rounded keys are off by a few units in the last place.
+    least = np.maximum(least - np.abs(least) * 1e-6, np.finfo(key.dtype).min).astype(key.dtype)
+    query, place = np.nonzero(maxima >= least[:, None])
+    chosen, column = np.nonzero(grouped[query, place] >= least[query, None])
+    return query[chosen], place[chosen] * group + column
+
+
+def _appended(
+    products: np.ndarray, numbers: np.ndarray, query: np.ndarray, d: np.ndarray, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Products and row numbers [B, k], to which those of candidates are appended; and which entries are empty.
+
+    Args:
+        products: [B, k].
+        numbers: [B, k].
+        query: the query of each candidate, in ascending order.
+        d: the product of each.
+        rows: the row number of each.
+    """
+    counts = np.bincount(query, minlength=len(products))
+    column = products.shape[1] + np.arange(len(query)) - np.repeat(np.cumsum(counts) - counts, counts)
+    shape = (len(products), products.shape[1] + int(counts.max(initial=0)))
+    absent, more, more_numbers = np.ones(shape, bool), np.zeros(shape, products.dtype), np.zeros(shape, np.int32)
+    for whole, known, new in ((more, products, d), (more_numbers, numbers, rows), (absent, False, False)):
+        whole[:, : products.shape[1]] = known
+        whole[query, column] = new
+    return more, more_numbers, absent
 
 
 @partial(jax.jit, static_argnames=("k", "approximate"))

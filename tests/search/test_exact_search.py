@@ -62,6 +62,23 @@ def test_integer_rows_are_found_as_by_fractions(kind, dim, metric, k):
         np.testing.assert_array_equal(actual.scores, scores)
 
 
+@pytest.mark.parametrize("kind", ["ties", "near", "wide"])
+@pytest.mark.parametrize("k", [1, 10, 600])
+def test_large_blocks_are_filtered_without_losing_a_row(kind, k):
+    """Keys of single precision choose the candidates: many ties, cosines that differ by 1e-7, and long rows."""
+    rng = np.random.default_rng(1)
+    queries, gallery = rng.integers(-2, 3, (20, 4)), rng.integers(-2, 3, (3000, 4))
+    if kind != "ties":
+        gallery = rng.integers(-2, 3, (30, 4)).repeat(100, axis=0) * 10**5 + rng.integers(-9, 10, (3000, 4))
+    if kind == "wide":  # products beyond float32
+        queries = queries * 40 + rng.integers(-9, 10, queries.shape)
+    squares = [int((x.astype(object) ** 2).sum(axis=1).max()) for x in (queries, gallery)]
+    assert (squares[0] * squares[1] > 2**48) == (kind == "wide")
+    expected = [exact.order(q, gallery)[:k] for q in queries]
+    for block in (128, 8192):
+        np.testing.assert_array_equal(top_k(queries, gallery, k, block=block)[1], expected)
+
+
 @pytest.mark.parametrize("kind", ["signs", "bits", "small"])
 def test_searches_agree_with_ranks_and_metrics(kind):
     queries, gallery = codes(kind, 30, 9), codes(kind, 200, 9)
