@@ -3,15 +3,19 @@
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from mrl_jax.data.dataset import SPLITS, Dataset
 from mrl_jax.errors import InputError
+from mrl_jax.retrieval.similarity import NO_CODES_OF_RUN, NoCodesError
 from mrl_jax.run.folder import RunFolder
 from mrl_jax.run.load import load_run, run_data
 from mrl_jax.run.model import Run
+
+if TYPE_CHECKING:
+    from mrl_jax.search.index import Index
 
 __all__ = ["Gallery", "Part", "check_modality", "check_splits", "is_emoji", "open_run", "read_gallery"]
 
@@ -59,6 +63,18 @@ class Gallery:
                 ids = [payload.pop("id", f"{name}:{payload['row']}") for payload in payloads]
                 labels = [self.dataset.class_names[k] for k in split.labels[m][rows].tolist()]
                 yield Part(z, ids, labels, payloads)
+
+    def fill(self, index: "Index") -> None:
+        """Append all rows to an index.
+
+        Raises:
+            InputError: they do not fit the metric of the index.
+        """
+        for part in self.parts():
+            try:
+                index.add(part.embeddings, ids=part.ids, labels=part.labels, payloads=part.payloads)
+            except NoCodesError:
+                raise InputError(NO_CODES_OF_RUN) from None
 
     def about(self, split: str, row: int) -> dict[str, Any]:
         """Fields of a row besides its label: `id` if the data have ids, and the fields to show."""

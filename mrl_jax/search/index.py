@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array
 
 from mrl_jax.errors import InputError
-from mrl_jax.retrieval.similarity import NO_CODES_OF_RUN, NoCodesError, check_metric
+from mrl_jax.retrieval.similarity import check_metric
 from mrl_jax.search.exact import (
     BLOCK,
     SMALLEST_BLOCK,
@@ -159,11 +159,7 @@ class Index:
         run, folder = open_run(source, checkpoint)
         gallery = read_gallery(run, folder, modality or run.modalities[0], splits, data)
         index = cls(run.embed_dim, block, metric=metric)
-        for part in gallery.parts():
-            try:
-                index.add(part.embeddings, ids=part.ids, labels=part.labels, payloads=part.payloads)
-            except NoCodesError:
-                raise InputError(NO_CODES_OF_RUN) from None
+        gallery.fill(index)
         return index
 
     def add(self, embeddings: Any, *, ids: Any = None, labels: Any = None, payloads: Any = None) -> None:

@@ -15,7 +15,7 @@ from mrl_jax.data.dataset import SPLITS, Dataset
 from mrl_jax.data.preprocess import kinds_for
 from mrl_jax.errors import InputError
 from mrl_jax.methods.registry import hyperparameters_of, method_of
-from mrl_jax.retrieval.similarity import NO_CODES_OF_RUN, NoCodesError, check_metric
+from mrl_jax.retrieval.similarity import check_metric
 from mrl_jax.run.folder import RunFolder, shapes_of
 from mrl_jax.run.load import run_data
 from mrl_jax.run.model import Run, embed_from_host
@@ -243,11 +243,7 @@ class Searcher:
     def _embedded(self, modality: str, splits: tuple[str, ...]) -> Index:
         gallery = read_gallery(self.run, self.folder, modality, splits, self.data, self.dataset)
         index = Index(self.run.embed_dim, metric=self.metric)
-        for part in gallery.parts():
-            try:
-                index.add(part.embeddings, ids=part.ids, labels=part.labels, payloads=part.payloads)
-            except NoCodesError:
-                raise InputError(NO_CODES_OF_RUN) from None
+        gallery.fill(index)
         return index
 
     def _key(self, modality: str, splits: tuple[str, ...]) -> str:
