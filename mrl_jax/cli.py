@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 from mrl_jax.compile_cache import cache_folder, keep_compiled
@@ -18,7 +18,16 @@ from mrl_jax.interface import as_command
 from mrl_jax.interrupt import Interrupted, raise_interrupts, was_interrupted
 from mrl_jax.options import OPTIONS, RECIPES, Option
 
-__all__ = ["Parser", "add_config_flags", "exit_process", "no_backend", "output_path", "path", "run_command"]
+__all__ = [
+    "Parser",
+    "add_config_flags",
+    "add_field_flags",
+    "exit_process",
+    "no_backend",
+    "output_path",
+    "path",
+    "run_command",
+]
 
 
 class Parser(argparse.ArgumentParser):
@@ -84,7 +93,6 @@ class _Tau(argparse.Action):
 def add_config_flags(parser: argparse.ArgumentParser) -> None:
     """Add the preset and a flag for every field of `Config`. Flags not given stay absent: presets fill them."""
     parser.add_argument("preset", nargs="?", metavar="PRESET", default=argparse.SUPPRESS, help=", ".join(PRESETS))
-    hints = get_type_hints(Config)
     parser.add_argument(
         "--recipe",
         metavar="{" + ",".join(RECIPES) + "}",
@@ -98,9 +106,14 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
         default=argparse.SUPPRESS,
         help="both temperatures, for --tau1 and --tau2; auto: from the number of classes; default: auto",
     )
-    for name, option in OPTIONS.items():
-        if name == "preset":
-            continue
+    add_field_flags(parser, [name for name in OPTIONS if name != "preset"])
+
+
+def add_field_flags(parser: argparse.ArgumentParser, names: Iterable[str]) -> None:
+    """Add a flag for each of these fields of `Config`. Flags not given stay absent."""
+    hints = get_type_hints(Config)
+    for name in names:
+        option = OPTIONS[name]
         options: dict[str, Any] = {"default": argparse.SUPPRESS, "help": _help(option)}
         kind = next((a for a in get_args(hints[name]) if a not in (type(None), ...)), hints[name])
         if kind is bool:

@@ -18,6 +18,7 @@ from mrl_jax.files import refuse_address
 from mrl_jax.methods.registry import entry_of
 from mrl_jax.options import (
     COMMON_FIELDS,
+    CUT_FIELDS,
     FILE_FIELDS,
     LOSSES,
     NOISE_FIELDS,
@@ -145,7 +146,7 @@ class Config:
     @property
     def cut(self) -> dict[str, Any]:
         """The arguments of `load_dataset` that say how the data are named and cut."""
-        return {name: getattr(self, name) for name in ("keys", "split", "split_seed", "valid_share")}
+        return {name: getattr(self, name) for name in CUT_FIELDS}
 
     def _settle_cut(self) -> None:
         """Read a file of keys, so that the configuration holds its content; refuse what contradicts itself."""

@@ -10,6 +10,7 @@ from mrl_jax.methods.registry import METHODS
 __all__ = [
     "COMMON_FIELDS",
     "CONTRASTIVE_SCALES",
+    "CUT_FIELDS",
     "FILE_FIELDS",
     "INITIALIZERS",
     "LOSSES",
@@ -237,12 +238,15 @@ def parse_numbers(given: tuple[str, ...], known: Mapping[str, Number], what: str
 NOISE_FIELDS = ("noise_rate", "noise_kind", "noise_scope", "noise_protocol", "noise_matrix")
 """Fields that say which noise to draw; `noise_file` replaces all of them."""
 
+CUT_FIELDS = ("keys", "split", "split_seed", "valid_share")
+"""Fields that say how the arrays of the data are named and cut: `cut_options`."""
+
 FILE_FIELDS = ("data_path", "noise_matrix", "noise_file", "init_from")
 """Fields that are paths. They may change between the start of a run and its resumption."""
 
 COMMON_FIELDS = frozenset(
     {
-        *("preset", "data_path", "keys", "split", "split_seed", "valid_share", "modalities", "preprocess"),
+        *("preset", "data_path", *CUT_FIELDS, "modalities", "preprocess"),
         *(*NOISE_FIELDS, "noise_file", "noisy_validation"),
         *("method", "method_options", "stream", "seed"),
     }

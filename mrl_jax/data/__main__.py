@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mrl_jax.cli import Parser, exit_process, path, run_command
+from mrl_jax.cli import Parser, add_field_flags, exit_process, path, run_command
 from mrl_jax.data.cache import cache_folder
 from mrl_jax.data.dataset import SPLITS, Dataset
 from mrl_jax.data.featurize.pipeline import add_arguments, run
@@ -22,7 +22,7 @@ from mrl_jax.data.published import prepared
 from mrl_jax.data.published.catalog import CATALOG, EMOJI, HUB_REPOSITORY, FeatureSet
 from mrl_jax.data.published.prepare import prepare
 from mrl_jax.errors import DatasetWarning, InputError
-from mrl_jax.options import OPTIONS
+from mrl_jax.options import CUT_FIELDS
 
 __all__ = ["main"]
 
@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
         "--data-path", type=path, metavar="FILE", help="describe this file or folder instead of the prepared copy"
     )
     info.add_argument("--modalities", nargs="+", default=(), metavar="MODALITY")
-    _add_cut_flags(info)
+    add_field_flags(info, CUT_FIELDS)
     info.add_argument("--verify", action="store_true", help="read the complete prepared copy and compare its digests")
     info.add_argument("--json", action="store_true", help="print JSON")
     info.set_defaults(run=_info)
@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     preparing.add_argument("--data-path", type=path, metavar="FILE", help="file or folder of the set")
     preparing.add_argument("--download", action="store_true", help=f"download it from the hub ({HUB_REPOSITORY})")
     preparing.add_argument("--modalities", nargs="+", default=(), metavar="MODALITY", help="default: all in the file")
-    _add_cut_flags(preparing)
+    add_field_flags(preparing, CUT_FIELDS)
     preparing.add_argument("--overwrite", action="store_true", help="replace a copy that was made from other data")
     preparing.set_defaults(run=_prepare)
 
@@ -71,24 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_cut_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of training that say how the arrays of a file are named and cut."""
-    for name, kind in (("keys", str), ("split", str), ("split_seed", int), ("valid_share", float)):
-        option = OPTIONS[name]
-        metavar = "NAME=KEYS" if name == "keys" else name.upper()
-        count: dict[str, Any] = {"nargs": "+"} if name == "keys" else {}
-        flag = "--" + name.replace("_", "-")
-        parser.add_argument(flag, type=kind, default=option.default, help=option.help, metavar=metavar, **count)
-
-
 def _cut(args: argparse.Namespace) -> dict[str, Any]:
-    """The values of these flags, as arguments of `load_dataset`."""
-    return {name: getattr(args, name) for name in ("keys", "split", "split_seed", "valid_share")}
-
-
-def _given_cut(args: argparse.Namespace) -> list[str]:
-    """The flags among these that are given."""
-    return [f"--{n.replace('_', '-')}" for n, v in _cut(args).items() if v != OPTIONS[n].default]
+    """The flags that say how arrays are named and cut, of those that are given, as arguments of `load_dataset`."""
+    return {name: getattr(args, name) for name in CUT_FIELDS if hasattr(args, name)}
 
 
 def _list(args: argparse.Namespace) -> None:
@@ -141,8 +126,8 @@ def _check_info(args: argparse.Namespace) -> None:
     if args.data_path is not None and (args.verify or args.name == "emoji"):
         reason = "--verify compares the prepared copy" if args.verify else "emoji comes with the package"
         raise InputError(f"{reason}, and --data-path names another file; give one of the two")
-    if args.data_path is None and (given := _given_cut(args)):
-        raise InputError(f"{given[0]} is for a file; give it with --data-path")
+    if args.data_path is None and (given := list(_cut(args))):
+        raise InputError(f"--{given[0].replace('_', '-')} is for a file; give it with --data-path")
     if args.data_path is None and args.name not in ("emoji", *CATALOG):
         raise InputError(f"unknown data set {args.name!r}; choose from emoji, {', '.join(CATALOG)}, or add --data-path")
     if args.name == "emoji" and args.verify:
@@ -233,7 +218,7 @@ def _print_contents(data: Mapping[str, Any]) -> None:
 def _prepare(args: argparse.Namespace) -> None:
     _check_path(args.data_path)
     if args.name == "emoji":
-        if args.data_path is not None or args.download or args.modalities or args.overwrite or _given_cut(args):
+        if args.data_path is not None or args.download or args.modalities or args.overwrite or _cut(args):
             raise InputError("emoji comes with the package: prepare takes no flags for it; leave them out")
         load_dataset("emoji")
         print("emoji: ready (it comes with the package)")

@@ -11,23 +11,14 @@ from typing import Any
 
 from mrl_jax.config import Config, shown
 from mrl_jax.interface import option
-from mrl_jax.options import NOISE_FIELDS, OPTIONS
+from mrl_jax.options import CUT_FIELDS, NOISE_FIELDS, OPTIONS
 from mrl_jax.report.drawing import legend, picture, readable, style
 from mrl_jax.report.tables import markdown_table
 from mrl_jax.sweep.names import axes_of, setting, varied
 
 __all__ = ["Outcome", "Sweep"]
 
-_CONDITION = (
-    "data_path",
-    "keys",
-    "split",
-    "split_seed",
-    "valid_share",
-    *NOISE_FIELDS,
-    "noise_file",
-    "noisy_validation",
-)
+_CONDITION = ("data_path", *CUT_FIELDS, *NOISE_FIELDS, "noise_file", "noisy_validation")
 """Fields that describe the training data, not the method: the best configuration is chosen for each of their values."""
 
 _LINES = 8  # at most in the plot: those with the best validation mAP

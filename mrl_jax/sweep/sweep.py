@@ -9,7 +9,7 @@ import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ import jax
 from mrl_jax.config import Config, fields_used, with_settings
 from mrl_jax.errors import InputError, NonFiniteLossError
 from mrl_jax.interrupt import StopRequest, stop_request
-from mrl_jax.options import SWEEP_WAYS
+from mrl_jax.options import CUT_FIELDS, SWEEP_WAYS
 from mrl_jax.report.progress import SweepProgress
 from mrl_jax.run.folder import RunFolder
 from mrl_jax.run.same_config import refuse_other_config
@@ -156,28 +156,16 @@ def sweep(
     return _sweep(runs, folder)
 
 
-@dataclass(frozen=True)
-class _DataKey:
-    """The fields that determine the data of a run."""
-
-    preset: str
-    data_path: str | None
-    keys: tuple[str, ...]
-    split: str | None
-    split_seed: int
-    valid_share: float | None
-    modalities: tuple[str, ...]
-    preprocess: tuple[str, ...]
-    init_from: str | None
-    stream: str
+_DATA_FIELDS = ("preset", "data_path", *CUT_FIELDS, "modalities", "preprocess", "init_from", "stream")
+"""The fields that determine the data of a run."""
 
 
 def _prepare_runs(named: Mapping[str, Config], data: Any, folder: SweepFolder | None) -> dict[str, ActiveRun]:
     """All runs; data that several runs use are loaded once."""
-    loaded: dict[_DataKey, RunData] = {}
+    loaded: dict[tuple[Any, ...], RunData] = {}
     runs = {}
     for name, config in named.items():
-        key = _DataKey(*(getattr(config, f.name) for f in fields(_DataKey)))
+        key = tuple(getattr(config, name) for name in _DATA_FIELDS)
         if key not in loaded:
             loaded[key] = prepare_data(config, data)
         recorded = None if folder is None else folder.recorded_noise(name)
