@@ -1,121 +1,22 @@
 """Check a mapping of arrays in the project's own layout and turn it into a `Dataset`."""
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from mrl_jax.data.dataset import SPLITS, Dataset, Split
 from mrl_jax.data.formats import read_float32
 from mrl_jax.data.label_forms import RawLabels, normalize_labels
+from mrl_jax.data.own_layout import ENDS, LAYOUT, SPLIT_WORDS, Renamed, own_modalities, transposed
 from mrl_jax.data.values import plain_array
 from mrl_jax.errors import DatasetWarning, InputError, listed
 
-__all__ = [
-    "LAYOUT",
-    "SPLIT_WORDS",
-    "Renamed",
-    "Rows",
-    "dataset_from_arrays",
-    "finite_float32",
-    "own_modalities",
-    "warn_of_classes",
-]
+__all__ = ["dataset_from_arrays", "finite_float32", "warn_of_classes"]
 
-LAYOUT = "{train,valid,test}_MODALITY and {train,valid,test}_labels (or {train,valid,test}_MODALITY_labels)"
-"""Keys of the own layout, for messages."""
-SPLIT_WORDS = {
-    "train": ("train", "training", "tr"),
-    "valid": ("valid", "val", "validation", "dev"),
-    "test": ("test", "testing", "te"),
-}
-"""Split -> the words for it in keys of files; the first is that of the own layout."""
 _BLOCK = 1 << 24  # numbers checked at once
-_ENDS = ("labels", "mask", "ids")  # what an array with this last word holds, instead of features
-
-
-class Rows(NamedTuple):
-    """Rows of an array of a file that belong to a split.
-
-    Attributes:
-        chosen: the rows, as NumPy indexes them.
-        total: how many rows the array must have; None if it may have any number.
-    """
-
-    chosen: slice | np.ndarray
-    total: int | None = None
-
-
-class Renamed(Mapping[str, Any]):
-    """Arrays of a file under the keys of the own layout; an own key may stand for a range of rows.
-
-    Args:
-        arrays: the arrays of the file.
-        keys: own key -> key in the file.
-        rows: own key -> its rows in the array of the file; all rows for keys without an entry.
-        source: where the arrays come from, for messages.
-    """
-
-    def __init__(
-        self, arrays: Mapping[str, Any], keys: Mapping[str, str], rows: Mapping[str, Rows], source: str
-    ) -> None:
-        self._arrays, self._keys, self._rows, self._source = arrays, keys, rows, source
-
-    @property
-    def file(self) -> Mapping[str, Any]:
-        """The arrays under their keys in the file."""
-        return self._arrays
-
-    def origin(self, key: str) -> str:
-        """The key in the file."""
-        return self._keys[key]
-
-    def __getitem__(self, key: str) -> Any:
-        return self._part(key, self._arrays[self._keys[key]])
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._keys  # `Mapping` would read the array
-
-    def read_float32(self, key: str) -> Any:
-        """As `formats.read_float32`."""
-        return self._part(key, read_float32(self._arrays, self._keys[key]))
-
-    def _part(self, key: str, value: Any) -> Any:
-        if key not in self._rows:
-            return value
-        name, (chosen, total) = f"{self._source}: {self._keys[key]}", self._rows[key]
-        value = plain_array(value, name)
-        is_features = not key.endswith(_ENDS)
-        if value.ndim == 2 and value.shape[0] == 1 and not is_features:
-            value = value.ravel()  # labels as a row
-        if total is not None and len(value) != total:
-            if value.ndim != 2 or value.shape[1] != total:
-                raise InputError(
-                    f"{name} is {value.dtype} {list(value.shape)} for {total} labels; row j of every array must be "
-                    "instance j: name the arrays to use as modalities, or save only these"
-                )
-            if is_features:
-                raise InputError(f"{self._source}: {_transposed(self._alike(key, value), total)}")
-            value = value.T  # one-hot columns
-        return value[chosen]
-
-    def _alike(self, key: str, value: np.ndarray) -> dict[str, np.ndarray]:
-        """Key in the file -> array, of a transposed array and of the others that are transposed like it."""
-        split, found = key.partition("_")[0], {self._keys[key]: value}
-        others = own_modalities(f"train_{k.partition('_')[2]}" for k in self._keys if k.startswith(f"{split}_"))
-        for name in (self._keys[f"{split}_{m}"] for m in others if getattr(self._arrays, "is_small", True)):
-            x = plain_array(self._arrays[name], f"{self._source}: {name}")
-            if x.ndim == 2 and x.shape[1] == value.shape[1] != len(x):
-                found[name] = x
-        return found
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._keys)
-
-    def __len__(self) -> int:
-        return len(self._keys)
 
 
 def dataset_from_arrays(
@@ -223,15 +124,6 @@ def warn_of_classes(data: Dataset, source: str, remedy: str) -> None:
     )
 
 
-def own_modalities(keys: Iterable[str]) -> list[str]:
-    """Names of the modalities in keys of the own layout, in the order of the keys.
-
-    Names whose last word is `labels`, `mask` or `ids` are none: arrays with these names belong to a modality.
-    """
-    names = [k.removeprefix("train_") for k in keys if k.startswith("train_")]
-    return [name for name in names if name.rpartition("_")[2] not in _ENDS]
-
-
 def _modalities(arrays: Mapping[str, Any], wanted: Sequence[str], source: str) -> tuple[str, ...]:
     names = own_modalities(arrays)
     if len(set(wanted)) != len(wanted):
@@ -290,10 +182,10 @@ def _check_owners(arrays: Mapping[str, Any], source: str) -> list[str]:
         owner, _, end = rest.rpartition("_")
         if rest in known or rest in ("labels", "ids") or (owner in known and end in ("labels", "mask")):
             continue
-        if end in _ENDS and owner not in known:
+        if end in ENDS and owner not in known:
             raise InputError(
                 f"{source}: {key} belongs to no modality; modalities found: {', '.join(known) or 'none'}; rename it: "
-                f"if it is a modality itself, its last word must not be {' or '.join(_ENDS)}"
+                f"if it is a modality itself, its last word must not be {' or '.join(ENDS)}"
             )
         unused.append(key)
     return unused
@@ -318,16 +210,6 @@ def _matching(arrays: Mapping[str, Any], named: Sequence[str], splits: Mapping[s
         if x.ndim == 2 and x.shape[1] and x.dtype.kind in "fiub" and len(x) in rows:
             matching.append(key)
     return matching
-
-
-def _transposed(arrays: Mapping[str, np.ndarray], rows: int) -> str:
-    shapes = " and ".join(f"{name} is {x.dtype} {list(x.shape)}" for name, x in arrays.items())
-    they, them = ("they are", "them") if len(arrays) > 1 else ("it is", "it")
-    lines = "; ".join(f"{name} = {name}.T" for name in arrays)
-    return (
-        f"{shapes} for {rows} labels: {they} transposed, with an instance per column; rows must be instances: "
-        f"transpose {them}, in NumPy {lines}"
-    )
 
 
 def _features(arrays: Mapping[str, Any], key: str, mask: np.ndarray | None, source: str) -> np.ndarray:
@@ -393,14 +275,14 @@ def _all_labels(
     owner: dict[str, str] = {}  # `{split}_{modality}` -> key of its labels
     for s in SPLITS:
         given = {key: _get(arrays, key, source) for key in dict.fromkeys(_label_key(arrays, s, m) for m in modalities)}
-        transposed, count = {}, 0
+        views, count = dict[str, np.ndarray](), 0
         for m in modalities:
             x, y = features[f"{s}_{m}"], given[_label_key(arrays, s, m)]
             if len(x) not in y.shape and x.shape[1] == max(y.shape, default=0):
                 key, count = f"{s}_{m}", x.shape[1]
-                transposed[arrays.origin(key) if isinstance(arrays, Renamed) else key] = x
-        if transposed:
-            raise InputError(f"{source}: {_transposed(transposed, count)}")
+                views[arrays.origin(key) if isinstance(arrays, Renamed) else key] = x
+        if views:
+            raise InputError(f"{source}: {transposed(views, count)}")
         _check_rows(arrays, s, modalities, features, source)
         for m in modalities:
             key = owner[f"{s}_{m}"] = _label_key(arrays, s, m)

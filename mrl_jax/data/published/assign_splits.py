@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from mrl_jax.cut_options import CutOptions, parse_split
-from mrl_jax.data.arrays import SPLIT_WORDS, Renamed, Rows, own_modalities
 from mrl_jax.data.dataset import SPLITS
 from mrl_jax.data.formats.errors import RefusedError
+from mrl_jax.data.own_layout import SPLIT_WORDS, Renamed, Rows, own_modalities
 from mrl_jax.data.published.catalog import CATALOG
 from mrl_jax.data.published.key_layouts import LAYOUTS, Keys, named_keys, recognise
 from mrl_jax.data.splits import cut_rows, first_per_class, strata

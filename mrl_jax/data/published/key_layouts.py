@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from mrl_jax.cut_options import parse_keys
-from mrl_jax.data.arrays import SPLIT_WORDS, own_modalities
 from mrl_jax.data.dataset import SPLITS
+from mrl_jax.data.own_layout import SPLIT_WORDS, own_modalities
 from mrl_jax.errors import InputError, listed
 
 __all__ = ["LAYOUTS", "VIEW_WORDS", "Keys", "named_keys", "recognise"]
