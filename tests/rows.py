@@ -2,6 +2,13 @@
 
 import numpy as np
 
+from mrl_jax.retrieval import on_host, ranking
+
+
+def module_with(name):
+    """The module of rankings that has a limit with this name."""
+    return on_host if hasattr(on_host, name) else ranking
+
 
 def exact_rows(n, dim=8, distinct=12, seed=0):
     """Unit rows with four entries +-1/2, many of them repeated: their products are exact, so ties are ties."""

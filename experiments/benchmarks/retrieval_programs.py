@@ -57,9 +57,9 @@ def ours_all_metrics(data: Data) -> Callable[[], float]:
 
 def block_rows(data: Data) -> int:
     """Number of queries in a block of at most 64 MiB, at least 128."""
-    from mrl_jax.retrieval import ranking
+    from mrl_jax.retrieval import on_host, ranking
 
-    return min(len(data.queries), max(ranking._MIN_ROWS, ranking._BLOCK_SCORES // len(data.gallery)))
+    return min(len(data.queries), max(on_host._MIN_ROWS, ranking._BLOCK_SCORES // len(data.gallery)))
 
 
 def product(data: Data) -> Callable[[], float]:

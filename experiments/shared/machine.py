@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from mrl_jax.retrieval.ranking import usable_cores
+from mrl_jax.retrieval.on_host import usable_cores
 
 __all__ = ["KEEP_MEMORY", "keep_memory", "machine"]
 

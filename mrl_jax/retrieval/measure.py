@@ -20,6 +20,7 @@ import numpy as np
 from jax import Array
 
 from mrl_jax.errors import InputError, first_line
+from mrl_jax.retrieval.groups import equal_rows, group_equal
 from mrl_jax.retrieval.metrics import (
     Ranking,
     average_precision,
@@ -32,7 +33,7 @@ from mrl_jax.retrieval.metrics import (
     reciprocal_rank,
     relevant_items,
 )
-from mrl_jax.retrieval.ranking import SIMILARITIES, equal_rows, group_equal, map_rankings
+from mrl_jax.retrieval.ranking import SIMILARITIES, map_rankings
 from mrl_jax.retrieval.similarity import Operands, key_rank, operands
 from mrl_jax.tensors import from_tensor
 from mrl_jax.unit_rows import unit_rows_for_ranking

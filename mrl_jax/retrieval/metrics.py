@@ -8,12 +8,12 @@ A query without any relevant item has the value 0. A cut-off may exceed the gall
 follow its last one.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-
-from mrl_jax.retrieval.ranking import Ranking, rank
 
 __all__ = [
     "Ranking",
@@ -27,6 +27,39 @@ __all__ = [
     "reciprocal_rank",
     "relevant_items",
 ]
+
+
+class Ranking(NamedTuple):
+    """The ranks of the relevant items of a query. Leading axes are queries.
+
+    Entries with gain 0 do not count: they are items that are not relevant, or padding.
+
+    Attributes:
+        rank: int32 [..., N], 1-based, ascending among the relevant entries.
+        hits: int32 [..., N], number of relevant items up to this rank, inclusive.
+        gain: unsigned integers [..., N]: 1, or with several labels per item the number of shared labels.
+    """
+
+    rank: Array
+    hits: Array
+    gain: Array
+
+
+def rank(scores: Array, gain: Array) -> Ranking:
+    """Rank by descending score, ties in gallery order.
+
+    Args:
+        scores: [..., G].
+        gain: bool or unsigned integers [..., G], 0 for items that are not relevant.
+
+    Returns:
+        A ranking with one entry per gallery item, N = G.
+    """
+    gain = gain.astype(jnp.uint8) if gain.dtype == bool else gain
+    descending = -jnp.where(scores == 0, 0, scores)  # -0.0 ties with 0.0
+    _, gain = jax.lax.sort((descending, gain), num_keys=1, is_stable=True)
+    ranks = jax.lax.broadcasted_iota(jnp.int32, gain.shape, gain.ndim - 1) + 1
+    return Ranking(ranks, jnp.cumsum(gain > 0, axis=-1, dtype=jnp.int32), gain)
 
 
 def relevant_items(ranking: Ranking) -> Array:

@@ -15,7 +15,7 @@ from mrl_jax.interface import option
 from mrl_jax.interrupt import StopRequest
 from mrl_jax.methods.registry import entry_of
 from mrl_jax.retrieval.measure import cross_modal_chance
-from mrl_jax.retrieval.ranking import usable_cores
+from mrl_jax.retrieval.on_host import usable_cores
 from mrl_jax.run.checkpoint import Checkpoints, Snapshot
 from mrl_jax.run.folder import RunFolder, best_epoch
 from mrl_jax.run.model import Model

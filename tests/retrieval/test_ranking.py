@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 import reference
 import tolerances
-from rows import exact_rows, labels, multi_hot, random_rows
+from rows import exact_rows, labels, module_with, multi_hot, random_rows
 from threadpoolctl import threadpool_info
 
 import mrl_jax.retrieval.ranking
+from mrl_jax.retrieval import on_host
+from mrl_jax.retrieval.groups import equal_rows
 from mrl_jax.retrieval.measure import mean_average_precision, pair_ranks, retrieval_metrics
-from mrl_jax.retrieval.ranking import Ranking, equal_rows, map_rankings
+from mrl_jax.retrieval.metrics import Ranking, rank
+from mrl_jax.retrieval.ranking import map_rankings
 
 METHODS = ["numpy", "xla", pytest.param("numba", marks=pytest.mark.bench)]
 
@@ -49,9 +52,9 @@ def test_methods_rank_alike(method, multi):
 @pytest.mark.parametrize("method", METHODS)
 def test_blocks_of_any_size_give_the_same_ranking(method, queries_per_block, monkeypatch):
     for name in ("_BLOCK_SCORES", "_CHUNK_SCORES"):
-        monkeypatch.setattr(mrl_jax.retrieval.ranking, name, queries_per_block * 31 + 5)
+        monkeypatch.setattr(module_with(name), name, queries_per_block * 31 + 5)
     for name, value in (("_MIN_ROWS", 1), ("_THREADS_PAY", 0)):
-        monkeypatch.setattr(mrl_jax.retrieval.ranking, name, value)
+        monkeypatch.setattr(module_with(name), name, value)
     actual, expected = ranked(method)
     np.testing.assert_array_equal(actual, expected)
 
@@ -59,9 +62,9 @@ def test_blocks_of_any_size_give_the_same_ranking(method, queries_per_block, mon
 @pytest.mark.parametrize("method", METHODS)
 def test_a_gallery_larger_than_a_block_is_ranked_too(method, monkeypatch):
     for name in ("_BLOCK_SCORES", "_CHUNK_SCORES", "_MAX_SCORES", "_CACHED_SCORES"):
-        monkeypatch.setattr(mrl_jax.retrieval.ranking, name, 10)
+        monkeypatch.setattr(module_with(name), name, 10)
     for name, value in (("_MIN_ROWS", 1), ("_THREADS_PAY", 0)):
-        monkeypatch.setattr(mrl_jax.retrieval.ranking, name, value)
+        monkeypatch.setattr(module_with(name), name, value)
     actual, expected = ranked(method)
     np.testing.assert_array_equal(actual, expected)
 
@@ -70,16 +73,16 @@ def test_a_gallery_larger_than_a_block_is_ranked_too(method, monkeypatch):
 @pytest.mark.parametrize("cores", [1, 2, 5, 64])
 def test_threads_do_not_change_the_ranking(method, cores, monkeypatch):
     for name, value in (("_MIN_ROWS", 2), ("_CHUNK_SCORES", 1), ("_THREADS_PAY", 0), ("usable_cores", lambda: cores)):
-        monkeypatch.setattr(mrl_jax.retrieval.ranking, name, value)
+        monkeypatch.setattr(module_with(name), name, value)
     for multi in (False, True):
         actual, expected = ranked(method, multi, q=61)
         np.testing.assert_array_equal(actual, expected)
 
 
 def test_threads_and_their_memory_are_bounded(monkeypatch):
-    monkeypatch.setattr(mrl_jax.retrieval.ranking, "usable_cores", lambda: 64)
+    monkeypatch.setattr(on_host, "usable_cores", lambda: 64)
     for queries, items in ((462, 462), (23_661, 23_661), (10_000, 100_000), (10**6, 10**6), (5, 10**8)):
-        workers, block = mrl_jax.retrieval.ranking._threads_and_block(queries, items, dims=512)
+        workers, block = on_host._threads_and_block(queries, items, dims=512)
         assert 1 <= workers <= 64
         assert 5 * workers * block * items <= max(5 * 2**28, 5 / 16 * 4 * 512 * items)  # bytes
 
@@ -97,24 +100,24 @@ def test_special_scores_rank_as_floats_do(method):
         # XLA flushes denormal numbers to zero on some platforms; similarities of unit vectors do not come near them.
         scores[np.abs(scores) < 1e-37] = 0
         expected = [reference.ranked_gains(s, g) for s, g in zip(scores, gain, strict=True)]
-        actual = mrl_jax.retrieval.ranking.rank(jnp.asarray(scores), jnp.asarray(gain))
+        actual = rank(jnp.asarray(scores), jnp.asarray(gain))
     else:
         ranks, kept = np.empty((6, 31), np.int32), np.empty((6, 31), np.uint8)
-        mrl_jax.retrieval.ranking._rank_on_host(scores, gain, ranks, kept, method)
+        on_host._rank_on_host(scores, gain, ranks, kept, method)
         actual = Ranking(jnp.asarray(ranks), None, jnp.asarray(kept))
     np.testing.assert_array_equal(gain_at_rank(actual), expected)
 
 
 def test_a_thread_that_fails_ends_the_others(monkeypatch):
     for name, value in (("_MIN_ROWS", 1), ("_CHUNK_SCORES", 1), ("_THREADS_PAY", 0), ("usable_cores", lambda: 2)):
-        monkeypatch.setattr(mrl_jax.retrieval.ranking, name, value)
+        monkeypatch.setattr(module_with(name), name, value)
     calls = []
 
     def fail(*arguments):
         calls.append(1)
         raise MemoryError
 
-    monkeypatch.setattr(mrl_jax.retrieval.ranking, "_rank_on_host", fail)
+    monkeypatch.setattr(on_host, "_rank_on_host", fail)
     ended = []
 
     def run():
@@ -130,7 +133,7 @@ def test_a_thread_that_fails_ends_the_others(monkeypatch):
 
 def test_blas_gets_its_threads_back_whoever_leaves_first(monkeypatch):
     threads = [x["num_threads"] for x in threadpool_info() if x["user_api"] == "blas"]
-    one, other = mrl_jax.retrieval.ranking._OneBlasThread(), mrl_jax.retrieval.ranking._ONE_BLAS_THREAD
+    one, other = on_host._OneBlasThread(), on_host._ONE_BLAS_THREAD
     with other:
         with other:
             assert {x["num_threads"] for x in threadpool_info() if x["user_api"] == "blas"} == {1}
@@ -148,7 +151,7 @@ def test_metrics_compile_once_whatever_the_context_and_thread(monkeypatch):
         compiled.append(1)
         return r.rank.sum(axis=1)
 
-    monkeypatch.setattr(mrl_jax.retrieval.ranking, "_THREADS_PAY", 0)
+    monkeypatch.setattr(on_host, "_THREADS_PAY", 0)
     z, y = random_rows(1500), labels(1500).astype(np.int32)
     for precision in (None, "highest", None):
         with jax.default_matmul_precision(precision) if precision else contextlib.nullcontext():

@@ -5,9 +5,8 @@ import jax
 import numpy as np
 import pytest
 import tolerances
-from rows import labels, random_rows
+from rows import labels, module_with, random_rows
 
-import mrl_jax.retrieval.ranking
 from mrl_jax import InputError
 from mrl_jax.retrieval.measure import mean_average_precision, pair_ranks, precision_recall_curve, retrieval_metrics
 from mrl_jax.retrieval.similarity import exact_scores, key_order, key_rank, operands, scaled_lengths, squared_lengths
@@ -72,7 +71,7 @@ def test_thousands_of_ties_on_one_device_and_on_eight(kind, monkeypatch):
         actual = retrieval_metrics(queries, gallery, a, b, metrics=("ap",), **options)["ap"]
         np.testing.assert_allclose(actual, expected, atol=tolerances.PRECISION, err_msg=str(options))
     for name, value in (("_MIN_ROWS", 7), ("_CHUNK_SCORES", 1), ("_THREADS_PAY", 0), ("_CACHED_SCORES", 3000)):
-        monkeypatch.setattr(mrl_jax.retrieval.ranking, name, value)
+        monkeypatch.setattr(module_with(name), name, value)
     actual = retrieval_metrics(queries, gallery, a, b, metrics=("ap",), method="numpy")["ap"]
     np.testing.assert_allclose(actual, expected, atol=tolerances.PRECISION)
 
@@ -194,7 +193,7 @@ def test_scores_are_those_of_fractions():
 @pytest.mark.parametrize("dim", [33, 100, 513])
 def test_equal_queries_rank_alike_whatever_their_place(dim, method, monkeypatch):
     for name, value in (("_MIN_ROWS", 17), ("_CHUNK_SCORES", 1), ("_BLOCK_SCORES", 1), ("_THREADS_PAY", 0)):
-        monkeypatch.setattr(mrl_jax.retrieval.ranking, name, value)
+        monkeypatch.setattr(module_with(name), name, value)
     chosen = np.random.default_rng(1).integers(0, 40, 129)
     queries, gallery = random_rows(40, dim)[chosen], random_rows(6, dim, seed=1)[np.arange(97) % 6]
     gallery += np.random.default_rng(2).integers(0, 2, (97, 1)) * np.float32(1e-7)  # similarities one bit apart
