@@ -14,13 +14,11 @@ import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from mrl_jax.errors import InputError, first_line
-from mrl_jax.retrieval.groups import equal_rows, group_equal
+from mrl_jax.errors import InputError
+from mrl_jax.retrieval.arguments import checked_arguments, host_array
 from mrl_jax.retrieval.metrics import (
     Ranking,
     average_precision,
@@ -33,10 +31,9 @@ from mrl_jax.retrieval.metrics import (
     reciprocal_rank,
     relevant_items,
 )
-from mrl_jax.retrieval.ranking import SIMILARITIES, map_rankings
-from mrl_jax.retrieval.similarity import Operands, key_rank, operands
+from mrl_jax.retrieval.pairs import pair_ranks
+from mrl_jax.retrieval.ranking import map_rankings
 from mrl_jax.tensors import from_tensor
-from mrl_jax.unit_rows import unit_rows_for_ranking
 
 __all__ = [
     "Ranking",
@@ -59,8 +56,6 @@ __all__ = [
     "summarize",
     "summarize_by_class",
 ]
-
-_PAIR_SCORES = 1 << 24  # similarities of a block in `pair_ranks`: 64 MiB
 
 
 def retrieval_metrics(
@@ -298,87 +293,14 @@ def _per_query(
 
     `reduce` takes an upper bound on the gains, and returns the function for `map_rankings`.
     """
-    queries, gallery = _host(name, "queries", queries), _host(name, "gallery", gallery)
-    query_labels = _host(name, "labels of the queries", query_labels)
-    gallery_labels = _host(name, "labels of the gallery", gallery_labels)
-    *arrays, most = _checked(
+    queries, gallery = host_array(name, "queries", queries), host_array(name, "gallery", gallery)
+    query_labels = host_array(name, "labels of the queries", query_labels)
+    gallery_labels = host_array(name, "labels of the gallery", gallery_labels)
+    *arrays, most = checked_arguments(
         name, queries, gallery, query_labels, gallery_labels, options.similarity, options.exclude_self
     )
     values = map_rankings(reduce(most), *arrays, **options._asdict())
     return {name: x.astype(np.int64 if name == "relevant" else np.float64) for name, x in values.items()}
-
-
-def pair_ranks(queries: Any, gallery: Any, pairs: Any = None, *, metric: str = "cosine") -> np.ndarray:
-    """Instance-level retrieval: the rank of each query's partner, its only relevant item.
-
-    Recall@k is the mean of `(ranks >= 1) & (ranks <= k)`.
-
-    Args:
-        queries: embeddings [Q, L].
-        gallery: embeddings [G, L].
-        pairs: gallery row of each partner, integers [Q], -1 for a query without partner; None if row i belongs to row
-            i.
-        metric: "cosine", "dot" or "hamming".
-
-    Returns:
-        int64 [Q], 1-based, ties in gallery order; 0 for queries without partner.
-
-    Raises:
-        ValueError: shapes that do not fit, embeddings that are not finite or do not fit `metric`, or row numbers
-            outside the gallery.
-    """
-    queries, gallery = _host("pair_ranks", "queries", queries), _host("pair_ranks", "gallery", gallery)
-    pairs = _host("pair_ranks", "pairs", pairs)
-    q, g = np.shape(queries), np.shape(gallery)
-    if len(q) != 2 or len(g) != 2 or q[1] != g[1] or 0 in (*q, *g):
-        raise ValueError(f"pair_ranks: queries {q}, gallery {g}; give [Q, L] and [G, L], all at least 1")
-    queries, gallery = _finite("pair_ranks", "queries", queries), _finite("pair_ranks", "gallery", gallery)
-    if pairs is None and q[0] != g[0]:
-        raise ValueError(f"pair_ranks: {q[0]} queries and {g[0]} gallery rows do not pair by row; give pairs [Q]")
-    pairs = np.arange(q[0]) if pairs is None else np.asarray(pairs)
-    if pairs.shape != q[:1] or pairs.dtype.kind not in "iu" or pairs.max() >= g[0] or pairs.min() < -1:
-        raise ValueError(
-            f"pair_ranks: pairs are {pairs.dtype} {list(pairs.shape)}; they must be integers [{q[0]}] from -1 to "
-            f"{g[0] - 1}: rows of the gallery, or -1 for none"
-        )
-    compared = operands(queries, gallery, metric)
-    if compared.squares is not None:
-        return np.where(pairs >= 0, _pair_ranks_by_keys(compared, pairs), 0)
-    groups = group_equal(queries, None if compared.integers else equal_rows(queries))
-    same = None if compared.integers else equal_rows(gallery)
-    z, rows = (jnp.asarray(x, jnp.float32) for x in (groups.first(compared.queries), compared.gallery))
-    if compared.form == "unit":
-        z, rows = unit_rows_for_ranking(z), unit_rows_for_ranking(rows)
-    block = min(len(z), max(min(128, q[1] // 4), 1, _PAIR_SCORES // g[0]))
-    ranks = np.zeros(q[0], np.int64)
-    for i in (min(i, len(z) - block) for i in range(0, len(z), block)):  # the last overlaps: one shape compiles once
-        for own in groups.chunks(i, i + block, block):
-            padded = np.concatenate([own, own[:1].repeat(block - len(own))])
-            place = None if groups.rows is None else groups.place[padded] - i
-            values = _pair_ranks(z[i : i + block], rows, pairs[padded].astype(np.int32), same, place)
-            ranks[own] = values[: len(own)]
-    return np.where(pairs >= 0, ranks, 0)
-
-
-def _pair_ranks_by_keys(compared: Operands, pairs: np.ndarray) -> np.ndarray:
-    assert compared.squares is not None
-    queries, gallery = (np.asarray(x, np.float64) for x in (compared.queries, compared.gallery))
-    ranks, block = np.zeros(len(queries), np.int64), max(1, _PAIR_SCORES // len(gallery))
-    for start in range(0, len(queries), block):
-        products = queries[start : start + block] @ gallery.T
-        for i, (d, item) in enumerate(zip(products, pairs[start : start + block], strict=True)):
-            ranks[start + i] = key_rank(d, compared.squares, max(item, 0))
-    return ranks
-
-
-@jax.jit
-def _pair_ranks(queries: Array, gallery: Array, pairs: Array, same: Array | None, place: Array | None) -> Array:
-    scores = jnp.dot(queries, gallery.T, precision="highest")
-    scores = scores if place is None else scores[place]
-    scores = scores if same is None else scores[:, same]
-    own = jnp.take_along_axis(scores, jnp.maximum(pairs, 0)[:, None], axis=1)
-    earlier = jax.lax.broadcasted_iota(jnp.int32, scores.shape, 1) < pairs[:, None]
-    return 1 + ((scores > own) | ((scores == own) & earlier)).sum(axis=1)
 
 
 def cross_modal_map(
@@ -434,84 +356,3 @@ def _counted(relevant: np.ndarray, without_relevant: str) -> np.ndarray:
     if without_relevant not in ("zero", "skip"):
         raise ValueError(f"without_relevant {without_relevant!r}: choose zero or skip")
     return np.ones(len(relevant), bool) if without_relevant == "zero" else relevant > 0
-
-
-def _host(name: str, what: str, x: Any) -> Any:
-    """As `from_tensor`; messages name the function and its argument."""
-    try:
-        return from_tensor(x)
-    except InputError as error:
-        raise InputError(f"{name}: {what} are {error}") from error
-
-
-def _finite(name: str, what: str, x: Any) -> Any:
-    """Check that the rows are finite in float32; arrays of JAX stay on their device."""
-    try:
-        x = x if isinstance(x, jax.Array) else np.asarray(x)
-        if x.dtype.kind == "c":
-            raise TypeError("complex numbers")
-        if not isinstance(x, jax.Array):
-            with np.errstate(over="ignore"):
-                x = x.astype(np.float32, copy=False)
-    except (TypeError, ValueError) as error:
-        given = f"{getattr(x, 'dtype', type(x).__name__)} {list(np.shape(x))}"
-        raise InputError(f"{name}: {what} are {given} ({first_line(error)}); give real numbers [N, L]") from error
-    finite = (jnp if isinstance(x, jax.Array) else np).isfinite(x).all(axis=1)
-    if not bool(finite.all()):
-        raise ValueError(
-            f"{name}: {what} hold NaN or inf, the first in row {int(finite.argmin())}; embeddings must be finite in "
-            "float32: leave such rows out"
-        )
-    return x
-
-
-def _checked(
-    name: str,
-    queries: Any,
-    gallery: Any,
-    query_labels: Any,
-    gallery_labels: Any,
-    similarity: str,
-    exclude_self: bool,
-) -> tuple:
-    """Check the arguments; return arrays and labels for `map_rankings`, and an upper bound on the gains."""
-    q, g = np.shape(queries), np.shape(gallery)
-    ql, gl = np.shape(query_labels), np.shape(gallery_labels)
-    if (
-        len(q) != 2 or len(g) != 2 or q[1] != g[1] or 0 in (*q, *g)
-        or ql[:1] != q[:1] or gl[:1] != g[:1] or ql[1:] != gl[1:] or len(ql) > 2
-    ):  # fmt: skip
-        raise ValueError(
-            f"{name}: queries {q} with labels {ql}, gallery {g} with labels {gl}; give [Q, L] with [Q] and [G, L] "
-            "with [G], all at least 1, or multi-hot labels [Q, K] and [G, K]"
-        )
-    if exclude_self and q[0] != g[0]:
-        raise ValueError(
-            f"{name}: {q[0]} queries and {g[0]} gallery rows with exclude_self, where row i of both is the same item; "
-            "give the same rows twice"
-        )
-    if similarity not in SIMILARITIES:
-        raise ValueError(f"{name}: similarity {similarity!r}: choose from {', '.join(SIMILARITIES)}")
-    queries, gallery = _finite(name, "queries", queries), _finite(name, "gallery", gallery)
-    given = [np.asarray(query_labels), np.asarray(gallery_labels)]
-    if len(ql) == 2:
-        if not {x.dtype.kind for x in given} <= set("biuf") or any(((x != 0) & (x != 1)).any() for x in given):
-            raise ValueError(f"{name}: labels [N, K] must be multi-hot, 0 or 1; give class numbers as [N]")
-        multi = [x.astype(np.uint8) for x in given]
-        most = min(int(x.sum(axis=1, dtype=np.int64).max()) for x in multi)
-        if most > 255:
-            raise ValueError(f"{name}: items have up to {most} labels; give at most 255 per item")
-        return queries, gallery, *multi, max(1, most)
-    # NumPy would concatenate signed and unsigned 64-bit integers as floats.
-    given = [x.astype(np.int64) if x.dtype == np.uint64 and x.max() < 2**63 else x for x in given]
-    together = np.concatenate(given)
-    if together.dtype.kind not in "iu":
-        if together.dtype.kind in "USOT":
-            raise InputError(
-                f"{name}: labels are names ({together.dtype}); number those of queries and gallery together: "
-                "np.unique(np.concatenate([query_labels, gallery_labels]), return_inverse=True)[1]"
-            )
-        raise ValueError(f"{name}: labels are {together.dtype}; give integers")
-    # Classes are renumbered: JAX would cut 64-bit labels to 32 bits, so that different labels could become equal.
-    numbers = np.unique(together, return_inverse=True)[1].astype(np.int32)
-    return queries, gallery, numbers[: q[0]], numbers[q[0] :], 1

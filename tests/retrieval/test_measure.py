@@ -237,7 +237,7 @@ def test_ranks_of_pairs_with_ties_and_queries_without_a_pair():
 def test_ranks_of_pairs_in_blocks(monkeypatch):
     z, g = random_rows(23), random_rows(23, seed=1)
     expected = pair_ranks(z, g)
-    monkeypatch.setattr("mrl_jax.retrieval.measure._PAIR_SCORES", 5 * 23)
+    monkeypatch.setattr("mrl_jax.retrieval.pairs._PAIR_SCORES", 5 * 23)
     np.testing.assert_array_equal(pair_ranks(z, g), expected)
 
 
