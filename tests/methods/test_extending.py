@@ -16,7 +16,7 @@ from mrl_jax.search.searcher import Query, Searcher
 
 pytestmark = pytest.mark.slow
 PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
-NAMES = ("ridge", "pairs", "agreeing")
+NAMES = ("ridge", "recursive", "pairs", "agreeing")
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +77,17 @@ def test_a_sweep_of_them_gives_the_numbers_of_each_alone(page, name):
         assert outcome.scores["trained_together"] == 2
         expected = alone.scores["test"]["last"]["average"]
         assert outcome.scores["test"]["last"]["average"] == pytest.approx(expected, abs=0.02)
+
+
+def test_the_step_of_its_own_ends_where_the_closed_form_does(page):
+    arrays = toy_arrays() | {"train_touch_mask": np.arange(60) % 7 != 3}
+    fitted = train(config_of("ridge"), data=arrays)
+    added = train(config_of("recursive", epochs=1, batch_size=13), data=arrays)
+    streamed = train(config_of("recursive", epochs=1, batch_size=13, stream="on"), data=arrays)
+    for other in (added, streamed):
+        for a, b in zip(other.run.model.params.encoders, fitted.run.model.params.encoders, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-4)
+    assert added.metrics[0]["train"] == streamed.metrics[0]["train"]
 
 
 def test_methods_that_read_all_samples_at_once_are_not_streamed_whatever_they_declare(page):
