@@ -13,8 +13,8 @@ ROOT = Path(mrl_jax.__file__).parent
 ROOMS = (
     "version", "errors", "interface", "interrupt", "files", "tensors", "unit_rows", "methods.registry", "cut_options",
     "options", "compile_cache", "config_formats", "config",
-    "cli", "data", "retrieval", "metrics", "noise", "losses", "models", "methods", "run", "report", "training",
-    "train_step", "eval", "search", "sweep", "train", "__main__",
+    "cli", "data", "retrieval", "metrics", "noise", "losses", "models", "label_inference", "methods", "run", "report",
+    "training", "train_step", "eval", "search", "sweep", "train", "__main__",
 )  # fmt: skip
 
 

@@ -1,0 +1,34 @@
+"""Quality of inferred labels: hand values and scikit-learn."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from mrl_jax.label_inference.quality import auroc, calibration_error, label_quality, wrong_probability
+
+
+def test_auroc_equals_scikit_learn_with_ties():
+    rng = np.random.default_rng(0)
+    scores, positive = np.round(rng.normal(size=500), 1), rng.random(500) < 0.3
+    assert auroc(scores, positive) == pytest.approx(roc_auc_score(positive, scores), rel=1e-12)
+    assert np.isnan(auroc(scores, np.zeros(500, bool)))
+
+
+def test_calibration_error_by_hand():
+    """Two bins: confidence .9, half right: gap .4; confidence .6, all right: gap .4."""
+    q = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.6, 0.4]])
+    assert calibration_error(q, np.array([0, 1, 0, 0])) == pytest.approx(0.4)
+    assert calibration_error(np.eye(3), np.arange(3)) == 0.0
+
+
+def test_quality_by_hand():
+    q = np.array([[0.8, 0.2], [0.3, 0.7], [0.6, 0.4]])
+    labels, clean = np.array([[0, 0, 0], [0, 1, 1]]), np.array([0, 1, 0])
+    np.testing.assert_allclose(wrong_probability(q, labels), [[0.2, 0.7, 0.4], [0.2, 0.3, 0.6]])
+    found = label_quality(q, labels, clean)
+    assert found["accuracy"] == 1.0
+    assert found["auroc"] == 1.0  # wrong: .7 and .6, above all others
+    assert found["estimated"] == pytest.approx(2.4 / 6)
+    assert found["true"] == pytest.approx(2 / 6)
+    mask = np.array([[True, False, True], [True, True, True]])
+    assert label_quality(q, labels, clean, mask)["true"] == pytest.approx(1 / 5)

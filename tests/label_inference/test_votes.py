@@ -1,0 +1,108 @@
+"""Votes of other instances: against regressions that leave each instance out, in float64."""
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import pdist
+
+from mrl_jax.label_inference.votes import loo_scores, vote_kernel
+
+RNG = np.random.default_rng(0)
+N, K = 60, 4
+CLASSES = np.arange(N) % K
+VIEWS = [(RNG.normal(size=(K, d))[CLASSES] + 0.8 * RNG.normal(size=(N, d))).astype(np.float32) for d in (5, 9)]
+TARGETS = np.eye(K, dtype=np.float32)[np.where(RNG.random(N) < 0.4, RNG.integers(0, K, N), CLASSES)]
+MASK = np.stack([np.arange(N) % 7 != 3, np.arange(N) % 5 != 1])
+
+
+def reference_kernel(views, mask):
+    """Mean of Gaussian kernels of centred rows of unit length, in float64."""
+    total = np.zeros((N, N))
+    for x, present in zip(views, mask, strict=True):
+        x = np.float64(x) - np.float64(x)[present].mean(axis=0)
+        u = x / np.linalg.norm(x, axis=1, keepdims=True)
+        width = np.median(pdist(u[present], "sqeuclidean"))
+        k = np.exp(-((u[:, None] - u[None]) ** 2).sum(axis=-1) / width)
+        total += k * np.outer(present, present) / len(views)
+    return total
+
+
+def left_out(kernel, targets, penalty):
+    """Kernel ridge regression with an intercept, fitted without each instance in turn."""
+    out = np.zeros(targets.shape)
+    for j in range(len(kernel)):
+        rest = np.delete(np.arange(len(kernel)), j)
+        # [[K + penalty, 1], [1', 0]] [a; b] = [y; 0]: the intercept bears no penalty.
+        system = np.ones((len(rest) + 1, len(rest) + 1))
+        system[:-1, :-1] = kernel[np.ix_(rest, rest)] + penalty * np.eye(len(rest))
+        system[-1, -1] = 0.0
+        solved = np.linalg.solve(system, np.vstack([targets[rest], np.zeros((1, targets.shape[1]))]))
+        out[j] = kernel[j, rest] @ solved[:-1] + solved[-1]
+    return out
+
+
+@pytest.mark.parametrize("mask", [None, MASK])
+def test_the_kernel_is_the_mean_of_the_modalities(mask):
+    found = vote_kernel(VIEWS, mask)
+    expected = reference_kernel(VIEWS, np.ones((2, N), bool) if mask is None else mask)
+    centred = expected - expected.mean(axis=0) - expected.mean(axis=1)[:, None] + expected.mean()
+    basis = np.asarray(found.basis, np.float64)
+    np.testing.assert_allclose(basis @ basis.T, centred, atol=2e-5)
+    np.testing.assert_allclose(found.spectrum, (basis**2).sum(axis=0), atol=1e-4)
+
+
+@pytest.mark.parametrize("mask", [None, MASK])
+def test_scores_are_those_of_regressions_without_the_instance(mask):
+    kernel = reference_kernel(VIEWS, np.ones((2, N), bool) if mask is None else mask)
+    centred = kernel - kernel.mean(axis=0) - kernel.mean(axis=1)[:, None] + kernel.mean()
+    penalties = np.geomspace(1e-3, 1e3, 19) * np.trace(centred) / N
+    by_penalty = [left_out(kernel, TARGETS, p) for p in penalties]
+    best = min(by_penalty, key=lambda scores: ((scores - TARGETS) ** 2).mean())
+    np.testing.assert_allclose(loo_scores(vote_kernel(VIEWS, mask), TARGETS), best, atol=2e-4)
+
+
+def test_an_own_label_has_no_part_in_its_votes():
+    kernel = vote_kernel(VIEWS)
+    changed = TARGETS.copy()
+    changed[5] = np.eye(K)[(TARGETS[5].argmax() + 1) % K]
+    before, after = (np.asarray(loo_scores(kernel, t)) for t in (TARGETS, changed))
+    np.testing.assert_allclose(after[5], before[5], atol=1e-4)  # the penalty may be another one
+    assert np.abs(after - before).max() > 1e-2
+
+
+def test_blocks_and_readers_change_nothing():
+    class Rows:
+        def __init__(self, x):
+            self.x, self.most = x, 0
+
+        def __len__(self):
+            return len(self.x)
+
+        def __getitem__(self, rows):
+            self.most = max(self.most, len(self.x[rows]))
+            return self.x[rows]
+
+    readers = [Rows(x) for x in VIEWS]
+    whole, blocks = vote_kernel(VIEWS, landmarks=16), vote_kernel(readers, landmarks=16, block=17)
+    assert max(r.most for r in readers) == 17
+    scores = [np.asarray(loo_scores(k, TARGETS)) for k in (whole, blocks)]
+    np.testing.assert_allclose(*scores, atol=1e-4)
+
+
+def test_landmarks_approximate_the_kernel():
+    rng = np.random.default_rng(1)
+    classes = np.arange(800) % K
+    views = [rng.normal(size=(K, d))[classes] + rng.normal(size=(800, d)) for d in (6, 8)]
+    targets = np.eye(K, dtype=np.float32)[classes]
+    exact = np.asarray(loo_scores(vote_kernel(views), targets))
+    right = (exact.argmax(axis=1) == classes).mean()
+    few = np.asarray(loo_scores(vote_kernel(views, landmarks=200), targets))
+    assert vote_kernel(views, landmarks=200).basis.shape == (800, 200)
+    assert abs((few.argmax(axis=1) == classes).mean() - right) < 0.03
+    assert np.abs(few - exact).mean() < 0.05
+
+
+def test_equal_and_constant_features_give_finite_scores():
+    for views in ([np.ones((N, 3), np.float32)] * 2, [np.repeat(VIEWS[0][:1], N, axis=0), VIEWS[1]]):
+        assert np.isfinite(loo_scores(vote_kernel(views), TARGETS)).all()
+    nothing = np.stack([np.zeros(N, bool), np.ones(N, bool)])
+    assert np.isfinite(loo_scores(vote_kernel(VIEWS, nothing), TARGETS)).all()
