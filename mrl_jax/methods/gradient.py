@@ -75,10 +75,12 @@ def gradient_method(
     embed: Callable[..., Array],
     objective: Callable[..., tuple[Array, tuple[dict[str, Array], Any]]],
     project: Callable[[Any], Any] = lambda params: params,
+    augment: Callable[..., Batch] = lambda h, batch, step: batch,
     init_samples: Callable[..., Any] | None = None,
     refresh: Callable[..., Any] | None = None,
     assign: Callable[..., Array] | None = None,
     decays: Callable[[tuple[Any, ...], Array], bool] = lambda path, leaf: leaf.ndim >= 2,
+    prepare: Callable[..., Any] | None = None,
     needs: frozenset[str] = frozenset(),
 ) -> Method:
     """A method that follows the gradient of one objective with Adam.
@@ -93,10 +95,12 @@ def gradient_method(
         objective: (h, params, batch, epoch, axis_name) -> loss, (metrics, samples). With an `axis_name` loss and
             metrics are shares of this device, which sum to those of the whole batch; samples are those of its rows.
         project: params -> params, before every step and outside of the gradient, such as onto the unit sphere.
+        augment: (h, batch, step) -> batch, before the gradient, such as dropout of features.
         init_samples: (h, shapes) -> per-sample state, leaves [N, ...].
         refresh: see `Method`.
         assign: see `Method`.
         decays: (path, leaf) -> whether weight decay acts on a leaf of the parameters; by default on matrices.
+        prepare: see `Method`.
         needs: see `Method`.
     """
 
@@ -109,6 +113,7 @@ def gradient_method(
         h: Any, state: State, batch: Batch, epoch: ArrayLike, axis_name: str | None = None
     ) -> tuple[State, dict[str, Array], Any]:
         params = project(state.params)
+        batch = augment(h, batch, state.step)
         # Device-varying, so that each device finds the gradient of its share; a replicated one would be summed twice.
         own = params if axis_name is None else jax.lax.pcast(params, axis_name, to="varying")
         (loss, (metrics, samples)), gradient = jax.value_and_grad(
@@ -129,5 +134,14 @@ def gradient_method(
         return {"learning_rate": float(learning_rate_at(h, epoch))}
 
     return Method(
-        name, init, embed, step=step, refresh=refresh, assign=assign, log=log, needs=needs, init_params=init_params
+        name,
+        init,
+        embed,
+        step=step,
+        prepare=prepare,
+        refresh=refresh,
+        assign=assign,
+        log=log,
+        needs=needs,
+        init_params=init_params,
     )

@@ -9,26 +9,26 @@ import dataclasses
 import functools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from mrl_jax.losses.mrl import log_soft_assignment, mrl_loss
+from mrl_jax.losses.mrl import mrl_loss
 from mrl_jax.methods.base import Method, MethodEntry
+from mrl_jax.methods.class_centers import DROPOUT, Weights, assign, augment, decays, embed, init_params, project
 from mrl_jax.methods.clustering import LOSS_PARTS, numbers_of
 from mrl_jax.methods.gradient import SETTINGS, gradient_method
-from mrl_jax.methods.state import Batch, OracleNoise, Shapes, TrainData
-from mrl_jax.models.mlp import Encoder, init_centers
+from mrl_jax.methods.state import Batch, OracleNoise, TrainData
+from mrl_jax.models.mlp import Encoder
 from mrl_jax.options import LOSSES, OPTIONS
-from mrl_jax.unit_rows import unit_rows
 
 if TYPE_CHECKING:
     from mrl_jax.config import Config
 
-__all__ = ["ENTRY", "Hyperparameters", "Weights", "mrl"]
+__all__ = ["ENTRY", "Hyperparameters", "Weights", "hyperparameters", "mrl"]
 
 
 def _static(default: Any) -> Any:
@@ -68,6 +68,7 @@ class Hyperparameters:
         clip_norm: upper bound of the global norm of the gradient, or None.
         adam_betas: decay of Adam's first and second moment.
         precision: of the encoders' layers, see `Encoder`; losses, parameters and moments are float32.
+        dropout: probability that a feature is set to 0 in a step of training.
     """
 
     beta: ArrayLike = OPTIONS["beta"].default
@@ -89,6 +90,7 @@ class Hyperparameters:
     clip_norm: float | None = _option("clip_norm")
     adam_betas: tuple[float, float] = _static((0.5, 0.999))
     precision: str = _option("precision")
+    dropout: float = _static(0.0)
 
     @property
     def encoder(self) -> Encoder:
@@ -96,52 +98,11 @@ class Hyperparameters:
         return Encoder(self.hidden_dims, self.embed_dim, self.initializer, self.precision)
 
 
-class Weights(NamedTuple):
-    """The trained model.
-
-    Attributes:
-        encoders: parameters of the encoders, one tree per modality.
-        centers: class centres C [K, L]; unit rows at the start of every step.
-    """
-
-    encoders: tuple[Any, ...]
-    centers: Array
-
-
-def _init_params(h: Hyperparameters, key: Array, shapes: Shapes) -> Weights:
-    keys = jax.random.split(key, len(shapes.dims) + 1)
-    encoders = tuple(
-        h.encoder.init(k, jnp.zeros((1, d), jnp.float32)) for k, d in zip(keys[:-1], shapes.dims, strict=True)
-    )
-    return Weights(encoders, init_centers(keys[-1], shapes.classes, h.embed_dim))
-
-
-def _embed(h: Hyperparameters, params: Weights, modality: int, x: Array) -> Array:
-    return h.encoder.apply(params.encoders[modality], x)  # type: ignore[return-value]
-
-
-def _decays(path: tuple[Any, ...], leaf: Array) -> bool:
-    """Weight decay acts on the weight matrices, not on biases and centres."""
-    return getattr(path[-1], "key", None) == "kernel"
-
-
-def _project(params: Weights) -> Weights:
-    """Bring the centres back to unit length, as the official implementation does.
-
-    The gradient is the one at unit centres; Adam then moves them off the sphere until the next step.
-    """
-    return params._replace(centers=unit_rows(params.centers))
-
-
-def _assign(h: Hyperparameters, params: Weights, z: Array) -> Array:
-    return log_soft_assignment(z, unit_rows(params.centers), h.tau1)
-
-
 def _objective(
     h: Hyperparameters, params: Weights, batch: Batch, epoch: ArrayLike, axis_name: str | None
 ) -> tuple[Array, tuple[dict[str, Array], Any]]:
     """The total loss (eq. 8)."""
-    z = jnp.stack([_embed(h, params, i, x) for i, x in enumerate(batch.features)])  # [M, B, L]
+    z = jnp.stack([embed(h, params, i, x) for i, x in enumerate(batch.features)])  # [M, B, L]
     valid = jnp.broadcast_to(batch.mask, batch.labels.shape)
     loss, samples = LOSS_PARTS[h.loss].bind(h, batch, z, params.centers, valid, epoch, axis_name)
     total, parts = mrl_loss(
@@ -173,27 +134,29 @@ def mrl(loss: str = "rc") -> Method:
     refresh_part = part.refresh
 
     def refresh(h: Hyperparameters, state: Any, data: TrainData, epoch: ArrayLike) -> Any:
-        return refresh_part(h, state.params, data, epoch, _embed)  # type: ignore[misc]
+        return refresh_part(h, state.params, data, epoch, embed)  # type: ignore[misc]
 
     return gradient_method(
         f"loss {loss}",
-        init_params=_init_params,
-        embed=_embed,
+        init_params=init_params,
+        embed=embed,
         objective=_objective,
-        project=_project,
+        project=project,
+        augment=augment,
         init_samples=part.init_samples,
         refresh=None if refresh_part is None else refresh,
-        assign=_assign,
-        decays=_decays,
+        assign=assign,
+        decays=decays,
         needs=part.needs | ({"noise"} if LOSSES[loss].needs_noise else set()),
     )
 
 
-_FIELDS = tuple(f.name for f in dataclasses.fields(Hyperparameters) if f.name not in ("noise", "adam_betas"))
+_FIELDS = tuple(f.name for f in dataclasses.fields(Hyperparameters) if f.name not in ("noise", "adam_betas", "dropout"))
 
 
-def _hyperparameters(config: "Config", noise: OracleNoise | None) -> Hyperparameters:
-    values = {name: getattr(config, name) for name in _FIELDS}
+def hyperparameters(config: "Config", noise: OracleNoise | None) -> Hyperparameters:
+    """The hyperparameters of a `Config`; those without effect on its method have their defaults."""
+    values = {name: getattr(config, name) for name in _FIELDS} | config.method_numbers
     return Hyperparameters(**values | {"loss_options": tuple(sorted(config.loss_numbers.items())), "noise": noise})
 
 
@@ -224,9 +187,10 @@ ENTRY = MethodEntry(
     equation=r"\beta \, \tfrac{1}{N} \sum_{i,j} \log(1 - p(y_j^i \mid x_j^i)) "
     r"- (1 - \beta) \, \tfrac{1}{N} \sum_{i,j} \log P(j \mid x_j^i)",
     method=lambda config: mrl(config.loss),
-    hyperparameters=_hyperparameters,
+    hyperparameters=hyperparameters,
     describe=_describe,
     title=lambda config: f"{config.loss} loss, beta {config.beta:g}",
+    numbers={"dropout": DROPOUT._replace(default=0.0)},
     uses=frozenset(
         {
             *SETTINGS,

@@ -1,0 +1,81 @@
+"""Parts of gradient methods with encoders onto the unit sphere and class centres on it.
+
+Their hyperparameters h have an `encoder`, `embed_dim`, `tau1` and `dropout`.
+
+Shape letters: B batch, D features, L embedding, K classes.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from mrl_jax.losses.mrl import log_soft_assignment
+from mrl_jax.methods.state import Batch, Shapes
+from mrl_jax.models.dropout import drop_features
+from mrl_jax.models.mlp import init_centers
+from mrl_jax.options import Number
+from mrl_jax.unit_rows import unit_rows
+
+__all__ = ["DROPOUT", "Weights", "assign", "augment", "decays", "embed", "init_params", "project"]
+
+DROPOUT = Number(0.5, 0.0, 0.95, "probability that a feature is set to 0 in a step of training")
+"""What `--method-options dropout=` sets."""
+
+
+class Weights(NamedTuple):
+    """The trained model.
+
+    Attributes:
+        encoders: parameters of the encoders, one tree per modality.
+        centers: class centres C [K, L]; unit rows at the start of every step.
+    """
+
+    encoders: tuple[Any, ...]
+    centers: Array
+
+
+def init_params(h: Any, key: Array, shapes: Shapes) -> Weights:
+    """Draw encoders and centres."""
+    keys = jax.random.split(key, len(shapes.dims) + 1)
+    encoders = tuple(
+        h.encoder.init(k, jnp.zeros((1, d), jnp.float32)) for k, d in zip(keys[:-1], shapes.dims, strict=True)
+    )
+    return Weights(encoders, init_centers(keys[-1], shapes.classes, h.embed_dim))
+
+
+def embed(h: Any, params: Weights, modality: int, x: Array) -> Array:
+    """Embed features [..., D] as unit rows [..., L]."""
+    return h.encoder.apply(params.encoders[modality], x)
+
+
+def augment(h: Any, batch: Batch, step: Array) -> Batch:
+    """Drop features, if the hyperparameters ask for it.
+
+    Raises:
+        ValueError: `batch.rows` is None.
+    """
+    if not h.dropout:
+        return batch
+    if batch.rows is None:
+        raise ValueError("dropout needs the number of every instance; give Batch(rows=…)")
+    return batch._replace(features=drop_features(batch.features, h.dropout, batch.rows, step))
+
+
+def decays(path: tuple[Any, ...], leaf: Array) -> bool:
+    """Whether weight decay acts on a parameter: on the weight matrices, not on biases and centres."""
+    return getattr(path[-1], "key", None) == "kernel"
+
+
+def project(params: Weights) -> Weights:
+    """Bring the centres back to unit length, as the official implementation does.
+
+    The gradient is the one at unit centres; Adam then moves them off the sphere until the next step.
+    """
+    return params._replace(centers=unit_rows(params.centers))
+
+
+def assign(h: Any, params: Weights, z: Array) -> Array:
+    """Log-probabilities of the classes [..., K] (eq. 2 of the paper of MRL)."""
+    return log_soft_assignment(z, unit_rows(params.centers), h.tau1)
