@@ -163,7 +163,7 @@ def test_unknown_presets_and_fields_are_refused():
         preset("mnist")
     with pytest.raises(InputError, match="unknown configuration field 'bta'"):
         preset("emoji", bta=0.5)
-    with pytest.raises(InputError, match="method 'svm': choose from mrl, cca"):
+    with pytest.raises(InputError, match="method 'svm': choose from mrl, consensus, cca"):
         Config(method="svm")
 
 

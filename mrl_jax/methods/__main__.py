@@ -38,7 +38,9 @@ def page() -> str:
 
 
 def _method(entry: MethodEntry) -> str:
-    needs = ", ".join(sorted(entry.method(Config(method=entry.name)).needs)) or "nothing beyond the batch"
+    method = entry.method(Config(method=entry.name))
+    reads = {"features and labels of all training instances, once before training"} if method.prepare else set()
+    needs = ", ".join(sorted({*method.needs, *reads})) or "nothing beyond the batch"
     facts = [
         f"- Source: {entry.source}.",
         f"- Needs: {needs}.",

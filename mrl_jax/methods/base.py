@@ -32,6 +32,10 @@ class Method(NamedTuple):
             are scalars by name, "loss" among them; samples replace those of the batch (leaves [B, ...]), None leaves
             them. With an `axis_name` every device has the whole state and its part of the batch: state and metrics
             must be those of the whole batch, samples those of the part.
+        prepare: (h, data, shapes, shared) -> samples of all instances, once before training and outside of `jit`; of
+            the structure, shapes and dtypes of `state.samples`. The features of `data` are read as `x[rows]`, in
+            blocks, so that they may lie on disk. `shared` is a dictionary for what the features alone decide: runs on
+            the same data share it.
         refresh: (h, state, data, epoch) -> samples of all instances, before every epoch; of the structure, shapes and
             dtypes of `state.samples`.
         assign: (h, params, z [..., L]) -> log p(k | z) [..., K], for accuracy and for retrieval by class posterior.
@@ -46,6 +50,7 @@ class Method(NamedTuple):
     embed: Callable[..., Any]
     fit: Callable[..., Any] | None = None
     step: Callable[..., Any] | None = None
+    prepare: Callable[..., Any] | None = None
     refresh: Callable[..., Any] | None = None
     assign: Callable[..., Any] | None = None
     log: Callable[..., Mapping[str, float]] = lambda h, epoch: {}

@@ -18,6 +18,7 @@ __all__ = ["METHODS", "entry_of", "hyperparameters_of", "method_of", "register"]
 
 METHODS: "dict[str, str | MethodEntry]" = {
     "mrl": "mrl_jax.methods.mrl",
+    "consensus": "mrl_jax.methods.consensus",
     "cca": "mrl_jax.methods.cca",
 }
 """Name, as in `--method` -> the module that holds its `ENTRY`, or the `MethodEntry` itself."""

@@ -17,6 +17,7 @@ from mrl_jax.run.checkpoint import Snapshot
 from mrl_jax.run.model import embed_from_host, embed_rows
 from mrl_jax.training.epoch import Metrics
 from mrl_jax.training.placement import Placement, all_finite, epoch_program, step_program
+from mrl_jax.training.prepare import prepared_samples
 from mrl_jax.training.run_spec import RunSpec
 from mrl_jax.training.stream import BatchStream, HostData
 
@@ -68,6 +69,10 @@ class SingleRun:
                 else:
                     params = placement.place(params, placement.of_state(spec.template.state).params)
                 self._state = self._state._replace(params=params)
+            samples = prepared_samples(spec)
+            if samples is not None:
+                samples = jax.tree.map(jnp.array, samples) if placement is None else placement.place(samples)
+                self._state = self._state._replace(samples=samples)
             self._best = self._state.params  # until the first epoch, which is the best so far
         elif placement is None:
             # A copy on the device: the program of the epochs overwrites its input, and must own it.

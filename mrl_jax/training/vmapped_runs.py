@@ -23,6 +23,7 @@ from mrl_jax.run.model import embed_rows
 from mrl_jax.run.shapes import embedding_width
 from mrl_jax.training.epoch import Metrics, train_epoch
 from mrl_jax.training.placement import all_finite, compile_training
+from mrl_jax.training.prepare import prepared_samples
 from mrl_jax.training.run_spec import RunSpec
 
 __all__ = ["VmappedRuns", "bytes_of_a_run"]
@@ -78,6 +79,11 @@ class VmappedRuns:
             if self._data.start is not None:
                 params = jax.tree.map(lambda x: self._stacked([x] * len(self._padded)), self._data.start.params)
                 self._state = self._state._replace(params=params)
+            if self._method.prepare is not None:
+                prepared = [prepared_samples(s) for s in self._specs]
+                prepared += prepared[-1:] * (len(self._padded) - len(prepared))
+                samples = jax.tree.map(lambda *x: self._stacked(x), *prepared)
+                self._state = self._state._replace(samples=samples)
             self._best = jax.tree.map(jnp.array, self._state.params)
         else:
             padded = [*snapshots, *list(snapshots)[-1:] * (len(self._padded) - len(snapshots))]

@@ -201,7 +201,7 @@ def test_what_does_not_fit_is_refused_in_one_line():
         toy_config(method="cca", method_options=("width=3",))
     with pytest.raises(InputError, match=r"method_options 'ridge=-1': must be a number at least 0"):
         toy_config(method="cca", method_options=("ridge=-1",))
-    with pytest.raises(InputError, match=r"method 'pca': choose from mrl, cca"):
+    with pytest.raises(InputError, match=r"method 'pca': choose from mrl, consensus, cca"):
         toy_config(method="pca")
     three = toy_arrays(("sound", "touch", "smell"))
     with pytest.raises(InputError, match="method cca takes two modalities; the data have 3: sound, touch, smell"):

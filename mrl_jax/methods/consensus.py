@@ -1,0 +1,116 @@
+r"""Consensus: infer the posterior of the true class before training, and train all modalities of an instance on it.
+
+The networks, the centres and the contrastive loss are those of MRL. In place of the given labels, the clustering loss
+has the posterior q that `label_inference` finds: from the given labels of an instance, and from the votes of all other
+instances in the space of the features, which no label has shaped. q stays as it is during training, so that the
+network cannot talk itself into the noise.
+
+Shape letters: M modalities, N training instances, B batch, L embedding, K classes.
+"""
+
+import functools
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+from mrl_jax.label_inference.posterior import infer_labels
+from mrl_jax.label_inference.votes import vote_kernel
+from mrl_jax.losses.mrl import log_soft_assignment, mrl_loss
+from mrl_jax.methods.base import Method, MethodEntry
+from mrl_jax.methods.class_centers import DROPOUT, assign, augment, decays, embed, init_params, project
+from mrl_jax.methods.gradient import SETTINGS, gradient_method
+from mrl_jax.methods.mrl import Hyperparameters, hyperparameters
+from mrl_jax.methods.state import Batch, Shapes, TrainData
+
+__all__ = ["ENTRY", "consensus"]
+
+
+def _init_samples(h: Hyperparameters, shapes: Shapes) -> Array:
+    """The posterior before it is inferred: every class alike, [N, K]."""
+    if shapes.instances < 1:
+        raise ValueError("method consensus keeps a posterior of every training instance; give num_instances")
+    return jnp.full((shapes.instances, shapes.classes), 1.0 / shapes.classes, jnp.float32)
+
+
+def _prepare(h: Hyperparameters, data: TrainData, shapes: Shapes, shared: dict[str, Any]) -> Array:
+    """The posterior of every training instance, [N, K]."""
+    labels, mask = np.asarray(data.labels), None if data.mask is None else np.asarray(data.mask)
+    moved = data.partners is not None  # features then depend on the noise
+    kernel = None if moved else shared.get("vote_kernel")
+    if kernel is None:
+        kernel = vote_kernel(data.features, mask)
+        if not moved:
+            shared["vote_kernel"] = kernel
+    return infer_labels(kernel, labels, shapes.classes, mask).posterior
+
+
+def _objective(
+    h: Hyperparameters, params: Any, batch: Batch, epoch: ArrayLike, axis_name: str | None
+) -> tuple[Array, tuple[dict[str, Array], Any]]:
+    r"""$\beta$ times the weighted cross-entropy of q, and $1 - \beta$ times the contrastive loss."""
+    z = jnp.stack([embed(h, params, i, x) for i, x in enumerate(batch.features)])  # [M, B, L]
+    q = batch.samples[None]  # all modalities of an instance have one truth
+
+    def loss(z: Array, centers: Array, labels: Array, tau: ArrayLike) -> Array:
+        return -(q * log_soft_assignment(z, centers, tau)).sum(axis=-1) * q.max(axis=-1)
+
+    total, parts = mrl_loss(
+        z,
+        params.centers,
+        batch.labels,
+        beta=h.beta,
+        tau1=h.tau1,
+        tau2=h.tau2,
+        mask=batch.mask,
+        loss=loss,
+        self_similarity=h.self_similarity,
+        contrastive_scale=h.contrastive_scale,
+        axis_name=axis_name,
+    )
+    return total, (parts._asdict(), None)
+
+
+@functools.cache
+def consensus() -> Method:
+    """The method; its hyperparameters are those of MRL, whose `loss` has no effect here."""
+    return gradient_method(
+        "method consensus",
+        init_params=init_params,
+        embed=embed,
+        objective=_objective,
+        project=project,
+        augment=augment,
+        init_samples=_init_samples,
+        prepare=_prepare,
+        assign=assign,
+        decays=decays,
+    )
+
+
+ENTRY = MethodEntry(
+    name="consensus",
+    summary="Infers the true class of every training instance from its given labels and the votes of all others, and "
+    "trains all modalities of the instance on that posterior. It needs no noise rate and no clean label.",
+    source="this package; annotators as in Dawid and Skene, Applied Statistics 1979",
+    equation=r"\beta \, \tfrac{1}{N} \sum_{i,j} \max_k q_j(k) \left( -\sum_k q_j(k) \log p(k \mid x_j^i) \right) "
+    r"- (1 - \beta) \, \tfrac{1}{N} \sum_{i,j} \log P(j \mid x_j^i)",
+    method=lambda config: consensus(),
+    hyperparameters=hyperparameters,
+    describe=lambda config: (
+        f"method: consensus, beta {config.beta:g}, tau1 {config.tau1:.3g}, tau2 {config.tau2:.3g}, seed {config.seed}"
+    ),
+    title=lambda config: f"consensus, beta {config.beta:g}",
+    numbers={"dropout": DROPOUT},
+    uses=frozenset(
+        {
+            *SETTINGS,
+            *("hidden_dims", "embed_dim", "initializer", "precision"),
+            *("beta", "tau1", "tau2", "self_similarity", "contrastive_scale"),
+        }
+    ),
+    axes=("method", "noise_rate", "beta", "tau1", "tau2", "learning_rate", "seed"),
+    remedy="try a lower learning rate, a higher temperature, or --clip-norm 1",
+)
