@@ -58,9 +58,8 @@ class Result:
 
     def table(self) -> str:
         """The result as text."""
-        return summary(
-            entry_of(self.run.config.method).describe(self.run.config), self.data, self.noise, self.scores, self.workdir
-        )
+        entry, config = entry_of(self.run.config.method), self.run.config
+        return summary(entry.describe(config), self.data, self.noise, self.scores, self.workdir, entry.memorises)
 
 
 def train(

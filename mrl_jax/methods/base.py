@@ -77,6 +77,7 @@ class MethodEntry(NamedTuple):
         axes: fields that the tables of a sweep always show.
         stem: `Config` -> how the names of its runs in a sweep begin.
         warnings: (`Config`, `OracleNoise` or None) -> advice to the user before training.
+        memorises: advice to the user whose last epoch lies far below the best one.
         remedy: advice to the user whose training ended with values that are not finite.
     """
 
@@ -93,4 +94,5 @@ class MethodEntry(NamedTuple):
     axes: tuple[str, ...] = ("method", "noise_rate", "seed")
     stem: "Callable[[Config], str]" = lambda config: config.method
     warnings: "Callable[[Config, OracleNoise | None], Iterable[str]]" = lambda config, noise: ()
+    memorises: str = "train fewer epochs, or with the method consensus"
     remedy: str = "check the features for extreme values"

@@ -112,5 +112,6 @@ ENTRY = MethodEntry(
         }
     ),
     axes=("method", "noise_rate", "beta", "tau1", "tau2", "learning_rate", "seed"),
+    memorises="train fewer epochs, or with more dropout",
     remedy="try a lower learning rate, a higher temperature, or --clip-norm 1",
 )

@@ -6,7 +6,10 @@ from typing import Any
 
 from mrl_jax.report.tables import text_table
 
-__all__ = ["describe_noise", "summary", "table"]
+__all__ = ["MEMORISED", "describe_noise", "memorised", "summary", "table"]
+
+MEMORISED = 0.02
+"""How far the last epoch lies below the best of a model that has memorised, in mAP."""
 
 
 def table(columns: Mapping[str, Mapping[str, Any]]) -> str:
@@ -25,7 +28,12 @@ def table(columns: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def summary(
-    method: str, data: Mapping[str, Any], noise: Mapping[str, Any], result: Mapping[str, Any], workdir: Path | None
+    method: str,
+    data: Mapping[str, Any],
+    noise: Mapping[str, Any],
+    result: Mapping[str, Any],
+    workdir: Path | None,
+    advice: str = "train fewer epochs",
 ) -> str:
     """What a run prints at its end: data, noise, the table of scores, time and folder.
 
@@ -35,6 +43,7 @@ def summary(
         noise: content of `noise.json`.
         result: content of `result.json`.
         workdir: the run's folder, or None.
+        advice: what helps if the model has memorised.
     """
     best, last = result["test"]["best"], result["test"]["last"]
     columns = {
@@ -55,9 +64,18 @@ def summary(
     ]
     if "stream_waiting_share" in result:
         lines.append(f"streamed: steps waited {result['stream_waiting_share']:.1%} of the time for their batches")
+    if note := memorised(best["average"], last["average"]):
+        lines.append(f"{note}; {advice}")
     if workdir is not None:
         lines += [f"run folder: {workdir}", f"learning curves: {workdir / 'curves.png'}"]
     return "\n".join(lines)
+
+
+def memorised(best: float, last: float) -> str | None:
+    """A remark on a model whose test mAP at the last epoch lies `MEMORISED` or more below that of the best one."""
+    if best - last < MEMORISED:
+        return None
+    return f"the last epoch lies {best - last:.3f} mAP below the best: the model memorises its training labels"
 
 
 def describe_noise(noise: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from mrl_jax.interface import option
 from mrl_jax.options import CUT_FIELDS, NOISE_FIELDS, OPTIONS
 from mrl_jax.report.drawing import legend, picture, readable, style
 from mrl_jax.report.tables import markdown_table
+from mrl_jax.report.text import MEMORISED
 from mrl_jax.sweep.names import axes_of, setting, varied
 
 __all__ = ["Outcome", "Sweep"]
@@ -165,7 +166,8 @@ class Sweep:
             wrong, seeds = f"{cell['wrong_share']:.0%}", str(len(cell["seeds"]))
             rows.append([*settings, wrong, seeds, valid, *values, _mean_and_std(last["average"])])
         caption = "Test mAP at the epoch with the best validation mAP, mean ± standard deviation over seeds."
-        return "\n".join([markdown_table(rows), "", caption, *_best_lines(summary), *_failure_lines(summary)])
+        notes = [*_best_lines(summary), *_memorised_lines(summary), *_failure_lines(summary)]
+        return "\n".join([markdown_table(rows), "", caption, *notes])
 
     def plot(self, path: Path) -> None:
         """Draw test mAP, averaged over directions, against what was varied, as PNG.
@@ -285,6 +287,23 @@ def _best_lines(summary: Mapping[str, Any]) -> list[str]:
         where = " over all noises" if noise is None else "".join(f", {_short(n)} {_value(v)}" for n, v in noise.items())
         lines.append(f"- Best by validation mAP{where}: {settings} (valid {best['valid']:.3f})")
     return ["", *lines] if lines else []
+
+
+def _memorised_lines(summary: Mapping[str, Any]) -> list[str]:
+    """A line on the cells whose last epoch lies far below the best."""
+    cells = summary["cells"]
+    lost = [c["test"]["best"]["average"]["mean"] - c["test"]["last"]["average"]["mean"] for c in cells]
+    found = sum(difference >= MEMORISED for difference in lost)
+    if not found:
+        return []
+    most = max(range(len(lost)), key=lost.__getitem__)
+    where = ", ".join(_described(cells[most]["settings"], summary["varied"]))
+    worst = f"by {lost[most]:.3f} in {where}" if where else f"by {lost[most]:.3f}"
+    return [
+        "",
+        f"The last epoch lies {MEMORISED:g} mAP or more below the best in {found} of {len(cells)} rows, at most "
+        f"{worst}: the model memorises its training labels.",
+    ]
 
 
 def _failure_lines(summary: Mapping[str, Any]) -> list[str]:

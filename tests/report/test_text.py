@@ -1,0 +1,25 @@
+"""What a run says at its end."""
+
+import pytest
+
+from mrl_jax.report.text import memorised, summary
+
+DATA = {"name": "toy", "class_names": ["a", "b"], "instances": {"train": 6, "valid": 2, "test": 2}}
+NOISE = {"kind": "symmetric", "rate": 0.0}
+
+
+def text(best, last, **more):
+    scores = {"best": {"epoch": 3, "map": {"a->b": best}, "average": best}}
+    scores["last"] = {"epoch": 9, "map": {"a->b": last}, "average": last}
+    result = {"test": scores, "chance": {"a->b": 0.5}, "seconds": 1.0, "device": "cpu"}
+    return summary("method: x", DATA, NOISE, result, None, **more)
+
+
+@pytest.mark.parametrize(("last", "said"), [(0.481, False), (0.48, True), (0.2, True), (0.6, False)])
+def test_a_model_that_memorises_is_named_with_what_helps(last, said):
+    found = text(0.5 + 1e-9, last, advice="train on clean labels")
+    assert ("below the best: the model memorises its training labels; train on clean labels" in found) == said
+
+
+def test_the_difference_is_that_of_the_table():
+    assert "the last epoch lies 0.260 mAP below the best" in str(memorised(0.449, 0.189))
