@@ -5,19 +5,31 @@ Programs that embed large sets write `img_emb_0.npy`, `img_emb_1.npy`, … (clip
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from mrl_jax.errors import InputError
+from mrl_jax.errors import InputError, listed
 
 __all__ = ["Joined", "join_shards", "numbered_notes", "split_and_modality"]
 
-_NUMBERED = re.compile(
-    r"(?P<name>.+?)[-_.](?P<number>\d+)(?:-of-(?P<count>\d+))?(?P<what>_labels|_ids|_mask)?", re.ASCII
-)
+_ENDS = re.compile(r"_(labels|ids|mask)$")
+_NUMBER = re.compile(r"(?P<number>\d+)(?:[-_.]?of[-_.]?(?P<count>\d+))?", re.ASCII | re.IGNORECASE)
+_WORD = re.compile(r"(?:^|(?<=[-_.]))(?:part|shard|chunk|block|batch|rank|worker)s?$", re.IGNORECASE)
+_BETWEEN = "-_."  # stands between the words of a name
+
+
+class _Reading(NamedTuple):
+    """A way to read a key as one part of an array."""
+
+    name: str  # of the array, empty if the key is only a number
+    before: str  # the words before the number
+    number: int
+    total: int | None  # number of files, if the key has it
+    is_plain: bool  # a separator, or a word such as "part", and a number are the end of the key
 
 
 class _Shard(NamedTuple):
@@ -81,6 +93,7 @@ def join_shards(
     wanted: Sequence[str] = (),
     splits: Collection[str] = (),
     apart: Collection[str] = (),
+    any_place: bool = False,
 ) -> tuple[Joined, tuple[str, ...]]:
     """Join numbered arrays of one name, in numeric order.
 
@@ -93,13 +106,15 @@ def join_shards(
             modality of its own.
         splits: words for splits, the first or the last word of a key; the rest of the key is then the modality.
         apart: names whose numbers are never those of shards.
+        any_place: numbers may be anywhere in a key, such as in `image0` and `rank0_image`; otherwise only at its end,
+            after a separator or a word such as `part`.
 
     Returns:
         The joined arrays, and a note for each modality that was joined.
 
     Raises:
-        InputError: a number is missing or there twice, the name is also that of another file, or modalities have
-            different numbers.
+        InputError: a number is missing or there twice, the name is also that of another file, modalities have
+            different numbers, or keys differ only in numbers that do not say which parts they are.
     """
 
     def own(key: str) -> tuple[str, str]:
@@ -109,15 +124,10 @@ def join_shards(
         return own(name)[1].rpartition("_")[2] not in ("labels", "ids", "mask")
 
     groups: dict[str, list[_Shard]] = {}
-    for key in arrays:
-        match = _NUMBERED.fullmatch(key)
-        if match is None or match["name"] in apart:
-            continue
-        modality = own(key.removesuffix(match["what"] or ""))[1]
-        if modality not in wanted and key not in wanted:
-            name = match["name"] + (match["what"] or "")
-            count = None if match["count"] is None else int(match["count"])
-            groups.setdefault(name, []).append(_Shard(key, modality, int(match["number"]), count))
+    for key, reading in _readings(arrays, any_place).items():
+        modality = own(_ENDS.sub("", key))[1]
+        if reading.name not in apart and modality not in wanted and key not in wanted:
+            groups.setdefault(reading.name, []).append(_Shard(key, modality, reading.number, reading.total))
     shards: dict[str, list[_Shard]] = {}
     for name, parts in groups.items():
         parts.sort(key=lambda part: part.number)
@@ -138,20 +148,21 @@ def join_shards(
                 "the modalities to use (--modalities A B)"
             )
     joined = Joined(arrays, {name: [part.key for part in parts] for name, parts in shards.items()}, source)
+    if any_place and not wanted:
+        _refuse_numbers([key for key in joined if key not in shards and is_modality(key)], source)
     return joined, tuple(_note(name, shards[name]) for name in used if len(shards[name]) > 1)
 
 
-def numbered_notes(modalities: Sequence[str]) -> tuple[str, ...]:
-    """Notes on modalities that differ only in a number and were not joined."""
+def numbered_notes(modalities: Sequence[str], apart: Collection[str] = ()) -> tuple[str, ...]:
+    """Notes on modalities that differ only in numbers and were not joined; `apart` as in `join_shards`."""
     groups: dict[str, list[str]] = {}
     for m in modalities:
-        if match := _NUMBERED.fullmatch(m):
-            groups.setdefault(match["name"], []).append(m)
+        groups.setdefault(re.sub(r"[-_. ()]*[0-9]+[-_. ()]*", "", m), []).append(m)
     return tuple(
         f"{', '.join(names)} differ only in their numbers, and each is a modality of its own; join their rows if they "
         "are parts of one"
-        for names in groups.values()
-        if len(names) > 1
+        for name, names in groups.items()
+        if len(names) > 1 and name not in apart
     )
 
 
@@ -171,9 +182,56 @@ def split_and_modality(key: str, splits: Collection[str]) -> tuple[str, str]:
     return "", key
 
 
+def _readings(keys: Iterable[str], any_place: bool) -> dict[str, _Reading]:
+    """Each key that may be one part of an array, and how: by the last of its numbers in which another key differs."""
+    read = {key: [r for r in _all_readings(key) if any_place or r.is_plain] for key in keys}
+    counts = Counter((r.name, r.before) for readings in read.values() for r in readings)
+    return {
+        key: next((r for r in readings if counts[r.name, r.before] > 1), readings[0])
+        for key, readings in read.items()
+        if readings
+    }
+
+
+def _all_readings(key: str) -> list[_Reading]:
+    """The ways to read a key, by its last number first."""
+    stem = _ENDS.sub("", key)
+    readings = []
+    for match in reversed([*_NUMBER.finditer(stem)]):
+        before, after = stem[: match.start()], stem[match.end() :]
+        short = _WORD.sub("", before.rstrip(_BETWEEN))
+        is_plain = bool(before) and not after and (before[-1] in _BETWEEN or short != before)
+        parts = [part.strip(_BETWEEN) for part in (short, after)]
+        if not any(parts) and stem == key:  # "part" alone is a name
+            parts = [before.rstrip(_BETWEEN)]
+        name = "_".join([*filter(None, parts), *([key[len(stem) + 1 :]] if stem != key else [])])
+        total = None if match["count"] is None else int(match["count"])
+        readings.append(_Reading(name, parts[0], int(match["number"]), total, is_plain))
+    return readings
+
+
+def _refuse_numbers(keys: Iterable[str], source: str) -> None:
+    """Refuse keys that differ in several numbers from 0 or 1 on, such as ranges of rows."""
+    groups: dict[str, list[str]] = {}
+    for key in keys:
+        groups.setdefault(re.sub("[0-9]+", "0", key), []).append(key)
+    for alike in groups.values():
+        if len(alike) > 1 and min(int(n) for key in alike for n in re.findall("[0-9]+", key)) <= 1:
+            name = re.split("[-_.]*[0-9]", alike[0])[0] or "image"
+            raise InputError(
+                f"{source}: {listed(alike, 4)} differ only in their numbers; if they are parts of one modality, rename "
+                f"them to {name}_0, {name}_1, …; {_take(alike)}"
+            )
+
+
 def _check(name: str, parts: Sequence[_Shard], arrays: Mapping[str, Any], source: str) -> None:
     numbers = [part.number for part in parts]
-    keep = _apart(parts)
+    keep = _take([part.modality for part in parts])
+    if not name:
+        raise InputError(
+            f"{source}: {listed([part.key for part in parts], 4)} have only numbers for names; if they are parts of "
+            f"one modality, rename them to image_0, image_1, …; {keep}"
+        )
     if name in arrays:
         raise InputError(f"{source}: {name} and {parts[0].key} are both there; keep one of them, or rename it ({keep})")
     for first, second in pairwise(parts):
@@ -196,9 +254,9 @@ def _check(name: str, parts: Sequence[_Shard], arrays: Mapping[str, Any], source
 def _note(name: str, parts: Sequence[_Shard]) -> str:
     return (
         f"{name}: {len(parts)} numbered files, {parts[0].key} to {parts[-1].key}, are joined in numeric order; "
-        f"{_apart(parts)}"
+        f"{_take([part.modality for part in parts])}"
     )
 
 
-def _apart(parts: Sequence[_Shard]) -> str:
-    return f"--modalities {' '.join(part.modality for part in parts[:2])} takes each as a modality of its own"
+def _take(modalities: Sequence[str]) -> str:
+    return f"--modalities {' '.join(modalities[:2])} takes each as a modality of its own"

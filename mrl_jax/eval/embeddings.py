@@ -36,12 +36,15 @@ def read_embeddings(path: str | os.PathLike[str], modalities: Sequence[str] = ()
         raise InputError(f"{str(path)!r} is the folder of a run, not of embeddings; score it with --workdir")
     source = str(path)
     with _open(path, source) as found:
-        arrays, notes = join_shards(found, source, modalities) if path.is_dir() else (found, ())
+        arrays, notes = join_shards(found, source, modalities, any_place=True) if path.is_dir() else (found, ())
         names = _modalities(arrays, modalities, source)
         notes = notes if modalities else (*notes, *numbered_notes(names))
         z = {m: arrays[m] for m in names}
         labels, ids = (_belonging(arrays, names, what, source) for what in ("labels", "ids"))
-        return check_embedded(z, labels, ids, arrays.get("class_names", ()), source, notes)
+        try:
+            return check_embedded(z, labels, ids, arrays.get("class_names", ()), source, notes)
+        except InputError as error:
+            raise InputError("; ".join([str(error), *notes])) from error
 
 
 @contextlib.contextmanager

@@ -93,6 +93,80 @@ def test_shards_of_one_modality_are_not_two(tmp_path, capsys):
     assert report["notes"][-1:] == ["there are no labels: only instance-level scores are reported"]
 
 
+@pytest.mark.parametrize(
+    "forms",
+    [
+        ("image0", "image1"),
+        ("image_part0", "image_part1"),
+        ("image.part0", "image.part1"),
+        ("image_chunk000", "image_chunk001"),
+        ("image-shard-1", "image-shard-2"),
+        ("rank0_image", "rank1_image"),
+        ("0_image", "1_image"),
+        ("000-image", "001-image"),
+        ("image_shard0of2", "image_shard1of2"),
+        ("0000_of_0002_image", "0001_of_0002_image"),
+        ("image0_clip", "image1_clip"),
+    ],
+)
+@pytest.mark.parametrize("labels", ["own", "numbered", "shared"])
+def test_numbers_anywhere_in_a_name_are_joined(tmp_path, capsys, forms, labels):
+    arrays = {key: IMAGE[at] for key, at in zip(forms, (slice(0, 10), slice(10, 24)), strict=True)}
+    arrays["text"] = TEXT
+    if labels == "own":
+        arrays |= {f"{key}_labels": LABELS[at] for key, at in zip(forms, (slice(0, 10), slice(10, 24)), strict=True)}
+        arrays["text_labels"] = LABELS
+    elif labels == "shared":
+        arrays["labels"] = LABELS
+    else:
+        split = dict(zip(forms, (slice(0, 10), slice(10, 24)), strict=True))
+        arrays |= {key.replace("image", "labels").removesuffix("_clip"): LABELS[at] for key, at in split.items()}
+    folder(tmp_path, arrays)
+    data = read_embeddings(tmp_path)
+    name = "image_clip" if "clip" in forms[0] else "image"
+    assert sorted(data.embeddings) == sorted(["text", name])
+    np.testing.assert_array_equal(data.embeddings[name], IMAGE.astype(np.float32))
+    np.testing.assert_array_equal(data.labels[name], LABELS)
+    np.testing.assert_array_equal(data.labels["text"], LABELS)
+    assert data.notes[0].startswith(f"{name}: 2 numbered files, {forms[0]} to {forms[1]}, are joined in numeric order")
+    if labels == "own":
+        assert list(read_embeddings(tmp_path, forms).embeddings) == list(forms)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("image0", "image1"), "image: 2 numbered files, image0 to image1, are joined in"),
+        (("0", "1"), "0, 1 have only numbers for names; if they are parts of one modality, rename them to image_0"),
+        (("000", "001"), "000, 001 have only numbers for names"),
+        (("0000_of_0002", "0001_of_0002"), "have only numbers for names"),
+        (("image_0_20", "image_20_40"), "differ only in their numbers; if they are parts of one modality, rename them"),
+        (("part0", "part1"), "part: 2 numbered files, part0 to part1, are joined in"),
+    ],
+)
+@pytest.mark.parametrize("labels", ["own", "shared"])
+def test_names_that_differ_in_numbers_are_never_scored_in_silence(tmp_path, capsys, names, message, labels):
+    own = {f"{name}_labels": LABELS for name in names}
+    folder(tmp_path, {names[0]: IMAGE, names[1]: TEXT, **(own if labels == "own" else {"labels": LABELS})})
+    assert eval_main(["--embeddings", str(tmp_path), "--bootstrap", "0"]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert f"--modalities {' '.join(names)} takes each as a modality of its own" in error
+    assert len(error.strip().splitlines()) == 1
+    assert eval_main(["--embeddings", str(tmp_path), "--bootstrap", "0", "--modalities", *names]) == 0
+
+
+def test_other_numbers_in_names_are_noted(tmp_path):
+    for names in (("resnet50", "resnet101"), ("vit16_224", "vit32_384"), ("image", "image (1)"), ("x", "x_1")):
+        data = read_embeddings(folder(tmp_path / names[0], dict(zip(names, (IMAGE, TEXT), strict=True))))
+        assert sorted(data.embeddings) == sorted(names)
+        assert "differ only in their numbers, and each is a modality of its own" in data.notes[0]
+    arrays = {f"{m}_{i}": x for m, x in (("mp3", IMAGE), ("mp4", TEXT)) for i in (0, 1)}
+    assert list(read_embeddings(folder(tmp_path / "mp", arrays)).embeddings) == ["mp3", "mp4"]
+    np.savez(tmp_path / "e.npz", image0=IMAGE, image1=TEXT)
+    assert "image0, image1 differ only in their numbers" in read_embeddings(tmp_path / "e.npz").notes[0]
+
+
 def test_years_views_of_a_file_and_single_shards_stay_apart(tmp_path):
     data = read_embeddings(folder(tmp_path / "years", {"clip_2023": IMAGE, "clip_2024": TEXT}))
     assert list(data.embeddings) == ["clip_2023", "clip_2024"]
@@ -210,6 +284,12 @@ def test_numbered_modalities_of_data_are_never_taken_in_silence(tmp_path):
     years = {k.replace("sound", "x_1998").replace("touch", "x_2014"): x for k, x in toy_arrays().items()}
     with pytest.warns(DatasetWarning, match="x_1998, x_2014 differ only in their numbers"):
         load_dataset(folder(tmp_path / "years", years))
+
+
+def test_modalities_of_data_may_end_with_a_number(tmp_path):
+    arrays = {k.replace("sound", "mic1").replace("touch", "mic2"): x for k, x in toy_arrays().items()}
+    with pytest.warns(DatasetWarning, match="mic1, mic2 differ only in their numbers"):
+        assert load_dataset(folder(tmp_path, arrays)).modalities == ("mic1", "mic2")
 
 
 def test_views_and_named_keys_stay_apart(tmp_path):

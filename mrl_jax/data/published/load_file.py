@@ -85,7 +85,7 @@ def _from_folder(
         data = dataset_from_layout(joined, path.stem, modalities, str(path), set_name, keep, keys, options)
     except InputError as error:
         raise InputError(f"{error}; {note}" if note else str(error)) from error
-    notes = [*([note] if note else []), *(() if modalities or keys else numbered_notes(data.modalities))]
+    notes = [*([note] if note else []), *(() if modalities or keys else numbered_notes(data.modalities, ("view",)))]
     if notes:
         warnings.warn(f"{path}: {'; '.join(notes)}", DatasetWarning, stacklevel=3)
     return data
