@@ -32,6 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mrl_jax.data.formats import open_arrays
+from mrl_jax.data.formats.foreign import HEAD, refuse_foreign
 from mrl_jax.errors import DatasetWarning, InputError, listed
 from mrl_jax.files import refuse_address
 from mrl_jax.noise.record import damaged, integer_labels, label_table, named_labels, noise_record, recorded_labels
@@ -183,7 +184,9 @@ def _bytes(path: Path, limit: int) -> bytes:
             raise InputError(
                 f"{str(path)!r} is larger than {limit >> 20:,} MiB; labels take far less: give a file of labels"
             )
-        return path.read_bytes()
+        content = path.read_bytes()
+        refuse_foreign(content[:HEAD], path, "file")
+        return content
     except OSError as error:
         raise InputError(f"{str(path)!r} cannot be read ({error.strerror}); give the path of a file") from None
 

@@ -1,5 +1,8 @@
 """What users give in the wrong place: it works, or one line says what was given, the rule, and a remedy that works."""
 
+import bz2
+import gzip
+import lzma
 import struct
 import zipfile
 
@@ -13,8 +16,10 @@ from layout_files import inria_short, own_npz, small_set
 from toy import toy_arrays
 
 from mrl_jax import InputError, load_dataset
+from mrl_jax.data.featurize.raw_table import Row, digest_inputs, read_table
 from mrl_jax.data.formats import open_arrays
 from mrl_jax.errors import DatasetWarning
+from mrl_jax.noise.files import read_noise_file
 
 pytestmark = pytest.mark.slow
 
@@ -57,6 +62,53 @@ def test_a_pointer_of_git_lfs_is_named(tmp_path):
     (tmp_path / "a.parquet").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n")
     with pytest.raises(InputError, match="is a pointer of Git LFS, not the data; run git lfs pull"):
         load_dataset(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize("end", ["parquet", "npy"])
+def test_a_clone_without_git_lfs_is_named(tmp_path, end):
+    (tmp_path / "set/data").mkdir(parents=True)
+    for split in ("train", "validation", "test"):
+        path = tmp_path / f"set/data/{split}-00000-of-00001.{end}"
+        path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n")
+    for folder in (tmp_path / "set/data", *([tmp_path / "set"] if end == "parquet" else [])):
+        with pytest.raises(
+            InputError, match=rf"test-0.*\.{end}' is a pointer of Git LFS, not the data; run git lfs pull"
+        ):
+            load_dataset(folder)
+
+
+FOREIGN = {
+    "gzip": (gzip.compress(b"x" * 99), r"is an archive \(gzip\); unpack it"),
+    "bzip2": (bz2.compress(b"x"), r"is an archive \(bzip2\); unpack it"),
+    "xz": (lzma.compress(b"x"), r"is an archive \(xz\); unpack it"),
+    "rar": (b"Rar!\x1a\x07\x01\x00" + bytes(99), r"is an archive \(RAR\); unpack it"),
+    "7z": (b"7z\xbc\xaf\x27\x1c" + bytes(99), r"is an archive \(7z\); unpack it"),
+    "tar": (bytes(257) + b"ustar\x0000" + bytes(999), r"is an archive \(tar\); unpack it"),
+    "html": (b"<!DOCTYPE html><html><head><title>Google Drive - Virus scan warning", "is a web page, not the data"),
+    "html after a mark": (b"\xef\xbb\xbf\n <html lang=en>" + bytes(99), "is a web page, not the data"),
+    "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a pointer of Git LFS, not the data"),
+}
+
+
+@pytest.mark.parametrize("case", FOREIGN)
+def test_archives_and_web_pages_are_named(tmp_path, case):
+    content, message = FOREIGN[case]
+    (tmp_path / "a.mat").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        load_dataset(tmp_path / "a.mat")
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        read_noise_file(tmp_path / "a.json", np.zeros((2, 4), int), ("image", "text"), 2)
+    with pytest.raises(InputError, match=message):
+        read_table(tmp_path / "a.mat", 0)
+    with pytest.raises(InputError, match=message):
+        digest_inputs([Row("1", "a", "b", "train", "", tmp_path / "a.mat")])
+
+
+def test_an_archive_in_a_folder_is_named(tmp_path):
+    (tmp_path / "wiki.tar.gz").write_bytes(gzip.compress(b"x"))
+    with pytest.raises(InputError, match=r"holds no data file, but 'wiki\.tar\.gz', which is an archive; unpack it"):
+        load_dataset(tmp_path)
 
 
 def test_a_zip_of_a_data_file_names_it(tmp_path):

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mrl_jax.data.dataset import SPLITS
+from mrl_jax.data.formats.foreign import HEAD, refuse_foreign
 from mrl_jax.errors import InputError, first_line
 
 __all__ = ["Row", "Table", "check_table", "digest_inputs", "find_pictures", "read_rgb", "read_table", "reason_of"]
@@ -87,6 +88,8 @@ def read_table(path: Path, seed: int) -> Table:
 def _read_csv(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """The column names, checked, and every line with its number."""
     try:
+        with path.open("rb") as raw:
+            refuse_foreign(raw.read(HEAD), path, "texts")
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
             lines = [(reader.line_num, line) for line in reader if line]
@@ -229,6 +232,7 @@ def digest_inputs(rows: Sequence[Row]) -> str:
         if row.picture is not None:
             with _picture_errors(row.picture):
                 data = row.picture.read_bytes()
+                refuse_foreign(data[:HEAD], row.picture, "picture")
                 with _opened(data):
                     content = hashlib.sha256(data).hexdigest()
         total.update(json.dumps([row.id, row.text, row.label, row.split, content]).encode())
@@ -240,6 +244,8 @@ def _picture_errors(path: Path) -> Iterator[None]:
     """Turn every error raised inside into an `InputError` that names the picture."""
     try:
         yield
+    except InputError:
+        raise
     except Exception as error:  # on damaged files Pillow raises almost any type
         reason = "it is not a picture" if isinstance(error, UnidentifiedImageError) else reason_of(error)
         raise InputError(

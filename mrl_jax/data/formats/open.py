@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from mrl_jax.data.formats.errors import Read, input_errors
+from mrl_jax.data.formats.foreign import HEAD, refuse_foreign
 from mrl_jax.data.formats.hdf5 import open_hdf5
 from mrl_jax.data.formats.matlab import open_mat5
 from mrl_jax.data.formats.npz import map_npy, open_npz
@@ -125,10 +126,7 @@ def _open_file(path: Path, stack: contextlib.ExitStack) -> Mapping[str, Read]:
         return open_mat5(file, size)
     if head.startswith(b"PAR1"):
         return open_parquet([path], stack)
-    if head.startswith(b"version https://git-lfs"):
-        raise InputError(
-            f"data file {str(path)!r} is a pointer of Git LFS, not the data; run git lfs pull in its folder"
-        )
+    refuse_foreign(head, path)
     if _is_mat4(head):
         raise InputError(f"data file {str(path)!r} is of MATLAB 4, which is not read; save it again with -v7")
     kind = "is empty" if not size else "is a single array" if head.startswith(b"\x93NUMPY") else "is of no known format"
@@ -168,6 +166,8 @@ def _open_folder(path: Path, stack: contextlib.ExitStack) -> Mapping[str, Read]:
             raise InputError(
                 f"data folder {str(path)!r}: {file.name!r} is not a file; keep only files of arrays in this folder"
             )
+        with file.open("rb") as opened:
+            refuse_foreign(opened.read(HEAD), file)
     if shards:
         return open_parquet(shards, stack, named=True)
     return {file.stem: partial(map_npy, file) for file in arrays}

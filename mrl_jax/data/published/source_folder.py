@@ -43,6 +43,7 @@ def open_source(path: Path, set_name: str | None = None) -> Iterator[Mapping[str
             yield arrays
 
 
+_ARCHIVES = (".zip", ".gz", ".tgz", ".tar", ".bz2", ".xz", ".zst", ".rar", ".7z")
 _SUFFIXES = (".npz", ".mat", ".h5", ".hdf5", ".h5py", ".parquet")
 
 
@@ -66,6 +67,12 @@ def _only_file(folder: Path, set_name: str | None) -> Path:
         return folders.pop()
     if len(files) != 1:
         names = ", ".join(str(p.relative_to(folder)) for p in files[:10]) or "none"
+        packed = sorted(p for p in folder.rglob("*") if p.suffix in _ARCHIVES and p.is_file())
+        if packed and not files:
+            raise InputError(
+                f"data folder {str(folder)!r} holds no data file, but {str(packed[0].relative_to(folder))!r}, which is "
+                "an archive; unpack it there"
+            )
         raise InputError(
             f"data folder {str(folder)!r}: one data file ({', '.join(_SUFFIXES)}), a folder of .npy files or a known "
             f"layout is needed; data files found: {names}; give the path of one of them (for pictures and texts run "
