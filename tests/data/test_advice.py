@@ -41,6 +41,25 @@ def test_a_cloned_data_set_of_the_hub_is_read(tmp_path, words):
     np.testing.assert_array_equal(data.splits["test"].labels["text"], arrays["test_labels"])
 
 
+@pytest.mark.parametrize("form", ["default/{}/0000", "default/{}/train-0000", "split={}/part-0", "{}/a"])
+def test_a_folder_per_split_is_read(tmp_path, form):
+    arrays = small_set()
+    for split, word in zip(("train", "valid", "test"), ("train", "validation", "test"), strict=True):
+        path = tmp_path / "set" / f"{form.format(word)}.parquet"
+        path.parent.mkdir(parents=True)
+        parquet_split(path, arrays, split)
+    expected = load_dataset(arrays)
+    assert load_dataset(tmp_path / "set").digest() == expected.digest()
+    assert load_dataset(path.parents[1]).digest() == expected.digest()
+    (path.parent / "b.mat").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"data files found: .*/b\.mat.*; give the path of one"):
+        load_dataset(tmp_path / "set")
+    (path.parent / "b.mat").unlink()
+    path.write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(InputError, match=r"is a pointer of Git LFS"):
+        load_dataset(tmp_path / "set")
+
+
 def test_a_cloned_data_set_without_validation_gives_a_share_of_train(tmp_path):
     arrays = small_set()
     (tmp_path / "data").mkdir()

@@ -11,6 +11,7 @@ import stat
 import struct
 from collections.abc import Iterator, Mapping
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,11 @@ from mrl_jax.data.formats.foreign import HEAD, refuse_foreign
 from mrl_jax.data.formats.hdf5 import open_hdf5
 from mrl_jax.data.formats.matlab import open_mat5
 from mrl_jax.data.formats.npz import map_npy, open_npz
-from mrl_jax.data.formats.parquet import open_parquet
+from mrl_jax.data.formats.parquet import open_parquet, split_of_name
 from mrl_jax.errors import InputError
 from mrl_jax.files import refuse_address
 
-__all__ = ["FORMATS", "LazyArrays", "open_arrays", "read_float32"]
+__all__ = ["FORMATS", "LazyArrays", "open_arrays", "read_float32", "split_folders"]
 
 FORMATS = ".npz, a folder of .npy files, MATLAB .mat (5 to 7.3), HDF5, .parquet or a folder of .parquet files"
 _SMALL = 1 << 30  # bytes
@@ -42,7 +43,7 @@ class LazyArrays(Mapping[str, np.ndarray]):
     @property
     def is_small(self) -> bool:
         """Whether an array may be read only to look at it: whether the file has at most 1 GiB."""
-        files = self._path.iterdir() if self._path.is_dir() else [self._path]
+        files = [*self._path.glob("*"), *self._path.glob("*/*.parquet")] if self._path.is_dir() else [self._path]
         return sum(file.stat().st_size for file in files if file.is_file()) <= _SMALL
 
     def __getitem__(self, key: str) -> np.ndarray:
@@ -155,9 +156,18 @@ def _is_mat4(head: bytes) -> bool:
     return False
 
 
+def split_folders(path: Path) -> list[Path]:
+    """The Parquet files in the folders below this one that are named by splits, such as `train/0000.parquet`."""
+    folders = [folder for folder in path.iterdir() if folder.is_dir() and split_of_name(folder.name) is not None]
+    return sorted(file for folder in folders for file in folder.glob("*.parquet"))
+
+
 def _open_folder(path: Path, stack: contextlib.ExitStack) -> Mapping[str, Read]:
     arrays = sorted(p for p in path.iterdir() if p.suffix == ".npy")
     shards = sorted(p for p in path.iterdir() if p.suffix == ".parquet")
+    named = attrgetter("name")
+    if not arrays and not shards:
+        shards, named = split_folders(path), attrgetter("parent.name")
     if bool(arrays) == bool(shards):
         content = "both .npy and .parquet files" if arrays else "neither .npy nor .parquet files"
         raise InputError(f"data folder {str(path)!r} holds {content}; put the files of one kind there")
@@ -169,5 +179,5 @@ def _open_folder(path: Path, stack: contextlib.ExitStack) -> Mapping[str, Read]:
         with file.open("rb") as opened:
             refuse_foreign(opened.read(HEAD), file)
     if shards:
-        return open_parquet(shards, stack, named=True)
+        return open_parquet(shards, stack, named)
     return {file.stem: partial(map_npy, file) for file in arrays}

@@ -1,12 +1,12 @@
 """Parquet files as arrays of the project's own layout; columns of lists become features.
 
-Input is one file, or a folder of shards. A column `split` or the names of the shards (`train*.parquet`,
-`valid*.parquet`, `test*.parquet`) give the split of each row; without them the arrays have no splits.
+Input is one file, or a folder of shards. A column `split`, the names of the shards (`train*.parquet`, `valid*.parquet`,
+`test*.parquet`) or those of their folders give the split of each row; without them the arrays have no splits.
 """
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from mrl_jax.data.formats.limits import allowance, check_memory, text_array
 from mrl_jax.data.formats.sandbox import limit_process, probe_in_worker
 from mrl_jax.errors import InputError
 
-__all__ = ["open_parquet", "probe"]
+__all__ = ["open_parquet", "probe", "split_of_name"]
 
 _SPLIT_NAMES = {"train": 0, "valid": 1, "validation": 1, "val": 1, "dev": 1, "test": 2}
 _PREFIXES = (*(f"{s}_" for s in SPLITS), "")  # of the keys of rows in each split, and of rows without a split
@@ -38,13 +38,21 @@ class _Shard:
     splits: np.ndarray
 
 
-def open_parquet(paths: Sequence[Path], stack: contextlib.ExitStack, named: bool = False) -> dict[str, Read]:
+def split_of_name(name: str) -> int | None:
+    """Index in `SPLITS` of the split that the name of a file or folder begins with; None if there is none."""
+    name = name.lower().removeprefix("split=")  # as partitioned tables name folders
+    return next((split for word, split in _SPLIT_NAMES.items() if name.startswith(word)), None)
+
+
+def open_parquet(
+    paths: Sequence[Path], stack: contextlib.ExitStack, named: Callable[[Path], str] | None = None
+) -> dict[str, Read]:
     """List one Parquet file, or the shards of a folder.
 
     Args:
         paths: the files, in order.
         stack: closes them.
-        named: whether the name of a file may give its split, instead of a column `split`.
+        named: the name that may give the split of a file, instead of a column `split`; None if there is none.
 
     Returns:
         `{split}_{modality}` float [N, D]; `{split}_labels` or `{split}_{modality}_labels` [N]; `{split}_ids` str [N];
@@ -87,7 +95,7 @@ def open_parquet(paths: Sequence[Path], stack: contextlib.ExitStack, named: bool
     return reads
 
 
-def _open_shard(path: Path, stack: contextlib.ExitStack, named: bool) -> _Shard:
+def _open_shard(path: Path, stack: contextlib.ExitStack, named: Callable[[Path], str] | None) -> _Shard:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -102,13 +110,13 @@ def _open_shard(path: Path, stack: contextlib.ExitStack, named: bool) -> _Shard:
     file = pq.ParquetFile(raw, read_dictionary=texts, **limits)
     stack.callback(file.close)
     rows = file.metadata.num_rows
-    matches = [split for name, split in _SPLIT_NAMES.items() if path.name.startswith(name)] if named else []
-    if matches:
+    split = None if named is None else split_of_name(named(path))
+    if split is not None:
         if "split" in file.schema_arrow.names:
             raise RefusedError(
                 "has a split in its name and a column 'split'; drop the column, or give the file by itself"
             )
-        return _Shard(path, file, size, np.full(rows, matches[0], np.int8))
+        return _Shard(path, file, size, np.full(rows, split, np.int8))
     if "split" not in file.schema_arrow.names:
         return _Shard(path, file, size, np.full(rows, _NONE, np.int8))
     splits = np.empty(rows, np.int8)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mrl_jax.data.formats import open_arrays
+from mrl_jax.data.formats.open import split_folders
 from mrl_jax.data.published.catalog import CATALOG
 from mrl_jax.errors import InputError, listed
 
@@ -48,12 +49,19 @@ _SUFFIXES = (".npz", ".mat", ".h5", ".hdf5", ".h5py", ".parquet")
 
 
 def _is_array_folder(path: Path) -> bool:
-    return any(file.suffix in (".npy", ".parquet") for file in path.iterdir())
+    if any(file.suffix in (".npy", ".parquet") for file in path.iterdir()):
+        return True
+    return bool(split := split_folders(path)) and split == _data_files(path)
+
+
+def _data_files(folder: Path) -> list[Path]:
+    """The data files in a folder, at any depth."""
+    return sorted(p for p in folder.rglob("*") if p.suffix in _SUFFIXES and p.is_file())
 
 
 def _only_file(folder: Path, set_name: str | None) -> Path:
     """The data file in a folder, at any depth; of several files the one that the catalog lists first for the set."""
-    files = sorted(p for p in folder.rglob("*") if p.suffix in _SUFFIXES and p.is_file())
+    files = _data_files(folder)
     if set_name in CATALOG:
         for known in CATALOG[set_name].files:
             for file in files:
@@ -63,8 +71,12 @@ def _only_file(folder: Path, set_name: str | None) -> Path:
         if len(folders) == 1:
             return folders.pop()
     folders = {file.parent for file in files}
-    if len(folders) == 1 and all(file.suffix == ".parquet" for file in files):  # as data sets of the hub have them
-        return folders.pop()
+    if all(file.suffix == ".parquet" for file in files):  # as data sets of the hub have them
+        if len(folders) == 1:
+            return folders.pop()
+        above = {parent.parent for parent in folders}
+        if len(above) == 1 and split_folders(parent := above.pop()) == files:
+            return parent
     if len(files) != 1:
         names = ", ".join(str(p.relative_to(folder)) for p in files[:10]) or "none"
         packed = sorted(p for p in folder.rglob("*") if p.suffix in _ARCHIVES and p.is_file())
