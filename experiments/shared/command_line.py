@@ -111,8 +111,21 @@ def require_backend() -> None:
         raise InputError(no_backend(platforms))
 
 
+def _report_child(error: subprocess.CalledProcessError) -> int:
+    """The exit code after another process of the program failed; says so, unless that process did so in one line."""
+    if error.stderr:
+        print(error.stderr if isinstance(error.stderr, str) else error.stderr.decode(), end="", file=sys.stderr)
+    if error.returncode in (2, 130, 143):
+        return error.returncode
+    command = error.cmd if isinstance(error.cmd, str) else " ".join(map(str, error.cmd[:4]))
+    print(f"error: {command} … failed with exit code {error.returncode}; its message is above", file=sys.stderr)
+    return 1
+
+
 def run_main(main: Callable[[], None]) -> None:
     """Run a program as `mrl_jax.cli.run_command` runs a command; a package that is missing is bad input, too.
+
+    A process that the program started and that failed ends it without a traceback.
 
     Raises:
         SystemExit: it failed; with its exit code.
@@ -126,6 +139,8 @@ def run_main(main: Callable[[], None]) -> None:
             if name in ("", "mrl_jax", "experiments"):  # a fault of this project
                 raise
             raise InputError(_to_install([name])) from None
+        except subprocess.CalledProcessError as error:
+            raise SystemExit(_report_child(error)) from None
 
     if code := run_command(command, "complete results are kept: run the command again to continue"):
         raise SystemExit(code)

@@ -485,6 +485,33 @@ def test_the_programs_of_pytorch_run_directly_end_in_one_line(tmp_path, command,
     assert line.startswith(f"error: {message}")
 
 
+def test_a_process_of_a_program_that_fails_ends_it_in_one_line(tmp_path):
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')")
+    for name in ("numba", "torchmetrics", "ranx", "pytrec_eval"):
+        (tmp_path / f"{name}.py").touch()
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{HERE.parent}"}
+    flags = ["-m", "experiments.benchmarks.retrieval_timings", "--smoke", "--parts", "timings"]
+    done = subprocess.run([sys.executable, *flags], capture_output=True, text=True, env=environment, cwd=HERE.parent)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "torch, not installed here; run: pip install torch" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(("code", "expected"), [(2, 2), (130, 130), (1, 1), (-9, 1)])
+def test_the_exit_code_of_a_process_is_that_of_the_program(capsys, code, expected):
+    def fails():
+        raise subprocess.CalledProcessError(code, ["python", "-m", "a.b"], stderr=b"error: its own line\n")
+
+    with pytest.raises(SystemExit) as ended:
+        module_of("command_line").run_main(fails)
+    assert ended.value.code == expected
+    error = capsys.readouterr().err
+    assert error.startswith("error: its own line\n")
+    more = "" if expected == code and code != 1 else f"error: python -m a.b … failed with exit code {code}; its message"
+    assert error.removeprefix("error: its own line\n").startswith(more)
+    assert bool(more) == (error != "error: its own line\n")
+
+
 def test_pages_hold_the_tables_of_the_results():
     module = module_of("insert_results")
     for name in module.PAGES:
