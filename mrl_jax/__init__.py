@@ -32,9 +32,11 @@ if TYPE_CHECKING:
 from mrl_jax.version import __version__ as __version__
 
 if sys.argv[:1] == ["-m"]:  # `python -m mrl_jax.…` looks up the command, whose imports take a second
+    from mrl_jax.backend import report_faults_of_imports
     from mrl_jax.interrupt import end_imports_quietly
 
     end_imports_quietly()
+    report_faults_of_imports()
 
 __all__ = [
     "Batch",

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
+from mrl_jax.backend import describe_fault
 from mrl_jax.compile_cache import cache_folder, keep_compiled
 from mrl_jax.config import PRESETS, Config, shown
 from mrl_jax.errors import DatasetWarning, InputError, NonFiniteLossError, ProcessLostError
@@ -23,7 +24,6 @@ __all__ = [
     "add_config_flags",
     "add_field_flags",
     "exit_process",
-    "no_backend",
     "output_path",
     "path",
     "run_command",
@@ -175,8 +175,8 @@ def run_command(command: Callable[[], object], interrupted: str = "run it again"
     except (NonFiniteLossError, ProcessLostError) as error:
         return _report(error, 1)
     except (AssertionError, RuntimeError) as error:  # JAX raises either where a backend is not there
-        if (platforms := _missing_platforms()) is not None:
-            return _report(no_backend(platforms), 2)
+        if (fault := describe_fault(error)) is not None:
+            return _report(fault, 2)
         if "RESOURCE_EXHAUSTED" not in str(error):  # JAX's status for too little memory
             raise
         why = str(error).splitlines()[0].removeprefix("RESOURCE_EXHAUSTED: ")
@@ -189,9 +189,11 @@ def run_command(command: Callable[[], object], interrupted: str = "run it again"
         return _report(error, error.code)
     except KeyboardInterrupt:
         return _report(f"interrupted; {interrupted}", 130)
-    except Exception:
+    except Exception as error:
         if was_interrupted():  # during the imports of another library
             return _report(f"interrupted; {interrupted}", 130)
+        if (fault := describe_fault(error)) is not None:
+            return _report(fault, 2)
         raise
     return 0
 
@@ -204,25 +206,6 @@ def exit_process(code: int) -> NoReturn:
                 stream.flush()
         os._exit(code)
     sys.exit(code)
-
-
-def no_backend(platforms: str) -> str:
-    """The message for platforms that JAX was asked for and cannot start."""
-    return (
-        f"JAX_PLATFORMS={platforms}: JAX cannot start this backend here; unset it, or name one that is installed, such "
-        "as JAX_PLATFORMS=cpu"
-    )
-
-
-def _missing_platforms() -> str | None:
-    """The platforms that the user asked JAX for, if it cannot start one of them."""
-    if "jax" not in sys.modules or not (platforms := sys.modules["jax"].config.jax_platforms):
-        return None
-    try:
-        sys.modules["jax"].devices()
-    except (AssertionError, RuntimeError):
-        return str(platforms)
-    return None
 
 
 @functools.cache  # once per process

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mrl_jax.backend import names_backend
 from mrl_jax.cli import Parser, add_config_flags, exit_process, output_path, run_command
 from mrl_jax.config import Config, preset, with_settings
 from mrl_jax.errors import InputError
@@ -62,6 +63,7 @@ class Result:
         return summary(entry.describe(config), self.data, self.noise, self.scores, self.workdir, entry.memorises)
 
 
+@names_backend
 def train(
     config: Config,
     workdir: str | os.PathLike[str] | None = None,

@@ -422,3 +422,61 @@ def test_a_backend_that_is_not_there_is_one_line_and_nothing_is_written(platform
         "installed, such as JAX_PLATFORMS=cpu"
     ]
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("variable", "message"),
+    [
+        ("JAX_PLATFORM_NAME=no-such-backend", "JAX cannot start this backend here; unset it, or name one that is inst"),
+        ("JAX_ENABLE_X64=maybe", "JAX does not take this value; correct the variable, or unset it"),
+        ("JAX_NUM_CPU_DEVICES=x", "JAX does not take this value; correct the variable, or unset it"),
+        ("JAX_NUM_CPU_DEVICES=0", "JAX cannot start with it; give 1 or more, or unset it"),
+        ("JAX_DEFAULT_MATMUL_PRECISION=best", "JAX does not take this value; correct the variable, or unset it"),
+        ("JAX_DEFAULT_DEVICE=best", "JAX does not take this value; correct the variable, or unset it"),
+    ],
+)
+@pytest.mark.parametrize("command", [["mrl_jax.train"], ["mrl_jax", "train"]])
+def test_a_variable_that_jax_does_not_take_is_one_line(variable, message, command, tmp_path):
+    environment = os.environ | dict([variable.split("=")])
+    flags = [*command, "--epochs", "1", "--workdir", str(tmp_path / "run")]
+    done = subprocess.run([sys.executable, "-m", *flags], env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert f"{variable}: {message}" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_backend_that_is_not_there_has_a_message_in_python():
+    code = """
+import numpy as np
+import mrl_jax
+from mrl_jax import retrieval
+x, y = np.random.default_rng(0).normal(size=(6, 3)), np.arange(6) % 2
+for function in (
+    lambda: mrl_jax.train(mrl_jax.Config(epochs=1)),
+    lambda: mrl_jax.sweep([mrl_jax.Config(epochs=1)]),
+    lambda: mrl_jax.evaluate_embeddings({"a": x, "b": x}, y),
+    lambda: mrl_jax.retrieval_metrics(x, x, y, y),
+    lambda: mrl_jax.mean_average_precision(x, x, y, y),
+    lambda: retrieval.precision_recall_curve(x, x, y, y),
+    lambda: retrieval.pair_ranks(x, x),
+    lambda: retrieval.cross_modal_map({"a": x, "b": x}, {"a": y, "b": y}),
+    lambda: mrl_jax.top_k(x, x, 2),
+    lambda: mrl_jax.Index.build(x).search(x, 2),
+    lambda: mrl_jax.inject_noise(np.stack([y, y]), 2, mrl_jax.NoiseSpec(0.5), 0),
+):
+    try:
+        function()
+    except Exception as error:
+        print(type(error).__name__, error)
+    else:
+        print("ran")
+"""
+    environment = os.environ | {"JAX_PLATFORMS": "no-such-backend"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    expected = "InputError JAX_PLATFORMS=no-such-backend: JAX cannot start this backend here"
+    lines = done.stdout.splitlines()
+    assert len(lines) == 11
+    assert [line for line in lines if not line.startswith(expected) and line != "ran"] == []
+    assert lines.count("ran") <= 2  # what ranks by NumPy alone

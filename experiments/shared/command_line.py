@@ -11,7 +11,8 @@ from pathlib import Path
 
 from experiments.shared.folders import RESULTS
 from mrl_jax import InputError
-from mrl_jax.cli import no_backend, run_command
+from mrl_jax.backend import no_backend
+from mrl_jax.cli import run_command
 from mrl_jax.files import refuse_address
 
 __all__ = ["checked", "parser", "require", "require_backend", "run_main"]
@@ -96,19 +97,19 @@ def _to_install(modules: Sequence[str]) -> str:
 
 
 def require_backend() -> None:
-    """Check that JAX can start the backend of JAX_PLATFORMS, in a process of its own, so that memory stays free here.
+    """Check that JAX can start the backend that is asked for, in a process of its own, so that memory stays free here.
 
     Programs that measure in other processes need it; elsewhere `run_main` gives the same message.
 
     Raises:
         InputError: it cannot.
     """
-    platforms = os.environ.get("JAX_PLATFORMS")
-    if not platforms:
+    asked = [name for name in ("JAX_PLATFORMS", "JAX_PLATFORM_NAME") if os.environ.get(name)]
+    if not asked:
         return
     started = subprocess.run([sys.executable, "-c", "import jax; jax.devices()"], capture_output=True, check=False)
     if started.returncode:
-        raise InputError(no_backend(platforms))
+        raise InputError(no_backend(os.environ[asked[0]], asked[0]))
 
 
 def _report_child(error: subprocess.CalledProcessError) -> int:
@@ -117,7 +118,7 @@ def _report_child(error: subprocess.CalledProcessError) -> int:
         print(error.stderr if isinstance(error.stderr, str) else error.stderr.decode(), end="", file=sys.stderr)
     if error.returncode in (2, 130, 143):
         return error.returncode
-    command = error.cmd if isinstance(error.cmd, str) else " ".join(map(str, error.cmd[:4]))
+    command = " ".join(" ".join(map(str, error.cmd[:4])).split())[:120]
     print(f"error: {command} … failed with exit code {error.returncode}; its message is above", file=sys.stderr)
     return 1
 

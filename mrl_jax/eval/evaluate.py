@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mrl_jax.backend import names_backend
 from mrl_jax.data.dataset import SPLITS, Split
 from mrl_jax.errors import InputError
 from mrl_jax.eval.comparison import compare_embedded
@@ -23,6 +24,7 @@ __all__ = ["PERMUTATIONS", "Options", "compare", "embed_split", "evaluate", "eva
 PERMUTATIONS = 10_000  # default of the test
 
 
+@names_backend
 def evaluate(
     run: Run | str | os.PathLike[str],
     data: Any = None,
@@ -54,6 +56,7 @@ def evaluate(
     return {"epoch": embedded.epoch, "split": split, **full_report(embedded, options)[0]}
 
 
+@names_backend
 def evaluate_embeddings(
     embeddings: Mapping[str, Any],
     labels: Any = None,
@@ -88,6 +91,7 @@ def evaluate_embeddings(
     return full_report(check_embedded(embeddings, labels, ids, class_names), options)[0]
 
 
+@names_backend
 def compare(
     a: Run | str | os.PathLike[str],
     b: Run | str | os.PathLike[str],

@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from mrl_jax.backend import names_backend
 from mrl_jax.errors import InputError
 from mrl_jax.noise.class_means import FEATURE_KINDS, checked_labels, checked_mask, feature_targets
 from mrl_jax.noise.spec import NOISE_KINDS, NOISE_PROTOCOLS, NOISE_SCOPES, NoiseSource, NoiseSpec, NoisyLabels
@@ -23,6 +24,7 @@ __all__ = [
 _MAP_STREAM = 2**31 - 1  # folded into the key for the class map of all modalities; above the index of any modality
 
 
+@names_backend
 def inject_noise(
     labels: ArrayLike,
     spec: NoiseSpec,

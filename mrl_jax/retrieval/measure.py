@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax import Array
 
+from mrl_jax.backend import names_backend
 from mrl_jax.errors import InputError
 from mrl_jax.retrieval.arguments import checked_arguments, host_array
 from mrl_jax.retrieval.metrics import (
@@ -58,6 +59,7 @@ __all__ = [
 ]
 
 
+@names_backend
 def retrieval_metrics(
     queries: Any,
     gallery: Any,
@@ -187,6 +189,7 @@ def summarize_by_class(
     }
 
 
+@names_backend
 def mean_average_precision(
     queries: Any,
     gallery: Any,
@@ -241,6 +244,7 @@ def _average_precision(k: int | None, divisor: str, most: int) -> Callable[[Rank
     return lambda r: {"ap": average_precision(r, k, divisor), "relevant": relevant_items(r)}
 
 
+@names_backend
 def precision_recall_curve(
     queries: Any,
     gallery: Any,
@@ -303,6 +307,7 @@ def _per_query(
     return {name: x.astype(np.int64 if name == "relevant" else np.float64) for name, x in values.items()}
 
 
+@names_backend
 def cross_modal_map(
     embeddings: Mapping[str, Any], labels: Mapping[str, Any], metric: str = "cosine"
 ) -> dict[str, float]:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from mrl_jax.backend import names_backend
 from mrl_jax.retrieval.arguments import finite_rows, host_array
 from mrl_jax.retrieval.groups import equal_rows, group_equal
 from mrl_jax.retrieval.similarity import Operands, key_rank, operands
@@ -17,6 +18,7 @@ __all__ = ["pair_ranks"]
 _PAIR_SCORES = 1 << 24  # similarities of a block in `pair_ranks`: 64 MiB
 
 
+@names_backend
 def pair_ranks(queries: Any, gallery: Any, pairs: Any = None, *, metric: str = "cosine") -> np.ndarray:
     """Instance-level retrieval: the rank of each query's partner, its only relevant item.
 

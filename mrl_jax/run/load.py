@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from mrl_jax.backend import names_backend
 from mrl_jax.config import Config
 from mrl_jax.data.dataset import Dataset
 from mrl_jax.data.load import load_dataset
@@ -18,6 +19,7 @@ from mrl_jax.run.model import Model, TrainedModel
 __all__ = ["load_run", "run_data"]
 
 
+@names_backend
 def load_run(workdir: str | os.PathLike[str], checkpoint: str | int = "best") -> TrainedModel:
     """Load a model from a run folder; the run need not be complete.
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from mrl_jax.backend import names_backend
 from mrl_jax.errors import InputError
 from mrl_jax.retrieval.similarity import (
     check_metric,
@@ -55,6 +56,7 @@ SMALLEST_BLOCK = 512  # rows; other sizes are 4, 16, … times that, so that few
 _QUERIES = 1024  # queries at once: the similarities of a block take 32 MiB
 
 
+@names_backend
 def top_k(
     queries: Any,
     gallery: Any,

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from jax import Array
 
+from mrl_jax.backend import names_backend
 from mrl_jax.errors import InputError
 from mrl_jax.retrieval.similarity import check_metric
 from mrl_jax.search.exact import (
@@ -115,6 +116,7 @@ class Index:
         return f"Index({self._rows} rows of {self.width} dimensions)"
 
     @classmethod
+    @names_backend
     def build(
         cls,
         source: Any,
@@ -162,6 +164,7 @@ class Index:
         gallery.fill(index)
         return index
 
+    @names_backend
     def add(self, embeddings: Any, *, ids: Any = None, labels: Any = None, payloads: Any = None) -> None:
         """Append rows [N, L]. Give ids, labels and payloads if and only if the index has them.
 
@@ -221,6 +224,7 @@ class Index:
             self._scaled = [jax.device_put(rows) for rows in scaled]
         return self._scaled
 
+    @names_backend
     def search(self, queries: Any, k: int = 10, *, approximate: bool = False) -> Found:
         """Find the k nearest items of every query.
 
@@ -311,6 +315,7 @@ class Index:
         write_index(Path(path), header, columns, self._without_padding(self._blocks))
 
     @classmethod
+    @names_backend
     def load(cls, path: str | os.PathLike[str], block: int = BLOCK) -> "Index":
         """Read a file that `save` wrote, without pickle: no code in the file runs.
 

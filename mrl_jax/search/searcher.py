@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from mrl_jax.backend import names_backend
 from mrl_jax.data.dataset import SPLITS, Dataset
 from mrl_jax.data.preprocess import kinds_for
 from mrl_jax.errors import InputError
@@ -98,6 +99,7 @@ class Searcher:
         metric: "cosine", "dot" or "hamming", see `top_k`.
     """
 
+    @names_backend
     def __init__(
         self,
         run: Run | str | os.PathLike[str],
@@ -126,6 +128,7 @@ class Searcher:
         if self.folder is None or not (self.folder.path / _FOLDER).exists():
             _ = self.dataset
 
+    @names_backend
     def answer(self, query: Query | str, top: int = 10) -> dict[str, Any]:
         """Find the nearest items of a query.
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 
+from mrl_jax.backend import names_backend
 from mrl_jax.config import Config, fields_used, with_settings
 from mrl_jax.errors import InputError, NonFiniteLossError
 from mrl_jax.interrupt import StopRequest, stop_request
@@ -74,6 +75,7 @@ def grid(base: Config, **axes: Iterable[Any]) -> list[Config]:
     return configs
 
 
+@names_backend
 def sweep(
     configs: Sequence[Config],
     workdir: str | os.PathLike[str] | None = None,
