@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mrl_jax.data.arrays import finite_float32
+from mrl_jax.data.tables import align_labels, columns_of
 from mrl_jax.data.values import plain_array
 from mrl_jax.errors import InputError
 from mrl_jax.tensors import from_tensor
@@ -91,9 +92,19 @@ def check_embedded(
         raise InputError(f"{source}: class_names holds {twice!r} twice; give every class a different name")
     checked = None
     if labels is not None:
+        labels, names = _by_column(labels, names, source)
         checked, names = _labels(_spread(labels, z, "labels", source), names, source)
     given = None if ids is None else _checked_ids(_spread(ids, z, "ids", source), source)
     return Embedded(source, z, checked, _instances(z, given), {}, names, ids=given, notes=notes)
+
+
+def _by_column(labels: Any, class_names: tuple[str, ...], source: str) -> tuple[Any, tuple[str, ...]]:
+    """Labels in which the columns of DataFrames are the same classes in all modalities, and the class names."""
+    given = dict(labels) if isinstance(labels, Mapping) else {"labels": labels}
+    tables = {key: table for key, table in given.items() if columns_of(table) is not None}
+    aligned, names = align_labels(tables, list(class_names), source) if tables else ({}, [])
+    given |= aligned
+    return given if isinstance(labels, Mapping) else given["labels"], class_names or tuple(names)
 
 
 def _array(x: Any, what: str, source: str) -> np.ndarray:

@@ -9,6 +9,8 @@ from toy import toy_arrays
 
 from mrl_jax import InputError, load_dataset
 from mrl_jax.data.values import plain_array
+from mrl_jax.errors import DatasetWarning
+from mrl_jax.eval.embedded import check_embedded
 
 WORDS = np.array(["fox", "cat", "dog"])
 TEXTS = {
@@ -70,6 +72,90 @@ def test_features_are_read_whatever_holds_them(container):
     arrays = toy_arrays()
     held = {k: v if k.endswith("labels") else NUMBERS[container](v) for k, v in arrays.items()}
     assert load_dataset(held).digest() == load_dataset(arrays).digest()
+
+
+def dummies(names, columns=None):
+    """One-hot labels as a DataFrame, its columns in this order."""
+    table = pd.get_dummies(pd.Series(names))
+    return table if columns is None else table[columns]
+
+
+ORDERS = {
+    "equal": (None, None),
+    "another order": (["fox", "dog", "cat"], ["cat", "fox", "dog"]),
+    "a split in another order": (None, ["dog", "fox", "cat"]),
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("cut", [{}, {"valid_share": 0.2}, {"split": "60/20/20"}])
+def test_columns_of_labels_are_classes_whatever_their_order(order, cut):
+    arrays = {k: WORDS[v] if k.endswith("labels") else v for k, v in toy_arrays().items()}
+    if "valid_share" in cut:
+        arrays = {k: v for k, v in arrays.items() if not k.startswith("valid")}
+    if "split" in cut:
+        arrays = {k.removeprefix("train_"): v for k, v in arrays.items() if k.startswith("train")}
+    expected = load_dataset(arrays, **cut)
+    orders = dict(zip(("train_labels", "test_labels"), ORDERS[order], strict=True)) | {"labels": ORDERS[order][1]}
+    held = {k: dummies(v, orders.get(k)) if k.endswith("labels") else v for k, v in arrays.items()}
+    data = load_dataset(held, **cut)
+    for split in ("train", "valid", "test"):
+        for m in data.modalities:
+            names = [np.array(d.class_names)[d.splits[split].labels[m]] for d in (data, expected)]
+            np.testing.assert_array_equal(*names)
+
+
+def test_columns_of_labels_may_be_numbers_or_lack_classes():
+    arrays = toy_arrays()
+    for values in (WORDS, np.array([7, 2, 5])):
+        held = {k: dummies(values[v]) if k.endswith("labels") else v for k, v in arrays.items()}
+        held["test_labels"] = dummies(values[arrays["test_labels"] % 2])  # without a third class
+        with pytest.warns(DatasetWarning, match="1 of 3 classes have validation samples but no test sample"):
+            data = load_dataset(held)
+        assert data.class_names == tuple(sorted(map(str, values)))
+        expected = values.astype(str)[arrays["test_labels"] % 2]
+        np.testing.assert_array_equal(np.array(data.class_names)[data.splits["test"].labels["touch"]], expected)
+    order = ["dog", "fox", "cat"]
+    held = {k: dummies(WORDS[v]) if k.endswith("labels") else v for k, v in arrays.items()} | {"class_names": order}
+    data = load_dataset(held)
+    assert data.class_names == tuple(order)
+    np.testing.assert_array_equal(np.array(order)[data.splits["valid"].labels["sound"]], WORDS[arrays["valid_labels"]])
+    numbered = {k: pd.get_dummies(v) if k.endswith("labels") else v for k, v in arrays.items()} | {"class_names": order}
+    numbered["test_labels"] = numbered["test_labels"][[2, 0, 1]]
+    data = load_dataset(numbered)
+    np.testing.assert_array_equal(data.splits["test"].labels["sound"], arrays["test_labels"])
+    with pytest.raises(
+        InputError, match="train_labels has the column 'fox', which is not in class_names; add it there"
+    ):
+        load_dataset(held | {"class_names": ["dog", "cat", "cow"]})
+    twice = dummies(WORDS[arrays["test_labels"]]).set_axis(["fox", "dog", "fox"], axis=1)
+    with pytest.raises(InputError, match="test_labels has two columns 'fox'; give every column a name of its own"):
+        load_dataset(held | {"test_labels": twice})
+
+
+def test_columns_of_features_are_the_same_in_every_split():
+    arrays = toy_arrays()
+    width = arrays["train_sound"].shape[1]
+    columns = [f"f{i}" for i in range(width)]
+    held = {k: pd.DataFrame(v, columns=columns) if k.endswith("sound") else v for k, v in arrays.items()}
+    held["test_sound"] = held["test_sound"][columns[::-1]]
+    data = load_dataset(held)
+    assert data.digest() == load_dataset(arrays).digest()
+    held["test_sound"] = held["test_sound"].rename(columns={"f0": "g"})
+    with pytest.raises(InputError, match="test_sound has no column 'f0', which train_sound has; a modality needs the"):
+        load_dataset(held)
+    held["test_sound"] = arrays["test_sound"]
+    assert load_dataset(held).digest() == data.digest()
+
+
+def test_columns_of_labels_of_embeddings_are_classes():
+    y, z = WORDS[np.arange(30) % 3], np.random.default_rng(0).normal(size=(30, 4))
+    expected = check_embedded({"a": z, "b": z}, y)
+    for labels in (dummies(y), {"a": dummies(y), "b": dummies(y, ["dog", "fox", "cat"])}):
+        found = check_embedded({"a": z, "b": z}, labels)
+        assert sorted(found.class_names) == list(expected.class_names)
+        for m in ("a", "b"):
+            np.testing.assert_array_equal(np.array(found.class_names)[found.labels[m].argmax(axis=1)], y)
 
 
 def test_integers_in_objects_and_a_series_are_labels():

@@ -13,6 +13,7 @@ from mrl_jax.data.own_layout import SPLIT_WORDS, Renamed, Rows, own_modalities
 from mrl_jax.data.published.catalog import CATALOG
 from mrl_jax.data.published.key_layouts import LAYOUTS, Keys, named_keys, recognise
 from mrl_jax.data.splits import cut_rows, first_per_class, strata
+from mrl_jax.data.tables import align_tables
 from mrl_jax.data.values import plain_array
 from mrl_jax.errors import DatasetWarning, InputError, listed
 
@@ -60,6 +61,7 @@ def canonical(
             more = [key for key in ("class_names", *(f"{s}_ids" for s in SPLITS), "ids") if key in arrays]
             names |= {key: key for key in more if key not in names}
             _check_unused(arrays, names, layout, source)
+    arrays, names = align_tables(arrays, names, source)
     splits = [s for s in SPLITS if any(key.startswith(f"{s}_") for key in names)]
     whole = [key for key in names if not key.startswith(_PREFIXES) and key != "class_names"]
     if whole and layout in ("named by the user", "whole", "views"):
