@@ -71,7 +71,8 @@ def dataset_from_arrays(
     if unused:
         names = [arrays.origin(key) for key in unused] if isinstance(arrays, Renamed) else unused
         warnings.warn(
-            f"{source}: not used: {listed(names)}; the layout is {LAYOUT}, and a modality needs all three splits",
+            f"{source}: not used: {listed(names)}; the layout is {LAYOUT}, and a modality needs all three splits; keys "
+            "(--keys) name arrays otherwise",
             DatasetWarning,
             stacklevel=2,
         )
@@ -166,10 +167,10 @@ def _mask(arrays: Mapping[str, Any], key: str, source: str) -> np.ndarray | None
 
 
 def _check_owners(arrays: Mapping[str, Any], source: str) -> list[str]:
-    """Refuse labels, masks and ids of no modality, as with a misspelt name.
+    """Refuse labels, masks and ids of no modality in a split, as with a misspelt name.
 
     Returns:
-        Other keys that are not used and have a word for a split.
+        Other keys that are not used and have a word for a split, or are labels, masks or ids without one.
     """
     known, unused = own_modalities(arrays), list[str]()
     for key in arrays:
@@ -177,7 +178,8 @@ def _check_owners(arrays: Mapping[str, Any], source: str) -> list[str]:
         if split not in SPLITS:
             words = [word for words in SPLIT_WORDS.values() for word in words]
             starts, ends = tuple(f"{w}_" for w in words), tuple(f"_{w}" for w in words)
-            unused += [key] if key.lower().startswith(starts) or key.lower().endswith(ends) else []
+            is_part = key.lower().startswith(starts) or key.lower().endswith(ends)
+            unused += [key] if is_part or key.rpartition("_")[2] in ENDS else []
             continue
         owner, _, end = rest.rpartition("_")
         if rest in known or rest in ("labels", "ids") or (owner in known and end in ("labels", "mask")):
@@ -192,13 +194,14 @@ def _check_owners(arrays: Mapping[str, Any], source: str) -> list[str]:
 
 
 def _matching(arrays: Mapping[str, Any], named: Sequence[str], splits: Mapping[str, Split]) -> list[str]:
-    """Keys of other unused arrays that are matrices of numbers with as many rows as a split.
+    """Keys of other unused arrays that are matrices of numbers with the rows of a split or the columns of a modality.
 
     Arrays of large files are not read for this.
     """
     if not getattr(arrays.file if isinstance(arrays, Renamed) else arrays, "is_small", True):
         return []
     rows = {len(split) for split in splits.values()} | {len(splits["train"]) + len(splits["valid"])}
+    columns = {x.shape[1] for x in splits["train"].features.values()}
     matching = []
     for key in arrays:
         if key in named or key == "class_names" or key.partition("_")[0] in SPLITS:
@@ -207,7 +210,7 @@ def _matching(arrays: Mapping[str, Any], named: Sequence[str], splits: Mapping[s
             x = plain_array(arrays[key], key)
         except InputError:  # not used, so it may be of any kind
             continue
-        if x.ndim == 2 and x.shape[1] and x.dtype.kind in "fiub" and len(x) in rows:
+        if x.ndim == 2 and x.shape[1] and x.dtype.kind in "fiub" and (len(x) in rows or x.shape[1] in columns):
             matching.append(key)
     return matching
 

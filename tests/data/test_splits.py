@@ -481,6 +481,43 @@ def test_matrices_with_the_rows_of_a_split_that_are_not_used_are_named(tmp_path)
         load_dataset(toy_arrays() | {"TEST_touch_x": np.ones((27, 2)), "Tr_smell": np.ones((60, 2))})
 
 
+def test_matrices_with_the_columns_of_a_modality_and_labels_without_a_split_are_named():
+    arrays = toy_arrays()
+    touch, sound = (np.ones((99, arrays[f"train_{m}"].shape[1])) for m in ("touch", "sound"))
+    more = {"database_touch": touch, "database_sound": sound, "database_labels": np.ones(99, int)}
+    without = {k: v for k, v in arrays.items() if not k.startswith("valid")}
+    for data, cut in ((arrays, {}), (without, {"valid_share": 0.1})):
+        with pytest.warns(
+            DatasetWarning, match="not used: database_labels, database_touch, database_sound; the layout is"
+        ):
+            load_dataset(data | more, **cut)
+        with pytest.warns(
+            DatasetWarning, match="not used: sound_labels, foo_labels, touch_mask, unlabeled; the layout is"
+        ):
+            load_dataset(
+                data
+                | {"sound_labels": np.ones(60, int), "foo_labels": np.ones(9, int), "touch_mask": np.ones(60, bool)}
+                | {"unlabeled": sound},
+                **cut,
+            )
+
+
+def test_matrices_beside_a_published_layout_are_named():
+    arrays = small_set()
+    short = {
+        f"{n}_{a}": arrays[f"{s}_{b}"]
+        for s, n in (("train", "tr"), ("test", "te"))
+        for a, b in (("img", "image"), ("txt", "text"), ("img_lab", "labels"))
+    }
+    short["retrieval_img"] = np.ones((33, arrays["train_image"].shape[1]))
+    with pytest.warns(DatasetWarning, match="not used: retrieval_img; the layout is"):
+        load_dataset(short, valid_share=0.1)
+    whole = whole_arrays(("X1", "X2"), "Y") | {"Z": np.ones((111, 3)), "note": np.ones(4)}
+    assert len(whole["Y"]) == 111
+    with pytest.warns(DatasetWarning, match="not used: Z; to use them, name the arrays with keys"):
+        load_dataset(whole, split="60/15/25")
+
+
 @pytest.mark.slow
 def test_a_run_is_scored_and_searched_on_the_split_that_it_was_cut_to(tmp_path):
     from mrl_jax import evaluate, grid, sweep, train

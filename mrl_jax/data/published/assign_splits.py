@@ -1,5 +1,6 @@
 """Give data their three splits: those of the file, those that the user asks for, or those of a set's protocol."""
 
+import contextlib
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 from mrl_jax.cut_options import CutOptions, parse_split
 from mrl_jax.data.dataset import SPLITS
 from mrl_jax.data.formats.errors import RefusedError
-from mrl_jax.data.own_layout import SPLIT_WORDS, Renamed, Rows, own_modalities
+from mrl_jax.data.own_layout import ENDS, SPLIT_WORDS, Renamed, Rows, own_modalities
 from mrl_jax.data.published.catalog import CATALOG
 from mrl_jax.data.published.key_layouts import LAYOUTS, Keys, named_keys, recognise
 from mrl_jax.data.splits import cut_rows, first_per_class, strata
@@ -60,7 +61,7 @@ def canonical(
         if layout not in ("own", "whole"):
             more = [key for key in ("class_names", *(f"{s}_ids" for s in SPLITS), "ids") if key in arrays]
             names |= {key: key for key in more if key not in names}
-            _check_unused(arrays, names, layout, source)
+            names |= {key: key for key in _check_unused(arrays, names, layout, source)}
     arrays, names = align_tables(arrays, names, source)
     splits = [s for s in SPLITS if any(key.startswith(f"{s}_") for key in names)]
     whole = [key for key in names if not key.startswith(_PREFIXES) and key != "class_names"]
@@ -101,10 +102,14 @@ def _without(arrays: Mapping[str, Any], keys: Sequence[str]) -> bool:
     return False
 
 
-def _check_unused(arrays: Iterable[str], keys: Keys, layout: str, source: str) -> None:
-    """Warn of arrays that look like a part of the data set but belong to no modality of the layout."""
+def _check_unused(arrays: Iterable[str], keys: Keys, layout: str, source: str) -> list[str]:
+    """Warn of arrays that look like a part of the data set but belong to no modality of the layout.
+
+    Returns:
+        The other keys that are not used, which `dataset_from_arrays` may compare with what is used.
+    """
     if layout == "xmedia":  # its other modalities have no pairs (docs/data.md)
-        return
+        return []
     words = [word for words in SPLIT_WORDS.values() for word in words]
     starts, ends = tuple(f"{w}_" for w in words), tuple(f"_{w}" for w in words)
     others = [key for key in arrays if key not in keys.values()]
@@ -121,6 +126,9 @@ def _check_unused(arrays: Iterable[str], keys: Keys, layout: str, source: str) -
             DatasetWarning,
             stacklevel=2,
         )
+    if layout == "views":  # `_cut_whole` looks at the others
+        return []
+    return [key for key in others if key not in unused and key not in keys]
 
 
 def _check_valid(names: Keys, layout: str, arrays: Iterable[str], source: str) -> None:
@@ -158,6 +166,8 @@ def _cut_whole(
     classes = _classes(arrays, names, "", source)
     if layout == "whole":
         names = _without_others(arrays, names, modalities, len(classes), source)
+    elif layout == "views" and getattr(arrays, "is_small", True):
+        _warn_of_matrices(arrays, names, len(classes), source)
     parts, record = _cut(arrays, names, "", classes, parse_split(options.split), options, source)
     own = {key: file_key for key, file_key in names.items() if key == "class_names"}
     rows = dict[str, Rows]()
@@ -204,6 +214,22 @@ def _without_others(arrays: Mapping[str, Any], names: Keys, modalities: Sequence
         )
     dropped = {*unused, *(f"{m}_{end}" for m in unused for end in ("labels", "mask"))}
     return {name: key for name, key in names.items() if name not in dropped}
+
+
+def _warn_of_matrices(arrays: Mapping[str, Any], names: Keys, rows: int, source: str) -> None:
+    """Warn of arrays beside the views that are matrices of numbers with a row for each label."""
+    unused = []
+    for key in (key for key in arrays if key not in names.values() and not key.lower().endswith(ENDS)):
+        with contextlib.suppress(InputError):  # not used, so it may be of any kind
+            x = plain_array(arrays[key], key)
+            unused += [key] if x.ndim == 2 and 1 not in x.shape and x.dtype.kind in "fiub" and len(x) == rows else []
+    if unused:
+        warnings.warn(
+            f"{source}: read in the layout {LAYOUTS['views'][1]}; not used: {listed(unused)}; to use them, name the "
+            "arrays with keys",
+            DatasetWarning,
+            stacklevel=2,
+        )
 
 
 def _cut_train(
