@@ -123,6 +123,8 @@ def add_field_flags(parser: argparse.ArgumentParser, names: Iterable[str]) -> No
             options["metavar"] = "{" + ",".join(option.choices) + "}" if option.choices else kind.__name__.upper()
             if get_origin(hints[name]) is tuple:
                 options["nargs"] = "+"
+            if name == "keys":
+                options["action"] = "extend"  # each entry is one name; the flag may be repeated
         parser.add_argument("--" + name.replace("_", "-"), **options)
 
 

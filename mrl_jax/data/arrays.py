@@ -9,6 +9,7 @@ import numpy as np
 
 from mrl_jax.data.dataset import SPLITS, Dataset, Split
 from mrl_jax.data.formats import read_float32
+from mrl_jax.data.key_names import keys_hint
 from mrl_jax.data.label_forms import RawLabels, normalize_labels
 from mrl_jax.data.own_layout import ENDS, LAYOUT, SPLIT_WORDS, Renamed, own_modalities, transposed
 from mrl_jax.data.values import plain_array
@@ -137,14 +138,22 @@ def _modalities(arrays: Mapping[str, Any], wanted: Sequence[str], source: str) -
     if len(names) < 2:
         raise InputError(
             f"{source}: two or more modalities are needed; the layout is {LAYOUT}, or one of the published layouts "
-            f"(docs/data.md); keys found: {listed(arrays)}"
+            f"(docs/data.md); keys found: {listed(_file_keys(arrays))}; {keys_hint(_file_keys(arrays))}"
         )
     return tuple(names)
 
 
+def _file_keys(arrays: Mapping[str, Any]) -> list[str]:
+    """The keys as the user knows them."""
+    return list(arrays.file if isinstance(arrays, Renamed) else arrays)
+
+
 def _get(arrays: Mapping[str, Any], key: str, source: str) -> np.ndarray:
     if key not in arrays:
-        raise InputError(f"{source}: key {key!r} is missing; the layout is {LAYOUT}; keys found: {listed(arrays)}")
+        found = _file_keys(arrays)
+        raise InputError(
+            f"{source}: key {key!r} is missing; the layout is {LAYOUT}; keys found: {listed(found)}; {keys_hint(found)}"
+        )
     return plain_array(arrays[key], f"{source}: {key}")
 
 

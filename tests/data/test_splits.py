@@ -16,9 +16,11 @@ from toy import toy_arrays, toy_config
 
 from mrl_jax import InputError, load_dataset
 from mrl_jax.cut_options import parse_split
+from mrl_jax.data.__main__ import main as data_main
 from mrl_jax.data.published.catalog import CATALOG
 from mrl_jax.data.splits import cut_rows, first_per_class, strata
 from mrl_jax.errors import DatasetWarning
+from mrl_jax.train import main as train_main
 
 THREE = {"train": 0.6, "test": 0.25, "valid": 0.15}
 
@@ -338,6 +340,113 @@ def test_a_damaged_modality_is_not_left_out(tmp_path):
     (tmp_path / "a.npz").write_bytes(content.replace(np.float64(7.125).tobytes(), np.float64(8.125).tobytes(), 1))
     with pytest.raises(InputError, match=r"array 'smell' is damaged .*; to load the others alone, name the modalities"):
         load_dataset(tmp_path / "a.npz", split="60/15/25")
+
+
+def renamed(form, arrays=None):
+    """Arrays with the keys that a form gives, from a split, `i`, `t` or `l`, and a running number of splits."""
+    arrays = toy_arrays() if arrays is None else arrays
+    of = {"i": "sound", "t": "touch", "l": "labels"}
+    return {form(s, part): arrays[f"{s}_{name}"] for s in ("train", "test") for part, name in of.items()}
+
+
+OTHER_KEYS = {
+    "camel case": (
+        lambda s, p: s[:2] + {"i": "Img", "t": "Txt", "l": "Lab"}[p],
+        "--keys image=trImg,teImg text=trTxt,teTxt labels=trLab,teLab",
+    ),
+    "query": (
+        lambda s, p: {"i": "A", "t": "B", "l": "L"}[p] + {"train": "_tr", "test": "_q"}[s],
+        "--keys A=A_tr,A_q B=B_tr,B_q labels=L_tr,L_q",
+    ),
+    "train and query": (
+        lambda s, p: {"train": "train_", "test": "query_"}[s] + {"i": "image", "t": "text", "l": "labels"}[p],
+        "--keys image=train_image,query_image text=train_text,query_text labels=train_labels,query_labels",
+    ),
+    "query and database": (
+        lambda s, p: p.upper() + {"train": "_tr", "test": "_query"}[s],
+        "--keys image=I_tr,I_query text=T_tr,T_query labels=L_tr,L_query",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", OTHER_KEYS)
+@pytest.mark.parametrize("cut", [{}, {"valid_share": 0.1}, {"split": "60/15/25"}])
+def test_unknown_keys_name_the_flag_that_works(case, cut):
+    form, hint = OTHER_KEYS[case]
+    arrays = renamed(form)
+    if "database" in case:
+        arrays |= {f"{p}_database": np.ones((9, 2)) for p in "IT"}
+    if case == "train and query" and "split" in cut:
+        return  # it has a training split
+    with pytest.raises(InputError) as caught:
+        load_dataset(arrays, **cut)
+    assert f"name the arrays with keys, such as {hint}" in str(caught.value)
+    entries = hint.removeprefix("--keys ").split()
+    assert len(load_dataset(arrays, keys=entries, valid_share=0.1).splits["test"]) == 27
+
+
+def test_unknown_keys_without_splits_name_the_flag_that_works():
+    whole = whole_arrays(("IAll", "TAll"), "LAll")
+    with pytest.raises(InputError, match=r"no arrays of known names; .* --keys image=IAll text=TAll labels=LAll"):
+        load_dataset(whole, split="60/15/25")
+    entries = ["image=IAll", "text=TAll", "labels=LAll"]
+    assert load_dataset(whole, keys=entries, split="60/15/25").modalities == ("image", "text")
+    for names, labels in ((("X", "Z"), "y0"), (("feats", "other"), "lab9")):
+        with pytest.raises(InputError, match="name the arrays with keys"):
+            load_dataset(whole_arrays(names, labels), split="60/15/25")
+
+
+def test_the_flag_for_keys_may_be_repeated(tmp_path, capsys):
+    whole = whole_arrays(("IAll", "TAll"), "LAll")
+    np.savez(tmp_path / "a.npz", **whole)
+    flags = ["--data-path", str(tmp_path / "a.npz"), "--split", "60/15/25"]
+    keys = ["--keys", "image=IAll", "--keys", "text=TAll", "labels=LAll"]
+    assert data_main(["info", "mine", *flags, *keys]) == 0
+    assert "image: " in capsys.readouterr().out
+    assert data_main(["info", "mine", *flags, *keys, "--keys", "image=TAll"]) == 2
+    assert "keys: image is given twice; name it once" in capsys.readouterr().err
+    assert (
+        train_main(
+            [
+                *flags,
+                *keys,
+                "--epochs",
+                "1",
+                "--hidden-dims",
+                "4",
+                "--batch-size",
+                "30",
+                "--workdir",
+                str(tmp_path / "run"),
+            ]
+        )
+        == 0
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": "label"}, "train_label has shape [60], and is no modality; rename it to train_labels"),
+        ({"ids": "id"}, "train_id has shape [60], and is no modality; rename it to train_ids"),
+        ({"sound_ids": "sound_id"}, "train_sound_id has shape [60], and is no modality; rename it to train_ids"),
+        ({"sound_labels": "sound_label"}, "sound_label has shape [60], and is no modality; rename it to train_sound_l"),
+        ({"sound_mask": "sound_masks"}, "train_sound_masks has shape [60], and is no modality; rename it to train_sou"),
+        ({"mask": "masks"}, "train_masks has shape [60], and is no modality; rename it to train_MODALITY_mask"),
+    ],
+)
+@pytest.mark.parametrize("column", [False, True])
+def test_other_words_for_labels_ids_and_masks_are_named(change, message, column):
+    ((old, new),) = change.items()
+    arrays = toy_arrays() if old != "labels" else {k: v for k, v in toy_arrays().items() if not k.endswith("labels")}
+    for s in ("train", "valid", "test"):
+        y = toy_arrays()[f"{s}_labels"] if "mask" not in old else np.ones(len(toy_arrays()[f"{s}_labels"]), bool)
+        arrays[f"{s}_{new}"] = y[:, None] if column else y
+    with pytest.raises(InputError) as caught:
+        load_dataset(arrays)
+    assert message.replace("[60]", "[60, 1]" if column else "[60]") in str(caught.value)
+    if old != "labels":
+        assert load_dataset(arrays, ("sound", "touch")).digest() == load_dataset(toy_arrays()).digest()
 
 
 def test_arrays_are_named_by_keys(tmp_path):

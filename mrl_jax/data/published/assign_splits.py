@@ -10,7 +10,8 @@ import numpy as np
 from mrl_jax.cut_options import CutOptions, parse_split
 from mrl_jax.data.dataset import SPLITS
 from mrl_jax.data.formats.errors import RefusedError
-from mrl_jax.data.own_layout import ENDS, SPLIT_WORDS, Renamed, Rows, own_modalities
+from mrl_jax.data.key_names import keys_hint, refuse_other_ends
+from mrl_jax.data.own_layout import ENDS, LAYOUT, SPLIT_WORDS, Renamed, Rows, own_modalities
 from mrl_jax.data.published.catalog import CATALOG
 from mrl_jax.data.published.key_layouts import LAYOUTS, Keys, named_keys, recognise
 from mrl_jax.data.splits import cut_rows, first_per_class, strata
@@ -71,6 +72,13 @@ def canonical(
                 f"{source}: keys give one array for {whole[0]} and one per split for others; give each the same number"
             )
         return _cut_whole(arrays, names, layout, modalities, options, source)
+    if not splits:
+        raise InputError(
+            f"{source}: no arrays of known names; the layout is {LAYOUT}, or one of the published layouts "
+            f"(docs/data.md); keys found: {listed(arrays)}; {keys_hint(arrays)}"
+        )
+    if layout == "own":
+        refuse_other_ends(arrays, names, modalities, source)
     if options.split is not None and not options.as_needed:
         hint = "" if "valid" in splits else ", and take validation from train with valid_share, such as 0.1"
         raise InputError(

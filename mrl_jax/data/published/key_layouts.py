@@ -10,10 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from mrl_jax.cut_options import parse_keys
 from mrl_jax.data.dataset import SPLITS
+from mrl_jax.data.key_names import LABEL_WORDS, SPLIT_OF, VIEW_WORDS, name_of
 from mrl_jax.data.own_layout import SPLIT_WORDS, own_modalities
 from mrl_jax.errors import InputError, listed
 
-__all__ = ["LAYOUTS", "VIEW_WORDS", "Keys", "named_keys", "recognise"]
+__all__ = ["LAYOUTS", "Keys", "named_keys", "recognise"]
 
 Keys = dict[str, str]  # key of the own layout -> key in the file
 
@@ -98,11 +99,11 @@ def _suffixed(have: set[str]) -> Keys | None:
     keys: Keys = {}
     for key in sorted(have):
         stem, _, word = key.rpartition("_")
-        split = _SPLIT_OF.get(word.lower())
+        split = SPLIT_OF.get(word.lower())
         if not stem or split is None:
             continue
         owner, _, end = stem.rpartition("_")
-        name = f"{_name(owner)}_labels" if owner and _name(end) == "labels" else _name(stem)
+        name = f"{name_of(owner)}_labels" if owner and name_of(end) == "labels" else name_of(stem)
         if f"{split}_{name}" in keys:
             return None
         keys[f"{split}_{name}"] = key
@@ -123,9 +124,9 @@ def _views(have: set[str]) -> Keys | None:
             continue
         views = [stacks[0][number] for number in sorted(stacks[0])]
         keys = {f"view{v}": key for v, key in enumerate(views, start=1)}
-        if (label := _first(have, *_LABEL_WORDS)) is not None:
+        if (label := _first(have, *LABEL_WORDS)) is not None:
             return keys | {"labels": label}
-        for cells in (_cells_of(have, word) for word in _LABEL_WORDS):
+        for cells in (_cells_of(have, word) for word in LABEL_WORDS):
             if len(cells) == 1:
                 return keys | {"labels": cells[0]}
             if len(cells) == len(views):
@@ -144,28 +145,10 @@ def _whole(keys: Sequence[str]) -> Keys | None:
     """Arrays without splits: labels, and every other array as a modality."""
     if any(key.startswith(_PREFIXES) for key in keys):
         return None
-    label = _first(set(keys), *_LABEL_WORDS)
+    label = _first(set(keys), *LABEL_WORDS)
     names = {key: "labels" if key == label else key for key in keys}
     whole = {name: key for key, name in names.items()}
     return whole if _complete({f"train_{name}": key for name, key in whole.items()}, ("train",)) else None
-
-
-_SPLIT_OF = {word: split for split, words in SPLIT_WORDS.items() for word in words}
-_NAMES = {
-    "image": ("i", "img", "imgs", "image", "images"),
-    "text": ("t", "txt", "txts", "text", "texts"),
-    "labels": ("l", "lab", "label", "labels", "y", "gt", "gnd"),
-}
-VIEW_WORDS = ("X", "x", "fea", "feas", "feature", "features", "data", "view", "views", "v", "V")
-_LABEL_WORDS = (
-    *("labels", "label", "gt", "gnd", "truth", "truelabel", "truelabels", "true_label", "true_labels"),
-    *("target", "targets", "L", "Y", "y"),  # the last two may also be a modality beside labels of another name
-)
-
-
-def _name(stem: str) -> str:
-    """Name of a modality, or "labels", for the stem of a key."""
-    return next((name for name, words in _NAMES.items() if stem.lower() in words), stem)
 
 
 def _complete(keys: Iterable[str], splits: Sequence[str]) -> bool:

@@ -11,10 +11,10 @@ import numpy as np
 from mrl_jax.cut_options import CutOptions, parse_keys
 from mrl_jax.data.arrays import dataset_from_arrays
 from mrl_jax.data.dataset import Dataset
+from mrl_jax.data.key_names import VIEW_WORDS
 from mrl_jax.data.own_layout import SPLIT_WORDS
 from mrl_jax.data.published.assign_splits import canonical
 from mrl_jax.data.published.catalog import CATALOG, deviations
-from mrl_jax.data.published.key_layouts import VIEW_WORDS
 from mrl_jax.data.published.source_folder import open_source
 from mrl_jax.data.shards import join_shards, numbered_notes, split_and_modality
 from mrl_jax.errors import DatasetWarning, InputError, listed
