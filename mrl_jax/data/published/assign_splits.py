@@ -322,7 +322,13 @@ def _cut_test(
     classes = strata(plain_array(arrays[names[labels]], source)) if labels else np.zeros(0, int)
     set_name = set_name or _infer_set(arrays, names, layout)
     count = _valid_rows(set_name, len(classes))
-    if count is None or count >= len(classes):
+    if count is not None and count >= len(classes):
+        raise InputError(
+            f"{source}: no validation rows; {set_name} takes {count} of the test rows for validation, and there are "
+            f"{len(classes)} in all: take them from the training split with valid_share, such as 0.1 (--valid-share "
+            "0.1)"
+        )
+    if count is None:
         known = ", ".join(CATALOG)
         raise InputError(
             f"{source}: no validation rows, and {len(classes)} test rows; name the set by its preset ({known}), whose "
