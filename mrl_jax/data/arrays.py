@@ -100,30 +100,38 @@ def _other_cut(arrays: Mapping[str, Any], modalities: Sequence[str]) -> str:
 def warn_of_classes(data: Dataset, source: str, remedy: str) -> None:
     """Warn if a class of the test split has no validation sample, or a class of the validation split no test sample.
 
+    Classes that no modality has there come first; otherwise each modality counts by itself.
+
     Args:
         data: the data set.
         source: where it comes from, for the message.
         remedy: what to do about it, for the message.
     """
-    there = {}
-    for s in ("valid", "test"):
-        labels = [data.splits[s].samples(m)[1] for m in data.modalities]
-        there[s] = np.bincount(np.concatenate(labels), minlength=data.num_classes) > 0
-    only = [np.flatnonzero(there[a] & ~there[b]) for a, b in (("test", "valid"), ("valid", "test"))]
-    if not any(map(len, only)):
-        return
-    parts = [
-        f"{len(classes)} of {data.num_classes} classes have {here} samples but no {there} sample "
-        f"({listed([data.class_names[k] for k in classes], 5)})"
-        for classes, here, there in zip(only, ("test", "validation"), ("validation", "test"), strict=True)
-        if len(classes)
+    there = {
+        s: {m: np.bincount(data.splits[s].samples(m)[1], minlength=data.num_classes) > 0 for m in data.modalities}
+        for s in ("valid", "test")
+    }
+    parts = _only_in_one(data, *(np.any([*there[s].values()], axis=0) for s in ("valid", "test")))
+    if not parts:
+        for m in data.modalities:
+            parts += [f"{m}: {part}" for part in _only_in_one(data, there["valid"][m], there["test"][m])]
+    if parts:
+        warnings.warn(
+            f"{source}: {', and '.join(parts)}; validation then chooses the model by other classes than those of the "
+            f"test; {remedy}",
+            DatasetWarning,
+            stacklevel=3,
+        )
+
+
+def _only_in_one(data: Dataset, valid: np.ndarray, test: np.ndarray) -> list[str]:
+    """Texts on the classes that only one of two splits has; `valid` and `test` are bool [K]."""
+    return [
+        f"{here.sum()} of {data.num_classes} classes have {one} samples but no {other} sample "
+        f"({listed([data.class_names[k] for k in np.flatnonzero(here)], 5)})"
+        for here, one, other in ((test & ~valid, "test", "validation"), (valid & ~test, "validation", "test"))
+        if here.any()
     ]
-    warnings.warn(
-        f"{source}: {', and '.join(parts)}; validation then chooses the model by other classes than those of the test; "
-        f"{remedy}",
-        DatasetWarning,
-        stacklevel=3,
-    )
 
 
 def _modalities(arrays: Mapping[str, Any], wanted: Sequence[str], source: str) -> tuple[str, ...]:

@@ -558,6 +558,20 @@ def test_classes_that_only_one_of_validation_and_test_has_are_a_warning():
         load_dataset(arrays)
 
 
+def test_classes_of_a_single_modality_without_validation_samples_are_a_warning():
+    arrays = toy_arrays()
+    message = r"sound: 1 of 3 classes have test samples but no validation sample \(0\); validation then"
+    with pytest.warns(DatasetWarning, match=message):
+        load_dataset(arrays | {"valid_sound_mask": arrays["valid_labels"] != 0})
+    own = {f"{s}_{m}_labels": arrays[f"{s}_labels"] for s in ("train", "valid", "test") for m in ("sound", "touch")}
+    own |= {k: v for k, v in arrays.items() if not k.endswith("labels")}
+    own["valid_touch_labels"] = own["valid_touch_labels"] % 2
+    with pytest.warns(
+        DatasetWarning, match=r": touch: 1 of 3 classes have test samples but no validation sample \(2\)"
+    ):
+        load_dataset(own)
+
+
 def test_arrays_that_look_like_a_modality_and_are_not_used_are_named():
     arrays = toy_arrays()
     more = {"valid_smell": np.ones((24, 2)), "smell_train": np.ones((60, 2)), "tr_smell": np.ones((60, 2))}
