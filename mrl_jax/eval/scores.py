@@ -18,6 +18,7 @@ from mrl_jax.retrieval.similarity import (
     NoCodesError,
     check_metric,
     code_kinds,
+    common_magnitude,
     find_form,
     scaled_lengths,
     squared_lengths,
@@ -321,9 +322,14 @@ def _notes(data: Embedded, metric: str) -> list[str]:
 
 
 def compared_exactly(data: Embedded, metric: str) -> bool:
-    """Whether all embeddings are integers in the range of exact arithmetic, or for the cosine all scaled codes."""
-    for lengths_of in (squared_lengths, scaled_lengths) if metric == "cosine" else (squared_lengths,):
-        squares = [lengths_of(z) for z in data.embeddings.values()]
+    """Whether all embeddings are integers in the range of exact arithmetic, or scaled codes (for dot of one scale)."""
+    rows = list(data.embeddings.values())
+    scaled = metric == "cosine"
+    if metric == "dot":
+        magnitudes = {common_magnitude(z) for z in rows}
+        scaled = len(magnitudes) == 1 and None not in magnitudes
+    for lengths_of in (squared_lengths, scaled_lengths) if scaled else (squared_lengths,):
+        squares = [lengths_of(z) for z in rows]
         if known := [x for x in squares if x is not None]:
             together = np.concatenate(known)
             if len(known) == len(squares) and find_form(together, together, metric)[0] in ("exact", "ratio"):

@@ -14,7 +14,8 @@ gallery row, q and n their squared lengths: integers, with d^2 <= q n.
   int64, even where its two products wrap around: it finds such items, and fractions put them in order.
 
 For the cosine, scaled codes count as integers too: rows whose non-zero values all have one magnitude, such as -0.5 and
-0.5. A positive factor of a row changes no cosine, so that their signs stand for them.
+0.5. A positive factor of a row changes no cosine, so that their signs stand for them. For the product this holds too if
+all rows of the gallery have the same magnitude: it changes no order, and neither does the factor of a query.
 
 Beyond that range, and if a side holds other numbers, rows count as real numbers.
 
@@ -38,6 +39,7 @@ __all__ = [
     "check_metric",
     "check_products",
     "code_kinds",
+    "common_magnitude",
     "exact_scores",
     "find_form",
     "key_order",
@@ -76,7 +78,8 @@ class Operands(NamedTuple):
         gallery: float32 [G, L].
         form: "unit": real rows, compared after scaling to unit length. "real": real rows, compared by their products.
             "exact": integers, or for the cosine signs of scaled codes, compared by their products, which float32 holds
-            exactly. "ratio": the same, compared by `keys` on the host.
+            exactly. "ratio": the same, compared by `keys` on the host. Products are those of the signs, without the
+            magnitudes of scaled codes.
         squares: for "ratio", the divisors of the keys, int64 [G]; otherwise None.
     """
 
@@ -120,14 +123,14 @@ def operands(queries: Any, gallery: Any, metric: str = "cosine") -> Operands:
     form, squares = find_form(asked, items, metric)
     if form == "real":
         check_products(longest(queries), longest(gallery))
-    if form == "unit":
-        first, second = (
-            _whole(queries, asked if items is not None else squared_lengths(queries)),
-            _whole(gallery, items),
-        )
+    if form in ("unit", "real"):
+        asked = asked if items is not None else squared_lengths(queries)
+        second = _whole(gallery, items) if metric == "cosine" or items is not None else _of_one_magnitude(gallery)
+        first = None if second is None else _whole(queries, asked)
         if first is not None and second is not None:
-            form, squares = find_form(squared_lengths(first), squared_lengths(second), metric)
-            queries, gallery = (queries, gallery) if form == "unit" else (first, second)
+            found, squares = find_form(squared_lengths(first), squared_lengths(second), metric)
+            if found in ("exact", "ratio"):
+                queries, gallery, form = first, second, found
     return Operands(queries, gallery, form, squares)
 
 
@@ -197,6 +200,24 @@ def scaled_signs(x: Any) -> np.ndarray | None:
 def _whole(x: Any, squares: np.ndarray | None) -> Any:
     """Integers whose cosines are those of the rows: integers as they are, or the signs of scaled codes; or None."""
     return x if squares is not None else scaled_signs(x)
+
+
+def common_magnitude(x: Any) -> float | None:
+    """The magnitude of all values of x [N, L] that are not 0; None if there are several, 1 if there are no such values.
+
+    Reads blocks of rows, and stops at the first one that holds others.
+    """
+    largest = 0.0
+    for rows, _ in _blocks(x):
+        size = np.abs(rows)
+        largest = largest or float(size.max(initial=0))
+        if not ((size == largest) | (size == 0)).all():
+            return None
+    return largest or 1.0
+
+
+def _of_one_magnitude(x: Any) -> Any:
+    return None if common_magnitude(x) is None else scaled_signs(x)
 
 
 def as_signs(queries: Any, gallery: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -308,7 +329,7 @@ def key_rank(products: np.ndarray, squares: np.ndarray, item: int) -> int:
     return 1 + int((key > key[item]).sum() + ((ahead > 0) | ((ahead == 0) & earlier[same])).sum())
 
 
-def exact_scores(products: Any, asked: Any, items: Any, metric: str) -> np.ndarray:
+def exact_scores(products: Any, asked: Any, items: Any, metric: str, factors: Any = 1.0) -> np.ndarray:
     """The similarities that are reported, float32, from exact products; equal similarities are equal bits.
 
     Args:
@@ -316,10 +337,11 @@ def exact_scores(products: Any, asked: Any, items: Any, metric: str) -> np.ndarr
         asked: squared lengths of the queries, which broadcast to it.
         items: squared lengths of the gallery rows.
         metric: one of `METRICS`; the Hamming distance of signs is (L - d) / 2, with L their squared length.
+        factors: for "dot", what the products of the rows as given are times those of the signs of scaled codes.
     """
     d, q, n = (np.asarray(x, np.float64) for x in (products, asked, items))
     if metric == "dot":
-        return d.astype(np.float32)
+        return (d * factors).astype(np.float32)
     if metric == "hamming":
         return ((q - d) / 2).astype(np.float32)
     key = d * np.abs(d) / np.maximum(n, 1)  # equal cosines have equal keys

@@ -21,6 +21,7 @@ from mrl_jax.retrieval.similarity import (
     check_metric,
     check_products,
     code_kinds,
+    common_magnitude,
     exact_scores,
     find_form,
     key_order,
@@ -53,6 +54,7 @@ __all__ = [
 
 BLOCK = 8192  # gallery rows that are compared at once
 SMALLEST_BLOCK = 512  # rows; other sizes are 4, 16, … times that, so that few programs are compiled
+_EXACT = ("exact", "ratio")  # forms without rounding
 _QUERIES = 1024  # queries at once: the similarities of a block take 32 MiB
 
 
@@ -157,12 +159,14 @@ class Facts(NamedTuple):
         length: length of the longest row, for "dot".
         kinds: the codes that the rows may be, for "hamming".
         scaled: the rows are scaled codes, compared by their signs; `squares` are those of the signs.
+        magnitude: of the values of scaled codes that are not 0, for "dot".
     """
 
     squares: np.ndarray | None
     length: float
     kinds: tuple[str, ...]
     scaled: bool = False
+    magnitude: float = 1.0
 
 
 def facts_of(name: str, x: np.ndarray, metric: str, kinds: tuple[str, ...] = ("bits", "signs")) -> Facts:
@@ -183,6 +187,9 @@ def facts_of(name: str, x: np.ndarray, metric: str, kinds: tuple[str, ...] = ("b
     squares = squared_lengths(x)
     if squares is None and metric == "cosine" and (squares := scaled_lengths(x)) is not None:
         return Facts(squares, 0.0, kinds, scaled=True)
+    if squares is None and metric == "dot" and (magnitude := common_magnitude(x)) is not None:
+        squares = scaled_lengths(x)
+        return Facts(squares, longest(x), kinds, squares is not None, magnitude)
     return Facts(squares, longest(x) if metric == "dot" else 0.0, kinds)
 
 
@@ -217,20 +224,25 @@ def search_blocks(
     if bits:
         queries = 2 * np.asarray(queries, np.float32) - 1
     asked = None if facts.squares is None else squared_lengths(queries)
-    if asked is None and facts.squares is not None and metric == "cosine":
+    given_queries, factors = queries, np.full(len(queries), facts.magnitude)  # of exact products
+    if asked is None and facts.squares is not None and metric in ("cosine", "dot"):
         signs = scaled_signs(queries)
-        queries, asked = (queries, None) if signs is None else (signs, squared_lengths(signs))
+        if signs is not None:
+            factors *= np.abs(queries).max(axis=1)
+            queries, asked = signs, squared_lengths(signs)
     form, squares = find_form(asked, facts.squares, metric)
-    if form == "real":
-        check_products(longest(queries), facts.length)
+    if form in ("unit", "real"):
+        queries = given_queries
+    if metric == "dot":
+        check_products(longest(given_queries), facts.length)
     as_is = form != "unit"
     given = blocks(as_is)
     given = ((2 * rows - 1, count) for rows, count in given) if bits else given
-    given = ((jnp.sign(rows), count) for rows, count in given) if facts.scaled and as_is else given
+    given = ((jnp.sign(rows), count) for rows, count in given) if facts.scaled and form in _EXACT else given
     if squares is not None:
         assert asked is not None
         assert facts.squares is not None
-        return _search_by_keys(queries, given, squares, asked, facts.squares, k, metric)
+        return _search_by_keys(queries, given, squares, asked, facts.squares, factors, k, metric)
     chunks = list(device_blocks("queries", queries, _QUERIES, least=1, as_is=as_is))
     # NumPy makes these arrays: JAX would compile a program for each, which delays the first answer.
     best: list[Any] = [(np.full((len(c), k), -np.inf, np.float32), np.full((len(c), k), -1, np.int32)) for c in chunks]
@@ -243,7 +255,7 @@ def search_blocks(
     if form == "exact":
         assert asked is not None
         assert facts.squares is not None
-        scores = exact_scores(scores, asked[:, None], facts.squares[rows], metric)
+        scores = exact_scores(scores, asked[:, None], facts.squares[rows], metric, factors[:, None])
     return scores, rows
 
 
@@ -253,6 +265,7 @@ def _search_by_keys(
     divisors: np.ndarray,
     asked: np.ndarray,
     items: np.ndarray,
+    factors: np.ndarray,
     k: int,
     metric: str,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -277,7 +290,7 @@ def _search_by_keys(
             best[i] = np.take_along_axis(known, order, axis=1), np.take_along_axis(numbers, order, axis=1)
         start += count
     products, numbers = (np.concatenate([b[j] for b in best]) for j in (0, 1))
-    return exact_scores(products, asked[:, None], items[numbers], metric), numbers
+    return exact_scores(products, asked[:, None], items[numbers], metric, factors[:, None]), numbers
 
 
 def _candidates(d: np.ndarray, n: np.ndarray, count: int, k: int, least: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -209,11 +209,13 @@ class Index:
         self._unit, self._scaled = not given, []
         old = self._facts
         joined = None
-        if self._rows == len(x) or old.scaled == facts.scaled:  # integers beside scaled codes count as real rows
+        # Integers beside scaled codes count as real rows, and so do products with rows of different magnitudes.
+        if self._rows == len(x) or (old.scaled, old.magnitude) == (facts.scaled, facts.magnitude):
             known = None if old.squares is None or facts.squares is None or self._unit else (old.squares, facts.squares)
             joined = None if known is None else np.concatenate(known)
         scaled = joined is not None and facts.scaled
-        self._facts = Facts(joined, max(old.length, facts.length), facts.kinds, scaled)
+        magnitude = facts.magnitude if scaled else 1.0
+        self._facts = Facts(joined, max(old.length, facts.length), facts.kinds, scaled, magnitude)
 
     def _unit_blocks(self) -> list[Array]:
         """The blocks, scaled to unit length."""

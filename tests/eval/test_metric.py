@@ -90,9 +90,13 @@ def test_unknown_metrics_and_codes_of_two_kinds_are_refused():
         evaluate_embeddings({"image": BITS["image"], "text": SIGNS["text"]}, LABELS, options=Options(metric="hamming"))
 
 
-def test_scaled_codes_score_as_codes():
+@pytest.mark.parametrize("metric", ["cosine", "dot"])
+def test_scaled_codes_score_as_codes(metric):
     code = np.random.default_rng(5).choice([-1.0, 1.0], (2, 40, 12))
-    scores = [evaluate_embeddings({"a": a, "b": b}, np.arange(40) % 3) for a, b in (code, code / np.sqrt(12))]
+    scores = [
+        evaluate_embeddings({"a": a, "b": b}, np.arange(40) % 3, options=Options(metric=metric))
+        for a, b in (code, code / np.sqrt(12))
+    ]
     assert scores[0]["map"] == scores[1]["map"]
     assert scores[1]["notes"] == [
         "all embeddings are scaled codes, which count as their signs: their similarities are compared exactly"

@@ -275,4 +275,25 @@ def test_scaled_codes_are_known_by_their_rows():
     for row in ([0.5, 0.25], [np.nan, 1], [np.inf, np.inf], [1e-45, 1e-45]):
         assert scaled_lengths(np.array([[1.0, 1.0], row])) is None
     assert operands(np.array([[0.5, 0.5]]), np.array([[0.5, 0.25]])).form == "unit"
-    assert operands(np.array([[0.5, 0.5]]), np.array([[0.5, 0.5]]), "dot").form == "real"
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("dim", [32, 33])
+def test_products_of_scaled_codes_rank_by_their_signs(dim, method):
+    (q, x), (g, y), a, b = scaled("signs", 23, dim, 0), scaled("signs", 91, dim, 1), labels(23, 3), labels(91, 3)
+    expected = [exact.average_precision(row, g, k == b, "dot") for row, k in zip(q, a, strict=True)]
+    own_length = (x * np.arange(1, 24, dtype=np.float32)[:, None]).astype(np.float32)
+    for queries, gallery in ((x, y), (q, y), (x, g), (own_length, y)):
+        actual = retrieval_metrics(queries, gallery, a, b, metric="dot", method=method)["ap"]
+        np.testing.assert_allclose(actual, expected, atol=tolerances.PRECISION)
+    pairs = np.arange(23) * 3
+    np.testing.assert_array_equal(pair_ranks(x, y, pairs, metric="dot"), pair_ranks(q, g, pairs, metric="dot"))
+
+
+def test_products_of_scaled_codes_need_one_magnitude_in_the_gallery():
+    half, mixed = np.array([[0.5, -0.5], [0.5, 0.0]]), np.array([[0.5, 0.5], [0.25, 0.25]])
+    assert operands(mixed, half, "dot").form == "exact"
+    assert operands(half, mixed, "dot").form == "real"
+    real = np.array([[0.5, 0.25], [0.5, 0.5]])
+    assert operands(half, real, "dot").form == "real"
+    assert operands(real, half, "dot").form == "real"

@@ -215,6 +215,34 @@ def test_scaled_codes_are_found_by_their_signs(tmp_path, density):
     np.testing.assert_array_equal(index.vectors(range(700)), scaled)
 
 
+def test_products_of_scaled_codes_are_found_by_their_signs(tmp_path):
+    code = np.random.default_rng(3).choice([-1.0, 1.0], (700, 32))
+    scaled = (code / np.sqrt(32)).astype(np.float32)
+    expected = top_k(code[:9], code, 60, metric="dot")
+    scores = {(False, False): 1.0, (True, False): scaled.max(), (False, True): scaled.max()}
+    scores[True, True] = np.float64(scaled.max()) ** 2
+    for (first, second), factor in scores.items():
+        queries, gallery = (scaled if first else code)[:9], scaled if second else code
+        found = Index.build(gallery, metric="dot").search(queries, 60)
+        for actual in (top_k(queries, gallery, 60, block=128, metric="dot"), (found.scores, found.rows)):
+            np.testing.assert_allclose(actual[0], expected[0] * factor, rtol=1e-6)
+            np.testing.assert_array_equal(actual[1], expected[1])
+            for row in actual[0]:
+                assert len(np.unique(row)) == len(np.unique(np.round(row / factor)))  # equal products, equal scores
+    index = Index.build(scaled[:300], metric="dot")
+    index.add(scaled[300:])
+    index.save(tmp_path / "x.npz")
+    for found in (index.search(scaled[:9], 60), Index.load(tmp_path / "x.npz").search(scaled[:9], 60)):
+        np.testing.assert_array_equal(found.rows, expected[1])
+    index.add(scaled[:3] * 2)  # another magnitude: real rows
+    found = index.search(scaled[:3], 1)
+    assert found.rows.ravel().tolist() == [700, 701, 702]
+    np.testing.assert_allclose(found.scores, 2, rtol=1e-6)
+    with pytest.raises(InputError, match="products must stay below 1e38"):
+        top_k(np.full((1, 2), 1e25), np.full((2, 2), 1e25), 1, metric="dot")
+    assert top_k(np.full((1, 2), 1e15), np.array([[1e15, 1.0]]), 1, metric="dot")[0] == pytest.approx(1e30)
+
+
 def test_integers_and_scaled_codes_in_one_index_are_found_as_real_rows():
     rows = np.random.default_rng(4).integers(-3, 4, (20, 8))
     index = Index.build(rows)
