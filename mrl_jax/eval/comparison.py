@@ -69,7 +69,7 @@ def compare_embedded(a: Embedded, b: Embedded, options: Options, permutations: i
         "average": line(first),
         "notes": [*a.notes, *b.notes],
         "options": {
-            **options.of_ranking(),
+            **options.of_ranking(a, b),
             "protocol": list(options.protocol),
             "without_relevant": options.without_relevant,
             "permutations": permutations,

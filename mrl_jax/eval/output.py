@@ -72,7 +72,8 @@ def comparison_table(result: Mapping[str, Any]) -> str:
 
 def _order(options: Mapping[str, Any]) -> str:
     by = {"cosine": "cosine similarity", "dot": "product", "hamming": "Hamming distance"}[options["metric"]]
-    return f"ranked by {by}, ties in {options['ties']}"
+    how = "exact similarities" if options["similarities"] == "exact" else f"similarities in {options['similarities']}"
+    return f"ranked by {by}, ties in {options['ties']}; {how}"
 
 
 def _ends(interval: Sequence[float] | None, form: str = ".3f") -> str:

@@ -96,9 +96,10 @@ class Options:
             raise InputError(f"bootstrap {self.bootstrap}: give 0 for no intervals, or {_MIN_SAMPLES} to 10,000,000")
         check_metric(self.metric)
 
-    def of_ranking(self) -> dict[str, str]:
-        """What a report says of the order of items."""
-        return {"metric": self.metric, "ties": "gallery order"}
+    def of_ranking(self, *systems: Embedded) -> dict[str, str]:
+        """What a report says of the order of items: exact only if the similarities of all systems are."""
+        exact = all(compared_exactly(data, self.metric) for data in systems)
+        return {"metric": self.metric, "ties": "gallery order", "similarities": "exact" if exact else "float32"}
 
 
 def directions(data: Embedded, protocols: Sequence[str]) -> dict[str, Direction]:
@@ -222,7 +223,7 @@ def full_report(data: Embedded, options: Options) -> tuple[dict[str, Any], dict[
     out["instances"] = {name: _instance_scores(r, units[name], options) for name, r in ranks.items()}
     out["notes"] = _notes(data, options.metric)
     out["options"] = {
-        **options.of_ranking(),
+        **options.of_ranking(data),
         "k": [int(k) for k in options.k],
         "protocol": list(options.protocol),
         "without_relevant": options.without_relevant,

@@ -37,6 +37,7 @@ def test_scores_of_codes_equal_fractions_in_every_protocol(z, metric):
     assert scores["instances"]["image->text"]["median_rank"] == np.median(ranks)
     assert scores["options"]["metric"] == metric
     assert scores["options"]["ties"] == "gallery order"
+    assert scores["options"]["similarities"] == "exact"
     assert scores["notes"] == ["all embeddings are integers: their similarities are compared exactly"]
 
 
@@ -55,7 +56,7 @@ def test_the_command_names_metric_and_ties(tmp_path, capsys):
     flags = ["--embeddings", str(tmp_path / "e.npz"), "--metric", "hamming", "--bootstrap", "0"]
     assert eval_main([*flags, "--plot", str(tmp_path / "curve.png")]) == 0
     out = capsys.readouterr().out
-    assert "ranked by Hamming distance, ties in gallery order" in out
+    assert "ranked by Hamming distance, ties in gallery order; exact similarities" in out
     assert "note: all embeddings are integers: their similarities are compared exactly" in out
     assert eval_main([*flags, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["map"]["image->text"] == pytest.approx(means(BITS, "hamming"), abs=1e-6)
@@ -64,10 +65,14 @@ def test_the_command_names_metric_and_ties(tmp_path, capsys):
     assert "real.npz: image: metric hamming compares codes" in capsys.readouterr().err
     assert eval_main(["--embeddings", str(tmp_path / "real.npz"), "--bootstrap", "0"]) == 0
     out = capsys.readouterr().out
-    assert "ranked by cosine similarity, ties in gallery order" in out
+    assert "ranked by cosine similarity, ties in gallery order; similarities in float32" in out
     assert "integers" not in out
+    assert eval_main(["--embeddings", str(tmp_path / "real.npz"), "--bootstrap", "0", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["options"]["similarities"] == "float32"
     assert eval_main(["--compare", str(tmp_path / "e.npz"), str(tmp_path / "e.npz"), "--metric", "hamming"]) == 0
-    assert "ranked by Hamming distance, ties in gallery order" in capsys.readouterr().out
+    assert "ranked by Hamming distance, ties in gallery order; exact similarities" in capsys.readouterr().out
+    assert eval_main(["--compare", str(tmp_path / "e.npz"), str(tmp_path / "real.npz")]) == 0
+    assert "ties in gallery order; similarities in float32" in capsys.readouterr().out
 
 
 def test_comparisons_rank_by_the_metric(tmp_path):
