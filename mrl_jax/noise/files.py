@@ -23,7 +23,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -144,12 +144,14 @@ def read_transition_matrix(path: str | os.PathLike[str], num_classes: int) -> tu
     path = Path(path)
     if path.suffix.lower() in (".csv", ".txt"):
         try:
-            text = _bytes(path, _json_limit(0, num_classes)).decode("utf-8-sig")
+            text = _text(path, _bytes(path, _json_limit(0, num_classes)))
             rows = _rows(text)
             if rows and not all(_is_number(cell) for cell in rows[0]):  # names of the classes
                 rows = rows[1:]
                 rows = [row[1:] for row in rows] if all(len(row) == num_classes + 1 for row in rows) else rows
             content: Any = [[float(cell) for cell in row] for row in rows]
+        except InputError:
+            raise
         except (ValueError, csv.Error) as error:
             raise damaged(path, error) from None
     elif path.suffix.lower() in (".npy", ".npz", ".json"):
@@ -191,6 +193,16 @@ def _bytes(path: Path, limit: int) -> bytes:
         raise InputError(f"{str(path)!r} cannot be read ({error.strerror}); give the path of a file") from None
 
 
+def _text(path: Path, content: bytes) -> str:
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise InputError(f"{str(path)!r} cannot be read (it is text in UTF-16); save it as UTF-8")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        reason = f"it is not text in UTF-8, see byte {error.start}"
+        raise InputError(f"{str(path)!r} cannot be read ({reason}); save it as UTF-8") from None
+
+
 def _json_limit(labels: int, num_classes: int) -> int:
     """Upper bound on the bytes of JSON for some labels, a matrix, and the fractions per class name."""
     return _BYTES_PER_LABEL * (labels + num_classes**2) + (num_classes << 10) + (1 << 20)
@@ -206,9 +218,9 @@ def _load(path: Path, names: Sequence[str], labels: int, num_classes: int) -> An
     content = _bytes(path, _json_limit(labels, num_classes) if is_text else _LIMIT)
     try:
         if suffix in _TABLES:
-            return _read_table(path, content.decode("utf-8-sig"), names)
+            return _read_table(path, _text(path, content), names)
         if suffix == ".json":
-            return json.loads(content.decode("utf-8-sig"))
+            return json.loads(_text(path, content))
         if suffix == ".npy":
             array = np.lib.format.open_memmap(path, mode="r")  # reads no more than the file has, and no pickle
             if array.offset + array.nbytes != len(content):
@@ -229,8 +241,13 @@ def _read_table(path: Path, text: str, names: Sequence[str]) -> Any:
     if len({len(row) for row in rows}) > 1:
         short = next(i for i, row in enumerate(rows) if len(row) != len(rows[0]))
         raise InputError(f"{str(path)!r}: row {short} has {len(rows[short])} columns, row 0 has {len(rows[0])}")
+    numbered = len(rows) > 1 and len(rows[0]) > 1 and not rows[0][0] and _counts(row[0] for row in rows[1:])
+    if numbered:  # as pandas writes a header and row numbers
+        rows = [row[1:] for row in rows]
+        if all(map(_is_number, rows[0])):  # columns without names
+            numbered, rows = False, rows[1:]
     known = {*names, "label", "labels"}
-    header = bool(rows) and any(cell in known for cell in rows[0])
+    header = numbered or (bool(rows) and any(cell in known for cell in rows[0]))
     if rows and not header and not any(map(_is_number, rows[0])):
         header = any(_is_number(cell) for row in rows[1:] for cell in row)
     columns = [_numbers([row[i] for row in rows[header:]]) for i in range(len(rows[0]) if rows else 0)]
@@ -255,6 +272,11 @@ def _rows(text: str) -> list[list[str]]:
     if mark is None and len(first.split()) > 1 and all(_is_number(cell) for cell in first.split()):
         return [line.split() for line in lines]
     return [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=mark or ",")]
+
+
+def _counts(cells: Iterable[str]) -> bool:
+    """Whether cells are 0, 1, 2 and so on."""
+    return all(cell == str(i) for i, cell in enumerate(cells))
 
 
 def _is_number(cell: str) -> bool:

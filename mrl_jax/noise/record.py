@@ -162,7 +162,8 @@ def label_table(path: Path, content: Any) -> np.ndarray:
     if isinstance(content, list):  # one long text among many numbers would make an array of long texts
         for value in (x for row in content for x in (row if isinstance(row, list) else (row,))):
             if not isinstance(value, int | float):
-                raise InputError(f"{str(path)!r}: labels hold a {type(value).__name__}; they must be integers")
+                names = ", or all of them names of classes" if isinstance(value, str) else ""
+                raise InputError(f"{str(path)!r}: labels hold a {type(value).__name__}; they must be integers" + names)
     try:
         a = np.asarray(content)
     except ValueError:

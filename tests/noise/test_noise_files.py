@@ -349,7 +349,7 @@ def test_rows_in_another_order_are_refused_if_the_name_has_the_rate_and_noted_ot
         (["1"] * N, "label '1' is no class; the data do not name their classes"),
         ([10**30] * N, "must be integers"),
         ([[10**400] * N, [0.5] * N], "must be integers"),
-        (["x" * 500_000, *[1] * (N - 1)], "labels hold a str; they must be integers"),
+        (["x" * 500_000, *[1] * (N - 1)], "labels hold a str; they must be integers, or all of them names of classes"),
         ([[[1]] * N] * 2, "labels hold a list"),
         (None, "must be integers"),
         ({"image": [1] * N}, "holds image; it must hold one array .*or one for each of image, text"),
@@ -396,6 +396,10 @@ TABLES = {
     "ids and a label": (lambda: lines(range(N), GIVEN[0], header=["id", "label"]), True),
     "a column per modality": (lambda: lines(GIVEN[1], GIVEN[0], header=["text", "image"]), False),
     "pandas": (lambda: lines(range(N), *GIVEN, header=["", *NAMES]), False),
+    "pandas without names": (lambda: lines(range(N), *GIVEN, header=["", 0, 1]), False),
+    "a Series of pandas": (lambda: lines(range(N), GIVEN[0], header=["", 0]), True),
+    "names in a Series of pandas": (lambda: lines(range(N), WORDS[GIVEN[0]], header=["", 0]), True),
+    "names in a Series with a name": (lambda: lines(range(N), WORDS[GIVEN[0]], header=["", "y"]), True),
     "no header": (lambda: lines(*GIVEN), False),
     "semicolons": (lambda: lines(*GIVEN, mark=";"), False),
     "tabs": (lambda: lines(*GIVEN, mark="\t"), False),
@@ -430,6 +434,16 @@ def test_tables_that_hold_no_labels_are_refused(tmp_path):
     refused(path, "row 1 has 1 columns, row 0 has 2")
     path.write_text(lines(["gnu"] * N))
     refused(path, "label 'gnu' is no class")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".json"])
+def test_text_in_another_encoding_names_utf_8(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    content = json.dumps(GIVEN[0].tolist()) if suffix == ".json" else lines(GIVEN[0])
+    path.write_text(content, encoding="utf-16")
+    refused(path, "cannot be read .it is text in UTF-16.; save it as UTF-8")
+    path.write_bytes(content.encode() + "é".encode("latin-1"))
+    refused(path, f"cannot be read .it is not text in UTF-8, see byte {len(content)}.; save it as UTF-8")
 
 
 def test_labels_may_be_names_of_classes(tmp_path):
