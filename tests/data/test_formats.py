@@ -457,6 +457,13 @@ def virtual(file):
     file.create_virtual_dataset("x", layout)
 
 
+def virtual_inside(file):
+    file["part"] = np.ones(3)
+    layout = h5py.VirtualLayout((3,), "f8")
+    layout[:] = h5py.VirtualSource(file["part"])
+    file.create_virtual_dataset("x", layout)
+
+
 def bomb73(file):
     file["refs"] = np.zeros((1, 1))
     file["refs"].attrs["MATLAB_class"] = np.bytes_("double")
@@ -575,6 +582,10 @@ BAD_FILES = {
         "data in other files",
     ),
     "virtual": (lambda d: hdf5_of(d / "a.h5", virtual), "data in other files"),
+    "virtual in the file": (
+        lambda d: hdf5_of(d / "a.h5", virtual_inside),
+        r"'x' is a virtual data set, which refers to others of the file .*; save its values as a plain one",
+    ),
     "hdf5 records": (lambda d: hdf5_of(d / "a.h5", cycle), "save arrays of numbers"),
     "no dataspace": (lambda d: hdf5_of(d / "a.h5", lambda f: f.__setitem__("x", h5py.Empty("f8"))), "has no data"),
     "references": (
