@@ -351,6 +351,9 @@ def _given_names(arrays: Mapping[str, Any], source: str) -> tuple[str, ...] | No
     if "class_names" not in arrays:
         return None
     names = tuple(str(n) for n in plain_array(arrays["class_names"], f"{source}: class_names").ravel().tolist())
+    if not all(name.strip() for name in names):
+        number = next(k for k, name in enumerate(names) if not name.strip())
+        raise InputError(f"{source}: class_names: the name of class {number} is empty; give every class a name")
     if len(set(names)) < len(names):
         repeated = next(n for n in names if names.count(n) > 1)
         raise InputError(f"{source}: class_names holds {repeated!r} twice; every class needs a different name")

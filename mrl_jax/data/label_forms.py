@@ -71,6 +71,13 @@ def normalize_labels(
         other = next(key for key in raw if key not in named)
         raise InputError(f"{source}: {named[0]} holds names, {other} holds numbers; use one form in all splits")
     if named:
+        for key in named:
+            blank = raw[key].present & (np.char.strip(vectors[key]) == "")
+            if blank.any():
+                raise InputError(
+                    f"{source}: {key}: the label of row {int(blank.argmax())} is empty ({int(blank.sum())} such rows); "
+                    "give it the name of its class, or leave the row out of every array"
+                )
         return _number_names(vectors, raw)
     numbers = {key: _check_integers(y, raw[key].present, f"{source}: {key}") for key, y in vectors.items()}
     from_zero = hot | _from_zero(

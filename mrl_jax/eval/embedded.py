@@ -87,6 +87,9 @@ def check_embedded(
         raise InputError(f"{source}: there are no embeddings; give one modality or more, each [N, L]")
     z = {str(m): _finite(m, x, source) for m, x in embeddings.items()}
     names = tuple(str(n) for n in np.asarray(class_names).ravel().tolist())
+    if not all(name.strip() for name in names):
+        number = next(k for k, name in enumerate(names) if not name.strip())
+        raise InputError(f"{source}: class_names: the name of class {number} is empty; give every class a name")
     if len(set(names)) < len(names):
         twice = next(n for n in names if names.count(n) > 1)
         raise InputError(f"{source}: class_names holds {twice!r} twice; give every class a different name")
@@ -207,6 +210,12 @@ def _numbered(
     """Replace names by their position in `class_names`, or in alphabetical order without `class_names`."""
     if any(y.ndim != 1 for y in given.values()):
         raise InputError(f"{source}: names as labels must be [N]; give multi-hot rows if rows have several classes")
+    for m, y in given.items():
+        if (blank := np.char.strip(y) == "").any():
+            raise InputError(
+                f"{source}: the label of row {int(blank.argmax())} of {m} is empty ({int(blank.sum())} such rows); "
+                "give it the name of its class, or leave the row out"
+            )
     names = class_names or tuple(sorted({str(n) for y in given.values() for n in y}))
     number = {name: k for k, name in enumerate(names)}
     for y in given.values():

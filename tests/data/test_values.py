@@ -74,6 +74,23 @@ def test_features_are_read_whatever_holds_them(container):
     assert load_dataset(held).digest() == load_dataset(arrays).digest()
 
 
+@pytest.mark.parametrize("blank", ["", "  "])
+def test_empty_names_of_classes_are_refused(blank):
+    arrays = toy_arrays()
+    names = np.array(["fox", blank, "dog"])
+    held = {k: names[v] if k.endswith("labels") else v for k, v in arrays.items()}
+    row = int((arrays["train_labels"] == 1).argmax())
+    with pytest.raises(InputError, match=f"train_labels: the label of row {row} is empty .* give it the name of its"):
+        load_dataset(held)
+    with pytest.raises(InputError, match="class_names: the name of class 1 is empty; give every class a name"):
+        load_dataset(arrays | {"class_names": names})
+    z = np.ones((3, 2))
+    with pytest.raises(InputError, match=r"the label of row 1 of a is empty \(1 such rows\); give it the name"):
+        check_embedded({"a": z, "b": z}, names)
+    with pytest.raises(InputError, match="class_names: the name of class 1 is empty; give every class a name"):
+        check_embedded({"a": z, "b": z}, [0, 1, 2], class_names=names)
+
+
 def dummies(names, columns=None):
     """One-hot labels as a DataFrame, its columns in this order."""
     table = pd.get_dummies(pd.Series(names))
