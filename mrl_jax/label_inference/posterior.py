@@ -25,8 +25,8 @@ _ITERATIONS = 15  # of EM after every regression
 _TAIL = 0.03  # share of instances whose class has nothing to do with their features
 _PSEUDO = 20.0  # instances per class that stand for one kept share of an annotator
 _FIT_ROWS = 4096  # rows on which the scale of the votes is chosen
-_LOG_SCALE = (-1.0, 5.0)  # range of the logarithm of the scale
-_GOLDEN, _SECTIONS = 0.6180339887498949, 10
+_SCALES = np.linspace(-1.0, 5.0, 31, dtype=np.float32)  # logarithms of the scales to try
+_ERRORS = 1.0  # standard errors within which a smaller scale is taken
 
 
 class Inferred(NamedTuple):
@@ -136,9 +136,9 @@ def _sampled(scores: Array, labels: Array, present: Array) -> tuple[Array, Array
 
 
 def _evidence(scores: Array, bias: Array, log_likelihood: Array, log_scale: Array) -> Array:
-    """Mean log-likelihood of the given labels."""
+    """Log-likelihood of the given labels of every instance, [N]."""
     joint = _log_votes(scores, log_scale, bias) + log_likelihood
-    return jax.scipy.special.logsumexp(joint, axis=-1).mean()
+    return jax.scipy.special.logsumexp(joint, axis=-1)
 
 
 def _first(scores: Array, labels: Array, present: Array, classes: int) -> _Fit:
@@ -146,11 +146,11 @@ def _first(scores: Array, labels: Array, present: Array, classes: int) -> _Fit:
     own, given, there = _sampled(scores, labels, present)
     bias = jnp.zeros(classes)
     shares = jnp.linspace(1.0 / classes + 0.03, 0.99, 14)
-    scales = jnp.linspace(*_LOG_SCALE, 13)
+    scales = jnp.asarray(_SCALES[::2])
 
     def of_share(share: Array) -> Array:
         likelihood = _log_likelihood(given, there, jnp.stack([_kept(share, classes)] * len(labels)))
-        return jax.lax.map(lambda t: _evidence(own, bias, likelihood, t), scales)
+        return jax.lax.map(lambda t: _evidence(own, bias, likelihood, t).mean(), scales)
 
     best = jax.lax.map(of_share, shares).argmax()
     share, scale = shares[best // len(scales)], scales[best % len(scales)]
@@ -166,7 +166,7 @@ def _expectation_maximisation(
 
     def iterate(_: int, fit: _Fit) -> _Fit:
         likelihood = _log_likelihood(given, there, fit.transition)
-        log_scale = _highest(lambda t: _evidence(own, fit.bias, likelihood, t), fit.log_scale)
+        log_scale = _scale(own, fit.bias, likelihood)
         log_votes = _log_votes(scores, log_scale, fit.bias)
         posterior = jax.nn.softmax(log_votes + _log_likelihood(labels, present, fit.transition), axis=-1)
         counts = jnp.einsum("nk,any->aky", posterior, one_hot, precision="highest")
@@ -180,15 +180,14 @@ def _expectation_maximisation(
     return jax.lax.fori_loop(0, _ITERATIONS, iterate, fit)
 
 
-def _highest(function, start: Array) -> Array:  # type: ignore[no-untyped-def]
-    """The highest point of a function within 1 of the start, by golden-section search."""
-    low, high = jnp.clip(start - 1.0, *_LOG_SCALE), jnp.clip(start + 1.0, *_LOG_SCALE)
+def _scale(scores: Array, bias: Array, log_likelihood: Array) -> Array:
+    """The smallest scale whose likelihood lies within a standard error of the highest.
 
-    def narrow(_: int, ends: tuple[Array, Array]) -> tuple[Array, Array]:
-        low, high = ends
-        first, second = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
-        left = function(first) > function(second)
-        return jnp.where(left, low, first), jnp.where(left, second, high)
-
-    low, high = jax.lax.fori_loop(0, _SECTIONS, narrow, (low, high))
-    return (low + high) / 2.0
+    With much noise, sharp votes and a low kept share explain the labels about as well as soft votes and a higher one;
+    of these, the soft ones are calibrated. The standard error is that of the difference of two scales over instances.
+    """
+    scales = jnp.asarray(_SCALES)
+    evidence = jax.lax.map(lambda t: _evidence(scores, bias, log_likelihood, t), scales)  # [S, N]
+    behind = evidence[evidence.mean(axis=1).argmax()][None] - evidence
+    error = behind.std(axis=1) / jnp.sqrt(behind.shape[1])
+    return scales[(behind.mean(axis=1) <= _ERRORS * error).argmax()]
