@@ -18,7 +18,7 @@ from mrl_jax import Config, InputError, load_dataset
 from mrl_jax.data.dataset import Dataset
 from mrl_jax.data.emoji.load import load_records
 
-__all__ = ["SETS", "Setting", "mean_of", "studied"]
+__all__ = ["SETS", "Setting", "load_set", "mean_of", "studied"]
 
 SETS = "emoji, emoji-31 (its subgroups), wikipedia-views where --views is given"
 MIN_MEMBERS = 20  # of a subgroup of emoji
@@ -54,7 +54,7 @@ def studied(
     path, names = args.out / f"{stem}.json", args.sets or sets
     if args.from_results:
         return _read(path, args.sets, settings_of)
-    data = {name: _load(name, args.views) for name in names}  # errors in the data are raised before training
+    data = {name: load_set(name, args.views) for name in names}  # errors in the data are raised before training
     with exclusive(path):
         content: dict[str, Any] = read_results(path, sets=dict) if path.exists() else {"sets": {}}
         for name in names:
@@ -147,7 +147,16 @@ def _summary(wanted: Mapping[str, Any], scores: Sequence[Any]) -> dict[str, Any]
     return {**maps, "machine": {**machine(["jax", "jaxlib", "numpy"]), "device": scores[0]["device"]}}
 
 
-def _load(name: str, views: str | None) -> Dataset:
+def load_set(name: str, views: str | None) -> Dataset:
+    """Load a set of the studies.
+
+    Args:
+        name: "emoji", "emoji-31", "wikipedia-views" or "generated-K".
+        views: file of the Wikipedia pairs, or None.
+
+    Raises:
+        InputError: the set is unknown, or its file is not given.
+    """
     if name == "emoji":
         return load_dataset("emoji", ("image", "text"))
     if name == "emoji-31":
