@@ -37,6 +37,7 @@ KINDS = ("symmetric", "asymmetric", "nearest-class", "instance-dependent")
 SCOPES = ("modality", "instance")
 GENERATED = (10, 100)
 ASYMMETRIC_UP_TO = 0.4  # beyond, most labels of a class may be those of another one
+SHOWN = (0.2, 0.4, 0.6, 0.8)  # rates of symmetric noise in the table
 NEIGHBOURS, TEMPERATURE = 20, 0.1
 SCORES = ("accuracy", "ece", "auroc", "estimated", "true")
 
@@ -64,10 +65,9 @@ def measured(data: RunData, kernel: VoteKernel, neighbours: np.ndarray, cell: Ma
     classes = data.dataset.num_classes
     ours = np.asarray(infer_labels(kernel, spec.labels, classes, spec.mask).posterior)
     theirs = neighbour_posterior(neighbours, spec.labels, classes)
-    return {
-        "consensus": label_quality(ours, spec.labels, clean, spec.mask),
-        "neighbours": label_quality(theirs, spec.labels, clean, spec.mask),
-    }
+    found = {"consensus": ours, "neighbours": theirs}
+    scores = {name: label_quality(q, spec.labels, clean, spec.mask) for name, q in found.items()}
+    return {name: {k: None if np.isnan(v) else round(v, 5) for k, v in of.items()} for name, of in scores.items()}
 
 
 def neighbour_weights(features: Sequence[Any]) -> np.ndarray:
@@ -140,22 +140,26 @@ def results(args: argparse.Namespace, sets: Sequence[str], seeds: Sequence[int])
     return dict(content["sets"])
 
 
-def _mean(rows: Sequence[Mapping[str, Any]], method: str, score: str) -> float:
-    return statistics.mean(row[method][score] for row in rows)
+def _mean(rows: Sequence[Mapping[str, Any]], method: str, score: str) -> str:
+    """A mean over seeds as text; empty for the AUROC where no label is wrong."""
+    values = [row[method][score] for row in rows if row[method][score] is not None]
+    return f"{statistics.mean(values):.3f}" if values else ""
 
 
 def table(found: Mapping[str, Any]) -> list[list[str]]:
-    """One row per set and noise, the mean over seeds."""
+    """One row per set and some of the noises, the mean over seeds; the CSV file has all."""
     head = ["set", "noise", "labels per", "rate", "wrong", "estimated", "accuracy", "ECE", "AUROC"]
     rows = [[*head, "accuracy, neighbours", "AUROC, neighbours"]]
     for name, of_set in found.items():
         for cell in of_set["cells"]:
+            shown = SHOWN if cell["noise_kind"] == "symmetric" else (ASYMMETRIC_UP_TO,)
+            if cell["noise_rate"] not in shown:
+                continue
             own = [row for row in of_set["rows"] if all(row[key] == value for key, value in cell.items())]
             values = [_mean(own, "consensus", score) for score in ("true", "estimated", "accuracy", "ece", "auroc")]
             values += [_mean(own, "neighbours", score) for score in ("accuracy", "auroc")]
             labels = "pair" if cell["noise_scope"] == "instance" else "modality"
-            shown = ["" if np.isnan(v) else f"{v:.3f}" for v in values]
-            rows.append([name, cell["noise_kind"], labels, f"{cell['noise_rate']:g}", *shown])
+            rows.append([name, cell["noise_kind"], labels, f"{cell['noise_rate']:g}", *values])
     return rows
 
 

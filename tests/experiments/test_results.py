@@ -19,13 +19,14 @@ from toy import toy_arrays
 from mrl_jax import Config, InputError, grid, load_dataset, train
 from mrl_jax.config_formats import DEFAULTS
 from mrl_jax.files import lock
+from mrl_jax.training.run_spec import prepare_data, prepare_run
 
 pytestmark = pytest.mark.slow
 HERE = Path(__file__).parents[2] / "experiments"
 PROGRAMS = ("table1", "table2", "table3", "figure2", "figure3", "figure4", "figure5")
 COMMITTED = (
     "table1", "table3", "figure2", "figure3", "figure4", "figure5",
-    "defaults", "choose_defaults", "noisy_label_losses", "temperatures",
+    "defaults", "choose_defaults", "label_quality", "noisy_label_losses", "temperatures",
 )  # fmt: skip
 
 
@@ -402,7 +403,7 @@ def test_bad_input_is_one_line(tmp_path):
 
 def test_every_program_runs_as_a_command(tmp_path):
     more = {"figure3": [], "noisy_label_losses": ["--losses", "elr"]}
-    for name in (*PROGRAMS, "defaults", "noisy_label_losses", "temperatures", "choose_defaults"):
+    for name in (*PROGRAMS, "defaults", "noisy_label_losses", "temperatures", "choose_defaults", "label_quality"):
         flags = more.get(name, []) + ([] if name == "figure3" else ["--sets", "emoji"])
         command = [sys.executable, "-m", place_of(name), "--smoke", "--out", tmp_path, *flags]
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=HERE.parent)
@@ -659,7 +660,7 @@ def test_temperatures_are_compared(tmp_path, monkeypatch):
     assert (found["classes"], [s["tau1"] for s in found["settings"][2:4]]) == (5, [0.9017, 4.1642])
     assert np.shape(found["valid"]) == (2 * 4, 2, 1)
     config = replace(stored_config(found), **found["settings"][5], noise_rate=0.6, seed=found["seeds"][0])
-    data = module_of("sets")._load("generated-5", None)
+    data = module_of("sets").load_set("generated-5", None)
     alone = train(config, data=data).scores["valid"]["best"]["average"]
     assert alone == pytest.approx(found["valid"][5][1][0], abs=2e-3)
     rebuilt("temperatures", tmp_path, "--smoke")
@@ -715,12 +716,51 @@ def test_sets_of_the_studies():
     module = module_of("sets")
     for name, message in (("wikipedia-views", "needs --views FILE"), ("generated-4", "K at least 5")):
         with pytest.raises(InputError, match=message):
-            module._load(name, None)
+            module.load_set(name, None)
     data = module._subgroups()
     assert data.num_classes == 31
-    whole = module._load("emoji", None)
+    whole = module.load_set("emoji", None)
     picture = data.splits["test"].features["image"][0]
     assert (whole.splits["test"].features["image"] == picture).all(axis=1).any()
-    made = module._load("generated-30", None)
+    made = module.load_set("generated-30", None)
     assert (made.num_classes, len(made.splits["train"])) == (30, 2000)
     assert made.digest() == module._generated(30).digest()
+
+
+def test_the_quality_of_labels_is_measured_against_clean_ones(tmp_path):
+    flags = ("--smoke", "--sets", "generated-5", "--out", tmp_path)
+    run("label_quality", *flags)
+    of_set = json.loads((tmp_path / "label_quality.json").read_text())["sets"]["generated-5"]
+    assert (of_set["classes"], of_set["instances"], len(of_set["rows"])) == (5, 2000, 4 * 2)
+    data = module_of("sets").load_set("generated-5", None)
+    config = Config(modalities=data.modalities, noise_rate=0.4, noise_scope="instance", seed=of_set["seeds"][1])
+    wrong = np.mean(list(train_labels_of(config, data)["wrong_share"].values()))
+    (row,) = [
+        r
+        for r in of_set["rows"]
+        if (r["noise_kind"], r["noise_scope"], r["seed"]) == ("symmetric", "instance", config.seed)
+    ]
+    for method in ("consensus", "neighbours"):
+        assert row[method]["true"] == pytest.approx(wrong, abs=1e-4)
+        assert row[method]["accuracy"] > 0.8
+        assert row[method]["auroc"] > 0.95
+    rebuilt("label_quality", tmp_path, "--smoke")
+    with pytest.raises(InputError, match="holds generated-5 with other noises or seeds; move it away"):
+        run("label_quality", "--sets", "generated-5", "--out", tmp_path)
+
+
+def train_labels_of(config, data):
+    """The content of `noise.json`."""
+    return prepare_run(config, prepare_data(config, data)).noise
+
+
+def test_votes_of_neighbours_by_hand():
+    """Three directions: the nearest one votes, not the row itself."""
+    module = module_of("label_quality")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "NEIGHBOURS", 1)
+        weights = module.neighbour_weights([np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]])])
+    assert weights.tolist() == [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
+    q = module.neighbour_posterior(weights, np.array([[0, 0, 1], [0, 0, 1]]), 2, rounds=1)
+    votes = np.array([[1.005, 0.005], [1.005, 0.005], [1.005, 0.005]])  # + .01 / K
+    np.testing.assert_allclose(q, votes / votes.sum(axis=1, keepdims=True))  # a kept share of 1/2 of two classes: 1 / 2

@@ -1,5 +1,8 @@
 """Inferred labels: steps of EM against float64, and noise that is known to the test alone."""
 
+import re
+from pathlib import Path
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -99,3 +102,9 @@ def test_three_modalities_and_one_label():
     found = infer_labels(vote_kernel([*views, views[0]]), np.stack([*labels, labels[0]]), K)
     assert found.transition.shape == (2, K, K)  # the third shares its labels with the first
     assert (np.asarray(found.posterior).argmax(axis=1) == clean).mean() > 0.9
+
+
+def test_the_example_of_the_docs_runs():
+    page = (Path(__file__).parents[2] / "docs" / "consensus.md").read_text("utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    exec(compile(block, "docs/consensus.md", "exec"), {})
