@@ -82,6 +82,7 @@ class Config:
     embed_dim: int = _default("embed_dim")
     initializer: str = _default("initializer")
     init_from: str | None = _default("init_from")
+    representation: str | None = _default("representation")
     stream: str = _default("stream")
     precision: str = _default("precision")
     seed: int = _default("seed")

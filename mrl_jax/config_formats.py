@@ -55,7 +55,14 @@ DEFAULTS: dict[int, dict[str, Any]] = {
     },
 }
 # One value has another meaning, too: `_from_1`.
-DEFAULTS[2] = DEFAULTS[1] | {"keys": [], "split": None, "split_seed": 0, "valid_share": None, "init_from": None}
+DEFAULTS[2] = DEFAULTS[1] | {
+    "keys": [],
+    "split": None,
+    "split_seed": 0,
+    "valid_share": None,
+    "init_from": None,
+    "representation": None,
+}
 """Format -> default of every field that the format has, as JSON. Frozen once released.
 
 Format 1 has no format number. Its `method` and `method_options` are what it did before these fields existed.

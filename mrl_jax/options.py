@@ -23,6 +23,7 @@ __all__ = [
     "PRECISIONS",
     "PREPROCESS",
     "RECIPES",
+    "REPRESENTATIONS",
     "SCHEDULES",
     "STREAMS",
     "SWEEP_WAYS",
@@ -77,6 +78,9 @@ STREAMS = ("auto", "on", "off")
 
 RECIPES = ("default", "paper")
 """Ours, chosen on validation data of several sets (docs/method.md), and the objective and schedule of the paper."""
+
+REPRESENTATIONS = ("embedding", "posterior", "both")
+"""What samples are retrieved by: `mrl_jax.run.representation`."""
 
 PARALLEL = ("auto", "jit", "shard_map", "pmap")
 """How a run uses several devices."""
@@ -352,6 +356,11 @@ OPTIONS: dict[str, Option] = {
         "uniform", "initial values of the linear layers; uniform: the official implementation", INITIALIZERS
     ),
     "init_from": Option(None, "folder of a run whose best weights and preprocessing the run starts with"),
+    "representation": Option(
+        None,
+        "what is retrieved by: the embedding, the class posterior, or both; default: by the method (docs/methods.md)",
+        REPRESENTATIONS,
+    ),
     "stream": Option("auto", "read batches from disk; auto: where the data do not fit the device", STREAMS),
     "precision": Option("float32", "of the encoders' layers; losses and parameters are float32", PRECISIONS),
     "seed": Option(0, "seed of noise, initial parameters and batches", low=0, high=2**32 - 1),

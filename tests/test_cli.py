@@ -96,7 +96,7 @@ def test_every_flag_reaches_the_configuration(tmp_path):
     flags += ["--initializer", "lecun_normal", "--precision", "tf32", "--noise-kind", "matrix", "--stream", "on"]
     matrix = tmp_path / "matrix.json"
     matrix.write_text(json.dumps(np.full((3, 3), 1 / 3).tolist()))
-    flags += ["--noise-matrix", str(matrix), "--noisy-validation"]
+    flags += ["--noise-matrix", str(matrix), "--noisy-validation", "--representation", "both"]
     assert main([*TOY_FLAGS, "--data-path", str(data), *flags, "--workdir", str(tmp_path / "run")]) == 0
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config == {
@@ -110,6 +110,7 @@ def test_every_flag_reaches_the_configuration(tmp_path):
         "self_similarity": True, "contrastive_scale": "program", "epochs": 3, "batch_size": 16,
         "learning_rate": 0.01, "schedule": "cosine-hold", "weight_decay": 0.1, "clip_norm": 2.0, "hidden_dims": [16],
         "embed_dim": 8, "initializer": "lecun_normal", "precision": "tf32", "seed": 7, "init_from": None,
+        "representation": "both",
     }  # fmt: skip
 
 

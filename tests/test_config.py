@@ -184,7 +184,7 @@ FORMAT_1 = {
 # SHA-256 of the defaults of every format. Formats 1 and 2 differ in the meaning of a value only.
 DIGESTS = {
     1: "e4556bc3f474839f45377759d282390551d6a70a65f926499c37a0eb3a01d103",
-    2: "ba12478b25233862f45edabec8e689b64bf819087842b86555775e817af74b4f",
+    2: "2f6271c76599aace0166fb60f06f354133251aca07b41fd6f335db0a7b23c72a",
 }
 
 

@@ -74,6 +74,8 @@ class MethodEntry(NamedTuple):
         numbers: what `--method-options` sets: name -> `Number`.
         uses: fields of `Config` that have an effect on the method, beside `options.COMMON_FIELDS`. Setting another is
             an error. `gradient.SETTINGS` are those of every gradient method.
+        representation: what its samples are retrieved by unless the settings say otherwise, one of
+            `options.REPRESENTATIONS`. It counts if the method has `assign` and "representation" is among its `uses`.
         axes: fields that the tables of a sweep always show.
         stem: `Config` -> how the names of its runs in a sweep begin.
         warnings: (`Config`, `OracleNoise` or None) -> advice to the user before training.
@@ -91,6 +93,7 @@ class MethodEntry(NamedTuple):
     title: "Callable[[Config], str]"
     numbers: "Mapping[str, Number]" = MappingProxyType({})
     uses: frozenset[str] = frozenset()
+    representation: str = "embedding"
     axes: tuple[str, ...] = ("method", "noise_rate", "seed")
     stem: "Callable[[Config], str]" = lambda config: config.method
     warnings: "Callable[[Config, OracleNoise | None], Iterable[str]]" = lambda config, noise: ()

@@ -107,7 +107,7 @@ ENTRY = MethodEntry(
     uses=frozenset(
         {
             *SETTINGS,
-            *("hidden_dims", "embed_dim", "initializer", "precision"),
+            *("hidden_dims", "embed_dim", "initializer", "precision", "representation"),
             *("beta", "tau1", "tau2", "self_similarity", "contrastive_scale"),
         }
     ),

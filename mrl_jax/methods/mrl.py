@@ -194,7 +194,7 @@ ENTRY = MethodEntry(
     uses=frozenset(
         {
             *SETTINGS,
-            *("hidden_dims", "embed_dim", "initializer", "precision"),
+            *("hidden_dims", "embed_dim", "initializer", "precision", "representation"),
             *("loss", "loss_options", "assumed_noise", "beta", "tau1", "tau2", "self_similarity", "contrastive_scale"),
         }
     ),

@@ -18,6 +18,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,10 @@ class RunFolder:
 
     def config(self) -> Config:
         """The run's configuration."""
-        return Config.from_json(self.read(_CONFIG), self.path / _CONFIG)
+        config = Config.from_json(self.read(_CONFIG), self.path / _CONFIG)
+        if config.representation is None and config.has_effect("representation"):
+            config = replace(config, representation="embedding")  # written before runs recorded it
+        return config
 
     def read(self, name: str) -> Any:
         """The object in a JSON file of the run.

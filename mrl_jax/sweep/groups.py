@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 
+from mrl_jax.run.representation import representation_of
 from mrl_jax.training.loop import ActiveRun
 from mrl_jax.training.run_spec import device_memory
 from mrl_jax.training.vmapped_runs import bytes_of_a_run
@@ -35,7 +36,8 @@ def groups(runs: Sequence[ActiveRun], done: Sequence[int], way: str, devices: Se
         spec = run.spec
         apart = spec.streams or way == "apart" or (way == "auto" and not _faster_together(run, devices))
         numbers = jax.tree.structure(spec.hyperparameters)  # contains the static fields
-        same = (id(spec.data), spec.method, spec.config.batch_size, numbers, spec.mask is None, epochs)
+        kind = representation_of(spec.config)
+        same = (id(spec.data), spec.method, kind, spec.config.batch_size, numbers, spec.mask is None, epochs)
         alike.setdefault(i if apart else same, []).append(run)
     divided = []
     for runs in alike.values():

@@ -25,6 +25,7 @@ from mrl_jax.run.checkpoint import Snapshot, template
 from mrl_jax.run.folder import RunFolder, describe
 from mrl_jax.run.load import load_run
 from mrl_jax.run.model import Model
+from mrl_jax.run.representation import check_representation, representation_of
 from mrl_jax.run.shapes import params_shapes, path_names
 from mrl_jax.training import keys
 from mrl_jax.training.labels import noise_spec, oracle_noise, present_mask, training_labels, validation_labels
@@ -64,7 +65,7 @@ class RunSpec:
     """Settings, data and labels of a run.
 
     Attributes:
-        config: its settings; modalities and temperatures are filled in.
+        config: its settings; modalities, temperatures and representation are filled in.
         data: its data.
         noise: content of `noise.json`.
         labels: given training labels, int32 [M, N].
@@ -214,9 +215,12 @@ def prepare_run(config: Config, data: RunData, recorded: Path | None = None) -> 
     dataset = data.dataset
     modalities, split = dataset.modalities, dataset.splits["train"]
     open_taus = [name for name in ("tau1", "tau2") if config.has_effect(name) and getattr(config, name) is None]
-    tau = dict.fromkeys(open_taus, auto_temperature(dataset.num_classes))
-    config = with_settings(config, modalities=modalities, **tau)
+    filled: dict[str, Any] = dict.fromkeys(open_taus, auto_temperature(dataset.num_classes))
+    if config.has_effect("representation") and config.representation is None:
+        filled["representation"] = entry_of(config.method).representation
+    config = with_settings(config, modalities=modalities, **filled)
     method = method_of(config)
+    check_representation(method, representation_of(config))
     if method.step is not None and config.batch_size > len(split):
         raise InputError(
             f"batch_size {config.batch_size} is larger than the training split ({len(split)} instances); "

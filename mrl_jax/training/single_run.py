@@ -15,6 +15,7 @@ from mrl_jax.methods.state import Shapes, State, TrainData
 from mrl_jax.retrieval.score import score
 from mrl_jax.run.checkpoint import Snapshot
 from mrl_jax.run.model import embed_from_host, embed_rows
+from mrl_jax.run.representation import metric_of, represent, representation_of
 from mrl_jax.training.epoch import Metrics
 from mrl_jax.training.placement import Placement, all_finite, epoch_program, step_program
 from mrl_jax.training.prepare import prepared_samples
@@ -113,7 +114,9 @@ class SingleRun:
             if placement is not None and placement.divides:
                 z[m] = placement.own(jax.device_put(z[m], placement.everywhere))
         try:
-            return [score(z, self._spec.held_out[split], assigned_classes(self._method, self._h, whole, z))]
+            classes, kind = assigned_classes(self._method, self._h, whole, z), representation_of(self._spec.config)
+            rows = {m: represent(self._method, self._h, whole, x, kind) for m, x in z.items()}
+            return [score(rows, self._spec.held_out[split], classes, metric_of(kind))]
         except NonFiniteLossError as error:
             return [error]
 

@@ -20,6 +20,7 @@ from mrl_jax.methods.state import Shapes, State, TrainData
 from mrl_jax.retrieval.score import score
 from mrl_jax.run.checkpoint import Snapshot
 from mrl_jax.run.model import embed_rows
+from mrl_jax.run.representation import metric_of, represent, representation_of, representation_width
 from mrl_jax.run.shapes import embedding_width
 from mrl_jax.training.epoch import Metrics, train_epoch
 from mrl_jax.training.placement import all_finite, compile_training
@@ -33,7 +34,7 @@ _ROWS = 4096  # rows that all runs of a device together embed at once
 
 
 class VmappedRuns:
-    """The `loop.Trainer` of runs that share method, data and all static parts of their hyperparameters.
+    """The `loop.Trainer` of runs that share method, representation, data and static parts of their hyperparameters.
 
     Args:
         specs: the runs, with the same `RunData`, which is resident, and the same structure of `hyperparameters`.
@@ -106,18 +107,19 @@ class VmappedRuns:
         """Scores of every run on valid (with noisy labels if the run uses them) or test, or the error of each."""
         params = self._best if best else self._state.params
         block = max(1, _ROWS * len(self._own.device_set) // len(self._padded))
-        z, classes = [], []
+        kind = representation_of(self._specs[0].config)
+        rows, classes = [], []
         for i, x in enumerate(self._held_out[split].values()):
-            rows = self._programs.embed(self._h, params, i, x, block)
-            z.append(_by_run(rows))
+            z = self._programs.embed(self._h, params, i, x, block)
+            rows.append(_by_run(z if kind == "embedding" else self._programs.represent(self._h, params, z, kind)))
             if self._method.assign is not None:
-                classes.append(_by_run(self._programs.most_probable(self._h, params, rows)))
+                classes.append(_by_run(self._programs.most_probable(self._h, params, z)))
         scores: list[dict[str, Any] | NonFiniteLossError] = []
         for i, spec in enumerate(self._specs):
-            rows_of = {m: rows[i] for m, rows in zip(self._data.kinds, z, strict=True)}
-            classes_of = {m: rows[i] for m, rows in zip(self._data.kinds, classes, strict=False)}
+            rows_of = {m: x[i] for m, x in zip(self._data.kinds, rows, strict=True)}
+            classes_of = {m: x[i] for m, x in zip(self._data.kinds, classes, strict=False)}
             try:
-                scores.append(score(rows_of, spec.held_out[split], classes_of or None))
+                scores.append(score(rows_of, spec.held_out[split], classes_of or None, metric_of(kind)))
             except NonFiniteLossError as error:
                 scores.append(error)
         return scores
@@ -135,12 +137,14 @@ class VmappedRuns:
 def bytes_of_a_run(spec: RunSpec) -> int:
     """Upper estimate of the bytes of device memory that a run needs in addition to the features.
 
-    It counts the state; gradient, update and best parameters; per-sample state after a step; and held-out embeddings.
+    It counts the state; gradient, update and best parameters; per-sample state after a step; and held-out rows.
     For a method of steps: the layers of a batch, forward and backward, and tiles of a contrastive loss. For a closed
     form: two copies of the features, such as the centred ones of the instances.
     """
     state, shapes = spec.template.state, spec.shapes
-    width = embedding_width(spec.config, state.params, shapes.dims[0])
+    width, kind = embedding_width(spec.config, state.params, shapes.dims[0]), representation_of(spec.config)
+    if kind != "embedding":  # beside the embeddings
+        width += representation_width(spec.config, state.params, shapes.dims[0], kind)
     held_out = 4 * width * sum(len(x) for x in spec.data.held_out["test"].values())
     total = _bytes_of(state) + 3 * _bytes_of(state.params) + _bytes_of(state.samples) + 2 * held_out
     if spec.method.fit is not None:
@@ -159,6 +163,7 @@ class _Programs(NamedTuple):
     init: Callable[..., State]
     epoch: Callable[..., tuple[State, Metrics, Array]]
     embed: Callable[..., Array]
+    represent: Callable[..., Array]
     most_probable: Callable[..., Array]
 
 
@@ -190,6 +195,11 @@ def _programs(method: Method, mesh: Mesh, batch_size: int) -> _Programs:
         each = jax.vmap(lambda h, params, x: embed_rows(method, h, params, modality, x, block), in_axes=(0, 0, None))
         return on_devices(each, (_OWN, _OWN, _SHARED))(h, params, x)
 
+    @functools.partial(jax.jit, static_argnums=3)
+    def represented(h: Any, params: Any, z: Array, representation: str) -> Array:
+        each = jax.vmap(lambda h, params, z: represent(method, h, params, z, representation))
+        return on_devices(each, (_OWN, _OWN, _OWN))(h, params, z)
+
     @jax.jit
     def most_probable(h: Any, params: Any, z: Array) -> Array:
         assert method.assign is not None
@@ -197,7 +207,7 @@ def _programs(method: Method, mesh: Mesh, batch_size: int) -> _Programs:
         each = jax.vmap(lambda h, params, z: assign(h, params, z).argmax(axis=-1))
         return on_devices(each, (_OWN, _OWN, _OWN))(h, params, z)
 
-    return _Programs(init, epoch, embed, most_probable)
+    return _Programs(init, epoch, embed, represented, most_probable)
 
 
 @functools.partial(jax.jit, donate_argnums=0)

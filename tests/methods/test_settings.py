@@ -42,6 +42,7 @@ OTHER = {
     "initializer": "lecun_normal",
     "precision": "bfloat16",
     "init_from": "/x/run",
+    "representation": "posterior",
 }
 NEEDS = {"loss_options": {"loss": "gce"}, "assumed_noise": {"loss": "forward"}}  # which settings they belong to
 SETTINGS = [(method, name) for method in METHODS for name in OTHER]
@@ -73,6 +74,9 @@ def test_a_setting_with_an_effect_reaches_the_method(method, name):
     assert Config.from_json(changed.to_json()) == changed
     if name == "assumed_noise":  # it reaches the labels' oracle noise, if the method needs that
         assert "noise" in entry_of(method).method(base).needs
+        return
+    if name == "representation":  # the scores read it: tests/run/test_representation.py
+        assert entry_of(method).method(base).assign is not None
         return
     if name == "init_from":  # the trainer reads it: tests/training/test_longer_and_further.py
         assert entry_of(method).method(base).step is not None
