@@ -27,6 +27,7 @@ from mrl_jax.report.text import describe_noise, summary
 from mrl_jax.run.folder import RunFolder
 from mrl_jax.run.load import load_run
 from mrl_jax.run.model import TrainedModel
+from mrl_jax.run.representation import metric_of, ranked_by, representation_of
 from mrl_jax.run.same_config import extends, refuse_other_config
 from mrl_jax.training.loop import ActiveRun, train_epochs
 from mrl_jax.training.placement import Placement, choose_placement
@@ -60,7 +61,10 @@ class Result:
     def table(self) -> str:
         """The result as text."""
         entry, config = entry_of(self.run.config.method), self.run.config
-        return summary(entry.describe(config), self.data, self.noise, self.scores, self.workdir, entry.memorises)
+        kind = representation_of(config)
+        method = entry.describe(config)
+        method += "" if kind == "embedding" else f", retrieval by {ranked_by(kind, metric_of(kind))}"
+        return summary(method, self.data, self.noise, self.scores, self.workdir, entry.memorises)
 
 
 @names_backend

@@ -27,12 +27,13 @@ from mrl_jax.eval.output import (
 )
 from mrl_jax.eval.scores import PROTOCOLS, directions, full_report
 from mrl_jax.files import check_outputs, pretty_json, write_atomically
+from mrl_jax.options import REPRESENTATIONS
 from mrl_jax.retrieval import measure as retrieval
 from mrl_jax.retrieval.similarity import METRICS
 
 __all__ = ["main"]
 
-_RUN_FLAGS = ("split", "checkpoint", "data_path")
+_RUN_FLAGS = ("split", "checkpoint", "data_path", "representation")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,8 +50,9 @@ def _main(argv: Sequence[str] | None) -> None:
     data = None if args.data_path is None else Path(args.data_path)
     split, checkpoint = args.split or "test", args.checkpoint or "best"
     if args.compare is not None:
+        (a, b), kind = args.compare, args.representation
         n = PERMUTATIONS if args.permutations is None else args.permutations
-        result = compare(args.compare[0], args.compare[1], data, split, checkpoint, options=options, permutations=n)
+        result = compare(a, b, data, split, checkpoint, options=options, permutations=n, representation=kind)
         _output(args, result, comparison_csv(result), comparison_table(result))
         return
     if args.embeddings is not None:
@@ -59,7 +61,7 @@ def _main(argv: Sequence[str] | None) -> None:
         scores = {"source": args.embeddings, **report}
         title = args.embeddings
     else:
-        embedded = embed_split(args.workdir, data, split, checkpoint)
+        embedded = embed_split(args.workdir, data, split, checkpoint, args.representation)
         report, per_query = full_report(embedded, options)
         scores = {"source": args.workdir, "checkpoint": checkpoint, "epoch": embedded.epoch, "split": split, **report}
         title = f"{split}, epoch {embedded.epoch}"
@@ -94,6 +96,11 @@ def _parser() -> argparse.ArgumentParser:
     of_run.add_argument("--split", choices=("valid", "test"), help="default: test")
     of_run.add_argument("--data-path", type=path, metavar="FILE", help="other data, or the new place of the run's data")
     of_run.add_argument("--checkpoint", metavar="best|last|EPOCH", help="default: best validation mAP")
+    of_run.add_argument(
+        "--representation",
+        choices=REPRESENTATIONS,
+        help="what items are ranked by: embedding, class posterior, or both; default: that of the run",
+    )
     scoring = parser.add_argument_group("how to score")
     scoring.add_argument(
         "--modalities", nargs="+", default=(), metavar="M", help="modalities of --embeddings; default: all"
@@ -108,9 +115,8 @@ def _parser() -> argparse.ArgumentParser:
     scoring.add_argument(
         "--metric",
         choices=METRICS,
-        default="cosine",
-        help="similarity to rank by, ties in gallery order; dot equals cosine for a run, whose embeddings have unit "
-        "length; hamming is for embeddings that are codes; default: cosine",
+        help="similarity to rank by, ties in gallery order; dot equals cosine for embeddings of a run, which have unit "
+        "length; hamming is for embeddings that are codes; default: cosine, for class posteriors dot",
     )
     scoring.add_argument("--k", nargs="+", type=int, metavar="K", help="cut-offs; default: 1 5 10 50")
     scoring.add_argument(
@@ -191,7 +197,7 @@ def _curves(embedded: Embedded, options: Options) -> dict[str, Any]:
             labels,
             exclude_self=d.exclude_self,
             without_relevant=options.without_relevant,
-            metric=options.metric,
+            metric=options.metric_for(embedded),
         )
     return curves
 

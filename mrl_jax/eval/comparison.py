@@ -25,7 +25,8 @@ def compare_embedded(a: Embedded, b: Embedded, options: Options, permutations: i
         permutations: number of permutations of the randomisation test.
 
     Returns:
-        `{"a", "b": sources, "split", "epoch": {"a", "b"} (None unless a run embedded), "map": {"a->b": {"a": mAP,
+        `{"a", "b": sources, "split", "epoch": {"a", "b"} (None unless a run embedded), "representation", "metric":
+        {"a", "b"} (what each is ranked by), "map": {"a->b": {"a": mAP,
         "b": mAP, "difference": a - b, "ci": [low, high], "p", "queries"}}, "average": the same without queries,
         "notes", "options"}`; "ci" only with bootstrap samples.
 
@@ -36,13 +37,16 @@ def compare_embedded(a: Embedded, b: Embedded, options: Options, permutations: i
     if not 99 <= permutations <= 10**7:
         raise InputError(f"permutations {permutations}: give 99 to 10,000,000")
     _check_same(a, b)
-    for x in (a, b):
-        check_fit(x, options.metric)
+    metrics = [options.metric_for(x) for x in (a, b)]
+    for x, metric in zip((a, b), metrics, strict=True):
+        check_fit(x, metric)
     by_name = directions(a, options.protocol)
     directions(b, options.protocol)
     ap, groups = {}, {}
     for name, direction in by_name.items():
-        ours, theirs = (rank_queries(x, direction, (), ("ap",), options.metric) for x in (a, b))
+        ours, theirs = (
+            rank_queries(x, direction, (), ("ap",), metric) for x, metric in zip((a, b), metrics, strict=True)
+        )
         counts = counted(ours, options.without_relevant, name)
         ap[name] = np.column_stack([ours["ap"], theirs["ap"]])[counts]
         groups[name] = (ap[name] @ np.array([[1.0], [-1.0]]), a.instances[direction.query][counts])
@@ -65,6 +69,8 @@ def compare_embedded(a: Embedded, b: Embedded, options: Options, permutations: i
         "b": b.source,
         "split": a.split or b.split,
         "epoch": {"a": a.epoch, "b": b.epoch},
+        "representation": {"a": a.representation, "b": b.representation},
+        "metric": dict(zip("ab", metrics, strict=True)),
         "map": {name: {**line([name]), "queries": len(ap[name])} for name in by_name},
         "average": line(first),
         "notes": [*a.notes, *b.notes],

@@ -24,7 +24,7 @@ class Embedded:
 
     Attributes:
         source: their origin, for messages and tables.
-        embeddings: modality -> float32 [N, L].
+        embeddings: modality -> float32 [N, L], or other rows to retrieve by.
         labels: modality -> integers [N], or multi-hot bool [N, K] in every modality; None without labels.
         instances: modality -> integers [N]; rows of two modalities with the same number are a pair.
         rows: modality -> integers [N], the row number of each sample in the data or file.
@@ -34,6 +34,7 @@ class Embedded:
         digest: digest of the data set that a run embedded, or None.
         ids: modality -> text or integers [N], the ids in a file, or None.
         notes: remarks on how they were read, for readers of the scores.
+        representation: what the rows are, one of `options.REPRESENTATIONS`.
     """
 
     source: str
@@ -47,6 +48,7 @@ class Embedded:
     digest: str | None = None
     ids: Mapping[str, np.ndarray] | None = None
     notes: tuple[str, ...] = ()
+    representation: str = "embedding"
 
     def class_name(self, k: int) -> str:
         """The name of class k, or its number if it has no name."""

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ def evaluate(
     checkpoint: str | int = "best",
     *,
     options: Options = Options(),  # noqa: B008 - frozen
+    representation: str | None = None,
 ) -> dict[str, Any]:
     """Evaluate a run on a split of its data.
 
@@ -42,6 +44,7 @@ def evaluate(
             a run with noisy validation labels is scored on these.
         checkpoint: "best", "last" or a number of epochs; only used with a folder.
         options: cut-offs, protocol, bootstrap samples, etc.
+        representation: "embedding", "posterior" or "both"; None for that of the run.
 
     Returns:
         `{"epoch", "split", "map": {"a->b": mAP}, "average", "average_ci", "chance": {"a->b": class prior}, "metrics":
@@ -49,10 +52,11 @@ def evaluate(
         docs/evaluation.md describes each.
 
     Raises:
-        InputError: no run, an unknown checkpoint or split, or data that do not fit the run.
+        InputError: no run, an unknown checkpoint or split, data that do not fit the run, or a representation that its
+            method does not have.
         NonFiniteLossError: an embedding is inf or NaN.
     """
-    embedded = embed_split(run, data, split, checkpoint)
+    embedded = embed_split(run, data, split, checkpoint, representation)
     return {"epoch": embedded.epoch, "split": split, **full_report(embedded, options)[0]}
 
 
@@ -101,6 +105,7 @@ def compare(
     *,
     options: Options = Options(),  # noqa: B008 - frozen
     permutations: int = PERMUTATIONS,
+    representation: str | None = None,
 ) -> dict[str, Any]:
     """Test whether two systems differ in mAP, by a paired randomisation test on per-query average precision.
 
@@ -112,6 +117,7 @@ def compare(
         checkpoint: for runs: as in `evaluate`.
         options: protocol, bootstrap samples, etc.
         permutations: number of permutations of the test.
+        representation: for runs: as in `evaluate`.
 
     Returns:
         As `comparison.compare_embedded`.
@@ -122,7 +128,7 @@ def compare(
     systems = []
     for x in (a, b):
         if isinstance(x, Run) or (Path(x) / "config.json").is_file():
-            systems.append(embed_split(x, data, split, checkpoint))
+            systems.append(embed_split(x, data, split, checkpoint, representation))
         else:
             if Path(x).is_dir() and not any((*Path(x).glob("*.npy"), *Path(x).glob("*/*.npy"))):
                 raise InputError(f"{str(x)!r} holds neither a run nor embeddings; give the folder of a run, or a file")
@@ -130,12 +136,15 @@ def compare(
     return compare_embedded(systems[0], systems[1], options, permutations)
 
 
-def embed_split(run: Run | str | os.PathLike[str], data: Any, split: str, checkpoint: str | int) -> Embedded:
-    """Embed a split of a run's data; arguments and errors as in `evaluate`."""
+def embed_split(
+    run: Run | str | os.PathLike[str], data: Any, split: str, checkpoint: str | int, representation: str | None = None
+) -> Embedded:
+    """Rows of a split of a run's data; arguments and errors as in `evaluate`."""
     if split not in SPLITS:
         raise InputError(f"split {split!r}: choose from {', '.join(SPLITS)}")
     folder = None if isinstance(run, Run) else RunFolder.open(run)
     loaded = run if isinstance(run, Run) else load_run(run, checkpoint)
+    kind = loaded.representation_for(representation)
     dataset = run_data(loaded, folder, data)
     # With data of its own a run has its digest, and the labels that it was validated on.
     own = folder if data is None else None
@@ -147,10 +156,11 @@ def embed_split(run: Run | str | os.PathLike[str], data: Any, split: str, checkp
         labels = {m: y[dataset.splits["valid"].present(m)] for m, y in labels.items()}
     rows = {m: np.flatnonzero(dataset.splits[split].present(m)) for m in loaded.modalities}
     instances = _instances(dataset.splits[split], rows)
-    z = loaded.embed({m: x for m, (x, _) in samples.items()})
+    z = loaded.represent({m: x for m, (x, _) in samples.items()}, kind)
     check_finite(z)
     source, digest = "run" if folder is None else str(run), None if own is None else own.data()["sha256"]
-    return Embedded(source, z, labels, instances, rows, loaded.class_names, split, loaded.epoch, digest)
+    found = Embedded(source, z, labels, instances, rows, loaded.class_names, split, loaded.epoch, digest)
+    return replace(found, representation=kind)
 
 
 def _instances(split: Split, rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from mrl_jax.report.drawing import curves_of, legend, picture
 from mrl_jax.report.tables import text_table
+from mrl_jax.run.representation import ranked_by
 
 __all__ = [
     "comparison_csv",
@@ -46,7 +47,8 @@ def score_table(report: Mapping[str, Any]) -> str:
             ends = _ends(s.get("ci", {}).get("recall@1"))
             rows.append([d, f"{s['queries']:,}", recalls[0], ends, *recalls[1:], f"{s['median_rank']:g}"])
         parts.append(text_table(rows))
-    parts += [_order(report["options"]), *(f"note: {note}" for note in report["notes"])]
+    by = ranked_by(report["options"]["representation"], report["options"]["metric"])
+    parts += [_order(f"ranked by {by}", report["options"]), *(f"note: {note}" for note in report["notes"])]
     return "\n\n".join(parts)
 
 
@@ -66,14 +68,19 @@ def comparison_table(result: Mapping[str, Any]) -> str:
         of_run = result["epoch"][system] is not None
         where = f" ({result['split']}, epoch {result['epoch'][system]})" if of_run else ""
         names.append(f"{system.upper()}: {result[system]}{where}")
-    footnotes = [footnote, _order(result["options"]), *(f"note: {note}" for note in result["notes"])]
+    by = [ranked_by(result["representation"][system], result["metric"][system]) for system in ("a", "b")]
+    order = f"ranked by {by[0]}" if by[0] == by[1] else f"A ranked by {by[0]}, B by {by[1]}"
+    footnotes = [
+        footnote,
+        _order(order, result["options"]),
+        *(f"note: {note}" for note in result["notes"]),
+    ]
     return "\n\n".join(["\n".join(names), text_table(rows, separate_last=True), *footnotes])
 
 
-def _order(options: Mapping[str, Any]) -> str:
-    by = {"cosine": "cosine similarity", "dot": "product", "hamming": "Hamming distance"}[options["metric"]]
+def _order(by: str, options: Mapping[str, Any]) -> str:
     how = "exact similarities" if options["similarities"] == "exact" else f"similarities in {options['similarities']}"
-    return f"ranked by {by}, ties in {options['ties']}; {how}"
+    return f"{by}, ties in {options['ties']}; {how}"
 
 
 def _ends(interval: Sequence[float] | None, form: str = ".3f") -> str:

@@ -23,6 +23,7 @@ from mrl_jax.retrieval.similarity import (
     scaled_lengths,
     squared_lengths,
 )
+from mrl_jax.run.representation import metric_of
 
 __all__ = [
     "PROTOCOLS",
@@ -64,7 +65,8 @@ class Options:
         without_relevant: whether queries without a relevant item count as 0 ("zero") or are left out ("skip").
         bootstrap: number of bootstrap samples for the intervals; 0 for no intervals.
         seed: seed of these samples.
-        metric: similarity to rank by: "cosine", "dot", or "hamming" for codes.
+        metric: similarity to rank by: "cosine", "dot", or "hamming" for codes; None for what the representation of the
+            rows is made for: "cosine" for embeddings, otherwise "dot".
 
     Raises:
         InputError: a value out of range.
@@ -75,7 +77,7 @@ class Options:
     without_relevant: str = "zero"
     bootstrap: int = 1000
     seed: int = 0
-    metric: str = "cosine"
+    metric: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("k", "protocol"):  # a single value needs no tuple
@@ -94,12 +96,22 @@ class Options:
             raise InputError(f"without_relevant {self.without_relevant!r}: choose zero or skip")
         if self.bootstrap and not _MIN_SAMPLES <= self.bootstrap <= 10**7:
             raise InputError(f"bootstrap {self.bootstrap}: give 0 for no intervals, or {_MIN_SAMPLES} to 10,000,000")
-        check_metric(self.metric)
+        if self.metric is not None:
+            check_metric(self.metric)
 
-    def of_ranking(self, *systems: Embedded) -> dict[str, str]:
-        """What a report says of the order of items: exact only if the similarities of all systems are."""
-        exact = all(compared_exactly(data, self.metric) for data in systems)
-        return {"metric": self.metric, "ties": "gallery order", "similarities": "exact" if exact else "float32"}
+    def metric_for(self, data: Embedded) -> str:
+        """The similarity that rows are ranked by."""
+        return self.metric or metric_of(data.representation)
+
+    def of_ranking(self, *systems: Embedded) -> dict[str, Any]:
+        """What a report says of the order of items; metric is None where that of two systems differs."""
+        metrics = [self.metric_for(data) for data in systems]
+        exact = all(compared_exactly(data, metric) for data, metric in zip(systems, metrics, strict=True))
+        return {
+            "metric": metrics[0] if len(set(metrics)) == 1 else None,
+            "ties": "gallery order",
+            "similarities": "exact" if exact else "float32",
+        }
 
 
 def directions(data: Embedded, protocols: Sequence[str]) -> dict[str, Direction]:
@@ -205,14 +217,15 @@ def full_report(data: Embedded, options: Options) -> tuple[dict[str, Any], dict[
         InputError: there are neither labels nor pairs, or the options do not fit the data.
     """
     by_name = directions(data, options.protocol)
-    check_fit(data, options.metric)
+    metric = options.metric_for(data)
+    check_fit(data, metric)
     per_query: dict[str, PerQuery] = {name: {} for name in by_name}
     out: dict[str, Any] = {}
     if data.labels is not None:
         for name, direction in by_name.items():
-            per_query[name] |= rank_queries(data, direction, options.k, metric=options.metric)
+            per_query[name] |= rank_queries(data, direction, options.k, metric=metric)
         out |= _label_scores(data, by_name, per_query, options)
-    ranks = {name: r for name, d in by_name.items() if (r := _pair_ranks(data, d, options.metric)) is not None}
+    ranks = {name: r for name, d in by_name.items() if (r := _pair_ranks(data, d, metric)) is not None}
     if data.labels is None and not ranks:
         raise InputError(
             f"{data.source}: there are neither labels nor pairs to score by; add labels, or ids that define pairs"
@@ -221,8 +234,9 @@ def full_report(data: Embedded, options: Options) -> tuple[dict[str, Any], dict[
         per_query[name]["pair_rank"] = r
     units = {name: data.instances[by_name[name].query] for name in ranks}
     out["instances"] = {name: _instance_scores(r, units[name], options) for name, r in ranks.items()}
-    out["notes"] = _notes(data, options.metric)
+    out["notes"] = _notes(data, metric)
     out["options"] = {
+        "representation": data.representation,
         **options.of_ranking(data),
         "k": [int(k) for k in options.k],
         "protocol": list(options.protocol),

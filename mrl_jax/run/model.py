@@ -13,6 +13,7 @@ from mrl_jax.data.preprocess import apply_preprocess, kinds_for
 from mrl_jax.errors import InputError
 from mrl_jax.methods.base import Method
 from mrl_jax.methods.registry import hyperparameters_of, method_of
+from mrl_jax.run.representation import check_representation, represent, representation_of, representation_width
 from mrl_jax.run.shapes import embedding_width
 from mrl_jax.tensors import from_tensor
 
@@ -83,11 +84,45 @@ class TrainedModel:
             embeddings[m] = np.asarray(embed_from_host(method, h, self.model.params, number, kinds[m], stats, x))
         return embeddings
 
+    def represent(self, features: Mapping[str, np.ndarray], representation: str | None = None) -> dict[str, np.ndarray]:
+        """The rows that raw features are retrieved by; `mrl_jax.run.representation` has their formulas.
+
+        Args:
+            features: as of `embed`.
+            representation: "embedding", "posterior" or "both"; None for that of the run.
+
+        Returns:
+            Modality -> [N, L], [N, K] or [N, K + L]. Those of "embedding" are compared by cosine, others by product.
+
+        Raises:
+            InputError: as `embed`, or the method does not have the representation.
+        """
+        kind = self.representation_for(representation)
+        method, h = method_of(self.config), hyperparameters_of(self.config)
+        z = self.embed(features)
+        return {m: np.asarray(represent(method, h, self.model.params, x, kind)) for m, x in z.items()}
+
+    def representation_for(self, representation: str | None = None) -> str:
+        """The given representation, otherwise that of the run.
+
+        Raises:
+            InputError: it is unknown, or the method does not have it.
+        """
+        return check_representation(method_of(self.config), representation or representation_of(self.config))
+
+    def width(self, representation: str | None = None) -> int:
+        """The number of columns of what `represent` returns."""
+        kind = self.representation_for(representation)
+        return representation_width(self.config, self.model.params, self._features, kind)
+
     @property
     def embed_dim(self) -> int:
         """L, the dimension of the common space."""
-        features = len(self.model.preprocess[self.modalities[0]]["mean"])
-        return embedding_width(self.config, self.model.params, features)
+        return embedding_width(self.config, self.model.params, self._features)
+
+    @property
+    def _features(self) -> int:
+        return len(self.model.preprocess[self.modalities[0]]["mean"])
 
 
 Run = TrainedModel

@@ -32,6 +32,7 @@ __all__ = [
     "SHARPNESS",
     "check_representation",
     "metric_of",
+    "ranked_by",
     "represent",
     "representation_of",
     "representation_width",
@@ -52,6 +53,16 @@ def representation_of(config: "Config") -> str:
 def metric_of(representation: str) -> str:
     """The similarity that a representation is made for: "cosine" of embeddings, otherwise "dot"."""
     return "cosine" if representation == "embedding" else "dot"
+
+
+def ranked_by(representation: str, metric: str) -> str:
+    """What items are ranked by, in words."""
+    if metric == "dot" and representation != "embedding":
+        more = f" + {EMBEDDING_WEIGHT:g} cosine of embeddings" if representation == "both" else ""
+        return f"probability of the same class{more}"
+    by = {"cosine": "cosine similarity", "dot": "product", "hamming": "Hamming distance"}[metric]
+    of = {"embedding": "", "posterior": " of class posteriors", "both": " of class posteriors with embeddings"}
+    return by + of[representation]
 
 
 def check_representation(method: Method, representation: str) -> str:
