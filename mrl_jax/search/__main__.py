@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from mrl_jax.cli import Parser, exit_process, output_path, path, run_command
 from mrl_jax.errors import InputError
 from mrl_jax.files import check_outputs
+from mrl_jax.options import REPRESENTATIONS
 
 if TYPE_CHECKING:
     from mrl_jax.search.output import Pictures
@@ -50,7 +51,8 @@ def _main(argv: Sequence[str] | None) -> None:
 
     data = None if args.data_path is None else Path(args.data_path)
     with _warming_up(args):
-        searcher = Searcher(args.workdir, args.modality, args.split, data, args.checkpoint, args.metric)
+        how = (args.metric, args.representation)
+        searcher = Searcher(args.workdir, args.modality, args.split, data, args.checkpoint, *how)
         pictures = Pictures(searcher.run, searcher.folder, data, args.pictures) if args.png else None
         searcher.prepare()
     answers = [searcher.answer(Query(kind, value, args.query_modality), args.top) for kind, value in args.queries]
@@ -81,7 +83,8 @@ def _warming_up(args: argparse.Namespace) -> Iterator[None]:
         with contextlib.suppress(Exception):
             kind, value = next(iter(args.queries), ("text", ""))
             row, split, _ = [*value.rsplit(":", 2), "", ""][:3] if kind == "row" else ("", None, "")
-            warm_up(args.workdir, row or args.query_modality or kind, args.modality, args.split, args.top, split)
+            query, how = row or args.query_modality or kind, (args.metric, args.representation)
+            warm_up(args.workdir, query, args.modality, args.split, args.top, split, *how)
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -208,10 +211,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--metric",
-        default="cosine",
         choices=("cosine", "dot", "hamming"),
-        help="similarity to rank by, ties in gallery order; dot equals cosine for a run, whose embeddings have unit "
-        "length; hamming is for embeddings that are codes (default: cosine)",
+        help="similarity to rank by, ties in gallery order; dot equals cosine for embeddings of a run, which have unit "
+        "length; hamming is for embeddings that are codes (default: cosine, for class posteriors dot)",
+    )
+    add(
+        "--representation",
+        choices=REPRESENTATIONS,
+        help="rank by the embedding, by the class posterior (scores are the probability of the same class), or by both "
+        "(plus 0.01 times the cosine of the embeddings); default: that of the run",
     )
     add("--checkpoint", default="best", metavar="best|last|EPOCH", help="default: best validation mAP")
     add("--data-path", type=path, metavar="FILE", help="other data, or the new place of the run's data")

@@ -80,7 +80,10 @@ class FaissIndex:
         if not isinstance(embeddings, Index):
             embeddings = as_embeddings("embeddings", embeddings)
         elif embeddings.metric != "cosine":
-            raise InputError(f"the index ranks by {embeddings.metric}, FAISS here by cosine; give one built by cosine")
+            raise InputError(
+                f"the index ranks by {embeddings.metric}, FAISS here by cosine; give one built by cosine "
+                "(of a run: representation='embedding')"
+            )
         count, width = len(embeddings), embeddings.width if isinstance(embeddings, Index) else embeddings.shape[1]
         if not count:
             raise InputError("the gallery is empty; give 1 row or more")

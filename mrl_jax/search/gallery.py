@@ -1,4 +1,4 @@
-"""The gallery of a search: the samples of one modality of a run's data, embedded block by block."""
+"""The gallery of a search: the samples of one modality of a run's data, represented block by block."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -36,11 +36,12 @@ class Gallery:
     """The samples of one modality in some splits.
 
     Attributes:
-        run: the run whose encoder embeds them.
+        run: the run that represents them.
         dataset: the data.
         modality: name of the modality.
         splits: splits of the samples, in this order.
         shown: split -> for each of its rows the fields to show with a result; empty if there are none.
+        representation: what is retrieved by, one of `options.REPRESENTATIONS`.
     """
 
     run: Run
@@ -48,9 +49,10 @@ class Gallery:
     modality: str
     splits: tuple[str, ...]
     shown: dict[str, list[dict[str, Any]]]
+    representation: str = "embedding"
 
     def parts(self) -> Iterator[Part]:
-        """Embed the samples that are present, block by block; features may be memory maps."""
+        """The rows of the samples that are present, block by block; features may be memory maps."""
         m = self.modality
         for name in self.splits:
             split = self.dataset.splits[name]
@@ -58,7 +60,7 @@ class Gallery:
             for rows in np.split(present, range(_ROWS, len(present), _ROWS)):
                 if not len(rows):
                     continue
-                z = self.run.embed({m: split.features[m][rows]})[m]
+                z = self.run.represent({m: split.features[m][rows]}, self.representation)[m]
                 payloads = [{"split": name, "row": row, **self.about(name, row)} for row in rows.tolist()]
                 ids = [payload.pop("id", f"{name}:{payload['row']}") for payload in payloads]
                 labels = [self.dataset.class_names[k] for k in split.labels[m][rows].tolist()]
@@ -130,6 +132,7 @@ def read_gallery(
     splits: Sequence[str] = ("test",),
     data: Any = None,
     dataset: Dataset | None = None,
+    representation: str | None = None,
 ) -> Gallery:
     """Load the gallery of a run.
 
@@ -140,16 +143,17 @@ def read_gallery(
         splits: some of "train", "valid" and "test".
         data: as for `run_data`.
         dataset: the same data, if already loaded.
+        representation: "embedding", "posterior" or "both"; None for that of the run.
 
     Raises:
-        InputError: an unknown modality or split; otherwise as `run_data`.
+        InputError: an unknown modality, split or representation; otherwise as `run_data`.
     """
-    modality, splits = check_modality(run, modality), check_splits(splits)
+    modality, splits, kind = check_modality(run, modality), check_splits(splits), run.representation_for(representation)
     dataset = dataset or run_data(run, folder, data)
     shown = {}
     if is_emoji(run, folder, data):
         shown = {split: _emoji_rows(split, modality) for split in splits}
-    return Gallery(run, dataset, modality, splits, shown)
+    return Gallery(run, dataset, modality, splits, shown, kind)
 
 
 def _emoji_rows(split: str, modality: str) -> list[dict[str, Any]]:

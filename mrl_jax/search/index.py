@@ -92,14 +92,21 @@ class Index:
         labels: [G] text or integers, or None.
         payloads: G values that JSON can represent, or None.
         metadata: further data that is saved with the index, a mapping that JSON can represent.
+        representation: what the rows of a run are; a query is then a row of `run.represent(…, index.representation)`.
     """
 
     def __init__(
-        self, width: int, block: int = BLOCK, metadata: Mapping[str, Any] | None = None, metric: str = "cosine"
+        self,
+        width: int,
+        block: int = BLOCK,
+        metadata: Mapping[str, Any] | None = None,
+        metric: str = "cosine",
+        representation: str = "embedding",
     ) -> None:
         if isinstance(width, bool) or not isinstance(width, int) or width < 1:
             raise InputError(f"width {width!r}: it must be an integer of 1 or more")
         self.width, self.metadata, self.metric = width, dict(metadata or {}), check_metric(metric)
+        self.representation = representation
         self.ids: np.ndarray | None = None
         self.labels: np.ndarray | None = None
         self.payloads: list[Any] | None = None
@@ -129,7 +136,8 @@ class Index:
         data: Any = None,
         checkpoint: str | int = "best",
         block: int = BLOCK,
-        metric: str = "cosine",
+        metric: str | None = None,
+        representation: str | None = None,
     ) -> "Index":
         """Create an index of embeddings, or of one modality of a run's data.
 
@@ -144,23 +152,29 @@ class Index:
             data: for a run: anything that `load_dataset` takes; None for the data that it was trained on.
             checkpoint: for the folder of a run: "best", "last" or a number of epochs.
             block: gallery rows that are compared at once.
-            metric: "cosine", "dot" or "hamming", see `top_k`.
+            metric: "cosine", "dot" or "hamming", see `top_k`; None for "cosine", and for class posteriors "dot".
+            representation: for a run: "embedding", "posterior" or "both"; None for that of the run.
 
         Raises:
             InputError: an argument is wrong or does not fit the others.
         """
         if not isinstance(source, str | os.PathLike) and not hasattr(source, "embed"):
+            if representation is not None:
+                raise InputError(f"representation {representation}: rows are indexed as they are; give it with a run")
             x = as_embeddings("embeddings", source)
-            index = cls(x.shape[1], block, metric=metric)
+            index = cls(x.shape[1], block, metric="cosine" if metric is None else metric)
             index.add(x, ids=ids, labels=labels, payloads=payloads)
             return index
         if any(given is not None for given in (ids, labels, payloads)):
             raise InputError("ids, labels and payloads of a run come from its data; give them only with embeddings")
-        from mrl_jax.search.gallery import open_run, read_gallery  # deferred: embeddings need no packages of a run
+        # Deferred: embeddings need no packages of a run.
+        from mrl_jax.run.representation import metric_of
+        from mrl_jax.search.gallery import open_run, read_gallery
 
         run, folder = open_run(source, checkpoint)
-        gallery = read_gallery(run, folder, modality or run.modalities[0], splits, data)
-        index = cls(run.embed_dim, block, metric=metric)
+        kind = run.representation_for(representation)
+        gallery = read_gallery(run, folder, modality or run.modalities[0], splits, data, representation=kind)
+        index = cls(run.width(kind), block, metric=metric or metric_of(kind), representation=kind)
         gallery.fill(index)
         return index
 
@@ -313,6 +327,8 @@ class Index:
         header = {"rows": self._rows, "width": self.width, "metadata": self.metadata}
         if not self._unit and (self._rows or self.metric != "cosine"):
             header |= {"version": VERSION_GIVEN, "metric": self.metric}
+        if self.representation != "embedding":
+            header["representation"] = self.representation
         columns = {"ids": self.ids, "labels": self.labels, "payloads": self.payloads}
         write_index(Path(path), header, columns, self._without_padding(self._blocks))
 
@@ -325,7 +341,8 @@ class Index:
             InputError: the file does not exist, is damaged, is no index, or has another version of the format.
         """
         header, columns = read_index(Path(path))
-        index = cls(header["width"], block, header["metadata"], header.get("metric", "cosine"))
+        metric, representation = header.get("metric", "cosine"), header["representation"]
+        index = cls(header["width"], block, header["metadata"], metric, representation)
         if header["rows"]:
             try:
                 # Scaling again would change last bits.

@@ -11,6 +11,7 @@ import numpy as np
 
 from mrl_jax.errors import InputError
 from mrl_jax.files import atomic_path
+from mrl_jax.options import REPRESENTATIONS
 from mrl_jax.retrieval.similarity import METRICS
 
 __all__ = ["VERSION", "VERSION_GIVEN", "read_index", "write_index", "write_parquet"]
@@ -31,7 +32,8 @@ def write_index(
 
     Args:
         path: the file.
-        header: `rows`, `width`, `version` unless it is `VERSION`, and further values that JSON can represent.
+        header: `rows`, `width`, `version` unless it is `VERSION`, `representation` unless it is "embedding", and
+            further values that JSON can represent.
         columns: `ids` and `labels` [G], and `payloads`; each may be None.
         embeddings: blocks of rows, together [rows, width], which need not fit into memory.
 
@@ -80,6 +82,8 @@ def read_index(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
                 raise ValueError(f"its format has version {header['version']}, this package reads {known}")
             if header["version"] == VERSION_GIVEN and header["metric"] not in METRICS:
                 raise ValueError(f"its metric is {header['metric']!r}")
+            if header.setdefault("representation", "embedding") not in REPRESENTATIONS:
+                raise ValueError(f"its representation is {header['representation']!r}")
             columns = {name: file[name] for name in ("embeddings", "ids", "labels") if name in file.files}
             if "payloads" in file.files:
                 columns["payloads"] = _json(file["payloads"])

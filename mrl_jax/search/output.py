@@ -10,6 +10,7 @@ from mrl_jax.files import atomic_path
 from mrl_jax.report.tables import aligned_lines
 from mrl_jax.run.folder import RunFolder
 from mrl_jax.run.model import Run
+from mrl_jax.run.representation import ranked_by
 from mrl_jax.search.gallery import is_emoji
 
 __all__ = ["Pictures", "answer_table", "write_grid"]
@@ -19,10 +20,11 @@ def answer_table(answer: Mapping[str, Any]) -> str:
     """Lay out an answer of `Searcher.answer` as text: a heading, and one line per result."""
     query, gallery, results = answer["query"], answer["gallery"], answer["results"]
     known = f" ({_name(query)}, {query['label']})" if "label" in query else ""
+    by = gallery["metric"] if (kind := gallery["representation"]) == "embedding" else ranked_by(kind, gallery["metric"])
     heading = (
         f"{query['kind']} {_short(query['value'])!r}{known} as {query['modality']} -> {gallery['modality']}: "
         f"{gallery['size']:,} of {' '.join(gallery['splits'])}, epoch {gallery['epoch']}"
-        f"; by {gallery['metric']}, ties in gallery order"
+        f"; by {by}, ties in gallery order"
     )
     score = "distance" if gallery["metric"] == "hamming" else "score"
     rows = [["", score, "label", *(["hit"] if "label" in query else []), "id", *(["name"] if _shown(results) else [])]]

@@ -20,7 +20,8 @@ from mrl_jax.retrieval.similarity import check_metric
 from mrl_jax.run.folder import RunFolder, shapes_of
 from mrl_jax.run.load import run_data
 from mrl_jax.run.model import Run, embed_from_host
-from mrl_jax.run.shapes import embedding_width, params_shapes
+from mrl_jax.run.representation import metric_of, represent, representation_of, representation_width
+from mrl_jax.run.shapes import params_shapes
 from mrl_jax.search.gallery import Gallery, check_modality, check_splits, open_run, read_gallery
 from mrl_jax.search.index import Index, top_k
 from mrl_jax.search.query import query_features, query_inputs, query_modality
@@ -56,7 +57,8 @@ def search(
     splits: Sequence[str] = ("test",),
     data: Any = None,
     checkpoint: str | int = "best",
-    metric: str = "cosine",
+    metric: str | None = None,
+    representation: str | None = None,
 ) -> dict[str, Any]:
     """Find the nearest items of one query; `Searcher` answers several.
 
@@ -70,7 +72,8 @@ def search(
         splits: splits of the gallery.
         data: anything that `load_dataset` takes; None for the run's own data.
         checkpoint: "best", "last" or a number of epochs; only used with a folder.
-        metric: "cosine", "dot" or "hamming", see `top_k`.
+        metric: as of `Searcher`.
+        representation: as of `Searcher`.
 
     Returns:
         As `Searcher.answer`.
@@ -81,7 +84,7 @@ def search(
     queries = [Query(k, str(v)) for k, v in (("text", text), ("image", image), ("row", row)) if v is not None]
     if len(queries) != 1:
         raise InputError(f"{len(queries)} queries given; give one of text, image and row")
-    return Searcher(run, modality, splits, data, checkpoint, metric).answer(queries[0], top)
+    return Searcher(run, modality, splits, data, checkpoint, metric, representation).answer(queries[0], top)
 
 
 class Searcher:
@@ -96,7 +99,8 @@ class Searcher:
         splits: splits of the gallery.
         data: anything that `load_dataset` takes; None for the run's own data.
         checkpoint: "best", "last" or a number of epochs; only used with a folder.
-        metric: "cosine", "dot" or "hamming", see `top_k`.
+        metric: "cosine", "dot" or "hamming", see `top_k`; None for "cosine", and for class posteriors "dot".
+        representation: "embedding", "posterior" or "both"; None for that of the run.
     """
 
     @names_backend
@@ -107,11 +111,15 @@ class Searcher:
         splits: Sequence[str] = ("test",),
         data: Any = None,
         checkpoint: str | int = "best",
-        metric: str = "cosine",
+        metric: str | None = None,
+        representation: str | None = None,
     ) -> None:
-        self.metric = check_metric(metric)
+        if metric is not None:
+            check_metric(metric)
         self.splits = check_splits(splits)
         self.run, self.folder = open_run(run, checkpoint)
+        self.representation = self.run.representation_for(representation)
+        self.metric = metric or metric_of(self.representation)
         self.modality = None if modality is None else check_modality(self.run, modality)
         self.data = data
         self._inputs = query_inputs(self.run, self.folder, data)
@@ -137,10 +145,11 @@ class Searcher:
             top: number of results; a smaller gallery gives fewer.
 
         Returns:
-            `{"query": {"kind", "value", "modality", …}, "gallery": {"modality", "splits", "size", "epoch", "metric",
-            "ties"}, "results": [{"rank", "score", "label", "hit", "id", "split", "row", …}, …]}`. `score` is a distance
-            if the metric is "hamming". `hit` says whether the result has the
-            label of the query; only queries that are rows have it. A row is never among its own results.
+            `{"query": {"kind", "value", "modality", …}, "gallery": {"modality", "splits", "size", "epoch",
+            "representation", "metric", "ties"}, "results": [{"rank", "score", "label", "hit", "id", "split", "row", …},
+            …]}`. `score` is a distance if the metric is "hamming", and for class posteriors the probability of the same
+            class. `hit` says whether the result has the label of the query; only queries that are rows have it. A row
+            is never among its own results.
 
         Raises:
             InputError: the query is wrong.
@@ -168,7 +177,7 @@ class Searcher:
             entry = {"rank": len(results) + 1, "score": round(score, 6), "label": label, **hit}
             results.append(entry | {"id": str(index.ids[number])} | payload)  # type: ignore[index]
         size = {"modality": modality, "splits": list(self.splits), "size": len(index), "epoch": self.run.epoch}
-        size |= {"metric": self.metric, "ties": "gallery order"}
+        size |= {"representation": self.representation, "metric": self.metric, "ties": "gallery order"}
         return {"query": described, "gallery": size, "results": results[:top]}
 
     def _typed(self, query: Query) -> tuple[dict[str, Any], np.ndarray]:
@@ -176,8 +185,11 @@ class Searcher:
             raise InputError(f"query {query.kind!r} is unknown; choose text, image or row")
         modality = query_modality(self.run, self._inputs, query.kind, query.modality)
         assert self._inputs is not None
-        z = self.run.embed({modality: query_features(self._inputs, query.kind, query.value)})[modality]
+        z = self._represented(modality, query_features(self._inputs, query.kind, query.value))
         return {"kind": query.kind, "value": query.value, "modality": modality}, z
+
+    def _represented(self, modality: str, features: Any) -> np.ndarray:
+        return self.run.represent({modality: features}, self.representation)[modality]
 
     def _row(self, value: str) -> tuple[dict[str, Any], np.ndarray]:
         modality, split, number = (["", "", *value.rsplit(":", 2)])[-3:]
@@ -207,7 +219,7 @@ class Searcher:
             )
         described["label"] = self.dataset.class_names[rows.labels[modality][row]]
         described |= self._origins[modality, split].about(split, row)
-        return described, self.run.embed({modality: rows.features[modality][row : row + 1]})[modality]
+        return described, self._represented(modality, rows.features[modality][row : row + 1])
 
     def gallery(self, modality: str, splits: tuple[str, ...] | None = None) -> Index:
         """The index of a modality's samples, from memory, from the run's folder, or embedded now.
@@ -230,11 +242,11 @@ class Searcher:
     def _saved(self, modality: str, splits: tuple[str, ...]) -> Index:
         if self.folder is None:
             return self._embedded(modality, splits)
-        path, key = _kept_at(self.folder, self.run.modalities, modality, splits), self._key(modality, splits)
-        path = path if self.metric == "cosine" else path.with_stem(f"{path.stem}-{self.metric}")
+        how = (self.representation, self.metric)
+        path, key = _kept_at(self.folder, self.run.modalities, modality, splits, *how), self._key(modality, splits)
         with contextlib.suppress(InputError):  # the file does not exist or is damaged
             index = Index.load(path)
-            if index.metadata.get("key") == key and index.metric == self.metric:
+            if index.metadata.get("key") == key and (index.representation, index.metric) == how:
                 return index
         index = self._embedded(modality, splits)
         index.metadata = {"key": key, "modality": modality, "splits": list(splits), "epoch": self.run.epoch}
@@ -244,8 +256,9 @@ class Searcher:
         return index
 
     def _embedded(self, modality: str, splits: tuple[str, ...]) -> Index:
-        gallery = read_gallery(self.run, self.folder, modality, splits, self.data, self.dataset)
-        index = Index(self.run.embed_dim, metric=self.metric)
+        kind = self.representation
+        gallery = read_gallery(self.run, self.folder, modality, splits, self.data, self.dataset, kind)
+        index = Index(self.run.width(kind), metric=self.metric, representation=kind)
         gallery.fill(index)
         return index
 
@@ -258,7 +271,7 @@ class Searcher:
 
     @cached_property
     def _embedding(self) -> str:
-        """A digest of what `Method.embed` may use: all parameters and hyperparameters, and the preprocessing.
+        """A digest of what `embed` and `assign` may use: all parameters and hyperparameters, and the preprocessing.
 
         Earlier versions hashed the encoder of the modality only; their galleries are embedded anew once.
         """
@@ -271,8 +284,17 @@ class Searcher:
         return sha.hexdigest()
 
 
-def _kept_at(folder: RunFolder, modalities: Sequence[str], modality: str, splits: Sequence[str]) -> Path:
-    return folder.path / _FOLDER / f"{list(modalities).index(modality)}-{'-'.join(splits)}.npz"
+def _kept_at(
+    folder: RunFolder,
+    modalities: Sequence[str],
+    modality: str,
+    splits: Sequence[str],
+    representation: str,
+    metric: str | None,
+) -> Path:
+    how = [] if representation == "embedding" else [representation]
+    how += [] if metric in (None, metric_of(representation)) else [str(metric)]
+    return folder.path / _FOLDER / f"{'-'.join([str(list(modalities).index(modality)), *splits, *how])}.npz"
 
 
 def warm_up(
@@ -282,6 +304,8 @@ def warm_up(
     splits: Sequence[str],
     top: int,
     row_split: str | None = None,
+    metric: str | None = None,
+    representation: str | None = None,
 ) -> None:
     """Compile what a first answer needs, in a thread, while checkpoint and data are read; on zeros of the same shapes.
 
@@ -292,26 +316,29 @@ def warm_up(
         splits: of the gallery.
         top: how many results.
         row_split: for a row of the data: its split.
+        metric: as of `Searcher`.
+        representation: as of `Searcher`.
     """
     folder = RunFolder.open(workdir)
     config, data = folder.config(), folder.data()
+    kind = representation or representation_of(config)
     names = data["modalities"]
     if query not in names:
         return
     modality = modality or next((str(m) for m in names if m != query), query)
     counts = [data["samples"][split][modality] for split in splits]
     tasks = [(query, 1)] if row_split is None else []
-    if row_split is not None and not _kept_at(folder, names, query, (row_split,)).exists():
+    if row_split is not None and not _kept_at(folder, names, query, (row_split,), kind, metric).exists():
         tasks.append((query, data["samples"][row_split][query]))
-    if not _kept_at(folder, names, modality, splits).exists():
+    if not _kept_at(folder, names, modality, splits, kind, metric).exists():
         tasks += [(modality, count) for count in counts]
     tasks = [(m, count) for m, count in tasks if count <= _WARM]
     method, h = method_of(config), hyperparameters_of(config)
     params = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), params_shapes(config, shapes_of(data)))
     for m, count in tasks:
         rows = np.zeros((count, data["dims"][m]), np.float32)
-        embed_from_host(method, h, params, names.index(m), "none", {}, rows)
-    width = embedding_width(config, params, data["dims"][names[0]])
+        represent(method, h, params, embed_from_host(method, h, params, names.index(m), "none", {}, rows), kind)
+    width = representation_width(config, params, data["dims"][names[0]], kind)
     gallery = np.zeros((max(sum(counts), 1), width), np.float32)
     if len(gallery) <= _WARM:
-        top_k(gallery[:1], gallery, min(top, len(gallery)))
+        top_k(gallery[:1], gallery, min(top, len(gallery)), metric=metric or metric_of(kind))

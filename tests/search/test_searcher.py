@@ -65,6 +65,7 @@ def test_a_row_finds_its_nearest_in_the_other_modality(run, capsys):
         **{"label": "high", "id": "test-5"},
     }
     assert answer["gallery"] == {"modality": "touch", "splits": ["test"], "size": 26, "epoch": load_run(run).epoch} | {
+        "representation": "embedding",
         "metric": "cosine",
         "ties": "gallery order",
     }
@@ -112,7 +113,8 @@ def test_products_rank_and_are_saved_beside_cosines(run, capsys):
 
 def test_distances_of_codes_are_shown_as_such():
     result = {"rank": 1, "score": 3.0, "label": "low", "id": "a", "split": "test", "row": 0}
-    gallery = {"modality": "b", "splits": ["test"], "size": 2, "epoch": 1, "metric": "hamming", "ties": "gallery order"}
+    gallery = {"modality": "b", "splits": ["test"], "size": 2, "epoch": 1, "representation": "embedding"}
+    gallery |= {"metric": "hamming", "ties": "gallery order"}
     answer = {"query": {"kind": "text", "value": "x", "modality": "a"}, "gallery": gallery, "results": [result]}
     lines = answer_table(answer).splitlines()
     assert lines[0].endswith("; by hamming, ties in gallery order")
