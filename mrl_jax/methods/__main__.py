@@ -46,6 +46,8 @@ def _method(entry: MethodEntry) -> str:
         f"- Needs: {needs}.",
         f"- Numbers (`--method-options NAME=NUMBER`): {_numbers(entry.numbers)}.",
     ]
+    if "representation" in fields_used(entry.name):
+        facts.append(f"- Retrieves by (`--representation`): {entry.representation}.")
     if without := sorted(set(OPTIONS) - fields_used(entry.name)):
         facts.append(f"- Settings without effect: {', '.join(f'`{name}`' for name in without)}.")
     lines = [line for fact in facts for line in _prose(fact, "  ")]

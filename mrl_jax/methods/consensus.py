@@ -111,6 +111,7 @@ ENTRY = MethodEntry(
             *("beta", "tau1", "tau2", "self_similarity", "contrastive_scale"),
         }
     ),
+    representation="both",
     axes=("method", "noise_rate", "beta", "tau1", "tau2", "learning_rate", "seed"),
     memorises="train fewer epochs, or with more dropout",
     remedy="try a lower learning rate, a higher temperature, or --clip-norm 1",

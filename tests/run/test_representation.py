@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from toy import toy_arrays, toy_config
 
-from mrl_jax import Config, InputError, load_run, preset, train
+from mrl_jax import Config, InputError, evaluate, grid, load_run, preset, sweep, train
+from mrl_jax.eval.scores import Options
 from mrl_jax.methods.mrl import Hyperparameters, mrl
 from mrl_jax.methods.registry import METHODS, entry_of, register
 from mrl_jax.methods.state import Shapes
 from mrl_jax.options import REPRESENTATIONS
 from mrl_jax.run import RunFolder
 from mrl_jax.run.representation import check_representation, metric_of, represent, representation_width
-from mrl_jax.sweep.sweep import sweep
 from mrl_jax.training.run_spec import prepare_data, prepare_run
 
 H = Hyperparameters(tau1=0.3, hidden_dims=(6,), embed_dim=5)
@@ -96,7 +96,11 @@ def test_the_method_decides_unless_the_settings_do():
         assert prepare_run(config, data).config.representation == entry_of(method).representation
         named = toy_config(method=method, representation="posterior")
         assert prepare_run(named, data).config.representation == "posterior"
-    assert entry_of("mrl").representation == "embedding"
+    assert {m: entry_of(m).representation for m in ("mrl", "consensus", "cca")} == {
+        "mrl": "embedding",
+        "consensus": "both",
+        "cca": "embedding",
+    }
     assert preset("emoji", recipe="paper").representation is None
 
 
@@ -150,6 +154,20 @@ def test_streaming_and_sweeps_score_by_posterior():
         assert outcome.scores["test"]["last"]["map"] == pytest.approx(alone["map"], abs=0.02)
     streamed = train(toy_config(noise_rate=0.5, seed=1, representation="both", stream="on"), data=arrays)
     assert streamed.scores["test"]["last"]["map"] == pytest.approx(alone["map"], abs=1e-3)
+
+
+@pytest.mark.slow
+def test_methods_of_a_sweep_keep_their_own_default(tmp_path):
+    configs = grid(toy_config(epochs=1), method=["mrl", "consensus", "cca"])
+    found = sweep(configs, tmp_path / "s", data=toy_arrays())
+    for name, outcome in found.runs.items():
+        own = RunFolder.open(tmp_path / "s" / "runs" / name).config()
+        assert own.representation == {"mrl": "embedding", "consensus": "both", "cca": None}[own.method]
+        scores = evaluate(tmp_path / "s" / "runs" / name, data=toy_arrays(), options=Options(bootstrap=0))
+        assert scores["map"] == outcome.scores["test"]["best"]["map"]
+        assert scores["options"]["representation"] == (own.representation or "embedding")
+    again = sweep(configs, tmp_path / "s", data=toy_arrays(), resume=True)
+    assert list(again.runs) == list(found.runs)
 
 
 @pytest.mark.slow
