@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mrl_jax import Config, sweep
 from mrl_jax.data.dataset import Dataset
+from mrl_jax.sweep.names import name_runs
 from mrl_jax.sweep.sweep import Outcome
 
 __all__ = ["trained"]
@@ -43,8 +44,7 @@ def trained(what: str, configs: Sequence[Config], data: Dataset, results: Path, 
         raise SystemExit(
             f"{name}: {reason}" + (f" (its folder is in {folder}; to try again, remove it)" if folder else "")
         )
-    by_config = {run.config: run for run in outcome.runs.values()}
-    yield [by_config[c] for c in configs]
+    yield [outcome.runs[name] for name in name_runs(configs, {})]  # settings that were left open are filled in there
     if folder is not None:
         shutil.rmtree(folder)
         with contextlib.suppress(OSError):  # other sweeps lie there
