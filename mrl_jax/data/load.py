@@ -6,6 +6,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from numpy.lib.npyio import NpzFile
+
 from mrl_jax.cut_options import CutOptions, key_entries, split_text
 from mrl_jax.data.arrays import dataset_from_arrays
 from mrl_jax.data.dataset import Dataset
@@ -71,7 +73,8 @@ def load_dataset(
     if isinstance(source, Mapping):
         if other := [key for key in source if not isinstance(key, str)]:
             raise InputError(f"arrays: the key {other[0]!r} is no text; the names of arrays must be text: rename it")
-        return dataset_from_layout(source, "arrays", modalities, "arrays", set_name, None, keys, options)
+        arrays = source if isinstance(source, NpzFile) else dict(source)  # an .npz reads an array on access
+        return dataset_from_layout(arrays, "arrays", modalities, "arrays", set_name, None, keys, options)
     if source == "emoji":
         from mrl_jax.data.emoji.load import load  # deferred: imports TFDS
 

@@ -40,7 +40,7 @@ def align_tables(
     `class_names` if there are none. Columns of a modality are the same features in every split.
 
     Args:
-        arrays: the arrays; unchanged if none is a DataFrame.
+        arrays: the arrays; unchanged if none is a DataFrame. Only a dict can hold one: other mappings read files.
         names: key of the own layout, with or without a split -> key in `arrays`.
         source: where they come from, for messages.
 

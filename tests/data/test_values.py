@@ -1,5 +1,8 @@
 """Text, tables, sparse and masked arrays of every container become plain arrays, or are refused in one line."""
 
+from collections import ChainMap, UserDict
+from types import MappingProxyType
+
 import h5py
 import numpy as np
 import pandas as pd
@@ -148,6 +151,17 @@ def test_columns_of_labels_may_be_numbers_or_lack_classes():
     twice = dummies(WORDS[arrays["test_labels"]]).set_axis(["fox", "dog", "fox"], axis=1)
     with pytest.raises(InputError, match="test_labels has two columns 'fox'; give every column a name of its own"):
         load_dataset(held | {"test_labels": twice})
+
+
+@pytest.mark.parametrize("mapping", [MappingProxyType, UserDict, lambda x: ChainMap({}, x)])
+def test_columns_are_found_by_name_in_any_mapping(mapping):
+    arrays = toy_arrays()
+    columns = [f"f{i}" for i in range(arrays["train_sound"].shape[1])]
+    held = {k: dummies(WORDS[v]) if k.endswith("labels") else v for k, v in arrays.items()}
+    held["test_labels"] = held["test_labels"][["fox", "cat", "dog"]]
+    held |= {k: pd.DataFrame(v, columns=columns) for k, v in arrays.items() if k.endswith("sound")}
+    held["test_sound"] = held["test_sound"][columns[::-1]]
+    assert load_dataset(mapping(held)).digest() == load_dataset(held).digest()
 
 
 def test_columns_of_features_are_the_same_in_every_split():
