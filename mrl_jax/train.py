@@ -194,7 +194,8 @@ def _train(
                 stop=stop,
             )
         best = active.scores["test"]["best"]["epoch"]
-        run = TrainedModel(config, best, active.model, dataset.modalities, dataset.class_names)
+        columns = dataset.metadata.get("columns", {})
+        run = TrainedModel(config, best, active.model, dataset.modalities, dataset.class_names, columns)
     if folder is not None and is_main():
         plot_curves(folder.path / "curves.png", active.log, active.scores, _title(spec))
     where = None if folder is None else folder.path

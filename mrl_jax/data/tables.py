@@ -1,6 +1,6 @@
 """Columns of DataFrames: classes and features are found by their names, not by their places."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -11,7 +11,7 @@ from mrl_jax.data.own_layout import ENDS
 from mrl_jax.data.values import plain_array
 from mrl_jax.errors import InputError
 
-__all__ = ["align_labels", "align_tables", "columns_of"]
+__all__ = ["align_labels", "align_tables", "columns_of", "order_of"]
 
 _PREFIXES = tuple(f"{s}_" for s in SPLITS)
 
@@ -33,7 +33,7 @@ def _is_numeric(dtype: Any) -> bool:
 
 def align_tables(
     arrays: Mapping[str, Any], names: Mapping[str, str], source: str
-) -> tuple[Mapping[str, Any], dict[str, str]]:
+) -> tuple[Mapping[str, Any], dict[str, str], dict[str, list[Any]]]:
     """Give the DataFrames among arrays the same columns, in the same order, wherever they stand for the same.
 
     Columns of labels are classes: those of all labels together, 0 where a DataFrame lacks one, and their names become
@@ -45,14 +45,15 @@ def align_tables(
         source: where they come from, for messages.
 
     Returns:
-        The arrays, with NumPy arrays instead of DataFrames; and the names, perhaps with `class_names`.
+        The arrays, with NumPy arrays instead of DataFrames; the names, perhaps with `class_names`; and modality ->
+        names of its columns, for those that have some.
 
     Raises:
         InputError: a column is there twice, a column of labels is not in `class_names`, or splits of a modality have
             different columns.
     """
     if not any(columns_of(value) for value in (arrays.values() if isinstance(arrays, dict) else ())):
-        return arrays, dict(names)
+        return arrays, dict(names), {}
     roles: dict[str, dict[str, Any]] = {}
     for own, key in names.items():
         role = next((own.removeprefix(p) for p in _PREFIXES if own.startswith(p)), own)
@@ -61,7 +62,7 @@ def align_tables(
         end = role.rpartition("_")[2]
         if end == "labels" or end not in ENDS:
             roles.setdefault("labels" if end == "labels" else role, {})[key] = arrays[key]
-    changed, names = dict(arrays), dict(names)
+    changed, names, columns = dict(arrays), dict(names), dict[str, list[Any]]()
     for role, tables in roles.items():
         if role == "labels":
             given = names.get("class_names")
@@ -71,8 +72,31 @@ def align_tables(
             if classes and given is None:
                 changed["class_names"], names["class_names"] = np.array(classes), "class_names"
         else:
-            changed |= _align_features(tables, source)
-    return changed, names
+            aligned, order = _align_features(tables, source)
+            changed |= aligned
+            columns |= {role: order} if order else {}
+    return changed, names, columns
+
+
+def order_of(given: Sequence[Any], wanted: Sequence[Any], what: str) -> list[int] | None:
+    """The places of the wanted columns among the given ones; None if they are the same, or cannot be compared.
+
+    Args:
+        given: names of columns; empty if they have none.
+        wanted: likewise. Other checks refuse another number of columns.
+        what: what has the given columns, for the message.
+
+    Raises:
+        InputError: a wanted column is not there.
+    """
+    if not given or len(given) != len(wanted) or list(given) == list(wanted):
+        return None
+    if lacking := [name for name in wanted if name not in given]:
+        raise InputError(
+            f"{what} has no column {str(lacking[0])!r}, which the run was trained on; rename the columns, or give "
+            "x.to_numpy() to go by their places"
+        )
+    return [list(given).index(name) for name in wanted]
 
 
 def align_labels(
@@ -124,7 +148,8 @@ def _lies_across(labels: np.ndarray) -> bool:
     return bool((hot.sum(axis=0) == 1).all() and not (hot.sum(axis=1) == 1).all() and len(hot) < hot.shape[1])
 
 
-def _align_features(tables: Mapping[str, Any], source: str) -> dict[str, np.ndarray]:
+def _align_features(tables: Mapping[str, Any], source: str) -> tuple[dict[str, np.ndarray], list[Any]]:
+    """Features with the same columns in every split, and the names of these."""
     columns = {key: _named(key, table, source) for key, table in tables.items()}
     columns = {key: names for key, names in columns.items() if names != [*range(len(names))]}  # not named
     aligned, first = {}, next(iter(columns), "")
@@ -138,7 +163,7 @@ def _align_features(tables: Mapping[str, Any], source: str) -> dict[str, np.ndar
         if len(names) == len(columns[first]):
             values = values[:, [names.index(name) for name in columns[first]]]
         aligned[key] = values
-    return aligned
+    return aligned, columns.get(first, [])
 
 
 def _named(key: str, table: Any, source: str) -> list[Any]:

@@ -3,6 +3,7 @@
 import os
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ from mrl_jax.config import Config
 from mrl_jax.data.dataset import Dataset
 from mrl_jax.data.load import load_dataset
 from mrl_jax.data.published.catalog import CATALOG
+from mrl_jax.data.tables import order_of
 from mrl_jax.errors import DatasetWarning, InputError
 from mrl_jax.run.folder import RunFolder, best_epoch, shapes_of
 from mrl_jax.run.model import Model, TrainedModel
@@ -39,7 +41,8 @@ def load_run(workdir: str | os.PathLike[str], checkpoint: str | int = "best") ->
         best = None
     model, epoch = best or _read_checkpoint(folder, config, data, which)
     model = model._replace(params=jax.device_put(model.params))  # once, not for every embedded block
-    return TrainedModel(config, epoch, model, tuple(data["modalities"]), tuple(data["class_names"]))
+    columns = data.get("metadata", {}).get("columns", {})
+    return TrainedModel(config, epoch, model, tuple(data["modalities"]), tuple(data["class_names"]), columns)
 
 
 def _epoch_number(checkpoint: str | int) -> int:
@@ -92,4 +95,17 @@ def run_data(run: TrainedModel, folder: RunFolder | None, data: Any = None) -> D
         dataset = load_dataset(data, run.modalities, set_name=set_name, **run.config.cut, as_needed=as_needed)
     if recorded is not None and dataset.digest() != recorded["sha256"]:
         raise InputError(f"data {str(data)!r} have changed since the run was trained; restore them")
+    return _in_order(dataset, run)
+
+
+def _in_order(dataset: Dataset, run: TrainedModel) -> Dataset:
+    """The data with the columns of DataFrames in the order that the run was trained on."""
+    given = dataset.metadata.get("columns", {})
+    for m in dataset.modalities:
+        if (order := order_of(given.get(m, ()), run.columns.get(m, ()), f"{dataset.name}: {m}")) is not None:
+            splits = {
+                name: replace(split, features={**split.features, m: split.features[m][:, order]})
+                for name, split in dataset.splits.items()
+            }
+            dataset = replace(dataset, splits=splits, sha256={})
     return dataset

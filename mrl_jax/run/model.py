@@ -1,7 +1,7 @@
 """A trained model and its embedding of new features."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from mrl_jax.config import Config
 from mrl_jax.data.preprocess import apply_preprocess, kinds_for
+from mrl_jax.data.tables import columns_of, order_of
 from mrl_jax.errors import InputError
 from mrl_jax.methods.base import Method
 from mrl_jax.methods.registry import hyperparameters_of, method_of
@@ -44,6 +45,7 @@ class TrainedModel:
         model: parameters and preprocessing.
         modalities: names of the modalities, in order.
         class_names: names of the K classes.
+        columns: modality -> names of its features, for those that were trained from DataFrames.
     """
 
     config: Config
@@ -51,18 +53,20 @@ class TrainedModel:
     model: Model
     modalities: tuple[str, ...]
     class_names: tuple[str, ...]
+    columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     def embed(self, features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Embed raw features, preprocessing included.
 
         Args:
-            features: modality -> [N, D]; any of the run's modalities, each with its own N.
+            features: modality -> [N, D]; any of the run's modalities, each with its own N. Columns of DataFrames are
+                found by their names, if the run was trained from DataFrames.
 
         Returns:
             Modality -> unit rows [N, L].
 
         Raises:
-            InputError: an unknown modality, another number of columns than in training, or values NaN or inf.
+            InputError: an unknown modality, other columns than in training, or values NaN or inf.
         """
         kinds = kinds_for(self.modalities, self.config.preprocess)
         method, h = method_of(self.config), hyperparameters_of(self.config)
@@ -71,7 +75,9 @@ class TrainedModel:
             if m not in kinds:
                 raise InputError(f"modality {m!r} is not in this run; it has: {', '.join(self.modalities)}")
             stats = self.model.preprocess[m]
+            order = order_of(columns_of(x) or (), self.columns.get(m, ()), f"{m} features")
             x, width = np.asarray(from_tensor(x)), len(stats["mean"])
+            x = x if order is None else x[:, order]
             if x.ndim != 2 or x.shape[1] != width:
                 raise InputError(f"{m} features have shape {list(x.shape)}; this run was trained on [N, {width}]")
             if x.dtype.kind not in "fiub":

@@ -181,6 +181,7 @@ def _start_model(config: Config, dataset: Dataset, kinds: Mapping[str, str]) -> 
         "the modalities": (list(run.modalities), list(dataset.modalities)),
         "the numbers of features": (own, dataset.dims),
         "the preprocessing": (dict(kinds_for(run.modalities, run.config.preprocess)), dict(kinds)),
+        "the columns": _columns_of_both(run.columns, dataset.metadata.get("columns", {})),
         "the classes": (list(run.class_names), list(dataset.class_names)),
     }
     for what, (there, here) in facts.items():
@@ -190,6 +191,12 @@ def _start_model(config: Config, dataset: Dataset, kinds: Mapping[str, str]) -> 
                 f"{here}; name a run of the same kind"
             )
     return run.model
+
+
+def _columns_of_both(there: Mapping[str, Any], here: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The names of columns of the modalities that have them in both."""
+    both = [m for m in there if m in here]
+    return {m: list(there[m]) for m in both}, {m: list(here[m]) for m in both}
 
 
 def _digest(tree: Any) -> str:

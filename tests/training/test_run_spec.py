@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.io
 from toy import CLASSES, save_npz, toy_arrays, toy_config
@@ -221,6 +222,26 @@ def test_missing_samples_and_unpaired_galleries_train_and_score(tmp_path):
     there = arrays.pop("test_touch_mask")
     arrays |= {"test_touch": arrays["test_touch"][there], "test_touch_labels": arrays["test_touch_labels"][there]}
     assert evaluate(load_run(tmp_path / "run"), data=arrays)["map"] == again["map"]
+
+
+def test_a_run_knows_the_columns_of_dataframes(tmp_path):
+    """The same data with other orders of columns score, embed and search alike; other columns are refused."""
+    arrays = toy_arrays()
+    columns = {m: [f"{m}{i}" for i in range(arrays[f"train_{m}"].shape[1])] for m in ("sound", "touch")}
+    held = {k: v if k.endswith("labels") else pd.DataFrame(v, columns=columns[k[-5:]]) for k, v in arrays.items()}
+    turned = {k: v if k.endswith("labels") else v[v.columns[::-1]] for k, v in held.items()}
+    result = train(toy_config(epochs=1), tmp_path / "run", data=held)
+    assert result.data["metadata"]["columns"] == columns
+    for run in (tmp_path / "run", load_run(tmp_path / "run"), result.run):
+        for data in (turned, arrays):
+            assert evaluate(run, data)["map"] == result.scores["test"]["best"]["map"]
+    embedded = [result.run.embed({"sound": d["test_sound"]})["sound"] for d in (held, turned)]
+    np.testing.assert_array_equal(*embedded)
+    other = turned | {k: v.rename(columns={"sound0": "x"}) for k, v in turned.items() if k.endswith("sound")}
+    with pytest.raises(InputError, match="sound has no column 'sound0', which the run was trained on; rename the"):
+        evaluate(result.run, other)
+    with pytest.raises(InputError, match="the columns of that run must be those of this one"):
+        train(toy_config(epochs=1, init_from=str(tmp_path / "run")), data=turned)
 
 
 def test_missing_samples_do_not_touch_the_fit_or_the_noise_of_the_rest():

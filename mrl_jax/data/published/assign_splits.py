@@ -31,7 +31,7 @@ def canonical(
     set_name: str | None = None,
     keys: Sequence[str] = (),
     options: CutOptions | None = None,
-) -> tuple[Mapping[str, Any], dict[str, Any] | None]:
+) -> tuple[Mapping[str, Any], dict[str, Any] | None, dict[str, list[Any]]]:
     """Present arrays of any known layout under the keys of the own layout, with all three splits.
 
     Data without splits are cut as `options.split` says. Where there is no validation split, it is the fraction
@@ -46,7 +46,8 @@ def canonical(
         options: what to cut.
 
     Returns:
-        The arrays; and a description of what was cut, as values that JSON can hold, or None.
+        The arrays; a description of what was cut, as values that JSON can hold, or None; and modality -> names of its
+        columns, for those that have some.
 
     Raises:
         InputError: splits are missing and nothing says how to cut them, or the options do not fit the data.
@@ -63,7 +64,20 @@ def canonical(
             more = [key for key in ("class_names", *(f"{s}_ids" for s in SPLITS), "ids") if key in arrays]
             names |= {key: key for key in more if key not in names}
             names |= {key: key for key in _check_unused(arrays, names, layout, source)}
-    arrays, names = align_tables(arrays, names, source)
+    arrays, names, columns = align_tables(arrays, names, source)
+    return *_in_splits(arrays, names, layout, modalities, set_name, options, source), columns
+
+
+def _in_splits(
+    arrays: Mapping[str, Any],
+    names: Keys,
+    layout: str,
+    modalities: Sequence[str],
+    set_name: str | None,
+    options: CutOptions,
+    source: str,
+) -> tuple[Mapping[str, Any], dict[str, Any] | None]:
+    """The arrays under the keys of the own layout, cut into splits if they have none, and what was cut."""
     splits = [s for s in SPLITS if any(key.startswith(f"{s}_") for key in names)]
     whole = [key for key in names if not key.startswith(_PREFIXES) and key != "class_names"]
     if whole and layout in ("named by the user", "whole", "views"):

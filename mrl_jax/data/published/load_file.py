@@ -120,10 +120,11 @@ def dataset_from_layout(
         DatasetWarning: the data differ from what was published of the set.
     """
     facts = CATALOG.get(set_name or "")
-    arrays, cut = canonical(arrays, source, modalities, set_name, keys, options)
+    arrays, cut, columns = canonical(arrays, source, modalities, set_name, keys, options)
     data = dataset_from_arrays(arrays, name, modalities, source, keep, None if facts is None else facts.classes)
-    if cut is not None:
-        data = replace(data, metadata={**data.metadata, "cut": cut})
+    columns = {m: columns[m] for m in data.modalities if m in columns}
+    facts_of_file = {"cut": cut, "columns": columns}
+    data = replace(data, metadata={**data.metadata, **{k: v for k, v in facts_of_file.items() if v}})
     if facts is None:
         return data
     unnamed = data.class_names == tuple(map(str, range(data.num_classes)))
