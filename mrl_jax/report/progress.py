@@ -3,7 +3,7 @@
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -55,13 +55,23 @@ class SweepProgress(AbstractContextManager["SweepProgress"]):
         done: number of runs that are already complete.
         epochs: total number of epochs that remain, over all runs.
         enabled: if False, nothing is shown.
+        programs: the groups of runs that are trained together, in order, each with its program; groups with equal
+            programs compile once. Without them the first group alone is taken to compile.
         clock: gives the time in seconds.
     """
 
     def __init__(
-        self, runs: int, done: int, epochs: int, enabled: bool, clock: Callable[[], float] = time.monotonic
+        self,
+        runs: int,
+        done: int,
+        epochs: int,
+        enabled: bool,
+        programs: Iterable[tuple[Sequence[Any], Hashable]] = (),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._runs, self._done, self._enabled, self._clock = runs, done, enabled, clock
+        self._later = [(frozenset(map(id, group)), program) for group, program in programs]
+        self._planned, self._compiled = bool(self._later), set[Hashable]()
         self._bar: Any = None
         self._left, self._of_group, self._training, self._printed = epochs, 0, 0, clock()
         self._time_left = _TimeLeft(clock)
@@ -78,7 +88,8 @@ class SweepProgress(AbstractContextManager["SweepProgress"]):
 
     def advance(self, runs: Sequence[Any]) -> None:
         """Count one epoch of runs that are trained together."""
-        self._time_left.epoch(tuple(map(id, runs)), len(runs))
+        is_new = self._begin(runs)
+        self._time_left.epoch(tuple(map(id, runs)), len(runs), is_new)
         self._training = len(runs)
         self._left -= len(runs)
         self._of_group = (runs[0].spec.epochs - max(len(r.log) for r in runs)) * len(runs)
@@ -90,6 +101,7 @@ class SweepProgress(AbstractContextManager["SweepProgress"]):
 
     def end(self, runs: Sequence[Any]) -> None:
         """Count runs as ended."""
+        self._begin(runs)
         self._done += len(runs)
         if not self._training:  # all failed in their first epoch
             self._of_group = sum(r.spec.epochs - len(r.log) for r in runs)
@@ -99,6 +111,16 @@ class SweepProgress(AbstractContextManager["SweepProgress"]):
         failed = sum(r.error is not None for r in runs)
         if self._enabled and self._bar is None:
             self._print(f"{self._done}/{self._runs} runs done" + (f", {failed} failed" if failed else ""))
+
+    def _begin(self, runs: Sequence[Any]) -> bool:
+        """Count the group of these runs as begun; whether it is the first of its program."""
+        first = next((x for x in self._later if id(runs[0]) in x[0]), None)
+        if first is None:
+            return False
+        self._later.remove(first)
+        is_new = first[1] not in self._compiled
+        self._compiled.add(first[1])
+        return is_new
 
     def _at(self, runs: Sequence[Any]) -> str:
         first, last = self._done + 1, self._done + len(runs)
@@ -114,7 +136,12 @@ class SweepProgress(AbstractContextManager["SweepProgress"]):
         print(f"{message}, {left}" if left else message, file=sys.stderr, flush=True)
 
     def _estimate(self) -> str:
-        return self._time_left.text(self._left, self._runs - self._done - self._training)
+        starting = self._runs - self._done - self._training
+        programs = {program for _, program in self._later} - self._compiled
+        if self._planned:  # without the first group of each new program
+            firsts = [next(len(runs) for runs, p in self._later if p == program) for program in programs]
+            starting = sum(len(runs) for runs, _ in self._later) - sum(firsts)
+        return self._time_left.text(self._left, starting, len(programs), self._runs - self._done)
 
 
 _SECONDS = 10.0  # minimum time between lines
@@ -126,23 +153,23 @@ class _TimeLeft:
     """Estimate the time left from epochs after the first of each group of runs.
 
     The first epoch of a group includes its start, and of a new program its compilation, which is no pace for others.
-    Starts and ends of later groups are estimated from those that the second group and later ones had.
+    Starts of later groups are estimated from those so far: of new programs per group, of known ones per run. Ends,
+    which write the models, are estimated per run.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock, self._since = clock, clock()
         self._group: Any = None
         self._seconds, self._epochs = 0.0, 0  # of all epochs but the first of each group
-        self._around: list[float] = []  # seconds of each group that are not in `_seconds`
-        self._sizes: list[int] = []  # runs of each group
+        self._starts: list[tuple[float, int, bool]] = []  # first epoch of each group, its runs, is its program new
+        self._ends, self._ended = 0.0, 0  # seconds and runs of all ends
 
-    def epoch(self, group: Any, runs: int) -> None:
-        """Count an epoch of runs that are trained together."""
+    def epoch(self, group: Any, runs: int, is_new: bool = False) -> None:
+        """Count an epoch of runs that are trained together; `is_new` if the group is the first of its program."""
         seconds = self._passed()
         if group != self._group:
             self._group = group
-            self._around.append(seconds)
-            self._sizes.append(runs)
+            self._starts.append((seconds, runs, is_new or not self._starts))
         else:
             self._seconds += seconds
             self._epochs += runs
@@ -151,22 +178,26 @@ class _TimeLeft:
         """Count the time since the last epoch as the end of the group."""
         seconds = self._passed()
         if self._group is not None:
-            self._around[-1] += seconds
+            self._ends += seconds
+            self._ended += self._starts[-1][1]
         self._group = None
 
-    def text(self, epochs: int, runs: int = 0) -> str:
+    def text(self, epochs: int, runs: int = 0, programs: int = 0, ends: int = 0) -> str:
         """The time left, such as "3 min left, "; "" while it is unknown.
 
         Args:
             epochs: number of epochs left, over all runs.
-            runs: number of runs that are not yet started.
+            runs: number of runs that are not yet started, without the first group of each new program.
+            programs: number of programs that are not yet compiled.
+            ends: number of runs that have not ended.
         """
-        later = [max(0.0, a - self._pace * n) for a, n in zip(self._around[1:], self._sizes[1:], strict=True)]
-        if epochs < 1 or not (self._epochs or later):
+        new, known = ([(s, n) for s, n, is_new in self._starts if is_new == which] for which in (True, False))
+        if epochs < 1 or not (self._epochs or known):
             return ""
-        seconds = self._pace * epochs
-        if later:
-            seconds += statistics.mean(later) * runs / statistics.mean(self._sizes)
+        seconds = self._pace * epochs + self._ends * ends / max(self._ended, 1)
+        seconds += programs * statistics.mean(max(0.0, s - self._pace * n) for s, n in new)
+        if known:
+            seconds += runs * sum(max(0.0, s - self._pace * n) for s, n in known) / sum(n for _, n in known)
         return f"{_duration(seconds)} left, "
 
     @property

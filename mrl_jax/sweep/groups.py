@@ -1,7 +1,7 @@
 """Which runs of a sweep are trained together, and where."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import jax
@@ -11,7 +11,7 @@ from mrl_jax.training.loop import ActiveRun
 from mrl_jax.training.run_spec import device_memory
 from mrl_jax.training.vmapped_runs import bytes_of_a_run
 
-__all__ = ["groups"]
+__all__ = ["groups", "program_of"]
 
 _USABLE = 0.8  # fraction of a device's memory
 _MAX_RUNS = 64  # on one device: more are not faster
@@ -35,16 +35,21 @@ def groups(runs: Sequence[ActiveRun], done: Sequence[int], way: str, devices: Se
     for i, (run, epochs) in enumerate(zip(runs, done, strict=True)):
         spec = run.spec
         apart = spec.streams or way == "apart" or (way == "auto" and not _faster_together(run, devices))
-        numbers = jax.tree.structure(spec.hyperparameters)  # contains the static fields
-        kind = representation_of(spec.config)
-        same = (id(spec.data), spec.method, kind, spec.config.batch_size, numbers, spec.mask is None, epochs)
-        alike.setdefault(i if apart else same, []).append(run)
+        alike.setdefault(i if apart else (program_of([run]), epochs), []).append(run)
     divided = []
     for runs in alike.values():
         limit = len(runs) if len(runs) == 1 else _max_size(runs[0], devices)
         size = math.ceil(len(runs) / math.ceil(len(runs) / limit))  # groups of equal size compile once
         divided += [list(runs[i : i + size]) for i in range(0, len(runs), size)]
     return divided
+
+
+def program_of(group: Sequence[ActiveRun]) -> Hashable:
+    """What determines the compiled program of a group; groups with equal values compile once."""
+    spec = group[0].spec
+    numbers = jax.tree.structure(spec.hyperparameters)  # contains the static fields
+    kind = representation_of(spec.config)
+    return (id(spec.data), spec.method, kind, spec.config.batch_size, numbers, spec.mask is None, len(group))
 
 
 def _faster_together(run: ActiveRun, devices: Sequence[Any]) -> bool:

@@ -23,7 +23,7 @@ from mrl_jax.report.progress import SweepProgress
 from mrl_jax.run.folder import RunFolder
 from mrl_jax.run.same_config import refuse_other_config
 from mrl_jax.sweep.folder import SweepFolder
-from mrl_jax.sweep.groups import groups
+from mrl_jax.sweep.groups import groups, program_of
 from mrl_jax.sweep.names import name_runs
 from mrl_jax.sweep.results import Outcome, Sweep
 from mrl_jax.training.loop import ActiveRun, train_epochs
@@ -140,11 +140,12 @@ def sweep(
         left = [r for r in runs.values() if not r.read_complete() and not _recall_failure(r)]
         done = [_epochs_done(r) for r in left]
         epochs = sum(r.spec.epochs for r in left) - sum(done)
-        shown = stack.enter_context(SweepProgress(len(runs), len(runs) - len(left), epochs, progress))
+        todo = groups(left, done, way, jax.devices())
+        programs = [(group, program_of(group)) for group in todo]
+        shown = stack.enter_context(SweepProgress(len(runs), len(runs) - len(left), epochs, progress, programs))
         for run in runs.values():
             if run.scores is not None:
                 _drop_state(run)  # the sweep may have been killed just before this
-        todo = groups(left, done, way, jax.devices())
         stop = stack.enter_context(stop_request(None if folder is None else folder.path, "sweep"))
         for i, group in enumerate(todo):
             _train_group(group, shown, stop)

@@ -36,7 +36,7 @@ def test_compilation_is_no_pace(capsys):
     """A minute of compilation, then 20 epochs a second apart."""
     clock = Clock()
     runs = [run_of(20) for _ in range(4)]
-    with SweepProgress(4, 0, 80, True, clock) as shown:
+    with SweepProgress(4, 0, 80, True, clock=clock) as shown:
         train(shown, clock, runs, [60.0])
         assert capsys.readouterr().err == "runs 1-4 of 4, epoch 1/20\n"  # no estimate yet
         train(shown, clock, runs, [1.0] * 11)
@@ -48,18 +48,39 @@ def test_compilation_is_no_pace(capsys):
 def test_starts_and_ends_of_later_runs_count(capsys):
     """3 runs of 5 epochs of 4 s; the first compiles for 100 s, each later one starts in 6 s and ends in 10 s."""
     clock = Clock()
-    with SweepProgress(3, 0, 15, True, clock) as shown:
+    with SweepProgress(3, 0, 15, True, clock=clock) as shown:
         train(shown, clock, [run_of(5)], [104.0, 4.0, 4.0, 4.0, 4.0], end=10.0)
-        assert capsys.readouterr().err.splitlines()[-1] == "1/3 runs done, 40 s left"  # epochs alone
+        assert capsys.readouterr().err.splitlines()[-1] == "1/3 runs done, 60 s left"  # 2 * (5 * 4 + 10)
         train(shown, clock, [run_of(5)], [10.0, 4.0, 4.0, 4.0, 4.0], end=10.0)
         assert capsys.readouterr().err.splitlines()[-1] == "2/3 runs done, 36 s left"  # 5 * 4 + 6 + 10
         train(shown, clock, [run_of(5)], [10.0, 4.0])
-        assert capsys.readouterr().err.splitlines()[-1] == "run 3 of 3, epoch 1/5, 16 s left"
+        assert capsys.readouterr().err.splitlines()[-1] == "run 3 of 3, epoch 1/5, 26 s left"
+
+
+def test_compilation_of_later_programs_counts_from_the_first_epochs_on(capsys):
+    """3 programs of 30 s, the last of two groups of 2 runs; an epoch of a run takes 1 s, the end of each 2 s."""
+    clock = Clock()
+    a, b, c, d = [run_of(4)], [run_of(4)], [run_of(4), run_of(4)], [run_of(4), run_of(4)]
+    programs = [(a, "A"), (b, "B"), (c, "C"), (d, "C")]
+    with SweepProgress(6, 0, 24, True, programs, clock) as shown:
+        train(shown, clock, a, [31.0, 1.0, 1.0, 1.0], end=2.0)
+        # 20 epochs, 2 programs, 5 ends
+        assert capsys.readouterr().err.splitlines()[-1] == "1/6 runs done, 90 s left"
+        train(shown, clock, b, [31.0, 1.0, 1.0, 1.0], end=2.0)
+        # 16 epochs, 1 program, 4 ends
+        assert capsys.readouterr().err.splitlines()[-1] == "2/6 runs done, 54 s left"
+        train(shown, clock, c, [32.0, 2.0, 2.0, 2.0], end=4.0)
+        # 8 epochs, 2 ends; the program of the last group is compiled
+        assert capsys.readouterr().err.splitlines()[-1] == "4/6 runs done, 12 s left"
+    clock, a, b = Clock(), [run_of(3)], [run_of(2)]
+    with SweepProgress(2, 0, 5, True, [(a, "A"), (b, "B")], clock) as shown:
+        train(shown, clock, a, [41.0, 10.0])
+        assert capsys.readouterr().err.splitlines()[-1] == "run 1 of 2, epoch 2/3, 61 s left"  # 3 * 10 + 31
 
 
 def test_runs_of_one_epoch_are_estimated_from_the_second_on(capsys):
     clock = Clock()
-    with SweepProgress(5, 0, 5, True, clock) as shown:
+    with SweepProgress(5, 0, 5, True, clock=clock) as shown:
         for expected in ("1/5 runs done", "2/5 runs done, 6 s left", "3/5 runs done, 4 s left"):
             train(shown, clock, [run_of(1)], [50.0 if expected == "1/5 runs done" else 1.5], end=0.5)
             assert capsys.readouterr().err.splitlines()[-1] == expected
@@ -67,7 +88,7 @@ def test_runs_of_one_epoch_are_estimated_from_the_second_on(capsys):
 
 def test_epochs_that_failed_runs_do_not_train_are_not_left(capsys):
     clock = Clock()
-    with SweepProgress(4, 0, 40, True, clock) as shown:
+    with SweepProgress(4, 0, 40, True, clock=clock) as shown:
         both = [run_of(10), run_of(10)]
         train(shown, clock, both, [30.0, 1.0, 1.0])
         for run in both:
@@ -82,7 +103,7 @@ def test_epochs_that_failed_runs_do_not_train_are_not_left(capsys):
 
 def test_nothing_is_shown_unless_it_is_wanted(capsys):
     clock = Clock()
-    with SweepProgress(1, 0, 3, False, clock) as shown:
+    with SweepProgress(1, 0, 3, False, clock=clock) as shown:
         train(shown, clock, [run_of(3)], [20.0] * 3)
     assert capsys.readouterr() == ("", "")
 
