@@ -52,7 +52,17 @@ def _main(argv: Sequence[str] | None) -> None:
     if args.compare is not None:
         (a, b), kind = args.compare, args.representation
         n = PERMUTATIONS if args.permutations is None else args.permutations
-        result = compare(a, b, data, split, checkpoint, options=options, permutations=n, representation=kind)
+        result = compare(
+            a,
+            b,
+            data,
+            split,
+            checkpoint,
+            modalities=args.modalities,
+            options=options,
+            permutations=n,
+            representation=kind,
+        )
         _output(args, result, comparison_csv(result), comparison_table(result))
         return
     if args.embeddings is not None:
@@ -103,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     scoring = parser.add_argument_group("how to score")
     scoring.add_argument(
-        "--modalities", nargs="+", default=(), metavar="M", help="modalities of --embeddings; default: all"
+        "--modalities", nargs="+", default=(), metavar="M", help="of --embeddings or --compare; default: all"
     )
     scoring.add_argument(
         "--protocol",
@@ -157,7 +167,7 @@ def _check_flags(args: argparse.Namespace) -> None:
     unused = {
         "workdir": ("modalities", "permutations"),
         "embeddings": (*_RUN_FLAGS, "permutations"),
-        "compare": ("modalities", "k", "per_query", "plot"),
+        "compare": ("k", "per_query", "plot"),
     }
     if given == ["compare"] and not any((Path(x) / "config.json").is_file() for x in args.compare):
         unused["compare"] += _RUN_FLAGS  # two files

@@ -10,7 +10,7 @@ import numpy as np
 
 from mrl_jax.backend import names_backend
 from mrl_jax.data.dataset import SPLITS, Split
-from mrl_jax.errors import InputError
+from mrl_jax.errors import InputError, listed
 from mrl_jax.eval.comparison import compare_embedded
 from mrl_jax.eval.embedded import Embedded, check_embedded
 from mrl_jax.eval.embeddings import read_embeddings
@@ -103,6 +103,7 @@ def compare(
     split: str = "test",
     checkpoint: str | int = "best",
     *,
+    modalities: Sequence[str] = (),
     options: Options = Options(),  # noqa: B008 - frozen
     permutations: int = PERMUTATIONS,
     representation: str | None = None,
@@ -115,6 +116,7 @@ def compare(
         data: for runs: as in `evaluate`.
         split: for runs: as in `evaluate`.
         checkpoint: for runs: as in `evaluate`.
+        modalities: which to use of both systems, in this order; empty for all.
         options: protocol, bootstrap samples, etc.
         permutations: number of permutations of the test.
         representation: for runs: as in `evaluate`.
@@ -128,12 +130,24 @@ def compare(
     systems = []
     for x in (a, b):
         if isinstance(x, Run) or (Path(x) / "config.json").is_file():
-            systems.append(embed_split(x, data, split, checkpoint, representation))
+            systems.append(_of_modalities(embed_split(x, data, split, checkpoint, representation), modalities))
         else:
             if Path(x).is_dir() and not any((*Path(x).glob("*.npy"), *Path(x).glob("*/*.npy"))):
                 raise InputError(f"{str(x)!r} holds neither a run nor embeddings; give the folder of a run, or a file")
-            systems.append(read_embeddings(x))
+            systems.append(read_embeddings(x, modalities))
     return compare_embedded(systems[0], systems[1], options, permutations)
+
+
+def _of_modalities(run: Embedded, modalities: Sequence[str]) -> Embedded:
+    """The embeddings of some modalities of a run; empty for all."""
+    if missing := [m for m in modalities if m not in run.embeddings]:
+        raise InputError(f"{run.source}: it has no modality {missing[0]!r}; choose from {listed(run.embeddings)}")
+    chosen: dict[str, Any] = {
+        name: {m: getattr(run, name)[m] for m in modalities}
+        for name in ("embeddings", "labels", "instances", "rows")
+        if modalities
+    }
+    return replace(run, **chosen)
 
 
 def embed_split(

@@ -156,6 +156,22 @@ def test_two_files_by_the_command(tmp_path, capsys):
         assert f"{line['difference']:+.3f}" in next(x for x in out.splitlines() if x.startswith(direction))
 
 
+def test_modalities_of_numbered_files_are_named(tmp_path, capsys):
+    for name, noise in (("a", 0.5), ("b", 1.5)):
+        (tmp_path / name).mkdir()
+        for i, z in enumerate(system(noise).values(), 1):
+            np.save(tmp_path / name / f"mic{i}.npy", z)
+        np.save(tmp_path / name / "labels.npy", LABELS)
+    flags = ["--compare", str(tmp_path / "a"), str(tmp_path / "b"), "--bootstrap", "0"]
+    assert eval_main(flags) == 2
+    assert "--modalities mic1 mic2 takes each as a modality" in capsys.readouterr().err
+    assert eval_main([*flags, "--modalities", "mic1", "mic2", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    expected = compare_embedded(checked(0.5), checked(1.5), Options(bootstrap=0))
+    assert [*found["map"].values()] == [*expected["map"].values()]
+    assert [*found["map"]] == ["mic1->mic2", "mic2->mic1"]
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

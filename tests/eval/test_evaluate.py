@@ -195,6 +195,10 @@ def test_two_runs_are_compared(run, other_run, tmp_path, capsys):
     np.savez(tmp_path / "z.npz", labels=arrays["test_labels"], **z)
     against_file = compare(run, tmp_path / "z.npz", permutations=999)
     assert against_file["map"] == result["map"]
+    turned = compare(run, tmp_path / "z.npz", modalities=("touch", "sound"), permutations=999)
+    assert [*turned["map"]] == [*result["map"]][::-1]
+    with pytest.raises(InputError, match="it has no modality 'smell'; choose from sound, touch"):
+        compare(run, tmp_path / "z.npz", modalities=("smell", "sound"))
 
 
 def test_runs_on_other_data_or_other_validation_labels_are_not_compared(run, other_run, tmp_path, capsys):
