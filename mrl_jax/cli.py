@@ -31,7 +31,7 @@ __all__ = [
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that reports an error as one line and takes no abbreviated flags.
+    """An argument parser that reports an error as one line, and takes no abbreviated flags and no list twice.
 
     Args:
         compiles: add the flag of the compilation cache, and set up the cache when arguments are parsed.
@@ -40,6 +40,8 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, compiles: bool = False, **kwargs: object) -> None:
         super().__init__(allow_abbrev=False, **kwargs)  # type: ignore[arg-type]
+        self.register("action", None, _Store)
+        self.lists_given = set[str]()
         self._compiles = compiles
         if compiles:
             self.add_argument(
@@ -47,6 +49,11 @@ class Parser(argparse.ArgumentParser):
                 action="store_true",
                 help="compile anew; by default compiled programs are stored in the user's cache folder",
             )
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As `argparse`, which calls it for every parser, those of subcommands included."""
+        self.lists_given.clear()
+        return super().parse_known_args(args, namespace)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As `argparse`; sets up the compilation cache and removes its flag from the result."""
@@ -77,6 +84,17 @@ def _local(value: str, output: bool) -> str:
     except InputError as error:  # argparse shows no message of a ValueError
         raise argparse.ArgumentTypeError(str(error)) from None
     return value
+
+
+class _Store(argparse.Action):
+    """Store a value, as `argparse` does, but refuse a flag of several values that is given again."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+        if option_string is not None and self.nargs not in (None, "?"):
+            if self.dest in parser.lists_given:
+                raise InputError(f"{option_string} is given twice; give all its values at once")
+            parser.lists_given.add(self.dest)
+        setattr(namespace, self.dest, values)
 
 
 class _Tau(argparse.Action):

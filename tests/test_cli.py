@@ -1,5 +1,6 @@
 """The training command: flags, output, and one line with exit code 2 for everything a user can get wrong."""
 
+import importlib
 import json
 import os
 import re
@@ -194,6 +195,27 @@ def test_bad_input_is_one_line_exit_code_2_and_leaves_nothing(tmp_path, capsys, 
     assert re.search(message, lines[0]), lines[0]
     assert captured.out == ""
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("module", "before", "flag", "values"),
+    [
+        ("train", [], "--modalities", ["a", "b"]),
+        ("train", [], "--hidden-dims", ["8", "8"]),
+        ("train", [], "--loss-options", ["q=0.5"]),
+        ("train", [], "--method-options", ["dropout=0.1"]),
+        ("sweep.__main__", [], "--noise-rates", ["0.1", "0.2"]),
+        ("sweep.__main__", [], "--modalities", ["a", "b"]),
+        ("eval.__main__", ["--embeddings", "a.npz"], "--k", ["1", "2"]),
+        ("eval.__main__", [], "--compare", ["a", "b"]),
+        ("search.__main__", [], "--split", ["valid"]),
+        ("data.__main__", ["info", "a.npz"], "--modalities", ["a"]),
+    ],
+)
+def test_a_list_given_twice_is_refused(module, before, flag, values, capsys):
+    command = importlib.import_module(f"mrl_jax.{module}").main
+    assert command([*before, flag, *values, flag, *values]) == 2
+    assert capsys.readouterr().err == f"error: {flag} is given twice; give all its values at once\n"
 
 
 def test_a_folder_with_another_run_is_refused_and_untouched(tmp_path, data, capsys):
