@@ -62,6 +62,8 @@ def refuse_other_ends(
 ) -> None:
     """Refuse vectors that would be modalities, but whose last word is one that others use for labels, ids or masks.
 
+    They are modalities of one column if the user names them, or if the array that is meant is there.
+
     Args:
         arrays: the arrays by their keys in the file.
         names: key of the own layout -> key in the file.
@@ -77,16 +79,16 @@ def refuse_other_ends(
         if split not in SPLITS or end.lower() not in _OTHER_ENDS:
             continue
         has_labels = any(name.startswith(f"{split}_") and name.endswith("_labels") for name in names)
-        if modalities and rest not in modalities and has_labels:
+        meant = _OTHER_ENDS[end.lower()]
+        owner = {"ids": "", "mask": owner or "MODALITY"}.get(meant, owner)
+        right = "_".join(filter(None, (split, owner, meant)))
+        if right in names or (modalities and (rest in modalities or has_labels)):
             continue
         try:
             shape = plain_array(arrays[key], key).shape
         except InputError:  # reported where it is used
             continue
         if len(shape) == 1 or (len(shape) == 2 and 1 in shape):
-            meant = _OTHER_ENDS[end.lower()]
-            owner = {"ids": "", "mask": owner or "MODALITY"}.get(meant, owner)
-            right = "_".join(filter(None, (split, owner, meant)))
             raise InputError(f"{source}: {key} has shape {list(shape)}, and is no modality; rename it to {right}")
 
 

@@ -424,6 +424,18 @@ def test_the_flag_for_keys_may_be_repeated(tmp_path, capsys):
     )
 
 
+@pytest.mark.parametrize("name", ["y", "target", "class", "gt", "id", "sound_id", "sound_label"])
+def test_a_modality_of_one_column_may_have_any_name(name):
+    arrays = toy_arrays()
+    for s in ("train", "valid", "test"):
+        arrays[f"{s}_{name}"] = arrays[f"{s}_sound"][:, :1]
+    assert load_dataset(arrays, ("touch", name)).modalities == ("touch", name)
+    given = {"id": ["ids"], "sound_id": ["ids"], "sound_label": ["sound_labels", "touch_labels"]}.get(name, [])
+    for s in ("train", "valid", "test"):
+        arrays |= {f"{s}_{x}": arrays[f"{s}_labels"] for x in given}
+    assert load_dataset(arrays).modalities == ("sound", "touch", name)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
