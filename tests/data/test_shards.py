@@ -242,20 +242,19 @@ def test_shards_of_data_are_joined(tmp_path, names, number):
     assert data.digest() == load_dataset(toy_arrays()).digest()
     assert len(caught) == 1
     one = "(sound|touch)" + number.replace("{}", "0").replace("{:05}", "00000")
-    assert re.search(f"--modalities {one} .* takes each as a modality of its own", str(caught[0].message))
+    advice = re.search(f"--modalities {one} .* takes each as a modality of its own", str(caught[0].message))
+    assert bool(advice) == (names != ("train_sound",))  # the other splits have no such files
 
 
 def test_splits_may_have_different_numbers_of_shards_and_layouts_of_their_own(tmp_path):
     arrays = toy_arrays()
     files = sharded({k: x for k, x in arrays.items() if k.startswith("train")}, "sound", "touch", at=12)
     files |= sharded({k: x for k, x in arrays.items() if not k.startswith("train")}, "sound", "touch", at=1)
-    with pytest.warns(
-        DatasetWarning, match=r"train_sound \(12\), train_touch \(12\); --modalities sound_0 sound_1 takes"
-    ):
+    with pytest.warns(DatasetWarning, match=r"train_sound \(12\), train_touch \(12\)$"):
         data = load_dataset(folder(tmp_path / "a", files))
     assert data.digest() == load_dataset(arrays).digest()
     swapped = {"_".join(k.split("_")[::-1]): x for k, x in arrays.items()}
-    with pytest.warns(DatasetWarning, match=r"sound_train \(2\).* --modalities sound_0 sound_1 takes"):
+    with pytest.warns(DatasetWarning, match=r"sound_train \(2\), touch_train \(2\)$"):
         data = load_dataset(folder(tmp_path / "b", sharded(swapped, "train")))
     assert data.digest() == load_dataset(swapped).digest()
     whole = {m: arrays[f"train_{m}"] for m in ("sound", "touch", "labels")}

@@ -79,7 +79,14 @@ def _from_folder(
         files = listed((f"{name} ({len(parts)})" for name, parts in several.items()), 6)
         note = f"numbered files of one name are joined: {files}"
         firsts = [[split_and_modality(key, words)[1] for key in parts[:2]] for parts in several.values()]
-        if apart := [first for first in firsts if "labels" not in first[0]]:
+        there = {split_and_modality(key, words) for key in arrays}
+        splits = {split for split, _ in there if split} or {""}
+        apart = [  # a modality needs a file in every split
+            first
+            for first in firsts
+            if "labels" not in first[0] and all((split, m) in there for split in splits for m in first)
+        ]
+        if apart:
             note += f"; --modalities {' '.join(apart[0])} takes each as a modality of its own"
     try:
         data = dataset_from_layout(joined, path.stem, modalities, str(path), set_name, keep, keys, options)
