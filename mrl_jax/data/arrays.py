@@ -211,9 +211,11 @@ def _check_owners(arrays: Mapping[str, Any], source: str) -> list[str]:
 
 
 def _matching(arrays: Mapping[str, Any], named: Sequence[str], splits: Mapping[str, Split]) -> list[str]:
-    """Keys of other unused arrays that are matrices of numbers with the rows of a split or the columns of a modality.
+    """Keys of other unused arrays whose rows may be instances.
 
-    Arrays of large files are not read for this.
+    These are matrices of numbers with as many rows as a split; or with as many columns as a modality and more rows than
+    columns. Fewer rows are those of statistics, such as a mean [1, D] or a projection [D, D]. Arrays of large files are
+    not read for this.
     """
     if not getattr(arrays.file if isinstance(arrays, Renamed) else arrays, "is_small", True):
         return []
@@ -227,7 +229,9 @@ def _matching(arrays: Mapping[str, Any], named: Sequence[str], splits: Mapping[s
             x = plain_array(arrays[key], key)
         except InputError:  # not used, so it may be of any kind
             continue
-        if x.ndim == 2 and x.shape[1] and x.dtype.kind in "fiub" and (len(x) in rows or x.shape[1] in columns):
+        if x.ndim != 2 or not x.shape[1] or x.dtype.kind not in "fiub":
+            continue
+        if len(x) in rows or (x.shape[1] in columns and len(x) > x.shape[1]):
             matching.append(key)
     return matching
 

@@ -637,6 +637,16 @@ def test_matrices_with_the_columns_of_a_modality_and_labels_without_a_split_are_
             )
 
 
+def test_statistics_of_a_modality_are_not_named():
+    arrays = toy_arrays()
+    d = arrays["train_sound"].shape[1]
+    assert d not in (len(arrays["train_labels"]), len(arrays["valid_labels"]), len(arrays["test_labels"]))
+    statistics = {"sound_mean": np.ones((1, d)), "pca": np.eye(d), "centres": np.ones((3, d))}
+    assert load_dataset(arrays | statistics).digest() == load_dataset(arrays).digest()  # warnings are errors
+    with pytest.warns(DatasetWarning, match="not used: more; the layout is"):
+        load_dataset(arrays | statistics | {"more": np.ones((d + 1, d))})
+
+
 def test_matrices_beside_a_published_layout_are_named():
     arrays = small_set()
     short = {
