@@ -10,7 +10,7 @@ Files of noisy labels are:
   modality's name.
 - `.npy`: one such array.
 - `.csv`, `.tsv`, `.txt`: a row per instance; columns for one or all modalities, or one-hot; a header names the columns,
-  as arrays are named above, or one of them `label`.
+  as arrays are named above, or one of them `label`. A first column of row numbers 0..N-1 is left out.
 
 Labels may be names of classes instead of numbers.
 
@@ -218,7 +218,7 @@ def _load(path: Path, names: Sequence[str], labels: int, num_classes: int) -> An
     content = _bytes(path, _json_limit(labels, num_classes) if is_text else _LIMIT)
     try:
         if suffix in _TABLES:
-            return _read_table(path, _text(path, content), names)
+            return _read_table(path, _text(path, content), names, num_classes)
         if suffix == ".json":
             return json.loads(_text(path, content))
         if suffix == ".npy":
@@ -235,8 +235,12 @@ def _load(path: Path, names: Sequence[str], labels: int, num_classes: int) -> An
         return {key: arrays[key] for key in wanted}
 
 
-def _read_table(path: Path, text: str, names: Sequence[str]) -> Any:
-    """The content of a table in text: the named columns if it has a header, otherwise all of it as lists."""
+def _read_table(path: Path, text: str, names: Sequence[str], num_classes: int) -> Any:
+    """The content of a table in text: the named columns if it has a header, otherwise all of it as lists.
+
+    A first column that counts the rows from 0 is left out. Without a header, it does so if there are more rows than
+    classes, so that it cannot be labels.
+    """
     rows = _rows(text)
     if len({len(row) for row in rows}) > 1:
         short = next(i for i, row in enumerate(rows) if len(row) != len(rows[0]))
@@ -246,6 +250,8 @@ def _read_table(path: Path, text: str, names: Sequence[str]) -> Any:
         rows = [row[1:] for row in rows]
         if all(map(_is_number, rows[0])):  # columns without names
             numbered, rows = False, rows[1:]
+    elif len(rows) > num_classes and len(rows[0]) > 1 and _counts(row[0] for row in rows):
+        rows = [row[1:] for row in rows]
     known = {*names, "label", "labels"}
     header = numbered or (bool(rows) and any(cell in known for cell in rows[0]))
     if rows and not header and not any(map(_is_number, rows[0])):
