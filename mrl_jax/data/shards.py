@@ -149,7 +149,7 @@ def join_shards(
             )
     joined = Joined(arrays, {name: [part.key for part in parts] for name, parts in shards.items()}, source)
     if any_place and not wanted:
-        _refuse_numbers([key for key in joined if key not in shards and is_modality(key)], source)
+        _refuse_numbers([key for key in joined if is_modality(key)], source)
     return joined, tuple(_note(name, shards[name]) for name in used if len(shards[name]) > 1)
 
 
@@ -211,7 +211,7 @@ def _all_readings(key: str) -> list[_Reading]:
 
 
 def _refuse_numbers(keys: Iterable[str], source: str) -> None:
-    """Refuse keys that differ in several numbers from 0 or 1 on, such as ranges of rows."""
+    """Refuse keys that differ only in numbers from 0 or 1 on: ranges of rows, or shards with two numbers."""
     groups: dict[str, list[str]] = {}
     for key in keys:
         groups.setdefault(re.sub("[0-9]+", "0", key), []).append(key)

@@ -156,6 +156,17 @@ def test_names_that_differ_in_numbers_are_never_scored_in_silence(tmp_path, caps
     assert eval_main(["--embeddings", str(tmp_path), "--bootstrap", "0", "--modalities", *names]) == 0
 
 
+@pytest.mark.parametrize("form", ["img_{}_gpu{}", "gpu{}_img_{}", "layer{}_part_{}"])
+def test_files_with_two_numbers_are_never_scored_in_silence(tmp_path, capsys, form):
+    files = {form.format(i, k): IMAGE[12 * k : 12 * k + 12] for i in (0, 1) for k in (0, 1)}
+    folder(tmp_path, {**files, "labels": LABELS})
+    assert eval_main(["--embeddings", str(tmp_path), "--bootstrap", "0"]) == 2
+    error = capsys.readouterr().err
+    assert "differ only in their numbers; if they are parts of one modality, rename them to" in error
+    names = re.search("--modalities (.*) takes each as a modality of its own", error)[1].split()
+    assert eval_main(["--embeddings", str(tmp_path), "--bootstrap", "0", "--modalities", *names]) == 0
+
+
 def test_other_numbers_in_names_are_noted(tmp_path):
     for names in (("resnet50", "resnet101"), ("vit16_224", "vit32_384"), ("image", "image (1)"), ("x", "x_1")):
         data = read_embeddings(folder(tmp_path / names[0], dict(zip(names, (IMAGE, TEXT), strict=True))))
