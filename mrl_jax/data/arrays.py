@@ -72,8 +72,8 @@ def dataset_from_arrays(
     if unused:
         names = [arrays.origin(key) for key in unused] if isinstance(arrays, Renamed) else unused
         warnings.warn(
-            f"{source}: not used: {listed(names)}; the layout is {LAYOUT}, and a modality needs all three splits; keys "
-            "(--keys) name arrays otherwise",
+            f"{source}: not used: {listed(names)}; the layout is {LAYOUT}, and a modality needs all three splits; to "
+            "use arrays of other names, name them with keys (--keys)",
             DatasetWarning,
             stacklevel=2,
         )

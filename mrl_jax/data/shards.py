@@ -183,7 +183,11 @@ def split_and_modality(key: str, splits: Collection[str]) -> tuple[str, str]:
 
 
 def _readings(keys: Iterable[str], any_place: bool) -> dict[str, _Reading]:
-    """Each key that may be one part of an array, and how: by the last of its numbers in which another key differs."""
+    """Which number of a key is that of a part: the last one in which another key differs, or else the last one.
+
+    Returns:
+        Key -> its reading; keys that cannot be parts of an array are left out.
+    """
     read = {key: [r for r in _all_readings(key) if any_place or r.is_plain] for key in keys}
     counts = Counter((r.name, r.before) for readings in read.values() for r in readings)
     return {
@@ -239,7 +243,7 @@ def _check(name: str, parts: Sequence[_Shard], arrays: Mapping[str, Any], source
             raise InputError(f"{source}: {first.key} and {second.key} have the same number; keep one of them")
     counts = {part.total for part in parts}
     if len(counts) > 1:
-        raise InputError(f"{source}: the files of {name} are numbered in different ways; keep those of one writing")
+        raise InputError(f"{source}: the files of {name} do not all give the same total; keep the files of one export")
     (count,) = counts
     start = min(numbers[0], 1) if count is None or numbers[-1] == count else 0
     wanted = range(start, numbers[-1] + 1 if count is None else start + count)

@@ -337,7 +337,11 @@ def _notes(data: Embedded, metric: str) -> list[str]:
 
 
 def compared_exactly(data: Embedded, metric: str) -> bool:
-    """Whether all embeddings are integers in the range of exact arithmetic, or scaled codes (for dot of one scale)."""
+    """Whether similarities are computed without rounding.
+
+    They are if all embeddings are integers small enough for exact sums, or all are scaled codes. The metric dot needs
+    codes of one scale.
+    """
     rows = list(data.embeddings.values())
     scaled = metric == "cosine"
     if metric == "dot":

@@ -330,14 +330,15 @@ def key_rank(products: np.ndarray, squares: np.ndarray, item: int) -> int:
 
 
 def exact_scores(products: Any, asked: Any, items: Any, metric: str, factors: Any = 1.0) -> np.ndarray:
-    """The similarities that are reported, float32, from exact products; equal similarities are equal bits.
+    """Similarities in float32 from exact products. Equal similarities get equal bits.
 
     Args:
-        products: d, of any shape.
-        asked: squared lengths of the queries, which broadcast to it.
-        items: squared lengths of the gallery rows.
-        metric: one of `METRICS`; the Hamming distance of signs is (L - d) / 2, with L their squared length.
-        factors: for "dot", what the products of the rows as given are times those of the signs of scaled codes.
+        products: exact products d, of any shape.
+        asked: squared lengths of the queries, in a shape that broadcasts to that of the products.
+        items: squared lengths of the gallery rows, likewise.
+        metric: one of `METRICS`. The Hamming distance of signs is (L - d) / 2, where L is their squared length.
+        factors: for the metric dot of scaled codes: the product of the rows is this factor times the product of their
+            signs.
     """
     d, q, n = (np.asarray(x, np.float64) for x in (products, asked, items))
     if metric == "dot":

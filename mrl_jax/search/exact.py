@@ -294,14 +294,17 @@ def _search_by_keys(
 
 
 def _candidates(d: np.ndarray, n: np.ndarray, count: int, k: int, least: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Queries and columns, in ascending order, of all items of a block that may be among the k best, and of few others.
+    """Find the items of a block that may be among the k best of a query. A few others may be among them.
 
     Args:
-        d: products [B, W], exact.
-        n: divisors of the keys [W], in the type of the products, which may round them.
-        count: number of columns that are no padding.
+        d: exact products [B, W].
+        n: divisors of the keys [W], in the type of the products. They may be rounded.
+        count: number of columns before the padding.
         k: number of results.
-        least: float64 [B], a key that the results have at least.
+        least: float64 [B]; no result has a smaller key.
+
+    Returns:
+        The queries and the columns of these items, in ascending order.
     """
     key = np.abs(d)
     key *= d

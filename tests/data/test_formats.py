@@ -584,7 +584,7 @@ BAD_FILES = {
     "virtual": (lambda d: hdf5_of(d / "a.h5", virtual), "data in other files"),
     "virtual in the file": (
         lambda d: hdf5_of(d / "a.h5", virtual_inside),
-        r"'x' is a virtual data set, which refers to others of the file .*; save its values as a plain one",
+        r"'x' is a virtual data set: it points to other data sets of this file, .*; save its values in a plain",
     ),
     "hdf5 records": (lambda d: hdf5_of(d / "a.h5", cycle), "save arrays of numbers"),
     "no dataspace": (lambda d: hdf5_of(d / "a.h5", lambda f: f.__setitem__("x", h5py.Empty("f8"))), "has no data"),

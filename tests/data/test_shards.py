@@ -205,7 +205,10 @@ def test_years_views_of_a_file_and_single_shards_stay_apart(tmp_path):
         ({"img_emb": IMAGE}, "img_emb and img_emb_0 are both there; keep one"),
         ({"img_emb_1": IMAGE[:5, :3]}, "img_emb_0 is float64 [10, 8], img_emb_1 is float64 [5, 3]; write rows of one"),
         ({"img_emb_1": np.array(3.0)}, "the files of img_emb do not fit together"),
-        ({"img_emb-3-of-4": IMAGE[:2]}, "are numbered in different ways"),
+        (
+            {"img_emb-3-of-4": IMAGE[:2]},
+            "the files of img_emb do not all give the same total; keep the files of one export",
+        ),
     ],
 )
 def test_files_that_do_not_fit_together_are_refused_in_one_line(tmp_path, capsys, change, message):

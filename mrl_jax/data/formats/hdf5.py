@@ -239,8 +239,8 @@ def _check_stored(item: Any, size: int) -> None:
     layout = plan.get_layout()
     if layout == h5py.h5d.VIRTUAL and all(plan.get_virtual_filename(i) == "." for i in range(plan.get_virtual_count())):
         raise RefusedError(
-            "is a virtual data set, which refers to others of the file and is not read; save its values as a plain "
-            "one, under another name: file[name] = file[virtual][()]"
+            "is a virtual data set: it points to other data sets of this file, and is not read; save its values in a "
+            "plain data set of another name: file[name] = file[virtual][()]"
         )
     if plan.get_external_count() or layout not in (h5py.h5d.COMPACT, h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED):
         raise RefusedError("refers to data in other files, which are not read; copy the data into the file")
