@@ -87,12 +87,12 @@ def _local(value: str, output: bool) -> str:
 
 
 class _Store(argparse.Action):
-    """Store a value, as `argparse` does, but refuse a flag of several values that is given again."""
+    """Store a value, as `argparse` does, and say so where a flag of several values replaces an earlier one."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
         if option_string is not None and self.nargs not in (None, "?"):
             if self.dest in parser.lists_given:
-                raise InputError(f"{option_string} is given twice; give all its values at once")
+                _warn(f"{option_string} is given twice; the last values count; to have all, give them at once")
             parser.lists_given.add(self.dest)
         setattr(namespace, self.dest, values)
 

@@ -1,6 +1,5 @@
 """The training command: flags, output, and one line with exit code 2 for everything a user can get wrong."""
 
-import importlib
 import json
 import os
 import re
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 from toy import TOY_FLAGS, assert_same_checkpoints, save_npz, toy_arrays
 
+from mrl_jax.cli import Parser
 from mrl_jax.data.published.prepare import prepare
 from mrl_jax.eval.__main__ import main as evaluate_main
 from mrl_jax.train import main
@@ -197,25 +197,16 @@ def test_bad_input_is_one_line_exit_code_2_and_leaves_nothing(tmp_path, capsys, 
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(
-    ("module", "before", "flag", "values"),
-    [
-        ("train", [], "--modalities", ["a", "b"]),
-        ("train", [], "--hidden-dims", ["8", "8"]),
-        ("train", [], "--loss-options", ["q=0.5"]),
-        ("train", [], "--method-options", ["dropout=0.1"]),
-        ("sweep.__main__", [], "--noise-rates", ["0.1", "0.2"]),
-        ("sweep.__main__", [], "--modalities", ["a", "b"]),
-        ("eval.__main__", ["--embeddings", "a.npz"], "--k", ["1", "2"]),
-        ("eval.__main__", [], "--compare", ["a", "b"]),
-        ("search.__main__", [], "--split", ["valid"]),
-        ("data.__main__", ["info", "a.npz"], "--modalities", ["a"]),
-    ],
-)
-def test_a_list_given_twice_is_refused(module, before, flag, values, capsys):
-    command = importlib.import_module(f"mrl_jax.{module}").main
-    assert command([*before, flag, *values, flag, *values]) == 2
-    assert capsys.readouterr().err == f"error: {flag} is given twice; give all its values at once\n"
+def test_a_list_given_twice_is_named_and_the_last_one_counts(capsys):
+    flags = Parser(prog="x")
+    flags.add_argument("--dims", nargs="+", type=int)
+    flags.add_argument("--rate", type=float)
+    given = flags.parse_args(["--dims", "1", "2", "--rate", "1", "--rate", "2", "--dims", "3"])
+    assert (given.dims, given.rate) == ([3], 2.0)
+    said = "warning: --dims is given twice; the last values count; to have all, give them at once\n"
+    assert capsys.readouterr().err == said
+    assert flags.parse_args(["--dims", "1"]).dims == [1]  # each command line by itself
+    assert capsys.readouterr().err == ""
 
 
 def test_a_folder_with_another_run_is_refused_and_untouched(tmp_path, data, capsys):
@@ -474,6 +465,7 @@ def test_a_backend_that_is_not_there_has_a_message_in_python():
     code = """
 import numpy as np
 import mrl_jax
+from mrl_jax.cli import Parser
 from mrl_jax import retrieval
 x, y = np.random.default_rng(0).normal(size=(6, 3)), np.arange(6) % 2
 for function in (

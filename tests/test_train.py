@@ -216,7 +216,7 @@ def test_whatever_a_kill_left_the_resumed_run_ends_in_the_same_bits(finished, tm
 
 
 def test_a_full_disk_is_one_line_and_the_run_goes_on_later(tmp_path):
-    flags = [*TOY_FLAGS, "--data-path", save_npz(tmp_path / "toy.npz"), "--hidden-dims", 512, 512]
+    flags = [*TOY_FLAGS[2:], "--data-path", save_npz(tmp_path / "toy.npz"), "--hidden-dims", 512, 512]
     limited = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000));"
@@ -251,7 +251,7 @@ def uninterrupted(tmp_path_factory):
     """Flags of a run of 8 epochs, and the folder in which it ran to its end."""
     base = tmp_path_factory.mktemp("uninterrupted")
     data = save_npz(base / "toy.npz")
-    flags = [*TOY_FLAGS, "--epochs", 8, "--data-path", data, "--noise-rate", 0.4, "--hidden-dims", 64, 64]
+    flags = [*TOY_FLAGS[2:], "--epochs", 8, "--data-path", data, "--noise-rate", 0.4, "--hidden-dims", 64, 64]
     subprocess.run(command(*flags, "--workdir", base / "whole"), check=True, capture_output=True, env=compiling_anew())
     return flags, base / "whole"
 
