@@ -5,20 +5,32 @@ Their hyperparameters h have an `encoder`, `embed_dim`, `tau1` and `dropout`.
 Shape letters: B batch, D features, L embedding, K classes.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from mrl_jax.losses.mrl import log_soft_assignment
+from mrl_jax.losses.mrl import log_soft_assignment, mrl_loss
 from mrl_jax.methods.state import Batch, Shapes
 from mrl_jax.models.dropout import drop_features
 from mrl_jax.models.mlp import init_centers
 from mrl_jax.options import Number
 from mrl_jax.unit_rows import unit_rows
 
-__all__ = ["DROPOUT", "Weights", "assign", "augment", "decays", "embed", "init_params", "project"]
+__all__ = [
+    "DROPOUT",
+    "Weights",
+    "assign",
+    "augment",
+    "decays",
+    "embed",
+    "embed_all",
+    "init_params",
+    "project",
+    "total_loss",
+]
 
 DROPOUT = Number(0.5, 0.0, 0.95, "probability that a feature is set to 0 in a step of training")
 """What `--method-options dropout=` sets."""
@@ -48,6 +60,40 @@ def init_params(h: Any, key: Array, shapes: Shapes) -> Weights:
 def embed(h: Any, params: Weights, modality: int, x: Array) -> Array:
     """Embed features [..., D] as unit rows [..., L]."""
     return h.encoder.apply(params.encoders[modality], x)
+
+
+def embed_all(h: Any, params: Weights, batch: Batch) -> Array:
+    """Embed all modalities of a batch, [M, B, L]."""
+    return jnp.stack([embed(h, params, i, x) for i, x in enumerate(batch.features)])
+
+
+def total_loss(
+    h: Any, params: Weights, batch: Batch, z: Array, loss: Callable[..., Array], axis_name: str | None
+) -> tuple[Array, dict[str, Array]]:
+    """The total loss of MRL (eq. 8) with a clustering loss of one's own, and its parts as metrics.
+
+    Args:
+        h: hyperparameters with `beta`, `tau1`, `tau2`, `self_similarity` and `contrastive_scale`.
+        params: the model.
+        batch: the batch.
+        z: its embeddings [M, B, L].
+        loss: clustering loss, a function of z, centers, labels and tau that returns per-sample losses [M, B].
+        axis_name: see `Method.step`.
+    """
+    total, parts = mrl_loss(
+        z,
+        params.centers,
+        batch.labels,
+        beta=h.beta,
+        tau1=h.tau1,
+        tau2=h.tau2,
+        mask=batch.mask,
+        loss=loss,
+        self_similarity=h.self_similarity,
+        contrastive_scale=h.contrastive_scale,
+        axis_name=axis_name,
+    )
+    return total, parts._asdict()
 
 
 def augment(h: Any, batch: Batch, step: Array) -> Batch:

@@ -18,9 +18,19 @@ from jax.typing import ArrayLike
 
 from mrl_jax.label_inference.posterior import infer_labels
 from mrl_jax.label_inference.votes import vote_kernel
-from mrl_jax.losses.mrl import log_soft_assignment, mrl_loss
+from mrl_jax.losses.mrl import log_soft_assignment
 from mrl_jax.methods.base import Method, MethodEntry
-from mrl_jax.methods.class_centers import DROPOUT, assign, augment, decays, embed, init_params, project
+from mrl_jax.methods.class_centers import (
+    DROPOUT,
+    assign,
+    augment,
+    decays,
+    embed,
+    embed_all,
+    init_params,
+    project,
+    total_loss,
+)
 from mrl_jax.methods.gradient import SETTINGS, gradient_method
 from mrl_jax.methods.mrl import Hyperparameters, hyperparameters
 from mrl_jax.methods.state import Batch, Shapes, TrainData
@@ -51,26 +61,13 @@ def _objective(
     h: Hyperparameters, params: Any, batch: Batch, epoch: ArrayLike, axis_name: str | None
 ) -> tuple[Array, tuple[dict[str, Array], Any]]:
     r"""$\beta$ times the weighted cross-entropy of q, and $1 - \beta$ times the contrastive loss."""
-    z = jnp.stack([embed(h, params, i, x) for i, x in enumerate(batch.features)])  # [M, B, L]
     q = batch.samples[None]  # all modalities of an instance have one truth
 
     def loss(z: Array, centers: Array, labels: Array, tau: ArrayLike) -> Array:
         return -(q * log_soft_assignment(z, centers, tau)).sum(axis=-1) * q.max(axis=-1)
 
-    total, parts = mrl_loss(
-        z,
-        params.centers,
-        batch.labels,
-        beta=h.beta,
-        tau1=h.tau1,
-        tau2=h.tau2,
-        mask=batch.mask,
-        loss=loss,
-        self_similarity=h.self_similarity,
-        contrastive_scale=h.contrastive_scale,
-        axis_name=axis_name,
-    )
-    return total, (parts._asdict(), None)
+    total, metrics = total_loss(h, params, batch, embed_all(h, params, batch), loss, axis_name)
+    return total, (metrics, None)
 
 
 @functools.cache

@@ -16,9 +16,19 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from mrl_jax.losses.mrl import mrl_loss
 from mrl_jax.methods.base import Method, MethodEntry
-from mrl_jax.methods.class_centers import DROPOUT, Weights, assign, augment, decays, embed, init_params, project
+from mrl_jax.methods.class_centers import (
+    DROPOUT,
+    Weights,
+    assign,
+    augment,
+    decays,
+    embed,
+    embed_all,
+    init_params,
+    project,
+    total_loss,
+)
 from mrl_jax.methods.clustering import LOSS_PARTS, numbers_of
 from mrl_jax.methods.gradient import SETTINGS, gradient_method
 from mrl_jax.methods.state import Batch, OracleNoise, TrainData
@@ -102,23 +112,11 @@ def _objective(
     h: Hyperparameters, params: Weights, batch: Batch, epoch: ArrayLike, axis_name: str | None
 ) -> tuple[Array, tuple[dict[str, Array], Any]]:
     """The total loss (eq. 8)."""
-    z = jnp.stack([embed(h, params, i, x) for i, x in enumerate(batch.features)])  # [M, B, L]
+    z = embed_all(h, params, batch)
     valid = jnp.broadcast_to(batch.mask, batch.labels.shape)
     loss, samples = LOSS_PARTS[h.loss].bind(h, batch, z, params.centers, valid, epoch, axis_name)
-    total, parts = mrl_loss(
-        z,
-        params.centers,
-        batch.labels,
-        beta=h.beta,
-        tau1=h.tau1,
-        tau2=h.tau2,
-        mask=batch.mask,
-        loss=loss,
-        self_similarity=h.self_similarity,
-        contrastive_scale=h.contrastive_scale,
-        axis_name=axis_name,
-    )
-    return total, (parts._asdict(), samples)
+    total, metrics = total_loss(h, params, batch, z, loss, axis_name)
+    return total, (metrics, samples)
 
 
 @functools.cache
