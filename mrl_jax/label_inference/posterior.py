@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from mrl_jax.errors import InputError
 from mrl_jax.label_inference.votes import VoteKernel, loo_scores
 
 __all__ = ["Inferred", "annotators", "infer_labels"]
@@ -82,7 +83,19 @@ def infer_labels(
         classes: K.
         mask: bool [M, N], False where a sample is missing; None where none is.
         rounds: regressions of the votes: the first on the given labels, others on the posterior.
+
+    Raises:
+        InputError: labels or mask that do not fit the kernel or the classes.
     """
+    labels, count = np.asarray(labels), len(kernel.basis)
+    if labels.ndim != 2 or labels.shape[1] != count or labels.dtype.kind not in "iu":
+        raise InputError(f"labels are {labels.dtype} {list(labels.shape)}; they must be integers [M, {count}]")
+    if mask is not None and np.shape(mask) != labels.shape:
+        raise InputError(f"mask is {list(np.shape(mask))}; it must have the shape of the labels, {list(labels.shape)}")
+    known = labels if mask is None else labels[np.asarray(mask, bool)]
+    if classes < 2 or (known.size and not 0 <= known.min() <= known.max() < classes):
+        ends = f"{known.min()} to {known.max()}" if known.size else "none"
+        raise InputError(f"labels are {ends} with classes={classes}; give 0 to classes - 1, and two classes or more")
     given, there = annotators(labels, mask)
     return _infer(kernel, jnp.asarray(given), jnp.asarray(there), classes, rounds)
 

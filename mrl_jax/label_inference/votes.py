@@ -20,6 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from mrl_jax.errors import InputError
+
 __all__ = ["VoteKernel", "loo_scores", "vote_kernel"]
 
 LANDMARKS = 2048  # upper bound of R; up to so many instances the kernel is exact
@@ -54,8 +56,16 @@ def vote_kernel(
         mask: bool [M, N], False where a sample is missing; None where none is.
         landmarks: upper bound of R. They are drawn with a fixed seed, so that equal features give equal votes.
         block: rows read at once.
+
+    Raises:
+        InputError: no modality, numbers of rows that differ, a mask of another shape, or features that are not finite.
     """
-    count = len(features[0])
+    sizes = [len(x) for x in features]
+    if not sizes or len(set(sizes)) > 1 or not sizes[0]:
+        raise InputError(f"features have {sizes} rows; give one modality or more, each with the same rows [N, D]")
+    if mask is not None and np.shape(mask) != (len(sizes), sizes[0]):
+        raise InputError(f"mask has the shape {list(np.shape(mask))}; it must be [{len(sizes)}, {sizes[0]}]")
+    count = sizes[0]
     drawn = np.random.default_rng(0).choice(count, landmarks, replace=False) if count > landmarks else np.arange(count)
     rows = np.sort(drawn)
     present = np.ones((len(features), count), bool) if mask is None else np.asarray(mask, bool)
@@ -75,6 +85,8 @@ def vote_kernel(
         parts.append(jnp.dot(kernel, lower, precision="highest"))
     phi = jnp.concatenate(parts)
     del parts
+    if not bool(jnp.isfinite(phi).all()):
+        raise InputError("features are not finite; remove or impute NaN and inf, or mask these samples")
     return _principal(phi)
 
 

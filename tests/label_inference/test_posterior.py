@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mrl_jax import InputError
 from mrl_jax.label_inference import posterior
 from mrl_jax.label_inference.posterior import annotators, infer_labels
 from mrl_jax.label_inference.quality import label_quality
@@ -108,3 +109,26 @@ def test_the_example_of_the_docs_runs():
     page = (Path(__file__).parents[2] / "docs" / "consensus.md").read_text("utf-8")
     (block,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     exec(compile(block, "docs/consensus.md", "exec"), {})
+
+
+X = np.random.default_rng(0).normal(size=(20, 4))
+Y = np.zeros((2, 20), int)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: vote_kernel([]), "features have [] rows; give one modality or more"),
+        (lambda: vote_kernel([X, X[:5]]), "features have [20, 5] rows"),
+        (lambda: vote_kernel([X], np.ones((1, 3), bool)), "mask has the shape [1, 3]; it must be [1, 20]"),
+        (lambda: vote_kernel([np.where(np.eye(20, 4) > 0, np.nan, X)]), "features are not finite"),
+        (lambda: infer_labels(vote_kernel([X]), Y[:, :7], 3), "labels are int64 [2, 7]; they must be integers [M, 20]"),
+        (lambda: infer_labels(vote_kernel([X]), Y + 0.5, 3), "labels are float64"),
+        (lambda: infer_labels(vote_kernel([X]), Y + 9, 3), "labels are 9 to 9 with classes=3"),
+        (lambda: infer_labels(vote_kernel([X]), Y, 1), "two classes or more"),
+        (lambda: infer_labels(vote_kernel([X]), Y, 3, np.ones(20, bool)), "mask is [20]; it must have the shape"),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        call()
