@@ -24,6 +24,7 @@ from mrl_jax.options import PARALLEL
 from mrl_jax.report.curves import plot_curves
 from mrl_jax.report.progress import epoch_progress
 from mrl_jax.report.text import describe_noise, summary
+from mrl_jax.retrieval.measure import cross_modal_chance
 from mrl_jax.run.folder import RunFolder
 from mrl_jax.run.load import load_run
 from mrl_jax.run.model import TrainedModel
@@ -197,7 +198,9 @@ def _train(
         columns = dataset.metadata.get("columns", {})
         run = TrainedModel(config, best, active.model, dataset.modalities, dataset.class_names, columns)
     if folder is not None and is_main():
-        plot_curves(folder.path / "curves.png", active.log, active.scores, _title(spec))
+        chance = cross_modal_chance(spec.held_out["valid"])
+        mean = sum(chance.values()) / len(chance)
+        plot_curves(folder.path / "curves.png", active.log, active.scores, _title(spec), mean)
     where = None if folder is None else folder.path
     return Result(active.scores, active.log, spec.noise, spec.data.described, run, where)
 

@@ -37,13 +37,13 @@ def finished(tmp_path_factory):
 def test_it_learns():
     scores = train(toy_config(epochs=20), data=toy_arrays()).scores
     assert scores["test"]["last"]["average"] > 0.9
-    assert max(scores["chance"].values()) == pytest.approx(1 / CLASSES)
+    assert 1 / CLASSES < max(scores["chance"].values()) < 0.45  # of a random ranking of few items
 
 
 def test_result_json_keeps_the_contract(finished):
     result = json.loads((finished.workdir / "result.json").read_text())
     assert result == finished.scores
-    assert set(result) == {"test", "valid", "chance", "wrong_share", "seconds", "device", "versions"}
+    assert set(result) == {"test", "valid", "chance", "chance_of", "wrong_share", "seconds", "device", "versions"}
     for split in ("test", "valid"):
         for which in ("best", "last"):
             entry = result[split][which]

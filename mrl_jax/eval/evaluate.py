@@ -47,9 +47,9 @@ def evaluate(
         representation: "embedding", "posterior" or "both"; None for that of the run.
 
     Returns:
-        `{"epoch", "split", "map": {"a->b": mAP}, "average", "average_ci", "chance": {"a->b": class prior}, "metrics":
-        {"a->b": {…, "ci"}}, "classes": {"a->b": {class: {…}}}, "instances": {"a->b": {…}}, "notes", "options"}`;
-        docs/evaluation.md describes each.
+        `{"epoch", "split", "map": {"a->b": mAP}, "average", "average_ci", "chance": {"a->b": mAP of a random ranking},
+        "metrics": {"a->b": {…, "ci"}}, "classes": {"a->b": {class: {…}}}, "instances": {"a->b": {…}}, "notes",
+        "options"}`; docs/evaluation.md describes each.
 
     Raises:
         InputError: no run, an unknown checkpoint or split, data that do not fit the run, or a representation that its

@@ -30,15 +30,15 @@ def score_table(report: Mapping[str, Any]) -> str:
         k = 10 if 10 in ks else max(ks)  # most published tables have these
         names = [f"map@{max(ks)}", f"precision@{k}", f"recall@{k}", f"ndcg@{k}", "mrr"]
         titles = [f"mAP@{max(ks)}", f"P@{k}", f"R@{k}", f"NDCG@{k}", "MRR"]
-        rows = [["label level", "queries", "mAP", percent, *titles, "chance"]]
+        rows = [["label level", "queries", "mAP", percent, *titles, "chance mAP"]]
         for d, m in report["metrics"].items():
             ends = _ends(m.get("ci", {}).get("map"))
             numbers = [f"{m[n]:.3f}" for n in names]
             rows.append([d, f"{m['queries']:,}", f"{m['map']:.3f}", ends, *numbers, f"{report['chance'][d]:.3f}"])
-        title, prior = f"average ({report['options']['protocol'][0]})", ""
+        title, chance = f"average ({report['options']['protocol'][0]})", ""
         if len(report["options"]["protocol"]) == 1:
-            title, prior = "average", f"{sum(report['chance'].values()) / len(report['chance']):.3f}"
-        rows.append([title, "", f"{report['average']:.3f}", _ends(report.get("average_ci")), *[""] * 5, prior])
+            title, chance = "average", f"{sum(report['chance'].values()) / len(report['chance']):.3f}"
+        rows.append([title, "", f"{report['average']:.3f}", _ends(report.get("average_ci")), *[""] * 5, chance])
         parts.append(text_table(rows, separate_last=True))
     if report["instances"]:
         rows = [["instance level", "pairs", "R@1", percent, "R@5", "R@10", "median rank"]]

@@ -259,7 +259,7 @@ def _label_scores(
         counts = counted(values, options.without_relevant, name)
         metrics[name] = retrieval.summarize(values, options.without_relevant)
         size = sum(len(data.embeddings[m]) for m in direction.gallery) - direction.exclude_self
-        chance[name] = float(np.mean(values["relevant"][counts] / size))
+        chance[name] = float(np.mean(retrieval.expected_average_precision(values["relevant"][counts], size)))
         by_class = retrieval.summarize_by_class(values, data.labels[direction.query], options.without_relevant)
         classes[name] = {data.class_name(k): means for k, means in by_class.items()}
         columns = np.column_stack([values[q] for q in _means(values)])

@@ -11,7 +11,9 @@ __all__ = ["plot_curves"]
 _MARKED = 30  # epochs up to which every point has a marker
 
 
-def plot_curves(path: Path, metrics: Sequence[Mapping[str, Any]], result: Mapping[str, Any], title: str) -> None:
+def plot_curves(
+    path: Path, metrics: Sequence[Mapping[str, Any]], result: Mapping[str, Any], title: str, chance: float
+) -> None:
     """Draw training losses and validation mAP against the epoch, as PNG.
 
     Without training losses only the validation mAP is drawn. Of more than 6 directions the mean over galleries is drawn
@@ -22,6 +24,7 @@ def plot_curves(path: Path, metrics: Sequence[Mapping[str, Any]], result: Mappin
         metrics: the lines of `metrics.jsonl`, at least one; every entry of "train" is drawn.
         result: content of `result.json`.
         title: heading of the picture.
+        chance: the expected validation mAP of a random ranking, the mean of all directions.
 
     Raises:
         InputError: the file cannot be written.
@@ -45,7 +48,6 @@ def plot_curves(path: Path, metrics: Sequence[Mapping[str, Any]], result: Mappin
         for curve in curves:
             right.plot(epochs, curve.values, label=curve.label, **curve.style)
         right.axvline(best, color="0.6", linestyle="--", linewidth=1, label=f"best average, epoch {best}")
-        chance = sum(result["chance"].values()) / len(result["chance"])
         right.axhline(chance, color="0.6", linestyle=":", linewidth=1, label="chance")
         right.set(xlabel="epoch", ylabel="validation mAP", ylim=(0, None))
         legend(right, heading)

@@ -12,6 +12,10 @@ MEMORISED = 0.02
 """How far the last epoch lies below the best of a model that has memorised, in mAP."""
 
 
+EARLIER_CHANCE = "class prior"
+"""What `chance` is in a `result.json` of an earlier version, which does not say: the share of relevant items."""
+
+
 def table(columns: Mapping[str, Mapping[str, Any]]) -> str:
     """Lay out scores, with one row per direction and one for their average.
 
@@ -47,9 +51,9 @@ def summary(
     """
     best, last = result["test"]["best"], result["test"]["last"]
     columns = {
-        f"best (epoch {best['epoch']})": best,
-        f"last (epoch {last['epoch']})": last,
-        "chance (class prior)": {"map": result["chance"]},
+        f"test, best (epoch {best['epoch']})": best,
+        f"test, last (epoch {last['epoch']})": last,
+        f"chance ({result.get('chance_of', EARLIER_CHANCE)})": {"map": result["chance"]},
     }
     sizes = " / ".join(f"{n:,}" for n in data["instances"].values())
     labels = f"training labels: {describe_noise(noise)}"
@@ -58,7 +62,7 @@ def summary(
         labels,
         method,
         "",
-        table({f"test, {k}" if k != "chance (class prior)" else k: v for k, v in columns.items()}),
+        table(columns),
         "",
         f"time: {result['seconds']:.1f} s on {result['device']}",
     ]

@@ -42,6 +42,7 @@ __all__ = [
     "chance_map",
     "cross_modal_chance",
     "cross_modal_map",
+    "expected_average_precision",
     "interpolated_precision",
     "mean_average_precision",
     "ndcg",
@@ -328,28 +329,64 @@ def cross_modal_map(
 
 
 def cross_modal_chance(labels: Mapping[str, Any]) -> dict[str, float]:
-    """The class prior of every ordered pair of different modalities: `{"a->b": chance_map}`."""
+    """Chance level of every ordered pair of different modalities: `{"a->b": chance_map}`."""
     return {f"{a}->{b}": chance_map(labels[a], labels[b]) for a, b in _pairs(labels)}
 
 
 def chance_map(query_labels: Any, gallery_labels: Any) -> float:
-    """The class prior: mean over queries of the fraction of the gallery that is relevant.
+    """Chance level: the expected mAP (over the full ranking) of a uniformly random order of the gallery.
 
-    A random ranking has this expected precision at every rank, and so (up to a term of order log(G)/G) this mAP.
+    A query without a relevant item counts as 0, as in `mean_average_precision`.
 
     Args:
         query_labels: integers [Q], or multi-hot [Q, K].
         gallery_labels: integers [G] or multi-hot [G, K], likewise.
+
+    Returns:
+        The mean over the queries of `expected_average_precision`, in [0, 1].
+
+    Example:
+        >>> round(chance_map([0, 0, 1], [0, 0, 1]), 4)  # (29 / 36 + 29 / 36 + 22 / 36) / 3
+        0.7407
     """
     query_labels, gallery_labels = (np.asarray(from_tensor(x)) for x in (query_labels, gallery_labels))
     if query_labels.ndim == 2:
-        rows, counts = np.unique(query_labels, axis=0, return_counts=True)
+        rows, queries = np.unique(query_labels, axis=0, return_counts=True)
         other = (gallery_labels != 0).astype(np.float32).T
-        fractions = [((row != 0).astype(np.float32) @ other > 0).mean() for row in rows]
-        return float(np.average(fractions, weights=counts))
-    values, counts = np.unique(gallery_labels, return_counts=True)
-    fraction = dict(zip(values.tolist(), (counts / len(gallery_labels)).tolist(), strict=True))
-    return float(np.mean([fraction.get(label, 0.0) for label in query_labels.tolist()]))
+        relevant = [np.count_nonzero((row != 0).astype(np.float32) @ other > 0) for row in rows]
+    else:
+        rows, queries = np.unique(query_labels, return_counts=True)
+        size = dict(zip(*(x.tolist() for x in np.unique(gallery_labels, return_counts=True)), strict=True))
+        relevant = [size.get(label, 0) for label in rows.tolist()]
+    return float(np.average(expected_average_precision(relevant, len(gallery_labels)), weights=queries))
+
+
+def expected_average_precision(relevant: Any, size: int) -> np.ndarray:
+    r"""Expected average precision of a query when the gallery is in a uniformly random order.
+
+    An item at rank i is relevant with probability R / n; given that, each of the i - 1 items before it is relevant with
+    probability (R - 1) / (n - 1). The sum over the ranks of P(i) hit_i, divided by R, therefore has the mean
+
+    $$\frac{1}{n} \sum_{i=1}^n \frac{1}{i} \left(1 + (i - 1) \frac{R - 1}{n - 1}\right)
+    = \frac{1}{n} \left(H_n + \frac{R - 1}{n - 1} (n - H_n)\right), \quad H_n = \sum_{i=1}^n \frac{1}{i}.$$
+
+    It exceeds the share R / n of relevant items, most of all in small galleries.
+
+    Args:
+        relevant: R, relevant items of each query, integers [Q] in [0, n].
+        size: n, items of the gallery.
+
+    Returns:
+        float64 [Q]; 0 for a query without a relevant item.
+
+    Example:
+        >>> expected_average_precision([1, 2], 2).tolist()  # one of two items: 1 or 1/2
+        [0.75, 1.0]
+    """
+    relevant = np.asarray(relevant, np.float64)
+    harmonic = (1.0 / np.arange(size, 0, -1)).sum()  # smallest first: exact to an ulp or two
+    mean = (harmonic + (relevant - 1) / max(size - 1, 1) * (size - harmonic)) / max(size, 1)
+    return np.where(relevant > 0, mean, 0.0)
 
 
 def _pairs(names: Iterable[str]) -> list[tuple[str, str]]:

@@ -279,6 +279,7 @@ def _scores(run: ActiveRun, test: Mapping[str, Any], seconds: float, together: i
         "test": test,
         "valid": {k: {"epoch": v["epoch"], **run.log[v["epoch"] - 1]["valid"]} for k, v in test.items()},
         "chance": cross_modal_chance(run.spec.held_out["test"]),
+        "chance_of": "random ranking",  # earlier versions: the class prior
         "wrong_share": run.spec.noise["wrong_share"],
         "seconds": round(seconds, 3),
         **({"trained_together": together} if together > 1 else {}),

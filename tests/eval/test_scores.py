@@ -14,6 +14,7 @@ from mrl_jax import InputError
 from mrl_jax.eval.embedded import check_embedded
 from mrl_jax.eval.evaluate import evaluate_embeddings
 from mrl_jax.eval.scores import Options, full_report
+from mrl_jax.retrieval.measure import expected_average_precision
 
 QUICK = Options(k=(1, 2, 5), bootstrap=0)
 ALL = dataclasses.replace(QUICK, protocol=("cross", "others", "within"))
@@ -46,7 +47,7 @@ def test_hand_values():
     assert_allclose(metrics["mrr"], 1.0)
     assert_allclose(metrics["curve"], [1] * 6 + [2 / 3] * 5, **tolerances.HAND)
     assert metrics["queries"] == 2
-    assert scores["chance"]["a->b"] == 1 / 2
+    assert_allclose(scores["chance"]["a->b"], (1 + 5 / 6 + 3 / 4 + 7 / 12 + 1 / 2 + 5 / 12) / 6)  # all orders of 2 in 4
     one, other = (scores["classes"]["a->b"][k] for k in ("0", "1"))
     assert_allclose([one["map"], other["map"]], [first, second], **tolerances.HAND)
     assert one["queries"] == other["queries"] == 1
@@ -76,8 +77,10 @@ def test_map_equals_the_reference_in_every_protocol():
     cross = [v for d, v in scores["map"].items() if "others" not in d and d[0] != d[-1]]
     assert len(cross) == 6
     assert_allclose(scores["average"], np.mean(cross))
-    share = np.mean([(labels == y).sum() - 1 for y in labels]) / 29
-    assert_allclose(scores["chance"]["a->a"], share)
+    own = expected_average_precision([(labels == y).sum() - 1 for y in labels], 29)
+    assert_allclose(scores["chance"]["a->a"], own.mean())
+    together = expected_average_precision([2 * (labels == y).sum() for y in labels], 60)
+    assert_allclose(scores["chance"]["a->others"], together.mean())
 
 
 def test_multi_hot_labels_share_what_one_hot_rows_say():

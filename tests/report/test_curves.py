@@ -11,7 +11,7 @@ from mrl_jax.eval.output import plot_precision_recall
 from mrl_jax.report import drawing
 from mrl_jax.report.curves import plot_curves
 
-RESULT = {"valid": {"best": {"epoch": 1}}, "chance": {"a->b": 0.2, "b->a": 0.3}}
+RESULT = {"valid": {"best": {"epoch": 1}}}
 
 
 @pytest.fixture
@@ -37,23 +37,24 @@ def legend(axes):
 
 
 def test_every_loss_of_the_log_is_drawn_in_its_order(figures, tmp_path):
-    plot_curves(tmp_path / "curves.png", lines(40, ["loss", "reconstruction", "entropy"]), RESULT, "title")
+    plot_curves(tmp_path / "curves.png", lines(40, ["loss", "reconstruction", "entropy"]), RESULT, "title", 0.2)
     left, right = figures[0].axes
     assert legend(left) == ["total", "reconstruction", "entropy"]
     assert legend(right) == ["a → b", "b → a", "best average, epoch 1", "chance"]
     np.testing.assert_array_equal(left.lines[1].get_ydata(), 1 / np.arange(1, 41))
+    assert list(right.lines[-1].get_ydata()) == [0.2, 0.2]
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_points_of_a_run_of_one_epoch_have_markers(figures, tmp_path):
-    plot_curves(tmp_path / "curves.png", lines(1, ["loss"]), RESULT, "title")
+    plot_curves(tmp_path / "curves.png", lines(1, ["loss"]), RESULT, "title", 0.2)
     left, right = figures[0].axes
     assert [line.get_marker() for line in (left.lines[0], *right.lines[:2])] == ["o", "o", "o"]
     assert right.get_xlim()[0] < 1 < right.get_xlim()[1]
 
 
 def test_without_training_losses_only_the_validation_panel_is_drawn(figures, tmp_path):
-    plot_curves(tmp_path / "curves.png", lines(1, []), RESULT, "title")
+    plot_curves(tmp_path / "curves.png", lines(1, []), RESULT, "title", 0.2)
     (only,) = figures[0].axes
     assert only.get_ylabel() == "validation mAP"
     assert legend(only)[:2] == ["a → b", "b → a"]
@@ -64,11 +65,11 @@ def test_a_drawing_that_fails_leaves_the_old_picture_and_no_other_file(monkeypat
         path.write_bytes(b"half")
         raise RuntimeError
 
-    plot_curves(tmp_path / "curves.png", lines(2, ["loss"]), RESULT, "title")
+    plot_curves(tmp_path / "curves.png", lines(2, ["loss"]), RESULT, "title", 0.2)
     before = (tmp_path / "curves.png").read_bytes()
     monkeypatch.setattr(mpl.Figure, "savefig", fail)
     with pytest.raises(RuntimeError):
-        plot_curves(tmp_path / "curves.png", lines(3, ["loss"]), RESULT, "title")
+        plot_curves(tmp_path / "curves.png", lines(3, ["loss"]), RESULT, "title", 0.2)
     assert [p.name for p in tmp_path.iterdir()] == ["curves.png"]
     assert (tmp_path / "curves.png").read_bytes() == before
 
@@ -78,7 +79,7 @@ def many(modalities, epochs=3):
     values = {f"{a}->{b}": i / 10 for i, a in enumerate(modalities) for b in modalities if a != b}
     valid = {"map": values, "average": sum(values.values()) / len(values)}
     log = [{"epoch": e + 1, "train": {"loss": 1.0}, "valid": valid} for e in range(epochs)]
-    return log, {"valid": {"best": {"epoch": 1}}, "chance": dict.fromkeys(values, 0.2)}
+    return log, {"valid": {"best": {"epoch": 1}}}
 
 
 def inside(figure, box):
@@ -90,7 +91,7 @@ def inside(figure, box):
 @pytest.mark.parametrize("count", [2, 3, 4, 5, 8, 16])
 def test_up_to_6_directions_have_lines_beyond_that_queries_and_their_mean(figures, tmp_path, capfd, count):
     names = [f"m{i}" for i in range(count)]
-    plot_curves(tmp_path / "c.png", *many(names), "title")
+    plot_curves(tmp_path / "c.png", *many(names), "title", 0.2)
     figure = figures[0]
     right = figure.axes[1]
     drawn = right.lines[:-2]  # without best and chance
@@ -114,7 +115,7 @@ def test_up_to_6_directions_have_lines_beyond_that_queries_and_their_mean(figure
 def test_names_without_a_font_are_numbered_and_a_note_says_so(figures, tmp_path, monkeypatch, capfd, names):
     monkeypatch.setattr("mrl_jax.report.drawing._fonts", lambda: [])
     drawing._family_of.cache_clear()
-    plot_curves(tmp_path / "c.png", *many(names), "数据 5")
+    plot_curves(tmp_path / "c.png", *many(names), "数据 5", 0.2)
     drawing._family_of.cache_clear()
     labels = legend(figures[0].axes[1])
     if len(names) == 2:
@@ -149,7 +150,7 @@ def test_names_are_drawn_with_an_installed_font_that_has_them(figures, tmp_path,
     for cached in (drawing._family_of, drawing._fonts):
         cached.cache_clear()
     try:
-        plot_curves(tmp_path / "c.png", *many(["图像", "文本"]), "图 title")
+        plot_curves(tmp_path / "c.png", *many(["图像", "文本"]), "图 title", 0.2)
     finally:
         manager.ttflist[:] = known
         for cached in (drawing._family_of, drawing._fonts):
@@ -165,7 +166,7 @@ def test_names_are_drawn_with_an_installed_font_that_has_them(figures, tmp_path,
 
 def test_names_are_no_mathematics_and_none_is_left_out_of_the_legend(figures, tmp_path, capfd):
     names = ["_left", r"$\frac$", "a" * 60 + "1" * 10, "a" * 61 + "1" * 10, "x\ny"]
-    plot_curves(tmp_path / "c.png", *many(names), r"$\alpha$ _x_ " + "long " * 100)
+    plot_curves(tmp_path / "c.png", *many(names), r"$\alpha$ _x_ " + "long " * 100, 0.2)
     labels = legend(figures[0].axes[1])
     short = "a" * 17 + "…" + "1" * 10
     assert labels[:5] == [" _left", r"\$\frac\$", f"{short} (3)", f"{short} (4)", "x y"]

@@ -21,5 +21,13 @@ def test_a_model_that_memorises_is_named_with_what_helps(last, said):
     assert ("below the best: the model memorises its training labels; train on clean labels" in found) == said
 
 
+def test_chance_is_named_as_what_the_result_holds():
+    """A result of an earlier version holds the class prior, and does not say so."""
+    assert "  chance (class prior)\n" in text(0.5, 0.5)
+    scores = {which: {"epoch": 1, "map": {"a->b": 0.5}, "average": 0.5} for which in ("best", "last")}
+    result = {"test": scores, "chance": {"a->b": 0.25}, "chance_of": "random ranking", "seconds": 1.0, "device": "cpu"}
+    assert "  chance (random ranking)\n" in summary("method: x", DATA, NOISE, result, None)
+
+
 def test_the_difference_is_that_of_the_table():
     assert "the last epoch lies 0.260 mAP below the best" in str(memorised(0.449, 0.189))

@@ -1,5 +1,8 @@
 """Retrieval scores from embeddings and labels: a float64 reference with ties, scikit-learn, conventions and errors."""
 
+import itertools
+import math
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,7 +14,9 @@ from rows import exact_rows, labels, multi_hot, random_rows
 from mrl_jax import InputError
 from mrl_jax.retrieval.measure import (
     chance_map,
+    cross_modal_chance,
     cross_modal_map,
+    expected_average_precision,
     mean_average_precision,
     pair_ranks,
     precision_recall_curve,
@@ -141,9 +146,12 @@ def test_multi_hot_labels_of_one_class_each_equal_class_numbers():
     assert chance_map(np.eye(4)[a], np.eye(4)[b]) == pytest.approx(chance_map(a, b))
 
 
-def test_chance_of_multi_hot_labels_is_the_share_that_shares_a_label():
+def test_chance_of_multi_hot_labels_counts_the_items_that_share_a_label():
     a, b = multi_hot(20), multi_hot(30)
-    assert chance_map(a, b) == pytest.approx(((a.astype(int) @ b.T.astype(int)) > 0).mean())
+    a[0] = False  # a query with no relevant item
+    relevant = ((a.astype(int) @ b.T.astype(int)) > 0).sum(axis=1)
+    assert relevant.min() == 0
+    assert chance_map(a, b) == pytest.approx(expected_average_precision(relevant, 30).mean())
 
 
 @pytest.mark.slow
@@ -266,16 +274,59 @@ def test_every_ordered_pair_of_modalities_has_its_own_map():
     assert len(set(actual.values())) == 6
 
 
-def test_chance_is_the_mean_share_of_relevant_items():
-    assert chance_map([0, 0, 1, 2], [0, 0, 1, 3]) == pytest.approx((2 / 4 + 2 / 4 + 1 / 4 + 0) / 4)
+@pytest.mark.parametrize("size", range(1, 8))
+def test_the_expected_average_precision_is_the_mean_over_all_orders(size):
+    scores = -np.arange(size)
+    expected = [
+        np.mean([reference.average_precision(scores, hits) for hits in itertools.permutations(np.arange(size) < r)])
+        for r in range(1, size + 1)
+    ]
+    assert_allclose(expected_average_precision(range(1, size + 1), size), expected, **tolerances.FLOAT64)
+    assert expected_average_precision([0, size], size).tolist() == [0.0, pytest.approx(1.0)]
+
+
+def test_the_expected_average_precision_in_a_large_gallery():
+    for size in (1000, 10**6):
+        harmonic = math.fsum(1 / i for i in range(1, size + 1))  # exact sum
+        expected = [harmonic / size, (harmonic + (size - harmonic) * (size / 10 - 1) / (size - 1)) / size]
+        assert_allclose(expected_average_precision([1, size // 10], size), expected, rtol=1e-14)
+
+
+def test_chance_counts_a_query_without_relevant_items_as_map_does():
+    one, two = expected_average_precision([1, 2], 4)
+    assert chance_map([0, 0, 1, 2], [0, 0, 1, 3]) == pytest.approx((two + two + one + 0) / 4)
     assert chance_map([5], [5, 5]) == 1.0
+    assert chance_map([5], [6]) == 0.0
 
 
-def test_chance_is_about_the_map_of_random_embeddings():
-    arguments = (labels(300, k=2), labels(300, k=2, seed=1))
-    actual = mean_average_precision(random_rows(300), random_rows(300, seed=1), *arguments)
-    # The excess of a random ranking over the class prior is of order log(G) / G, here 0.02.
-    assert 0.0 < actual - chance_map(*arguments) < 0.03
+SIGMAS = 5
+
+
+def test_chance_is_the_mean_map_of_random_rankings():
+    """Three modalities of other sizes, classes of other sizes, and a class that no gallery item has."""
+    rng = np.random.default_rng(0)
+    shares = {"a": [0.5, 0.3, 0.15, 0.05], "b": [0.1, 0.2, 0.6, 0.0, 0.1], "c": [0.4, 0.6]}
+    given = {name: rng.choice(len(p), size, p=p) for size, (name, p) in zip((30, 45, 12), shares.items(), strict=True)}
+    chance = cross_modal_chance(given)
+    assert list(chance) == ["a->b", "a->c", "b->a", "b->c", "c->a", "c->b"]
+    drawn = {name: [] for name in chance}
+    for _ in range(40):  # random directions: every order of a gallery is as likely as any other
+        z = {name: rng.normal(size=(len(x), 8)) for name, x in given.items()}
+        for name, value in cross_modal_map(z, given).items():
+            drawn[name].append(value)
+    for name, values in drawn.items():
+        error = np.std(values, ddof=1) / len(values) ** 0.5  # 0 where all items are relevant
+        assert abs(np.mean(values) - chance[name]) < SIGMAS * error + tolerances.PRECISION
+
+
+def test_chance_in_float64_is_that_of_many_random_orders():
+    rng = np.random.default_rng(1)
+    size, relevant = 60, np.array([1, 2, 7, 20, 59])
+    draws = [
+        [reference.average_precision(rng.random(size), np.arange(size) < r) for r in relevant] for _ in range(3000)
+    ]
+    error = np.std(draws, axis=0, ddof=1) / len(draws) ** 0.5
+    assert (np.abs(np.mean(draws, axis=0) - expected_average_precision(relevant, size)) < SIGMAS * error).all()
 
 
 # Errors

@@ -218,6 +218,7 @@ def test_missing_samples_and_unpaired_galleries_train_and_score(tmp_path):
     assert result.noise["selected"] == {"sound": round(0.4 * 50), "touch": 24}
     again = evaluate(tmp_path / "run", data=arrays)
     assert again["map"] == result.scores["test"]["best"]["map"]
+    assert again["chance"] == pytest.approx(result.scores["chance"])  # from rankings and from labels
     # The gallery without its missing rows, given as a file of its own, has the same scores.
     there = arrays.pop("test_touch_mask")
     arrays |= {"test_touch": arrays["test_touch"][there], "test_touch_labels": arrays["test_touch_labels"][there]}
