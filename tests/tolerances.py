@@ -20,6 +20,10 @@ HAND = {"rtol": 1e-6, "atol": 2e-7}
 # small p is.
 SMALL_PROBABILITY_ABSOLUTE = 2.5e-7
 
+# Robust clustering in float32 against float64, by temperature: a cosine of unit rows is off by up to 3e-7, and the
+# temperature divides it; at 1 the two sums of exponentials add as much. The docstring and docs/method.md state these.
+ROBUST_CLUSTERING_ABSOLUTE = {1.0: 1e-6, 0.1: 4e-6, 0.01: 4e-5}
+
 # A unit vector in float32: the squared entries, their sum, the root and the division each round once.
 UNIT = {"rtol": 1e-6, "atol": 1e-6}
 

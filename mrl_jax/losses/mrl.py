@@ -102,7 +102,8 @@ def robust_clustering_loss(z: Array, centers: Array, labels: Array, tau: ArrayLi
     Its slope in p is -1/(1 - p): the gradient is largest for samples that already agree with their label. The gradient
     of cross-entropy (-1/p) is largest for samples that disagree, many of which are mislabelled. The loss has no lower
     bound as p approaches 1, but its gradient in the logits stays within [-1, 1] because of the form above. In float32
-    its absolute error is below 3e-7.
+    the rounding of a similarity is divided by tau_1: the absolute error is below 1e-6 at tau_1 = 1, 4e-6 at 0.1 and
+    4e-5 at 0.01, measured against float64 with 10 to 1,000 classes and up to 512 dimensions.
 
     Args:
         z: embeddings, unit rows [..., L].

@@ -11,7 +11,6 @@ __all__ = ["MEMORISED", "describe_noise", "memorised", "summary", "table"]
 MEMORISED = 0.02
 """How far the last epoch lies below the best of a model that has memorised, in mAP."""
 
-
 EARLIER_CHANCE = "class prior"
 """What `chance` is in a `result.json` of an earlier version, which does not say: the share of relevant items."""
 

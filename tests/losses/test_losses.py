@@ -7,6 +7,7 @@ import pytest
 import reference
 import tolerances
 from jax.test_util import check_grads
+from scipy.special import logsumexp
 
 from mrl_jax.losses.contrastive import contrastive_loss
 from mrl_jax.losses.mrl import (
@@ -363,6 +364,20 @@ def test_small_probabilities_keep_an_absolute_error_of_two_ulp_and_an_accurate_g
     value, gradient = jax.value_and_grad(term)(jnp.asarray(logit))
     assert abs(float(value) - np.log1p(-exact)) <= tolerances.SMALL_PROBABILITY_ABSOLUTE
     np.testing.assert_allclose(gradient, -exact, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("classes", "dim"), [(10, 128), (10, 512), (100, 512), (1000, 512)])
+@pytest.mark.parametrize("tau", tolerances.ROBUST_CLUSTERING_ABSOLUTE)
+def test_the_float32_error_of_robust_clustering_is_the_documented_one(tau, classes, dim):
+    rng = np.random.default_rng([classes, dim])
+    centers, labels = unit(rng.normal(size=(classes, dim))), rng.integers(0, classes, 1000)
+    near = centers[np.where(rng.random(1000) < 0.5, labels, rng.integers(0, classes, 1000))]
+    z = unit(rng.normal(size=(1000, dim)) / dim**0.5 + 3 * rng.random((1000, 1)) * near)  # from no class to its centre
+    logits = z.astype(np.float64) @ centers.astype(np.float64).T / tau
+    others = np.where(np.arange(classes) == labels[:, None], -np.inf, logits)
+    expected = logsumexp(others, axis=1) - logsumexp(logits, axis=1)
+    error = np.abs(np.asarray(robust_clustering_loss(z, centers, labels, tau), np.float64) - expected)
+    assert error.max() < tolerances.ROBUST_CLUSTERING_ABSOLUTE[tau]
 
 
 @pytest.mark.slow
