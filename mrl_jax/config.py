@@ -232,12 +232,13 @@ _PAPER_BETA = {"inria-websearch": 0.9}
 def auto_temperature(num_classes: int) -> float:
     r"""The default temperature, from the number of classes K.
 
-    If the centres form a simplex ETF (cosines of -1 / (K - 1)), a sample on the centre of its class has the largest
-    probability that eq. 2 can give,
+    For one sample of every class, the geometric mean over the classes of the probability of eq. 2 has the upper bound
 
-    $$p = 1 / (1 + (K - 1) \exp(-\tfrac{K}{K - 1} / \tau)).$$
+    $$p = 1 / (1 + (K - 1) \exp(-\tfrac{K}{K - 1} / \tau)),$$
 
-    The temperature is that at which p = 1/2, $\tau = \tfrac{K}{K - 1} / \log(K - 1)$, and 1 for K < 5.
+    reached by a simplex ETF (cosines of -1 / (K - 1) between any two centres) with every sample on its centre. Trained
+    centres stay below it. The temperature is that at which the bound is 1/2,
+    $\tau = \tfrac{K}{K - 1} / \log(K - 1)$, and 1 for K < 5.
 
     Args:
         num_classes: K, at least 1.

@@ -342,12 +342,24 @@ def test_options_of_losses_reach_the_recipe_in_any_order():
 
 
 @pytest.mark.parametrize("k", [5, 9, 10, 31, 100, 200, 1000])
-def test_the_temperature_of_k_classes_gives_a_sample_on_its_centre_one_half(k):
-    centers = np.eye(k) - 1.0 / k  # evenly spread: a simplex
-    centers /= np.linalg.norm(centers, axis=1, keepdims=True)
-    logits = centers @ centers[0] / auto_temperature(k)
-    p = np.exp(logits) / np.exp(logits).sum()
-    np.testing.assert_allclose(p[0], 0.5, rtol=1e-9)
+def test_the_temperature_of_k_classes_bounds_their_probabilities_by_one_half(k):
+    """The geometric mean over the classes; a simplex with every sample on its centre reaches it, nothing exceeds it."""
+
+    def geometric_mean(centers, samples):
+        centers, samples = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (centers, samples))
+        logits = samples @ centers.T / auto_temperature(k)
+        return np.exp(np.mean(np.diag(logits) - np.log(np.exp(logits).sum(axis=1))))
+
+    simplex = np.eye(k) - 1.0 / k
+    np.testing.assert_allclose(geometric_mean(simplex, simplex), 0.5, rtol=1e-9)
+    rng = np.random.default_rng(k)
+    for dim in (2, 8, k):
+        centers = rng.normal(size=(k, dim))
+        away = centers - centers.sum(axis=0) / k  # the best direction for the samples of a class
+        for samples in (centers, away, rng.normal(size=(k, dim))):
+            assert geometric_mean(centers, samples) < 0.5
+        shaken = simplex + 0.1 * rng.normal(size=(k, k)) / k**0.5
+        assert 0.4 < geometric_mean(shaken, shaken) < 0.5
 
 
 def test_few_classes_have_temperature_one():

@@ -2,8 +2,8 @@
 
     python -m experiments.paper.figure3
 
-Values and slopes come from the losses of mrl_jax, at K = 10 classes. A line marks the largest p that evenly spread
-centres give at tau1 = 1. Takes seconds; writes figure3.csv, .md, .png and .svg.
+Values and slopes come from the losses of mrl_jax, at K = 10 classes. A line marks the upper bound of p at tau1 = 1,
+reached by a simplex ETF. Takes seconds; writes figure3.csv, .md, .png and .svg.
 """
 
 from collections.abc import Sequence
@@ -47,12 +47,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     out = checked(parser(__doc__, sets=None, seeds=False).parse_args(argv)).out
     p = np.linspace(0.01, 0.99, 99)
     values = curves(p)
-    largest = np.e / (np.e + (CLASSES - 1) * np.exp(-1 / (CLASSES - 1)))
+    bound = np.e / (np.e + (CLASSES - 1) * np.exp(-1 / (CLASSES - 1)))
     figure = Figure(figsize=(8.4, 3.2), layout="constrained")
     for axes, row, title in zip(figure.subplots(1, 2), (0, 1), ("loss", "slope in p"), strict=True):
         for name, of_loss in values.items():
             axes.plot(p, of_loss[row], label=name)
-        axes.axvline(largest, color="0.5", linestyle=":", label=f"largest p, even centres, K = {CLASSES}, tau1 = 1")
+        axes.axvline(bound, color="0.5", linestyle=":", label=f"bound of p (simplex ETF), K = {CLASSES}, tau1 = 1")
         axes.set(xlabel="p(y | x)", title=title)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)

@@ -4,7 +4,7 @@
     python -m experiments.studies.temperatures --from-results
 
 MRL, and cross-entropy with the contrastive loss. tau1 = tau2 takes values from 0.1 to 1 and two values from the number
-of classes: one makes the largest p(y|x) 1/2 (`--tau auto`), the other makes it 0.25, as tau = 1 does for 10 classes.
+of classes: one makes the upper bound of p(y|x) 1/2 (`--tau auto`), the other 0.25, as tau = 1 does for 10 classes.
 beta 0.9, noise 0.2 and 0.6, layers 256-256-128, 3 seeds that no result uses. Sets: emoji (9 classes), its subgroups of
 at least 20 members (31 classes), Wikipedia pairs with reduced features (10), and generated ones of 10 to 1,000 classes.
 Prints validation mAP, the mean over noise rates and seeds. 96 runs per set: 1,000 classes 38 minutes on one core (AMD
@@ -30,11 +30,11 @@ BETA, RATES, SEEDS = 0.9, (0.2, 0.6), tuple(range(TRIAL_SEED, TRIAL_SEED + 3))
 GENERATED = (10, 100, 300, 1000)
 SMOKE_HELP = "tiny networks, few temperatures, one seed, two sets"
 OF_TEN = 1 / (1 + 9 * math.exp(-10 / 9))
-"""The largest p of 10 evenly spread centres at tau = 1."""
+"""The upper bound of p (simplex ETF) for 10 classes at tau = 1."""
 
 
 def temperature_of(classes: int, p: float) -> float:
-    """The temperature at which the largest p(y|x) of evenly spread centres is the given one."""
+    """The temperature at which the upper bound of p(y|x), reached by a simplex ETF, is the given one."""
     return classes / (classes - 1) / math.log((classes - 1) * p / (1 - p))
 
 
