@@ -154,7 +154,8 @@ class Config:
         if self.keys:
             object.__setattr__(self, "keys", key_entries(self.keys))
             parse_keys(self.keys)
-        CutOptions(self.split, self.split_seed, self.valid_share).check()
+        options = CutOptions(self.split, self.split_seed, self.valid_share)
+        options.check(seed_alone=self.preset == "emoji")  # it has a split for every seed
 
     def _settle_noise(self) -> None:
         """Set kind and scope from the protocol, reset all noise fields for a file of labels, refuse contradictions."""

@@ -24,7 +24,7 @@ class CutOptions:
     Attributes:
         split: percentages of train, validation and test of data without splits, such as "60/15/25"; None for data that
             have splits.
-        seed: seed of the cut.
+        seed: seed of the cut; of data that are cut by nothing else (the embedded set), which of their splits.
         valid_share: fraction of the training split that becomes the validation split; None if there is one.
         as_needed: ignore what does not apply, instead of refusing it.
     """
@@ -34,8 +34,11 @@ class CutOptions:
     valid_share: float | None = None
     as_needed: bool = False
 
-    def check(self) -> None:
+    def check(self, seed_alone: bool = False) -> None:
         """Check the values.
+
+        Args:
+            seed_alone: whether the data have several splits, so that a seed needs neither `split` nor `valid_share`.
 
         Raises:
             InputError: a value is wrong, `split` and `valid_share` are both given, or a seed without either.
@@ -50,7 +53,7 @@ class CutOptions:
             )
         if not (isinstance(self.seed, Integral) and 0 <= self.seed < 2**32):
             raise InputError(f"split_seed {self.seed!r}: must be an integer in [0, {2**32 - 1}]")
-        if self.seed and self.split is None and self.valid_share is None:
+        if self.seed and self.split is None and self.valid_share is None and not (seed_alone or self.as_needed):
             raise InputError(f"split_seed {self.seed} needs split or valid_share; give one of them, or leave it out")
 
 

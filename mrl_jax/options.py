@@ -289,7 +289,7 @@ OPTIONS: dict[str, Option] = {
         (), "names for the arrays of the file, NAME=TRAIN,TEST (or KEY alone), or a JSON file of them (docs/data.md)"
     ),
     "split": Option(None, "cut data without splits, by class: percentages of train/validation/test, such as 60/15/25"),
-    "split_seed": Option(0, "seed of --split and --valid-share", low=0, high=2**32 - 1),
+    "split_seed": Option(0, "seed of --split and --valid-share; of emoji, which of its splits", low=0, high=2**32 - 1),
     "valid_share": Option(None, "take this fraction of train as validation, by class, where the data have none"),
     "modalities": Option((), "modalities to use, in this order; default: all in the file"),
     "preprocess": Option(

@@ -250,6 +250,8 @@ def test_the_cut_of_the_data_is_a_part_of_the_configuration(tmp_path):
         ({"split": "a/b/c"}, "with the sum 100"),
         ({"split": "60/15/25", "valid_share": 0.1}, "leave valid_share out"),
         ({"split_seed": 1}, "split_seed 1 needs split or valid_share"),
+        ({"split_seed": 1, "preset": "wikipedia"}, "split_seed 1 needs split or valid_share"),
+        ({"split_seed": -1, "preset": "emoji"}, "split_seed -1: must be"),
         ({"valid_share": 0.0}, "valid_share 0.0: must be a number greater than 0 and less than 1, such as 0.1"),
         ({"valid_share": 1.0}, "valid_share 1.0: must be a number greater than 0 and less than 1"),
         ({"keys": ("image",)}, "keys 'image': no entry NAME=KEY,KEY, and no JSON file"),

@@ -16,6 +16,7 @@ import numpy as np
 from mrl_jax.cli import Parser, add_field_flags, exit_process, path, run_command
 from mrl_jax.data.cache import cache_folder
 from mrl_jax.data.dataset import SPLITS, Dataset
+from mrl_jax.data.emoji.versions import is_emoji_source
 from mrl_jax.data.featurize.pipeline import add_arguments, run
 from mrl_jax.data.load import load_dataset
 from mrl_jax.data.published import prepared
@@ -94,12 +95,12 @@ def _sizes(facts: FeatureSet) -> str:
 
 def _info(args: argparse.Namespace) -> None:
     _check_info(args)
-    facts = EMOJI if args.name == "emoji" else CATALOG.get(args.name)
+    facts = EMOJI if is_emoji_source(args.name) else CATALOG.get(args.name)
     data = None
     if args.data_path is not None:
         data = load_dataset(Path(args.data_path), args.modalities, set_name=args.name if facts else None, **_cut(args))
     elif facts is EMOJI or args.modalities or prepared.copies(args.name):  # with modalities, no copy is an error
-        data = load_dataset(args.name, args.modalities)
+        data = load_dataset(args.name, args.modalities, **_cut(args))  # a cut is of emoji, as checked
     output: dict[str, Any] = {"name": args.name}
     if facts is not None:
         output["published"] = _published(facts)
@@ -123,14 +124,16 @@ def _info(args: argparse.Namespace) -> None:
 def _check_info(args: argparse.Namespace) -> None:
     """Refuse wrong arguments before anything is read or prepared."""
     _check_path(args.data_path)
-    if args.data_path is not None and (args.verify or args.name == "emoji"):
+    emoji = is_emoji_source(args.name)
+    if args.data_path is not None and (args.verify or emoji):
         reason = "--verify compares the prepared copy" if args.verify else "emoji comes with the package"
         raise InputError(f"{reason}, and --data-path names another file; give one of the two")
-    if args.data_path is None and (given := list(_cut(args))):
+    given = [name for name in _cut(args) if not (emoji and name == "split_seed")]
+    if args.data_path is None and given:
         raise InputError(f"--{given[0].replace('_', '-')} is for a file; give it with --data-path")
-    if args.data_path is None and args.name not in ("emoji", *CATALOG):
+    if args.data_path is None and not emoji and args.name not in CATALOG:
         raise InputError(f"unknown data set {args.name!r}; choose from emoji, {', '.join(CATALOG)}, or add --data-path")
-    if args.name == "emoji" and args.verify:
+    if emoji and args.verify:
         raise InputError(
             "emoji comes with the package and has no prepared copy that could be verified; leave --verify out"
         )

@@ -11,6 +11,7 @@ from numpy.lib.npyio import NpzFile
 from mrl_jax.cut_options import CutOptions, key_entries, split_text
 from mrl_jax.data.arrays import dataset_from_arrays
 from mrl_jax.data.dataset import Dataset
+from mrl_jax.data.emoji.versions import is_emoji_source
 from mrl_jax.data.published import prepared
 from mrl_jax.data.published.catalog import CATALOG
 from mrl_jax.data.published.load_file import dataset_from_layout, load_arrays
@@ -33,14 +34,14 @@ def load_dataset(
     """Load and check a data set.
 
     Args:
-        source: "emoji", the embedded data set; the name of a set that `python -m mrl_jax.data prepare` has prepared
-            ("wikipedia", "inria-websearch", "nus-wide", "xmedianet", "xmedia", "pascal-sentence"); the path of a file
-            (`.npz`, MATLAB 5 and 7.3, HDF5, Parquet) or folder in the own layout or a published one (docs/data.md); a
-            mapping of arrays with the same keys; or a `Dataset`, which is checked in the same way. The own layout is
-            `{train,valid,test}_MODALITY` with rows = instances, `{train,valid,test}_labels` or
-            `{train,valid,test}_MODALITY_labels` where modalities have labels of their own, and optionally
-            `{train,valid,test}_MODALITY_mask` (false where a sample is missing), `{train,valid,test}_ids` and
-            `class_names`.
+        source: "emoji", the embedded data set, or "emoji:1.0.0", an older version of it; the name of a set that
+            `python -m mrl_jax.data prepare` has prepared ("wikipedia", "inria-websearch", "nus-wide", "xmedianet",
+            "xmedia", "pascal-sentence"); the path of a file (`.npz`, MATLAB 5 and 7.3, HDF5, Parquet) or folder in the
+            own layout or a published one (docs/data.md); a mapping of arrays with the same keys; or a `Dataset`, which
+            is checked in the same way. The own layout is `{train,valid,test}_MODALITY` with rows = instances,
+            `{train,valid,test}_labels` or `{train,valid,test}_MODALITY_labels` where modalities have labels of their
+            own, and optionally `{train,valid,test}_MODALITY_mask` (false where a sample is missing),
+            `{train,valid,test}_ids` and `class_names`.
         modalities: which to use, in this order; empty for the default of the data set (for a file: all, in its order).
         set_name: which published set the source should be. Its protocol then gives the validation split where the file
             has none, and a `DatasetWarning` reports sizes that differ from the published ones.
@@ -49,9 +50,10 @@ def load_dataset(
             file. Names are modalities, `labels`, `ids`, `MODALITY_labels`, `MODALITY_mask` and `class_names`.
         split: percentages of train, validation and test, such as "60/15/25" or (60, 15, 25), for data without splits.
             They are cut by class; instances with the same id stay together.
-        split_seed: seed of `split` and `valid_share`.
+        split_seed: seed of `split` and `valid_share`; of "emoji" another of its splits, 0 for the default one.
         valid_share: fraction of the training split that becomes the validation split of data without one, by class.
-        as_needed: ignore `keys`, `split` and `valid_share` if the data have other names, or splits of their own.
+        as_needed: ignore `keys`, `split` and `valid_share`, and the seed, if the data have other names, or splits of
+            their own.
 
     Returns:
         The data set, float32 features and int32 labels 0..K-1. Arrays of prepared sets and of folders of `.npy` files
@@ -75,10 +77,11 @@ def load_dataset(
             raise InputError(f"arrays: the key {other[0]!r} is no text; the names of arrays must be text: rename it")
         arrays = source if isinstance(source, NpzFile) else dict(source)  # an .npz reads an array on access
         return dataset_from_layout(arrays, "arrays", modalities, "arrays", set_name, None, keys, options)
-    if source == "emoji":
+    if is_emoji_source(source):
         from mrl_jax.data.emoji.load import load  # deferred: imports TFDS
 
-        return load(tuple(modalities) or ("image", "text"))
+        seed = 0 if split is not None or valid_share is not None else split_seed  # of a cut that does not apply here
+        return load(tuple(modalities) or ("image", "text"), source=source, split_seed=seed)
     if source in CATALOG:
         return prepared.load(str(source), modalities)
     return load_arrays(Path(source).expanduser(), modalities, set_name=set_name, keys=keys, options=options)
@@ -86,12 +89,15 @@ def load_dataset(
 
 def _check_cut(source: Any, keys: Sequence[str], options: CutOptions) -> None:
     """Refuse options of the cut that are wrong, or that have no effect on a source that has its splits."""
-    options.check()
-    has_splits = isinstance(source, Dataset) or (isinstance(source, str) and source in ("emoji", *CATALOG))
+    own = is_emoji_source(source)
+    options.check(seed_alone=own)
+    has_splits = own or isinstance(source, Dataset) or (isinstance(source, str) and source in CATALOG)
     given = [n for n, v in (("keys", keys), ("split", options.split), ("valid_share", options.valid_share)) if v]
     if has_splits and given and not options.as_needed:
         name = source.name if isinstance(source, Dataset) else source
         instead = ", or give the file with --data-path, to the run or to prepare" if name in CATALOG else ""
+        if own:
+            instead = "; split_seed alone chooses another of its splits"
         raise InputError(
             f"{name} has its splits already, and {given[0]} is for files and arrays; leave it out{instead}"
         )

@@ -142,6 +142,10 @@ def test_verify_reports_damage(source, tmp_path, capsys):
         (["info", "emoji", "--data-path", "x"], "emoji comes with the package"),
         (["info", "emoji", "--verify"], "emoji comes with the package and has no prepared copy that could be verified"),
         (["info", "emoji", "--modalities", "image", "smell"], "modalities image smell"),
+        (["info", "emoji:9.0.0"], "emoji has the versions 1.0.0, 2.0.0"),
+        (["info", "emoji", "--split", "60/15/25"], "--split is for a file; give it with --data-path"),
+        (["info", "emoji", "--split-seed", "1", "--keys", "a=b"], "--keys is for a file; give it with --data-path"),
+        (["info", "nus-wide", "--split-seed", "1"], "--split-seed is for a file; give it with --data-path"),
         (["prepare", "emoji", "--data-path", "x"], "emoji comes with the package"),
         (["prepare", "emoji", "--data-path", ""], "--data-path is empty"),
         (["prepare", "emoji", "--download"], "emoji comes with the package"),
@@ -198,6 +202,17 @@ def test_download_prepares_what_the_hub_holds(source, tmp_path, monkeypatch, cap
 def test_emoji_needs_no_preparation(monkeypatch, capsys):
     monkeypatch.setattr("mrl_jax.data.__main__.load_dataset", lambda name: name)
     assert run(capsys, "prepare", "emoji")[:2] == (0, "emoji: ready (it comes with the package)\n")
+
+
+@pytest.mark.slow
+def test_info_of_another_split_of_emoji(capsys):
+    code, out, _ = run(capsys, "info", "emoji", "--split-seed", "3")
+    assert code == 0
+    assert "data: emoji/2.0.0, made from packages" in out
+    assert "cut: split 70/10/20, by class, near-duplicates together, seed 3" in out
+    assert json.loads(run(capsys, "info", "emoji:1.0.0", "--json")[1])["data"]["metadata"]["source"].startswith(
+        "emoji/1.0.0"
+    )
 
 
 def test_info_prints_of_emoji_what_the_catalog_says(monkeypatch, tmp_path, capsys):

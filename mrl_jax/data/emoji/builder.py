@@ -1,7 +1,8 @@
 """TFDS builder of the embedded data set: pictures of 1,898 emoji and their names, in 15 texts each, in 9 classes.
 
 The pictures and names are part of PyPI packages, so nothing is downloaded. Rows of a split are ordered by the SHA-256
-of their id, so that the first n rows are a random sample. Near-duplicates are in the same split (see `groups`).
+of their id, so that the first n rows are a random sample. Near-duplicates are in the same split (see `groups`; versions
+differ in what is a near-duplicate).
 """
 
 import hashlib
@@ -11,7 +12,7 @@ import io
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TextIO
+from typing import Any, ClassVar, TextIO
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -19,6 +20,7 @@ import tensorflow_datasets as tfds
 from mrl_jax.data.dataset import SPLITS
 from mrl_jax.data.emoji.features import IMAGE_DIM, TEXT_DIM, image_features, picture_array, text_counts
 from mrl_jax.data.emoji.groups import assign_splits, group_keys
+from mrl_jax.data.emoji.versions import VERSIONS
 from mrl_jax.errors import InputError
 
 __all__ = ["ATTRIBUTION", "CLASS_NAMES", "HOMEPAGE", "LANGUAGES", "MODALITIES", "ROWS", "Emoji"]
@@ -62,11 +64,20 @@ class Emoji(tfds.core.GeneratorBasedBuilder):
     modality, `string` and `counts` (int8 [512], the counts that `text_features` scales).
     """
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: Mapping[str, str] = {"1.0.0": "First release."}
+    VERSION = tfds.core.Version(VERSIONS[-1])
+    SUPPORTED_VERSIONS: ClassVar = [tfds.core.Version(version) for version in VERSIONS[:-1]]
+    RELEASE_NOTES: Mapping[str, str] = {
+        "1.0.0": "First release.",
+        "2.0.0": "Pictures that are alike after turning one of them are near-duplicates. 160 of the 1,898 rows moved.",
+    }
 
     code_path = None  # else TFDS looks for checksum files here, with a package that it does not require
     progress_stream: TextIO | None = None  # stream of the progress bar; None: standard error
+
+    @property
+    def canonical_version(self) -> tfds.core.Version:
+        """The version of this builder: TFDS prepares the canonical and the newest version, and refuses others."""
+        return getattr(self, "_version", self.VERSION)  # not there yet while TFDS looks for the requested one
 
     def _info(self) -> tfds.core.DatasetInfo:
         text = {
@@ -96,7 +107,7 @@ class Emoji(tfds.core.GeneratorBasedBuilder):
         self.info.metadata["versions"] = _checked_versions()
         rows = _source_rows()
         pictures = np.stack([picture_array(io.BytesIO(row["png"])) for row in rows])
-        keys = group_keys(rows, pictures)
+        keys = group_keys(rows, pictures, (0,)) if self.version == "1.0.0" else group_keys(rows, pictures)
         splits = assign_splits(keys, [CLASS_NAMES.index(row["label"]) for row in rows])
         for row, key in zip(rows, keys, strict=True):
             row["group"] = key

@@ -3,7 +3,7 @@
 Many emoji are variations of one drawing: the same runner as a man, a woman, facing right; 24 clock faces; one heart
 in 12 colors. A split by row would put a near-copy of almost every test picture into training. So rows are first joined
 into groups, by code points, names and pixels, and whole groups are assigned to splits. No random numbers are used:
-groups are ordered by the SHA-256 of their key, so that the split is the same on every machine.
+groups are ordered by the SHA-256 of their key and of a seed, so that a split is the same on every machine.
 """
 
 import hashlib
@@ -15,6 +15,8 @@ from fractions import Fraction
 import numpy as np
 
 __all__ = ["NEAR_DISTANCE", "SPLIT_TENTHS", "assign_splits", "group_keys", "picture_distances"]
+
+_QUARTER_TURNS = (0, 1, 2, 3)
 
 SPLIT_TENTHS: Mapping[str, int] = {"train": 7, "valid": 1, "test": 2}
 """Fraction of each split in tenths."""
@@ -74,13 +76,16 @@ _TEMPLATES = (
 )
 
 
-def group_keys(rows: Sequence[Mapping[str, str]], pictures: np.ndarray) -> list[str]:
+def group_keys(
+    rows: Sequence[Mapping[str, str]], pictures: np.ndarray, turns: Sequence[int] = _QUARTER_TURNS
+) -> list[str]:
     """Join near-duplicates; rows of one group get the same key.
 
     Args:
         rows: N mappings with `id` (code points: lower-case hexadecimal joined by "-"), `name` (the Unicode name,
             upper case) and `subgroup`.
         pictures: uint8 [N, 72, 72, 4], RGBA.
+        turns: as of `picture_distances`.
 
     Returns:
         N keys: the smallest id of the row's group.
@@ -97,7 +102,7 @@ def group_keys(rows: Sequence[Mapping[str, str]], pictures: np.ndarray) -> list[
     for i, row in enumerate(rows):
         for key in _shared_keys(row):
             parents[find(i)] = find(buckets.setdefault(key, i))
-    near = np.triu(picture_distances(pictures) < NEAR_DISTANCE, k=1)
+    near = np.triu(picture_distances(pictures, turns) < NEAR_DISTANCE, k=1)
     for i, j in zip(*np.nonzero(near), strict=True):
         parents[find(int(i))] = find(int(j))
 
@@ -107,14 +112,16 @@ def group_keys(rows: Sequence[Mapping[str, str]], pictures: np.ndarray) -> list[
     return [smallest[find(i)] for i in range(len(rows))]
 
 
-def picture_distances(pictures: np.ndarray) -> np.ndarray:
-    """Root mean square difference of every two pictures, or of one picture and the other mirrored if that is smaller.
+def picture_distances(pictures: np.ndarray, turns: Sequence[int] = _QUARTER_TURNS) -> np.ndarray:
+    """Root mean square difference of every two pictures, the smallest over the symmetries of the square.
 
     Pictures are premultiplied by their alpha (so that a white shape differs from a hole) and averaged over 3x3 pixels
     (so that smooth edges do not count). All sums are of integers below 2^53 and so exact in any order of summation.
 
     Args:
         pictures: uint8 [N, 72, 72, 4], RGBA.
+        turns: by how many quarters one picture of a pair may be turned, some of 0, 1, 2, 3, with 4 - k for every k > 0.
+            After each turn it may be mirrored as well: all four give the 8 symmetries, 0 alone gives 2.
 
     Returns:
         float64 [N, N], 0 (equal) to 1 (black against transparent white).
@@ -124,29 +131,46 @@ def picture_distances(pictures: np.ndarray) -> np.ndarray:
     premultiplied = np.concatenate([pictures[..., :3] * alpha, alpha * 255], axis=-1)
     columns = premultiplied.reshape(n, height // 3, 3, width, 4).sum(axis=2)
     small = columns.reshape(n, height // 3, width // 3, 3, 4).sum(axis=3).astype(np.float64)
-    # Mirroring keeps the even part of a picture and negates the odd part, so two half-size products give both cases.
-    left, right = small[:, :, : width // 6].reshape(n, -1), small[:, :, : width // 6 - 1 : -1].reshape(n, -1)
-    even, odd = left + right, left - right
-    squares = (left * left + right * right).sum(axis=1)
-    products = (even @ even.T + np.abs(odd @ odd.T)) / 2
+    even, odd = _mirror_parts(small)
+    squares = (small * small).reshape(n, -1).sum(axis=1)
+    products = np.zeros((n, n))  # the largest over the symmetries; none is negative
+    for k in turns:
+        turned_even, turned_odd = _mirror_parts(np.rot90(small, k, axes=(1, 2)))
+        np.maximum(products, (even @ turned_even.T + np.abs(odd @ turned_odd.T)) / 2, out=products)
     values, largest = small[0].size, 9 * 255 * 255
     return np.sqrt(np.maximum(squares[:, None] + squares[None] - 2 * products, 0) / values) / largest
 
 
-def assign_splits(keys: Sequence[str], labels: Sequence[int]) -> list[str]:
+def _mirror_parts(pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The part of pictures [N, H, W, C] that mirroring keeps and the part that it negates, each [N, H * W / 2 * C].
+
+    The sum of their products is twice that of two pictures, and the difference twice that with one of them mirrored.
+    """
+    n, half = len(pictures), pictures.shape[2] // 2
+    left, right = pictures[:, :, :half].reshape(n, -1), pictures[:, :, : half - 1 : -1].reshape(n, -1)
+    return left + right, left - right
+
+
+def assign_splits(keys: Sequence[str], labels: Sequence[int], seed: int = 0) -> list[str]:
     """Assign whole groups to train, valid and test, 7 : 1 : 2 in every class.
 
-    Groups are taken in the order of the SHA-256 of their key. Of the splits with room for a group, it goes to the one
-    that is emptiest relative to its quota of the main class of the group. A group that would fill over a quarter of a
-    quota can only go to train: a test class that is mostly clock faces would measure little else.
+    Groups are taken in the order of the SHA-256 of their key, and of the seed if it is not 0. Of the splits with room
+    for a group, it goes to the one that is emptiest relative to its quota of the main class of the group. A group that
+    would fill over a quarter of a quota can only go to train: a test class that is mostly clock faces would measure
+    little else.
 
     Args:
         keys: N group keys.
         labels: N class numbers.
+        seed: which of the possible splits.
 
     Returns:
         N split names.
     """
+
+    def place(key: str) -> str:
+        return hashlib.sha256((f"{key} {seed}" if seed else key).encode()).hexdigest()
+
     totals = Counter(labels)
     members: dict[str, Counter[int]] = defaultdict(Counter)
     for key, label in zip(keys, labels, strict=True):
@@ -154,7 +178,7 @@ def assign_splits(keys: Sequence[str], labels: Sequence[int]) -> list[str]:
     quotas = {(s, c): Fraction(tenths * totals[c], 10) for s, tenths in SPLIT_TENTHS.items() for c in totals}
     filled: Counter[tuple[str, int]] = Counter()
     chosen = {}
-    for key in sorted(members, key=lambda k: hashlib.sha256(k.encode()).hexdigest()):
+    for key in sorted(members, key=place):
         counts = members[key]
         main = max(sorted(counts), key=lambda c: counts[c])
         free = {s: 1 - filled[s, main] / quotas[s, main] for s in SPLIT_TENTHS}
