@@ -17,6 +17,7 @@ from typing import Any
 from mrl_jax.backend import names_backend
 from mrl_jax.cli import Parser, add_config_flags, exit_process, output_path, run_command
 from mrl_jax.config import Config, preset, with_settings
+from mrl_jax.data.emoji.versions import recorded_source
 from mrl_jax.errors import InputError
 from mrl_jax.interrupt import continues_hint, stop_request
 from mrl_jax.methods.registry import entry_of
@@ -196,7 +197,8 @@ def _train(
             )
         best = active.scores["test"]["best"]["epoch"]
         columns = dataset.metadata.get("columns", {})
-        run = TrainedModel(config, best, active.model, dataset.modalities, dataset.class_names, columns)
+        source = recorded_source(dataset.metadata)
+        run = TrainedModel(config, best, active.model, dataset.modalities, dataset.class_names, columns, source)
     if folder is not None and is_main():
         chance = cross_modal_chance(spec.held_out["valid"])
         mean = sum(chance.values()) / len(chance)

@@ -24,6 +24,7 @@ from typing import Any
 
 from mrl_jax.config import Config
 from mrl_jax.data.dataset import Dataset
+from mrl_jax.data.emoji.versions import recorded_source
 from mrl_jax.errors import InputError
 from mrl_jax.files import locked, pretty_json, refuse_address, write_atomically
 from mrl_jax.interface import option
@@ -198,6 +199,15 @@ class RunFolder:
         if not isinstance(dims, dict) or set(dims) != set(data["modalities"]) or not isinstance(classes, list):
             raise InputError(f"{self.path / _DATA} is damaged (modalities, dims or class_names); train anew")
         return data
+
+    def source(self) -> str | None:
+        """The version of the embedded set that the run began with, as `load_dataset` takes it.
+
+        None if the run has not begun, or has other data.
+        """
+        if not (self.path / _DATA).exists():
+            return None
+        return recorded_source(self.read(_DATA).get("metadata", {}))
 
     @property
     def recorded_noise(self) -> Path | None:

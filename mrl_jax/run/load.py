@@ -42,7 +42,8 @@ def load_run(workdir: str | os.PathLike[str], checkpoint: str | int = "best") ->
     model, epoch = best or _read_checkpoint(folder, config, data, which)
     model = model._replace(params=jax.device_put(model.params))  # once, not for every embedded block
     columns = data.get("metadata", {}).get("columns", {})
-    return TrainedModel(config, epoch, model, tuple(data["modalities"]), tuple(data["class_names"]), columns)
+    names = tuple(data["modalities"]), tuple(data["class_names"])
+    return TrainedModel(config, epoch, model, *names, columns, folder.source())
 
 
 def _epoch_number(checkpoint: str | int) -> int:
@@ -88,7 +89,7 @@ def run_data(run: TrainedModel, folder: RunFolder | None, data: Any = None) -> D
         in_memory = run.config.preset == "custom" and run.config.data_path is None
         if in_memory or (recorded is not None and recorded.get("in_memory")):
             raise InputError("this run was trained on arrays in memory; pass them, or their file: --data-path FILE")
-        data = run.config.data_path or run.config.preset
+        data = run.config.data_path or run.source or run.config.preset
     set_name = run.config.preset if run.config.preset in CATALOG else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DatasetWarning)  # training has shown it

@@ -46,6 +46,7 @@ class TrainedModel:
         modalities: names of the modalities, in order.
         class_names: names of the K classes.
         columns: modality -> names of its features, for those that were trained from DataFrames.
+        source: the version of the embedded set that it was trained on, as `load_dataset` takes it; None for other data.
     """
 
     config: Config
@@ -54,6 +55,7 @@ class TrainedModel:
     modalities: tuple[str, ...]
     class_names: tuple[str, ...]
     columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    source: str | None = None
 
     def embed(self, features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Embed raw features, preprocessing included.

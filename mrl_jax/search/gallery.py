@@ -1,7 +1,7 @@
 """The gallery of a search: the samples of one modality of a run's data, represented block by block."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,7 +17,16 @@ from mrl_jax.run.model import Run
 if TYPE_CHECKING:
     from mrl_jax.search.index import Index
 
-__all__ = ["Gallery", "Part", "check_modality", "check_splits", "is_emoji", "open_run", "read_gallery"]
+__all__ = [
+    "Gallery",
+    "Part",
+    "check_modality",
+    "check_splits",
+    "emoji_records",
+    "is_emoji",
+    "open_run",
+    "read_gallery",
+]
 
 _ROWS = 16384  # rows that are embedded at once
 
@@ -125,6 +134,13 @@ def is_emoji(run: Run, folder: RunFolder | None, data: Any) -> bool:
     return run.config.preset == "emoji" and own and data is None
 
 
+def emoji_records(run: Run, split: str, texts: Iterable[str] = ()) -> list[dict[str, Any]]:
+    """Pictures and texts of the rows of a split of the emoji data set, as the run has it; see `load_records`."""
+    from mrl_jax.data.emoji import load as emoji  # deferred: imports TFDS
+
+    return emoji.load_records(split, texts=texts, source=run.source or "emoji", split_seed=run.config.split_seed)
+
+
 def read_gallery(
     run: Run,
     folder: RunFolder | None,
@@ -152,14 +168,12 @@ def read_gallery(
     dataset = dataset or run_data(run, folder, data)
     shown = {}
     if is_emoji(run, folder, data):
-        shown = {split: _emoji_rows(split, modality) for split in splits}
+        shown = {split: _emoji_rows(run, split, modality) for split in splits}
     return Gallery(run, dataset, modality, splits, shown, kind)
 
 
-def _emoji_rows(split: str, modality: str) -> list[dict[str, Any]]:
-    from mrl_jax.data.emoji import load as emoji  # deferred: imports TFDS
-
+def _emoji_rows(run: Run, split: str, modality: str) -> list[dict[str, Any]]:
     named = modality if modality.startswith("text_") else "text_en"
-    records = emoji.load_records(split, texts=dict.fromkeys((named, "text")))
+    records = emoji_records(run, split, dict.fromkeys((named, "text")))
     whole = ("text",) if modality == "text" else ()  # the string of all names that its features come from
     return [{"id": r["id"], "character": r["character"], "name": r[named], **{m: r[m] for m in whole}} for r in records]

@@ -11,7 +11,7 @@ from mrl_jax.report.tables import aligned_lines
 from mrl_jax.run.folder import RunFolder
 from mrl_jax.run.model import Run
 from mrl_jax.run.representation import ranked_by
-from mrl_jax.search.gallery import is_emoji
+from mrl_jax.search.gallery import emoji_records, is_emoji
 
 __all__ = ["Pictures", "answer_table", "write_grid"]
 
@@ -69,6 +69,7 @@ class Pictures:
             raise InputError("the data of this run have no pictures; give a folder of pictures: --pictures FOLDER")
         if where is not None and not Path(where).expanduser().is_dir():
             raise InputError(f"pictures {where}: the folder does not exist; give the folder that holds the pictures")
+        self._run = run
         self._files: dict[str, Path] | None = None
         if where is not None:
             self._files = {p.stem: p for p in sorted(Path(where).expanduser().iterdir()) if p.is_file()}
@@ -89,9 +90,7 @@ class Pictures:
             return None
         split = entry["split"]
         if split not in self._records:
-            from mrl_jax.data.emoji import load as emoji  # deferred: imports TFDS
-
-            self._records[split] = emoji.load_records(split, texts=())
+            self._records[split] = emoji_records(self._run, split)
         return io.BytesIO(self._records[split][entry["row"]]["png"])
 
 

@@ -113,6 +113,11 @@ class SweepFolder:
         """The path of the `noise.json` of a run, or None if the run has not begun."""
         return RunFolder(self.path / "runs" / name).recorded_noise
 
+    def source(self) -> str | None:
+        """The version of the embedded set that the runs of the sweep have, as `RunFolder.source`."""
+        sources = (RunFolder(path).source() for path in sorted((self.path / "runs").glob("*")))
+        return next((source for source in sources if source is not None), None)
+
     @property
     def plot(self) -> Path:
         """The path of `sweep.png`."""

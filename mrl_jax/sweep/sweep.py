@@ -164,13 +164,14 @@ _DATA_FIELDS = ("preset", "data_path", *CUT_FIELDS, "modalities", "preprocess", 
 
 
 def _prepare_runs(named: Mapping[str, Config], data: Any, folder: SweepFolder | None) -> dict[str, ActiveRun]:
-    """All runs; data that several runs use are loaded once."""
+    """All runs; data that several runs use are loaded once. Runs that are added have the data of those there are."""
+    source = None if folder is None else folder.source()
     loaded: dict[tuple[Any, ...], RunData] = {}
     runs = {}
     for name, config in named.items():
         key = tuple(getattr(config, name) for name in _DATA_FIELDS)
         if key not in loaded:
-            loaded[key] = prepare_data(config, data)
+            loaded[key] = prepare_data(config, data, source=source)
         recorded = None if folder is None else folder.recorded_noise(name)
         runs[name] = ActiveRun(prepare_run(config, loaded[key], recorded), None)
     return runs

@@ -14,6 +14,7 @@ from jax import Array
 
 from mrl_jax.config import Config, auto_temperature, with_settings
 from mrl_jax.data.dataset import Dataset
+from mrl_jax.data.emoji.versions import recorded_source
 from mrl_jax.data.load import load_dataset
 from mrl_jax.data.preprocess import apply_preprocess, fit_preprocess, kinds_for
 from mrl_jax.data.published.catalog import CATALOG
@@ -125,19 +126,25 @@ class RunSpec:
         return keys.batch_key(self.config.seed)
 
 
-def prepare_data(config: Config, data: Any = None, begun: RunFolder | None = None) -> RunData:
+def prepare_data(
+    config: Config, data: Any = None, begun: RunFolder | None = None, source: str | None = None
+) -> RunData:
     """Load the data and fit the preprocessing; put the features on the device unless the run streams.
 
     Args:
         config: the settings.
         data: anything `load_dataset` takes, or None for what the settings name.
         begun: folder of the run that resumes. If it has a checkpoint, the run `init_from` is not read again.
+        source: version of the embedded set, as `RunFolder.source` gives it; None for that of `begun`, otherwise the
+            newest.
 
     Raises:
         InputError: anything wrong with settings or data.
     """
     set_name = config.preset if config.preset in CATALOG else None
-    named = _source(config) if data is None else data
+    if source is None and begun is not None:
+        source = begun.source()
+    named = _source(config, source) if data is None else data
     dataset = load_dataset(named, config.modalities, set_name=set_name, **config.cut)
     kinds = kinds_for(dataset.modalities, config.preprocess)
     split = dataset.splits["train"]
@@ -167,7 +174,7 @@ def prepare_data(config: Config, data: Any = None, begun: RunFolder | None = Non
 
 
 def _start_model(config: Config, dataset: Dataset, kinds: Mapping[str, str]) -> Model:
-    """The model that a run starts with; refuses one of another method or of other data."""
+    """The model that a run starts with; refuses one of another method or of other data, warns of another split."""
     assert config.init_from is not None
     try:
         run = load_run(config.init_from)
@@ -190,6 +197,15 @@ def _start_model(config: Config, dataset: Dataset, kinds: Mapping[str, str]) -> 
                 f"init_from {config.init_from!r}: {what} of that run must be those of this one, and are {there}, not "
                 f"{here}; name a run of the same kind"
             )
+    source, seeds = recorded_source(dataset.metadata), (run.config.split_seed, config.split_seed)
+    if run.source and source and (run.source, seeds[0]) != (source, seeds[1]):
+        warnings.warn(
+            f"init_from {config.init_from!r}: that run has another split ({run.source}, split_seed {seeds[0]}) than "
+            f"this one ({source}, split_seed {seeds[1]}), and was trained on some of the validation and test rows of "
+            "this one: their scores are too high",
+            DatasetWarning,
+            stacklevel=2,
+        )
     return run.model
 
 
@@ -289,14 +305,15 @@ def _check_needs(method: Method, data: RunData) -> None:
         )
 
 
-def _source(config: Config) -> str:
+def _source(config: Config, version: str | None) -> str:
+    """What `load_dataset` takes for the data that a configuration names, of the embedded set the given version."""
     if config.data_path is not None:
         if config.preset == "emoji":
             raise InputError("preset emoji brings its own data; leave out --data-path, or use the preset custom")
         return config.data_path
     if config.preset == "custom":
         raise InputError("preset custom needs data: --data-path FILE (or data=… in Python)")
-    return config.preset
+    return version if version is not None and config.preset == "emoji" else config.preset
 
 
 def _streamed(config: Config, dataset: Dataset) -> bool:
