@@ -1,6 +1,7 @@
 """Sets of the studies, and scores of many settings on them: trained once per set, never mixed with other grids."""
 
 import argparse
+import re
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,11 +19,14 @@ from mrl_jax import Config, InputError, load_dataset
 from mrl_jax.data.dataset import Dataset
 from mrl_jax.data.emoji.load import load_records
 
-__all__ = ["SETS", "Setting", "load_set", "mean_of", "studied"]
+__all__ = ["SETS", "Setting", "epochs_of", "load_set", "mean_of", "studied"]
 
-SETS = "emoji, emoji-31 (its subgroups), wikipedia-views where --views is given"
+SETS = (
+    "emoji, emoji-31 (its subgroups), emoji-no-flags, emoji-split-1 to 9 (other splits), wikipedia-views where --views "
+    "is given"
+)
 MIN_MEMBERS = 20  # of a subgroup of emoji
-EPOCHS = {"emoji": 20, "emoji-31": 20}  # other sets: the default of Config
+EPOCHS = 20  # of the sets that are made from emoji; other sets: the default of Config
 _MIN_CLASSES = 5  # with fewer, the temperature does not depend on their number
 Setting = Mapping[str, Any]
 
@@ -58,7 +62,7 @@ def studied(
     with exclusive(path):
         content: dict[str, Any] = read_results(path, sets=dict) if path.exists() else {"sets": {}}
         for name in names:
-            config = Config(modalities=data[name].modalities, **SMALL, epochs=EPOCHS.get(name, Config().epochs))
+            config = Config(modalities=data[name].modalities, **SMALL, epochs=epochs_of(name))
             config = replace(config, **SMOKE) if args.smoke else config
             wanted = {
                 "classes": data[name].num_classes,
@@ -147,11 +151,17 @@ def _summary(wanted: Mapping[str, Any], scores: Sequence[Any]) -> dict[str, Any]
     return {**maps, "machine": {**machine(["jax", "jaxlib", "numpy"]), "device": scores[0]["device"]}}
 
 
+def epochs_of(name: str) -> int:
+    """Number of epochs on a set of the studies."""
+    return EPOCHS if name.partition("-")[0] == "emoji" else Config().epochs
+
+
 def load_set(name: str, views: str | None) -> Dataset:
     """Load a set of the studies.
 
     Args:
-        name: "emoji", "emoji-31", "wikipedia-views" or "generated-K".
+        name: "emoji"; "emoji-31", its subgroups; "emoji-no-flags", without the class of flags, whose names all contain
+            "flag"; "emoji-split-S", its split of seed S, 1 to 9; "wikipedia-views"; or "generated-K".
         views: file of the Wikipedia pairs, or None.
 
     Raises:
@@ -161,6 +171,10 @@ def load_set(name: str, views: str | None) -> Dataset:
         return load_dataset("emoji", ("image", "text"))
     if name == "emoji-31":
         return _subgroups()
+    if name == "emoji-no-flags":
+        return _without_flags()
+    if re.fullmatch("emoji-split-[1-9]", name):
+        return load_dataset("emoji", ("image", "text"), split_seed=int(name[-1]))
     if name == "wikipedia-views":
         if views is None:
             raise InputError("the set wikipedia-views needs --views FILE")
@@ -169,7 +183,8 @@ def load_set(name: str, views: str | None) -> Dataset:
     if kind == "generated" and classes.isdigit() and int(classes) >= _MIN_CLASSES:
         return _generated(int(classes))
     raise InputError(
-        f"unknown set {name!r}; choose from emoji, emoji-31, wikipedia-views and generated-K, K at least {_MIN_CLASSES}"
+        f"unknown set {name!r}; choose from emoji, emoji-31, emoji-no-flags, emoji-split-1 to 9, wikipedia-views and "
+        f"generated-K, K at least {_MIN_CLASSES}"
     )
 
 
@@ -184,6 +199,18 @@ def _subgroups() -> Dataset:
         rows = np.isin(of_split, classes)
         arrays |= {f"{split}_{m}": whole.splits[split].features[m][rows] for m in whole.modalities}
         arrays[f"{split}_labels"] = np.searchsorted(classes, of_split[rows])
+    return load_dataset(arrays)
+
+
+def _without_flags() -> Dataset:
+    """Emoji without the class of flags, its last; the other rows are in the splits of the whole set."""
+    whole = load_dataset("emoji", ("image", "text"))
+    flags = whole.num_classes - 1
+    arrays: dict[str, Any] = {"class_names": whole.class_names[:flags]}
+    for name, split in whole.splits.items():
+        rows = split.labels["image"] != flags
+        arrays |= {f"{name}_{m}": split.features[m][rows] for m in whole.modalities}
+        arrays[f"{name}_labels"] = split.labels["image"][rows]
     return load_dataset(arrays)
 
 

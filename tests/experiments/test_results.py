@@ -720,6 +720,22 @@ def test_sets_of_the_studies():
     whole = module.load_set("emoji", None)
     picture = data.splits["test"].features["image"][0]
     assert (whole.splits["test"].features["image"] == picture).all(axis=1).any()
+    without = module.load_set("emoji-no-flags", None)
+    assert without.class_names == whole.class_names[:8]
+    assert "Flags" not in without.class_names
+    for name, split in whole.splits.items():
+        kept = split.labels["text"] != whole.class_names.index("Flags")
+        assert kept.sum() < len(kept)
+        for m in whole.modalities:
+            np.testing.assert_array_equal(without.splits[name].features[m], split.features[m][kept])
+            np.testing.assert_array_equal(without.splits[name].labels[m], split.labels[m][kept])
+    other = module.load_set("emoji-split-2", None)
+    assert other.digest() == load_dataset("emoji", split_seed=2).digest() != whole.digest()
+    for unknown in ("emoji-split-0", "emoji-split-10", "emoji-split-"):
+        with pytest.raises(InputError, match="unknown set"):
+            module.load_set(unknown, None)
+    epochs = [module.epochs_of(s) for s in ("emoji", "emoji-31", "emoji-no-flags", "emoji-split-2", "generated-30")]
+    assert epochs == [20] * 4 + [Config().epochs]
     made = module.load_set("generated-30", None)
     assert (made.num_classes, len(made.splits["train"])) == (30, 2000)
     assert made.digest() == module._generated(30).digest()
