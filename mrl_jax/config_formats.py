@@ -14,7 +14,7 @@ from mrl_jax.errors import InputError
 
 __all__ = ["DEFAULTS", "FORMAT", "current_values", "format_of"]
 
-FORMAT = 2
+FORMAT = 3
 """The format that this version writes."""
 
 DEFAULTS: dict[int, dict[str, Any]] = {
@@ -63,6 +63,7 @@ DEFAULTS[2] = DEFAULTS[1] | {
     "init_from": None,
     "representation": None,
 }
+DEFAULTS[3] = DEFAULTS[2] | {"epochs": None}
 """Format -> default of every field that the format has, as JSON. Frozen once released.
 
 Format 1 has no format number. Its `method` and `method_options` are what it did before these fields existed.

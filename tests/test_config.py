@@ -181,10 +181,11 @@ FORMAT_1 = {
 }  # fmt: skip
 
 
-# SHA-256 of the defaults of every format. Formats 1 and 2 differ in the meaning of a value only.
+# SHA-256 of the defaults of every format.
 DIGESTS = {
     1: "e4556bc3f474839f45377759d282390551d6a70a65f926499c37a0eb3a01d103",
     2: "2f6271c76599aace0166fb60f06f354133251aca07b41fd6f335db0a7b23c72a",
+    3: "fe2e625153b8952dc1e5fc21101e2e8bf1c2772c5fe6bc3788691d73f46c4a5b",
 }
 
 
@@ -212,7 +213,8 @@ def test_a_new_field_needs_no_change_of_older_formats(monkeypatch):
     monkeypatch.setitem(DEFAULTS, later, DEFAULTS[FORMAT] | {"colour": "red", "epochs": 99})
     old, schedule = {"format": FORMAT, "beta": 0.5}, {"schedule": "cosine-hold"}
     assert current_values(old, "c.json") == DEFAULTS[FORMAT] | {"beta": 0.5, "colour": "red"}
-    assert current_values(schedule, "c.json") == DEFAULTS[FORMAT] | {"schedule": "cosine-hold-v1", "colour": "red"}
+    first = {"schedule": "cosine-hold-v1", "epochs": 30, "colour": "red"}
+    assert current_values(schedule, "c.json") == DEFAULTS[FORMAT] | first
     monkeypatch.setitem(config_formats._TO_NEXT, FORMAT, lambda fields: fields | {"colour": "grey"})
     assert current_values(old, "c.json")["colour"] == "grey"
     assert current_values({"format": later}, "c.json")["colour"] == "red"
@@ -221,7 +223,7 @@ def test_a_new_field_needs_no_change_of_older_formats(monkeypatch):
 
 
 def test_a_file_of_format_1_has_the_values_of_its_time():
-    expected = preset("emoji", beta=0.7, tau1=1.0, tau2=1.0, loss="gce", loss_options="q=0.5")
+    expected = preset("emoji", beta=0.7, tau1=1.0, tau2=1.0, loss="gce", loss_options="q=0.5", epochs=20)
     config = Config.from_json(FORMAT_1)
     assert config == expected
     assert (config.method, config.method_options) == ("mrl", ())
@@ -283,11 +285,11 @@ def test_missing_fields_take_the_default_of_their_format(number, monkeypatch):
     ("values", "message"),
     [
         (
-            {"format": 3},
-            r"c\.json was written by a newer version \(format 3; this version reads up to 2\); update mrl_jax",
+            {"format": 4},
+            r"c\.json was written by a newer version \(format 4; this version reads up to 3\); update mrl_jax",
         ),
-        ({"format": 3, "colour": 1}, "newer version"),
-        ({"format": "2"}, r"c\.json: format '2' must be a whole number from 1 to 2"),
+        ({"format": 4, "colour": 1}, "newer version"),
+        ({"format": "2"}, r"c\.json: format '2' must be a whole number from 1 to 3"),
         ({"format": True}, "format True must be"),
         ({"format": 0}, "format 0 must be"),
         ({"colour": 1}, r"c\.json: field 'colour' is unknown to this version; restore the file, or update mrl_jax"),

@@ -95,7 +95,7 @@ class Hyperparameters:
     embed_dim: int = _option("embed_dim")
     initializer: str = _option("initializer")
     schedule: str = _option("schedule")
-    epochs: int = _option("epochs")
+    epochs: int = _static(30)
     batch_size: int = _option("batch_size")
     clip_norm: float | None = _option("clip_norm")
     adam_betas: tuple[float, float] = _static((0.5, 0.999))

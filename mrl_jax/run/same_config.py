@@ -7,13 +7,21 @@ from mrl_jax.errors import InputError
 from mrl_jax.options import FILE_FIELDS
 from mrl_jax.run.folder import RunFolder
 
-__all__ = ["extends", "refuse_other_config"]
+__all__ = ["extends", "refuse_other_config", "with_length"]
+
+
+def with_length(config: Config, stored: Config) -> Config:
+    """A configuration whose number of epochs is that of a run that resumes, where it is left open."""
+    if config.epochs is None and config.has_effect("epochs"):
+        return dataclasses.replace(config, epochs=stored.epochs)
+    return config
 
 
 def extends(stored: Config, config: Config) -> bool:
     """Whether a configuration differs from another one in more epochs only; paths of files may differ."""
     names = {f.name for f in dataclasses.fields(Config)} - {"epochs", *FILE_FIELDS}
-    return config.epochs > stored.epochs and all(getattr(config, n) == getattr(stored, n) for n in names)
+    longer = (config.epochs or 0) > (stored.epochs or 0)
+    return longer and all(getattr(config, n) == getattr(stored, n) for n in names)
 
 
 def refuse_other_config(folder: RunFolder, config: Config) -> None:

@@ -8,6 +8,7 @@ from mrl_jax.config import Config
 from mrl_jax.errors import InputError
 from mrl_jax.methods.registry import entry_of
 from mrl_jax.options import COMMON_FIELDS, FILE_FIELDS
+from mrl_jax.run.same_config import with_length
 
 __all__ = ["axes_of", "name_runs", "setting", "varied"]
 
@@ -32,10 +33,12 @@ def name_runs(configs: Sequence[Config], known: Mapping[str, Config]) -> dict[st
         given.add(c)
         # The very same run, else the first of those that differ only in the path of their data.
         same = [name for name, old in known.items() if old == c] or [
-            name for name, old in known.items() if name not in matched and _without_path(old) == _without_path(c)
+            name
+            for name, old in known.items()
+            if name not in matched and _without_path(old) == _without_path(with_length(c, old))
         ]
         if same:
-            named[same[0]] = c
+            named[same[0]] = with_length(c, known[same[0]])
             matched.add(same[0])
             continue
         base = _name(c, [*named.values(), c])

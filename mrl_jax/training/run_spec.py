@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from mrl_jax.config import Config, auto_temperature, with_settings
+from mrl_jax.config import Config, auto_epochs, auto_temperature, with_settings
 from mrl_jax.data.dataset import Dataset
 from mrl_jax.data.emoji.versions import recorded_source
 from mrl_jax.data.load import load_dataset
@@ -98,7 +98,9 @@ class RunSpec:
     @property
     def epochs(self) -> int:
         """Number of epochs; 1 for a closed form."""
-        return 1 if self.method.fit is not None else self.config.epochs
+        if self.method.fit is not None:
+            return 1
+        return self.config.epochs or auto_epochs(self.labels.shape[1], self.config.batch_size)
 
     @property
     def shapes(self) -> Shapes:
@@ -241,6 +243,8 @@ def prepare_run(config: Config, data: RunData, recorded: Path | None = None) -> 
     filled: dict[str, Any] = dict.fromkeys(open_taus, auto_temperature(dataset.num_classes))
     if config.has_effect("representation") and config.representation is None:
         filled["representation"] = entry_of(config.method).representation
+    if config.has_effect("epochs") and config.epochs is None:
+        filled["epochs"] = auto_epochs(len(split), config.batch_size)
     config = with_settings(config, modalities=modalities, **filled)
     method = method_of(config)
     check_representation(method, representation_of(config))

@@ -2,18 +2,20 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import jax
 import numpy as np
 import pytest
 from toy import TOY_FLAGS, save_npz, toy_arrays, toy_config
 
-from mrl_jax import InputError, evaluate, grid, load_run, sweep, train
-from mrl_jax.config import with_settings
+from mrl_jax import Config, InputError, evaluate, grid, load_run, sweep, train
+from mrl_jax.config import auto_epochs, with_settings
 from mrl_jax.methods.gradient import learning_rate_at
 from mrl_jax.run.folder import best_epoch
 from mrl_jax.train import main
 from mrl_jax.training import loop
+from mrl_jax.training.run_spec import prepare_data, prepare_run
 
 pytestmark = pytest.mark.slow
 
@@ -165,3 +167,34 @@ def test_weights_that_do_not_fit_are_refused(finished, tmp_path):
         assert not (tmp_path / "new").exists()
     with pytest.raises(InputError, match=r"init_from .* has no effect on the method cca; leave it out"):
         toy_config(method="cca", init_from=folder)
+
+
+def test_an_open_number_of_epochs_comes_from_the_number_of_steps(tmp_path):
+    """60 instances in batches of 16 are 4 steps an epoch; a run records the number, and so does one of a sweep."""
+    config = replace(toy_config(), epochs=None)
+    assert prepare_run(config, prepare_data(config, toy_arrays())).epochs == auto_epochs(60, 16) == round(900 / 4)
+    assert auto_epochs(10**6, 100) == 10
+    few = replace(config, batch_size=60, learning_rate=1e-3)
+    assert prepare_run(few, prepare_data(few, toy_arrays())).config.epochs == 900
+
+
+def test_a_run_and_a_sweep_resume_with_the_length_that_they_began_with(tmp_path):
+    """The default was 30 epochs before; the same command must not extend a run of that time, nor add one to a sweep."""
+    config, arrays = toy_config(epochs=2), toy_arrays()
+    opened = replace(config, epochs=None)
+    short = train(config, tmp_path / "run", data=arrays)
+    assert train(opened, tmp_path / "run", data=arrays, resume=True).scores == short.scores
+    (tmp_path / "run" / "result.json").unlink()
+    again = train(opened, tmp_path / "run", data=arrays, resume=True)
+    assert again.run.config.epochs == 2
+    assert again.metrics == short.metrics
+    before = sweep(grid(config, seed=[0, 1]), tmp_path / "sweep", data=arrays)
+    after = sweep(grid(opened, seed=[0, 1]), tmp_path / "sweep", data=arrays, resume=True)
+    assert {name: run.scores for name, run in after.runs.items()} == {n: r.scores for n, r in before.runs.items()}
+
+
+def test_a_method_that_has_no_epochs_among_its_settings_has_a_length(tmp_path):
+    """A closed form has one epoch, whatever the number of steps."""
+    config = Config(method="cca", modalities=("sound", "touch"))
+    assert config.epochs is None
+    assert prepare_run(config, prepare_data(config, toy_arrays())).epochs == 1
