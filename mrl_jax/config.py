@@ -239,7 +239,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 _PAPER_BETA = {"inria-websearch": 0.9}
 
 
-_STEPS, _MIN_EPOCHS = 900, 10  # chosen by experiments/studies/consensus_settings.py
+_MIN_EPOCHS = 10
 
 
 def auto_temperature(num_classes: int) -> float:
@@ -265,18 +265,20 @@ def auto_temperature(num_classes: int) -> float:
     return num_classes / (num_classes - 1) / math.log(num_classes - 1)
 
 
-def auto_epochs(instances: int, batch_size: int) -> int:
-    """The default number of epochs: about 900 steps, so that a small set is not trained too briefly, and 10 at least.
+def auto_epochs(config: Config, instances: int) -> int:
+    """The default number of epochs: those of about `MethodEntry.steps` steps, but at least 10.
+
+    A number of steps, so that a small set is not trained too briefly.
 
     Args:
+        config: the settings; method and batch size count.
         instances: N, training instances.
-        batch_size: instances per step.
 
     Example:
-        >>> [auto_epochs(n, 100) for n in (900, 2173, 42941)]
+        >>> [auto_epochs(Config(method="consensus"), n) for n in (900, 2173, 42941)]
         [100, 41, 10]
     """
-    return max(_MIN_EPOCHS, round(_STEPS / math.ceil(instances / batch_size)))
+    return max(_MIN_EPOCHS, round(entry_of(config.method).steps / math.ceil(instances / config.batch_size)))
 
 
 def preset(name: str, *, recipe: str = "default", **overrides: Any) -> Config:

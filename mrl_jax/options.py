@@ -340,7 +340,9 @@ OPTIONS: dict[str, Option] = {
         "equation", "equation: eq. 7; program: the official implementation (differs for M > 2)", CONTRASTIVE_SCALES
     ),
     "epochs": Option(
-        None, "passes over the training split; default: as many as about 900 steps take, but at least 10", low=1
+        None,
+        "passes over the training split; default: by the method, from a number of steps, at least 10 (docs/methods.md)",
+        low=1,
     ),
     "batch_size": Option(100, "instances per step", low=1),
     "learning_rate": Option(1e-4, "Adam's initial rate", above=0.0, log=True),

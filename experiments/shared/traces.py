@@ -273,7 +273,7 @@ def _filled(config: Config, data: Dataset) -> Config:
     tau = auto_temperature(data.num_classes)
     filled: dict[str, Any] = {t: tau for t in ("tau1", "tau2") if config.has_effect(t) and getattr(config, t) is None}
     if config.has_effect("epochs") and config.epochs is None:
-        filled["epochs"] = auto_epochs(len(data.splits["train"]), config.batch_size)
+        filled["epochs"] = auto_epochs(config, len(data.splits["train"]))
     return replace(config, modalities=data.modalities, **filled)
 
 

@@ -48,6 +48,8 @@ def _method(entry: MethodEntry) -> str:
     ]
     if "representation" in fields_used(entry.name):
         facts.append(f"- Retrieves by (`--representation`): {entry.representation}.")
+    if "epochs" in fields_used(entry.name):
+        facts.append(f"- Length (`--epochs`) where none is given: about {entry.steps} steps, at least 10 epochs.")
     if without := sorted(set(OPTIONS) - fields_used(entry.name)):
         facts.append(f"- Settings without effect: {', '.join(f'`{name}`' for name in without)}.")
     lines = [line for fact in facts for line in _prose(fact, "  ")]

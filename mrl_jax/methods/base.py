@@ -76,6 +76,7 @@ class MethodEntry(NamedTuple):
             an error. `gradient.SETTINGS` are those of every gradient method.
         representation: what its samples are retrieved by unless the settings say otherwise, one of
             `options.REPRESENTATIONS`. It counts if the method has `assign` and "representation" is among its `uses`.
+        steps: about how many steps a run takes where the number of epochs is left open.
         axes: fields that the tables of a sweep always show.
         stem: `Config` -> how the names of its runs in a sweep begin.
         warnings: (`Config`, `OracleNoise` or None) -> advice to the user before training.
@@ -94,6 +95,7 @@ class MethodEntry(NamedTuple):
     numbers: "Mapping[str, Number]" = MappingProxyType({})
     uses: frozenset[str] = frozenset()
     representation: str = "embedding"
+    steps: int = 450
     axes: tuple[str, ...] = ("method", "noise_rate", "seed")
     stem: "Callable[[Config], str]" = lambda config: config.method
     warnings: "Callable[[Config, OracleNoise | None], Iterable[str]]" = lambda config, noise: ()

@@ -41,7 +41,7 @@ __all__ = [
 SHARPNESS = 2.0
 """Power of the posterior."""
 
-EMBEDDING_WEIGHT = 0.01
+EMBEDDING_WEIGHT = 0.1
 """Weight of the cosine of two embeddings beside the probability of the same class, for "both"."""
 
 
@@ -89,8 +89,8 @@ def represent(method: Method, h: Any, params: Any, z: Any, representation: str) 
         representation: "embedding", "posterior" or "both".
 
     Returns:
-        "embedding": z. "posterior": $p_2$, [N, K]. "both": $(p_2, \sqrt{0.01} z)$, [N, K + L], so that the product of
-        two rows is the probability of the same class plus 0.01 times the cosine of the embeddings.
+        "embedding": z. "posterior": $p_2$, [N, K]. "both": $(p_2, \sqrt{0.1} z)$, [N, K + L], so that the product of
+        two rows is the probability of the same class plus 0.1 times the cosine of the embeddings.
     """
     return z if representation == "embedding" else _with_posterior(method, h, params, z, representation == "both")
 

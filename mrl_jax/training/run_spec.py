@@ -100,7 +100,7 @@ class RunSpec:
         """Number of epochs; 1 for a closed form."""
         if self.method.fit is not None:
             return 1
-        return self.config.epochs or auto_epochs(self.labels.shape[1], self.config.batch_size)
+        return self.config.epochs or auto_epochs(self.config, self.labels.shape[1])
 
     @property
     def shapes(self) -> Shapes:
@@ -244,7 +244,7 @@ def prepare_run(config: Config, data: RunData, recorded: Path | None = None) -> 
     if config.has_effect("representation") and config.representation is None:
         filled["representation"] = entry_of(config.method).representation
     if config.has_effect("epochs") and config.epochs is None:
-        filled["epochs"] = auto_epochs(len(split), config.batch_size)
+        filled["epochs"] = auto_epochs(config, len(split))
     config = with_settings(config, modalities=modalities, **filled)
     method = method_of(config)
     check_representation(method, representation_of(config))

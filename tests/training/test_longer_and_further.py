@@ -12,6 +12,7 @@ from toy import TOY_FLAGS, save_npz, toy_arrays, toy_config
 from mrl_jax import Config, InputError, evaluate, grid, load_run, sweep, train
 from mrl_jax.config import auto_epochs, with_settings
 from mrl_jax.methods.gradient import learning_rate_at
+from mrl_jax.methods.registry import entry_of
 from mrl_jax.run.folder import best_epoch
 from mrl_jax.train import main
 from mrl_jax.training import loop
@@ -172,10 +173,11 @@ def test_weights_that_do_not_fit_are_refused(finished, tmp_path):
 def test_an_open_number_of_epochs_comes_from_the_number_of_steps(tmp_path):
     """60 instances in batches of 16 are 4 steps an epoch; a run records the number, and so does one of a sweep."""
     config = replace(toy_config(), epochs=None)
-    assert prepare_run(config, prepare_data(config, toy_arrays())).epochs == auto_epochs(60, 16) == round(900 / 4)
-    assert auto_epochs(10**6, 100) == 10
-    few = replace(config, batch_size=60, learning_rate=1e-3)
-    assert prepare_run(few, prepare_data(few, toy_arrays())).config.epochs == 900
+    for method in ("mrl", "consensus"):
+        own = with_settings(config, method=method)
+        expected = round(entry_of(method).steps / 4)
+        assert prepare_run(own, prepare_data(own, toy_arrays())).config.epochs == expected == auto_epochs(own, 60)
+        assert auto_epochs(own, 10**6) == 10
 
 
 def test_a_run_and_a_sweep_resume_with_the_length_that_they_began_with(tmp_path):
