@@ -44,7 +44,7 @@ def test_rows_are_those_of_float64(model):
         assert represent(mrl(), H, params, x, "embedding") is x
         np.testing.assert_allclose(represent(mrl(), H, params, x, "posterior"), q, rtol=2e-5)
         both = np.asarray(represent(mrl(), H, params, x, "both"))
-        np.testing.assert_allclose(both, np.concatenate([q, 0.1 * np.asarray(x)], axis=1), rtol=2e-5, atol=1e-8)
+        np.testing.assert_allclose(both, np.concatenate([q, 0.1**0.5 * np.asarray(x)], axis=1), rtol=2e-5, atol=1e-8)
 
 
 def test_the_product_is_the_probability_of_the_same_class(model):
@@ -113,7 +113,7 @@ def rows_of(run, arrays):
         logits = 2 * z.astype(np.float64) @ centers.T / run.config.tau1
         p = np.exp(logits - logits.max(axis=1, keepdims=True))
         p /= p.sum(axis=1, keepdims=True)
-        rows[m] = p if run.config.representation == "posterior" else np.concatenate([p, 0.1 * z], axis=1)
+        rows[m] = p if run.config.representation == "posterior" else np.concatenate([p, 0.1**0.5 * z], axis=1)
     return rows
 
 
