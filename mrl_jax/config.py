@@ -275,7 +275,7 @@ def auto_epochs(config: Config, instances: int) -> int:
         instances: N, training instances.
 
     Example:
-        >>> [auto_epochs(Config(method="consensus"), n) for n in (900, 2173, 42941)]
+        >>> [auto_epochs(Config(), n) for n in (900, 2173, 42941)]
         [100, 41, 10]
     """
     return max(_MIN_EPOCHS, round(entry_of(config.method).steps / math.ceil(instances / config.batch_size)))

@@ -95,7 +95,7 @@ class MethodEntry(NamedTuple):
     numbers: "Mapping[str, Number]" = MappingProxyType({})
     uses: frozenset[str] = frozenset()
     representation: str = "embedding"
-    steps: int = 450
+    steps: int = 900
     axes: tuple[str, ...] = ("method", "noise_rate", "seed")
     stem: "Callable[[Config], str]" = lambda config: config.method
     warnings: "Callable[[Config, OracleNoise | None], Iterable[str]]" = lambda config, noise: ()
