@@ -11,10 +11,12 @@ import matplotlib
 __all__ = ["plot_means", "save"]
 
 
-def plot_means(axes: Any, x: Sequence[float], values: Sequence[Sequence[float]], label: str) -> None:
+def plot_means(
+    axes: Any, x: Sequence[float], values: Sequence[Sequence[float]], label: str, color: str | None = None
+) -> None:
     """A curve of means with standard deviations as bars; values: point -> seed."""
     spread = [statistics.stdev(v) if len(v) > 1 else 0.0 for v in values]
-    axes.errorbar(x, [statistics.mean(v) for v in values], spread, label=label, capsize=2, marker="o")
+    axes.errorbar(x, [statistics.mean(v) for v in values], spread, label=label, color=color, capsize=2, marker="o")
 
 
 def save(stem: Path, text: str, head: Sequence[str], lines: Sequence[Sequence[Any]], figure: Any) -> None:

@@ -140,10 +140,11 @@ def find_sets(
         if name == "wikipedia-views":
             if views is None and on_disk:
                 raise InputError("the set wikipedia-views needs --views FILE")
-            config = preset("custom", modalities=VIEWS, **change)
+            config = preset("custom", **{"modalities": VIEWS, "epochs": 30, **change})
             sets.append(DataSet(name + suffix, "Wikipedia, reduced features", config, os.path.abspath(views or "")))
         elif name in KNOWN:
-            sets.append(DataSet(name + suffix, name, preset(name, **change), name))
+            own = {"epochs": 20} if name == "emoji" else {}
+            sets.append(DataSet(name + suffix, name, preset(name, **own | change), name))
         else:
             raise InputError(f"unknown set {name!r}; choose from {', '.join(KNOWN)}")
         if on_disk:

@@ -33,7 +33,7 @@ from mrl_jax.training.run_spec import RunSpec, prepare_data, prepare_run
 from mrl_jax.training.single_run import SingleRun
 from mrl_jax.training.vmapped_runs import VmappedRuns
 
-__all__ = ["CHOSEN_BY", "Trace", "read_traces", "scored_epochs", "trace"]
+__all__ = ["CHOSEN_BY", "Trace", "facts_of", "kept_traces", "read_traces", "scored_epochs", "trace"]
 
 CHOSEN_BY = ("clean", "noisy", "last")
 """How the model of a run is chosen: the best epoch by validation mAP with clean or with noisy labels, or the last."""
@@ -122,7 +122,6 @@ def trace(
     *,
     points: int = 50,
     instances: bool = False,
-    train: bool = True,
 ) -> list[Trace]:
     """Traces of runs, in their order; those that the file lacks are trained and appended to it.
 
@@ -132,22 +131,40 @@ def trace(
         path: the file.
         points: scored epochs of a run, at most.
         instances: whether new traces keep the average precision of every test instance.
-        train: whether missing runs are trained; else they are an error.
 
     Raises:
-        InputError: a run is missing, and nothing may be trained; another program trains for the file.
+        InputError: another program trains for the file.
     """
-    configs = [_filled(config, data) for config in configs]
-    wanted = [_key(config, data.digest()) for config in configs]
-    found = {_key(t.config, t.record["data"]): t for t in read_traces(path)}
-    missing = {key: config for key, config in zip(wanted, configs, strict=True) if key not in found}
-    if missing and not train:
-        raise InputError(f"{path} lacks {len(missing)} of {len(configs)} runs; run without --from-results to train")
+    facts = facts_of(data)
+    kept = kept_traces(configs, facts, path)
+    missing = list(dict.fromkeys(c for c, found in zip(configs, kept, strict=True) if found is None))
     if missing:
         with exclusive(path):
-            _train(list(missing.values()), data, path, points, instances)
-        found = {_key(t.config, t.record["data"]): t for t in read_traces(path)}
-    return [found[key] for key in wanted]
+            _train([_filled(config, facts) for config in missing], data, path, points, instances)
+        kept = kept_traces(configs, facts, path)
+    return [found for found in kept if found is not None]
+
+
+def facts_of(data: Dataset) -> dict[str, Any]:
+    """What a record holds of the data: their digest, and what fills in open settings."""
+    return {
+        "sha256": data.digest(),
+        "classes": data.num_classes,
+        "instances": len(data.splits["train"]),
+        "modalities": list(data.modalities),
+    }
+
+
+def kept_traces(configs: Sequence[Config], facts: Mapping[str, Any], path: Path) -> list[Trace | None]:
+    """The traces of runs that a file holds, in the order of their configurations; None for those that it lacks.
+
+    Args:
+        configs: one per run.
+        facts: those of the data, from `facts_of` or from a record, so that the data are not needed.
+        path: the file.
+    """
+    found = {_key(t.config, t.record["data"]["sha256"]): t for t in read_traces(path)}
+    return [found.get(_key(_filled(config, facts), facts["sha256"])) for config in configs]
 
 
 def _train(configs: Sequence[Config], data: Dataset, path: Path, points: int, instances: bool) -> None:
@@ -189,7 +206,7 @@ def _scored(specs: Sequence[RunSpec], points: int, instances: bool) -> list[dict
     return [
         {
             "config": _settings(spec.config),
-            "data": spec.data.dataset.digest(),
+            "data": facts_of(spec.data.dataset),
             "wrong_share": {m: round(share, _DIGITS) for m, share in spec.noise["wrong_share"].items()},
             "epochs": epochs,
             "scores": own.values,
@@ -268,13 +285,13 @@ def _noisy_validation(spec: RunSpec) -> Mapping[str, np.ndarray]:
     return prepare_run(replace(spec.config, noisy_validation=True), spec.data).held_out["valid"]
 
 
-def _filled(config: Config, data: Dataset) -> Config:
+def _filled(config: Config, facts: Mapping[str, Any]) -> Config:
     """The settings with what the data decide, as the record of a run holds them."""
-    tau = auto_temperature(data.num_classes)
+    tau = auto_temperature(facts["classes"])
     filled: dict[str, Any] = {t: tau for t in ("tau1", "tau2") if config.has_effect(t) and getattr(config, t) is None}
     if config.has_effect("epochs") and config.epochs is None:
-        filled["epochs"] = auto_epochs(config, len(data.splits["train"]))
-    return replace(config, modalities=data.modalities, **filled)
+        filled["epochs"] = auto_epochs(config, facts["instances"])
+    return replace(config, modalities=tuple(facts["modalities"]), **filled)
 
 
 def _settings(config: Config) -> dict[str, Any]:

@@ -26,7 +26,7 @@ SETS = (
     "is given"
 )
 MIN_MEMBERS = 20  # of a subgroup of emoji
-EPOCHS = 20  # of the sets that are made from emoji; other sets: the default of Config
+EPOCHS, OTHER_EPOCHS = 20, 30  # of the sets that are made from emoji, and of others
 _MIN_CLASSES = 5  # with fewer, the temperature does not depend on their number
 Setting = Mapping[str, Any]
 
@@ -153,7 +153,7 @@ def _summary(wanted: Mapping[str, Any], scores: Sequence[Any]) -> dict[str, Any]
 
 def epochs_of(name: str) -> int:
     """Number of epochs on a set of the studies."""
-    return EPOCHS if name.partition("-")[0] == "emoji" else Config().epochs
+    return EPOCHS if name.partition("-")[0] == "emoji" else OTHER_EPOCHS
 
 
 def load_set(name: str, views: str | None) -> Dataset:

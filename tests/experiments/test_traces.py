@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from toy import toy_arrays, toy_config
 
-from experiments.shared.traces import read_traces, scored_epochs, trace
+from experiments.shared.traces import facts_of, kept_traces, read_traces, scored_epochs, trace
 from mrl_jax import InputError, load_dataset, train
 
 pytestmark = pytest.mark.slow
@@ -32,7 +32,7 @@ def file(tmp_path_factory, data, configs):
 
 
 def test_a_trace_has_the_scores_of_train(file, data, configs):
-    for config, found in zip(configs, trace(configs, data, file, train=False), strict=True):
+    for config, found in zip(configs, trace(configs, data, file), strict=True):
         kind = "both" if config.method == "consensus" else "embedding"
         result = train(config, data=data)
         curve = [line["valid"]["average"] for line in result.metrics]
@@ -45,7 +45,7 @@ def test_a_trace_has_the_scores_of_train(file, data, configs):
 
 
 def test_noisy_validation_chooses_the_epoch_that_a_run_with_it_chooses(file, data, configs):
-    for config, found in zip(configs, trace(configs, data, file, train=False), strict=True):
+    for config, found in zip(configs, trace(configs, data, file), strict=True):
         kind = "both" if config.method == "consensus" else "embedding"
         result = train(replace(config, noisy_validation=True), data=data)
         curve = [line["valid"]["average"] for line in result.metrics]
@@ -57,8 +57,10 @@ def test_runs_are_trained_once_and_damage_is_named(file, data, configs, tmp_path
     before = file.read_text()
     trace(configs[:1], data, file)
     assert file.read_text() == before
-    with pytest.raises(InputError, match="lacks 1 of 1 runs; run without --from-results"):
-        trace([replace(configs[0], seed=7)], data, file, train=False)
+    facts = read_traces(file)[0].record["data"]
+    assert facts == facts_of(data)
+    found = kept_traces([configs[1], replace(configs[0], seed=7), configs[0]], facts, file)  # without the data
+    assert [None if t is None else t.config.seed for t in found] == [1, None, 0]
     again = tmp_path / "again.jsonl"
     again.write_text(before + '{"config": 3}\n')
     with pytest.raises(InputError, match=r"again\.jsonl, line 4: no trace of a run"):

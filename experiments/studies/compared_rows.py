@@ -1,0 +1,120 @@
+"""The rows of the comparison, the conditions under which they are compared, and their runs."""
+
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from experiments.shared.protocol import RATES, SMOKE
+from experiments.shared.traces import Trace, kept_traces, read_traces, trace
+from experiments.studies.sets import load_set
+from mrl_jax import Config, InputError, grid
+from mrl_jax.config import with_settings
+
+__all__ = ["BY_BOTH", "CONDITIONS", "OURS", "ROWS", "Condition", "Rows", "Runs", "runs_of"]
+
+OURS = "consensus"
+PAPER = {"beta": 0.7, "tau1": 1.0, "tau2": 1.0, "schedule": "cosine-hold"}
+BY_BOTH = ", by embedding and posterior"
+
+
+class Row(NamedTuple):
+    """A row of the tables.
+
+    Attributes:
+        changes: fields of `Config`.
+        representation: what is retrieved by.
+    """
+
+    changes: Mapping[str, Any]
+    representation: str = "embedding"
+
+
+ROWS = {
+    OURS: Row({"method": "consensus"}, "both"),
+    "MRL": Row({}),
+    f"MRL{BY_BOTH}": Row({}, "both"),
+    "paper's recipe": Row(PAPER),
+    "cross-entropy + contrastive": Row({"loss": "ce"}),
+    f"cross-entropy + contrastive{BY_BOTH}": Row({"loss": "ce"}, "both"),
+    "cross-entropy": Row({"loss": "ce", "beta": 1.0}),
+    "contrastive": Row({"beta": 0.0}),
+}
+
+
+class Condition(NamedTuple):
+    """Under what rows are compared.
+
+    Attributes:
+        changes: fields of `Config`.
+        rows: names of the rows.
+    """
+
+    changes: Mapping[str, Any]
+    rows: Sequence[str] = tuple(ROWS)
+
+
+CONDITIONS = {
+    "default length": Condition({}),
+    "30 epochs": Condition({"epochs": 30}),
+    "100 epochs": Condition({"epochs": 100}),
+    "200 epochs": Condition({"epochs": 200}, (OURS, "MRL")),
+    "100 epochs, three times the learning rate": Condition({"epochs": 100, "learning_rate": 3e-4}, (OURS, "MRL")),
+    "one label per pair": Condition({"noise_scope": "instance"}),
+}
+Rows = dict[str, list[list[Trace]]]
+"""Row -> noise rate -> seed."""
+Runs = dict[str, Rows]
+"""Condition -> rows."""
+
+
+def runs_of(name: str, args: Namespace, conditions: Sequence[str]) -> Runs:
+    """The runs of a set under all conditions.
+
+    Args:
+        name: the set.
+        args: flags of the program. Without `from_results` the runs that are missing are trained. With it, rows that
+            have two seeds at least are taken, with the seeds that all of them have.
+        conditions: keys of `CONDITIONS`.
+
+    Raises:
+        InputError: nothing is stored and nothing may be trained, or the set cannot be loaded.
+    """
+    path = args.out / f"comparison_{name}.jsonl"
+    if args.from_results:
+        return _stored(path, args, conditions)
+    data, runs = load_set(name, args.views), Runs()
+    for condition in conditions:
+        wanted = {row: _configs(condition, row, args) for row in CONDITIONS[condition].rows}
+        found = iter(trace([c for own in wanted.values() for c in own], data, path, instances=True))
+        runs[condition] = {row: _by_rate([next(found) for _ in own], args.seeds) for row, own in wanted.items()}
+    return runs
+
+
+def _stored(path: Path, args: Namespace, conditions: Sequence[str]) -> Runs:
+    """What a file holds."""
+    traces = read_traces(path)
+    if not traces:
+        raise InputError(f"no results in {path}; run without --from-results to make them")
+    facts, runs = traces[0].record["data"], Runs()
+    for condition in conditions:
+        found = {
+            row: _by_rate(kept_traces(_configs(condition, row, args), facts, path), args.seeds)
+            for row in CONDITIONS[condition].rows
+        }
+        seeds = {row: {i for i in range(args.seeds) if all(of_rate[i] for of_rate in at)} for row, at in found.items()}
+        rows = [row for row in found if len(seeds[row]) > 1]
+        if OURS in rows:
+            common = sorted(set.intersection(*(seeds[row] for row in rows)))
+            runs[condition] = {row: [[of_rate[i] for i in common] for of_rate in found[row]] for row in rows}
+    return runs
+
+
+def _configs(condition: str, row: str, args: Namespace) -> list[Config]:
+    """The configurations of a row, rates first."""
+    changes = {**CONDITIONS[condition].changes, **ROWS[row].changes, **(SMOKE if args.smoke else {})}
+    return grid(with_settings(Config(), **changes), noise_rate=RATES, seed=list(range(args.seeds)))
+
+
+def _by_rate(traces: Sequence[Any], seeds: int) -> list[list[Any]]:
+    return [list(traces[i : i + seeds]) for i in range(0, len(traces), seeds)]
