@@ -34,10 +34,10 @@ ROWS = {
     OURS: Row({"method": "consensus"}, "both"),
     "MRL": Row({}),
     f"MRL{BY_BOTH}": Row({}, "both"),
-    "paper's recipe": Row(PAPER),
     "cross-entropy + contrastive": Row({"loss": "ce"}),
     f"cross-entropy + contrastive{BY_BOTH}": Row({"loss": "ce"}, "both"),
     "cross-entropy": Row({"loss": "ce", "beta": 1.0}),
+    "paper's recipe": Row(PAPER),
     "contrastive": Row({"beta": 0.0}),
 }
 
