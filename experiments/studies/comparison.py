@@ -26,6 +26,7 @@ from experiments.shared.traces import CHOSEN_BY
 from experiments.studies.compared_rows import BY_BOTH, CONDITIONS, OURS, ROWS, Rows, Runs, runs_of
 from experiments.studies.sets import SETS
 from mrl_jax import InputError
+from mrl_jax.options import REPRESENTATIONS
 
 TITLES = {"wikipedia-views": "Wikipedia, reduced features"}
 HEADLINE = (OURS, "MRL", "cross-entropy + contrastive", "cross-entropy", "paper's recipe")
@@ -87,6 +88,22 @@ def length_table(runs: Runs) -> str:
             below = max(best - last for best, last in zip(of["clean"], of["last"], strict=True))
             values = [*(statistics.mean(of[by]) for by in CHOSEN_BY), of["last"][-1], below]
             lines.append([condition, name, *(f"{x:.3f}" for x in values)])
+    return markdown(lines)
+
+
+def representation_table(rows: Rows) -> str:
+    """Test mAP, and the mean reciprocal rank of the own instance, by what is retrieved by; the mean of all rates."""
+    lines = [["", *(f"{what}, {kind}" for what in ("mAP", "reciprocal rank") for kind in REPRESENTATIONS)]]
+    for name in rows:
+        if name.endswith(BY_BOTH):
+            continue
+        traces = [t for at in rows[name] for t in at]
+        values = [
+            statistics.mean(t.score("clean", kind, what) for t in traces)
+            for what in ("test", "reciprocal_rank")
+            for kind in REPRESENTATIONS
+        ]
+        lines.append([name, *(f"{x:.3f}" for x in values)])
     return markdown(lines)
 
 
@@ -171,7 +188,9 @@ def main(argv: Sequence[str] | None = None) -> None:
                 for rate, at, of_rate in zip(RATES, rows[row], scores(rows, row, by), strict=True)
                 for t, value in zip(at, of_rate, strict=True)
             ]
-        parts += [f"### {TITLES.get(name, name)}: which epoch, mean over noise rates", length_table(runs)]
+        title, first = TITLES.get(name, name), next(iter(runs))
+        parts += [f"### {title}: which epoch, mean over noise rates", length_table(runs)]
+        parts += [f"### {title}: retrieved by what, {first}, best epoch of each", representation_table(runs[first])]
     (args.out / "headline.md").write_text(headline(sets, conditions[0]) + "\n", encoding="utf-8")
     head = ["set", "condition", "row", "epoch", "noise_rate", "seed", "map"]
     save(args.out / "comparison", "\n\n".join(parts), head, lines, draw(sets))
