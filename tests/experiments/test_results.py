@@ -605,7 +605,8 @@ def test_losses_are_compared(tmp_path, views, monkeypatch):
     assert len(rows) == (1 + 2 * 2) * 4 * 2
     text = (tmp_path / "noisy_label_losses.md").read_text()
     assert [line.split(" | ")[0] for line in text.splitlines()[4:]] == [
-        "| defaults", "| gce", "| small-loss", "| gce + contrastive", "| small-loss + contrastive"
+        "| defaults", "| gce", "| small-loss (oracle noise)",
+        "| gce + contrastive", "| small-loss + contrastive (oracle noise)",
     ]  # fmt: skip
     rebuilt("noisy_label_losses", tmp_path, *chosen, "--seeds", 2)
 
