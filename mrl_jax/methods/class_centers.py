@@ -32,7 +32,7 @@ __all__ = [
     "total_loss",
 ]
 
-DROPOUT = Number(0.5, 0.0, 0.95, "probability that a feature is set to 0 in a step of training")
+DROPOUT = Number(0.35, 0.0, 0.95, "probability that a feature is set to 0 in a step of training")
 """What `--method-options dropout=` sets."""
 
 
