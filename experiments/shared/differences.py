@@ -8,7 +8,7 @@ from scipy import stats
 
 from mrl_jax.eval.significance import LEVEL, bootstrap_means, interval
 
-__all__ = ["Difference", "compared", "holm", "with_holm"]
+__all__ = ["Difference", "compared", "holm", "instance_intervals", "with_holm"]
 
 _SAMPLES = 10_000
 
@@ -37,19 +37,13 @@ class Difference(NamedTuple):
         return "behind" if self.p < 1 - LEVEL and max(ends) < 0 else "level"
 
 
-def compared(
-    a: Sequence[float],
-    b: Sequence[float],
-    instances_of_a: Sequence[np.ndarray] | None = None,
-    instances_of_b: Sequence[np.ndarray] | None = None,
-) -> Difference:
+def compared(a: Sequence[float], b: Sequence[float], over_instances: tuple[float, float] | None = None) -> Difference:
     """The difference a - b of two rows with the same seeds.
 
     Args:
         a: mAP of every seed.
         b: that of the other row, in the same order.
-        instances_of_a: average precision of every test instance, per seed; the interval is for the mean of the seeds.
-        instances_of_b: that of the other row.
+        over_instances: their interval over test instances, from `instance_intervals`.
 
     Raises:
         ValueError: fewer than two seeds, or not the same number.
@@ -59,17 +53,20 @@ def compared(
         raise ValueError(f"{differences.shape} differences: a paired interval needs two seeds or more")
     mean, error = float(differences.mean()), float(stats.sem(differences))
     if error == 0:  # equal in every seed
-        over_seeds, p = (mean, mean), float(mean == 0)
-    else:
-        low, high = stats.t.interval(LEVEL, len(differences) - 1, loc=mean, scale=error)
-        over_seeds, p = (float(low), float(high)), float(stats.ttest_1samp(differences, 0.0).pvalue)
-    over_instances = None
-    if instances_of_a is not None and instances_of_b is not None:
-        each = np.mean(instances_of_a, axis=0) - np.mean(instances_of_b, axis=0)
-        (samples,) = bootstrap_means([(each[:, None], np.arange(len(each)))], _SAMPLES)
-        low, high = interval(samples[:, 0])
-        over_instances = float(low), float(high)
-    return Difference(mean, over_seeds, over_instances, p)
+        return Difference(mean, (mean, mean), over_instances, float(mean == 0))
+    low, high = stats.t.interval(LEVEL, len(differences) - 1, loc=mean, scale=error)
+    p = float(stats.ttest_1samp(differences, 0.0).pvalue)
+    return Difference(mean, (float(low), float(high)), over_instances, p)
+
+
+def instance_intervals(differences: np.ndarray) -> list[tuple[float, float]]:
+    """95 % intervals of mean differences over test instances, from the same bootstrap samples for all.
+
+    Args:
+        differences: float [U, S], of U instances between S pairs of rows; the mean of the seeds.
+    """
+    (samples,) = bootstrap_means([(differences, np.arange(len(differences)))], _SAMPLES)
+    return [(float(low), float(high)) for low, high in interval(samples).T]
 
 
 def holm(p: Sequence[float]) -> list[float]:

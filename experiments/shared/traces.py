@@ -51,6 +51,7 @@ class Trace:
     def __init__(self, record: Mapping[str, Any]) -> None:
         self.record = record
         self.config = Config.from_json(record["config"], "traces")
+        self.key = _key(self.config, record["data"]["sha256"])
         self.epochs: list[int] = record["epochs"]
 
     def point(self, chosen_by: str, representation: str = "embedding") -> int:
@@ -136,12 +137,12 @@ def trace(
         InputError: another program trains for the file.
     """
     facts = facts_of(data)
-    kept = kept_traces(configs, facts, path)
+    kept = kept_traces(configs, facts, read_traces(path))
     missing = list(dict.fromkeys(c for c, found in zip(configs, kept, strict=True) if found is None))
     if missing:
         with exclusive(path):
             _train([_filled(config, facts) for config in missing], data, path, points, instances)
-        kept = kept_traces(configs, facts, path)
+        kept = kept_traces(configs, facts, read_traces(path))
     return [found for found in kept if found is not None]
 
 
@@ -155,15 +156,15 @@ def facts_of(data: Dataset) -> dict[str, Any]:
     }
 
 
-def kept_traces(configs: Sequence[Config], facts: Mapping[str, Any], path: Path) -> list[Trace | None]:
-    """The traces of runs that a file holds, in the order of their configurations; None for those that it lacks.
+def kept_traces(configs: Sequence[Config], facts: Mapping[str, Any], traces: Sequence[Trace]) -> list[Trace | None]:
+    """The traces of runs among those of a file, in the order of their configurations; None for those that it lacks.
 
     Args:
         configs: one per run.
         facts: those of the data, from `facts_of` or from a record, so that the data are not needed.
-        path: the file.
+        traces: those of the file.
     """
-    found = {_key(t.config, t.record["data"]["sha256"]): t for t in read_traces(path)}
+    found = {t.key: t for t in traces}
     return [found.get(_key(_filled(config, facts), facts["sha256"])) for config in configs]
 
 

@@ -99,7 +99,7 @@ def _stored(path: Path, args: Namespace, conditions: Sequence[str]) -> Runs:
     facts, runs = traces[0].record["data"], Runs()
     for condition in conditions:
         found = {
-            row: _by_rate(kept_traces(_configs(condition, row, args), facts, path), args.seeds)
+            row: _by_rate(kept_traces(_configs(condition, row, args), facts, traces), args.seeds)
             for row in CONDITIONS[condition].rows
         }
         seeds = {row: {i for i in range(args.seeds) if all(of_rate[i] for of_rate in at)} for row, at in found.items()}

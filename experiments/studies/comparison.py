@@ -15,10 +15,11 @@ seconds on one core (AMD EPYC, 2026-11-29), and all conditions with 5 seeds 20 h
 import statistics
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.shared.command_line import checked, parser, run_main
-from experiments.shared.differences import Difference, compared, with_holm
+from experiments.shared.differences import Difference, compared, instance_intervals, with_holm
 from experiments.shared.outputs import plot_means, save
 from experiments.shared.protocol import RATES
 from experiments.shared.tables import markdown, mean_and_std
@@ -40,15 +41,20 @@ def scores(rows: Rows, row: str, chosen_by: str) -> list[list[float]]:
 
 def differences(rows: Rows, chosen_by: str) -> dict[str, list[Difference]]:
     """How far consensus lies above every other row at every noise rate, corrected for all of these comparisons."""
-    others, found = [name for name in rows if name != OURS], []
-    for name in others:
-        a, b = scores(rows, OURS, chosen_by), scores(rows, name, chosen_by)
-        kept = ROWS[name].representation == "embedding"  # those of instances are kept by the method's default
-        for i in range(len(RATES)):
-            instances = [[t.of_instances(chosen_by) for t in rows[row][i]] for row in (OURS, name)] if kept else ()
-            found.append(compared(a[i], b[i], *instances))
-    corrected = iter(with_holm(found))
-    return {name: [next(corrected) for _ in RATES] for name in others}
+    ours, cells = scores(rows, OURS, chosen_by), [(name, i) for name in rows if name != OURS for i in range(len(RATES))]
+    kept = [(name, i) for name, i in cells if ROWS[name].representation == "embedding"]  # the default of their method
+    of_instances = [_instances(rows, OURS, i, chosen_by) - _instances(rows, name, i, chosen_by) for name, i in kept]
+    intervals = dict(zip(kept, instance_intervals(np.stack(of_instances, axis=1)) if kept else (), strict=True))
+    found = [compared(ours[i], scores(rows, name, chosen_by)[i], intervals.get((name, i))) for name, i in cells]
+    apart: dict[str, list[Difference]] = {}
+    for (name, _), difference in zip(cells, with_holm(found), strict=True):
+        apart.setdefault(name, []).append(difference)
+    return apart
+
+
+def _instances(rows: Rows, row: str, rate: int, chosen_by: str) -> np.ndarray:
+    """Average precision of every test instance, the mean of the seeds."""
+    return np.mean([t.of_instances(chosen_by) for t in rows[row][rate]], axis=0)
 
 
 def map_table(rows: Rows, chosen_by: str) -> str:

@@ -67,7 +67,7 @@ def traces_of(name: str, args: Any) -> dict[Setting, list[Trace]]:
         if not traces:
             raise InputError(f"no results in {path}; run without --from-results to make them")
         facts = traces[0].record["data"]
-        found = {s: kept_traces(configs_of(s, facts["instances"], args.smoke), facts, path) for s in tried}
+        found = {s: kept_traces(configs_of(s, facts["instances"], args.smoke), facts, traces) for s in tried}
         return {s: [t for t in own if t is not None] for s, own in found.items() if all(own)}
     data = load_set(name, args.views)
     count = facts_of(data)["instances"]

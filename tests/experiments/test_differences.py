@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.shared.differences import Difference, compared, holm, with_holm
+from experiments.shared.differences import Difference, compared, holm, instance_intervals, with_holm
 
 
 def test_the_interval_over_seeds_is_that_of_the_paired_t_test():
@@ -22,14 +22,20 @@ def test_instances_can_make_a_difference_level():
     a, b = [0.52, 0.53, 0.54], [0.50, 0.51, 0.52]
     few = np.zeros(40)
     few[0] = 40 * 0.02  # the whole difference is one instance
-    found = compared(a, b, [few] * 3, [np.zeros(40)] * 3)
-    assert found.over_seeds[0] > 0
-    assert found.over_instances is not None
-    assert found.over_instances[0] == 0
-    assert found.verdict == "level"
-    even = compared(a, b, [np.full(40, 0.02)] * 3, [np.zeros(40)] * 3)
-    assert even.verdict == "ahead"
-    assert even.over_instances == pytest.approx((0.02, 0.02))
+    of_few, of_all = instance_intervals(np.stack([few, np.full(40, 0.02)], axis=1))
+    assert of_few[0] == 0 < 0.02 < of_few[1]
+    assert of_all == pytest.approx((0.02, 0.02))
+    assert compared(a, b).verdict == compared(a, b, of_all).verdict == "ahead"
+    assert compared(a, b, of_few).over_seeds[0] > 0
+    assert compared(a, b, of_few).verdict == "level"
+
+
+def test_the_interval_over_instances_is_that_of_the_mean():
+    """Of many instances it is close to 1.96 standard errors on both sides."""
+    differences = np.random.default_rng(0).normal(0.01, 0.2, (400, 2))
+    error = differences.std(axis=0, ddof=1) / 20
+    for found, mean, wide in zip(instance_intervals(differences), differences.mean(axis=0), error, strict=True):
+        assert found == pytest.approx((mean - 1.96 * wide, mean + 1.96 * wide), abs=0.05 * wide + 1e-3)
 
 
 def test_equal_rows_are_level_and_a_constant_difference_is_certain():

@@ -59,7 +59,9 @@ def test_runs_are_trained_once_and_damage_is_named(file, data, configs, tmp_path
     assert file.read_text() == before
     facts = read_traces(file)[0].record["data"]
     assert facts == facts_of(data)
-    found = kept_traces([configs[1], replace(configs[0], seed=7), configs[0]], facts, file)  # without the data
+    found = kept_traces(
+        [configs[1], replace(configs[0], seed=7), configs[0]], facts, read_traces(file)
+    )  # without the data
     assert [None if t is None else t.config.seed for t in found] == [1, None, 0]
     again = tmp_path / "again.jsonl"
     again.write_text(before + '{"config": 3}\n')
