@@ -26,8 +26,9 @@ __all__ = ["VoteKernel", "loo_scores", "vote_kernel"]
 
 LANDMARKS = 2048  # upper bound of R; up to so many instances the kernel is exact
 _BLOCK = 4096  # rows read at once
-_JITTER = 1e-6  # added to the kernel of the landmarks, relative to its diagonal
+_JITTER = 1e-6  # least addition to the diagonal of the kernel of the landmarks, whose values are 1 at most
 _CHOOSE_ROWS = 4096  # rows on which the penalty is chosen
+_NOT_FINITE = "features are not finite; remove or impute NaN and inf, or mask these samples"
 _PENALTIES = np.geomspace(1e-3, 1e3, 19)  # relative to the mean eigenvalue
 
 
@@ -73,8 +74,9 @@ def vote_kernel(
     own = np.zeros((len(rows), len(rows)))
     for mark in marks:
         own += np.asarray(_gaussian(mark.u, mark, mark.present), np.float64) / len(marks)
-    own[np.diag_indices_from(own)] += _JITTER
-    lower = np.linalg.inv(np.linalg.cholesky(own)).T.astype(np.float32)  # kernel @ lower: features of the kernel
+    if not np.isfinite(own).all():
+        raise InputError(_NOT_FINITE)
+    lower = np.linalg.inv(_factor(own)).T.astype(np.float32)  # kernel @ lower: features of the kernel
     parts = []
     for start in range(0, count, block):
         at = slice(start, min(start + block, count))
@@ -86,7 +88,7 @@ def vote_kernel(
     phi = jnp.concatenate(parts)
     del parts
     if not bool(jnp.isfinite(phi).all()):
-        raise InputError("features are not finite; remove or impute NaN and inf, or mask these samples")
+        raise InputError(_NOT_FINITE)
     return _principal(phi)
 
 
@@ -108,6 +110,19 @@ def _landmarks(x: Any, present: np.ndarray) -> _Landmarks:
     above = distances[np.triu_indices_from(distances, 1)]
     width = float(np.median(above)) if len(above) else 1.0
     return _Landmarks(u, there, mean, jnp.float32(width if width > 0 else 1.0))
+
+
+def _factor(kernel: np.ndarray) -> np.ndarray:
+    """The lower Cholesky factor of the kernel of the landmarks, with as little added to its diagonal as it takes.
+
+    Features of few dimensions give a kernel of low rank, whose rounding in float32 can exceed the least addition.
+    """
+    jitter = _JITTER
+    while True:
+        try:
+            return np.linalg.cholesky(kernel + jitter * np.eye(len(kernel)))
+        except np.linalg.LinAlgError:
+            jitter *= 10.0
 
 
 def _unit(x: Array) -> Array:

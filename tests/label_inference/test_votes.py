@@ -16,7 +16,7 @@ MASK = np.stack([np.arange(N) % 7 != 3, np.arange(N) % 5 != 1])
 
 def reference_kernel(views, mask):
     """Mean of Gaussian kernels of centred rows of unit length, in float64."""
-    total = np.zeros((N, N))
+    total = np.zeros((len(views[0]), len(views[0])))
     for x, present in zip(views, mask, strict=True):
         x = np.float64(x) - np.float64(x)[present].mean(axis=0)
         u = x / np.linalg.norm(x, axis=1, keepdims=True)
@@ -99,6 +99,15 @@ def test_landmarks_approximate_the_kernel():
     assert vote_kernel(views, landmarks=200).basis.shape == (800, 200)
     assert abs((few.argmax(axis=1) == classes).mean() - right) < 0.03
     assert np.abs(few - exact).mean() < 0.05
+
+
+def test_features_of_few_dimensions_have_a_kernel():
+    """Their kernel has less rank than rows, so that its rounding makes it indefinite."""
+    views = [np.random.default_rng(i).normal(size=(300, 2)).astype(np.float32) for i in range(2)]
+    expected = reference_kernel(views, np.ones((2, 300), bool))
+    centred = expected - expected.mean(axis=0) - expected.mean(axis=1)[:, None] + expected.mean()
+    basis = np.asarray(vote_kernel(views).basis, np.float64)
+    np.testing.assert_allclose(basis @ basis.T, centred, atol=5e-5)
 
 
 def test_equal_and_constant_features_give_finite_scores():
