@@ -30,6 +30,7 @@ _JITTER = 1e-6  # least addition to the diagonal of the kernel of the landmarks,
 _CHOOSE_ROWS = 4096  # rows on which the penalty is chosen
 _NOT_FINITE = "features are not finite; remove or impute NaN and inf, or mask these samples"
 _PENALTIES = np.geomspace(1e-3, 1e3, 19)  # relative to the mean eigenvalue
+_LEAST_EIGENVALUE = 1e-6  # of a kernel whose values are 1 at most; below, features tell nothing of the instances
 
 
 class VoteKernel(NamedTuple):
@@ -171,7 +172,7 @@ def loo_scores(kernel: VoteKernel, targets: Array, rows: int = _CHOOSE_ROWS) -> 
     mean = targets.mean(axis=0, keepdims=True)
     centred = targets - mean
     weights = jnp.dot(kernel.basis.T, centred, precision="highest")
-    scale = kernel.spectrum.sum() / count
+    scale = jnp.maximum(kernel.spectrum.sum() / count, _LEAST_EIGENVALUE)
 
     def scores(basis: Array, y: Array, penalty: Array) -> Array:
         shrunk = 1.0 / (kernel.spectrum + penalty)

@@ -115,3 +115,16 @@ def test_equal_and_constant_features_give_finite_scores():
         assert np.isfinite(loo_scores(vote_kernel(views), TARGETS)).all()
     nothing = np.stack([np.zeros(N, bool), np.ones(N, bool)])
     assert np.isfinite(loo_scores(vote_kernel(VIEWS, nothing), TARGETS)).all()
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, N])
+def test_without_information_votes_are_the_class_shares_of_the_others(count):
+    """Constant features, features of value 0, and instances without a sample."""
+    expected = (TARGETS[:count].sum(axis=0) - TARGETS[:count]) / (count - 1)
+    none = np.zeros((1, count), bool)
+    for x, mask in ((np.full((count, 3), 3.3), None), (np.zeros((count, 3)), None), (VIEWS[0][:count], none)):
+        np.testing.assert_allclose(loo_scores(vote_kernel([x], mask), TARGETS[:count]), expected, atol=1e-5)
+
+
+def test_a_single_instance_has_finite_scores():
+    assert np.isfinite(loo_scores(vote_kernel([VIEWS[0][:1]]), TARGETS[:1])).all()
