@@ -27,6 +27,7 @@ __all__ = ["VoteKernel", "loo_scores", "vote_kernel"]
 LANDMARKS = 2048  # upper bound of R; up to so many instances the kernel is exact
 _BLOCK = 4096  # rows read at once
 _JITTER = 1e-6  # least addition to the diagonal of the kernel of the landmarks, whose values are 1 at most
+_LEAST_WIDTH = 1e-5  # of a kernel; squared distances of equal unit vectors in float32 lie below
 _CHOOSE_ROWS = 4096  # rows on which the penalty is chosen
 _NOT_FINITE = "features are not finite; remove or impute NaN and inf, or mask these samples"
 _PENALTIES = np.geomspace(1e-3, 1e3, 19)  # relative to the mean eigenvalue
@@ -50,8 +51,8 @@ def vote_kernel(
 ) -> VoteKernel:
     r"""Compute the kernel of the instances, $\tfrac{1}{M} \sum_i \exp(-\lVert u_j^i - u_l^i \rVert^2 / s_i)$.
 
-    u are centred features of unit length, and s_i is the median squared distance of two landmarks. A modality in which
-    one of two instances is missing adds 0.
+    u are centred features of unit length, and s_i is the median squared distance of two landmarks, or 1
+    if most of them are equal. A modality in which one of two instances is missing adds 0.
 
     Args:
         features: one [N, D] per modality: arrays, memory maps, or objects with `len` and `[rows]`, read in blocks.
@@ -110,7 +111,7 @@ def _landmarks(x: Any, present: np.ndarray) -> _Landmarks:
     distances = np.asarray(_squared_distances(u, u))[np.ix_(present, present)]
     above = distances[np.triu_indices_from(distances, 1)]
     width = float(np.median(above)) if len(above) else 1.0
-    return _Landmarks(u, there, mean, jnp.float32(width if width > 0 else 1.0))
+    return _Landmarks(u, there, mean, jnp.float32(width if width > _LEAST_WIDTH else 1.0))
 
 
 def _factor(kernel: np.ndarray) -> np.ndarray:

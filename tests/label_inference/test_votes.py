@@ -110,6 +110,20 @@ def test_features_of_few_dimensions_have_a_kernel():
     np.testing.assert_allclose(basis @ basis.T, centred, atol=5e-5)
 
 
+@pytest.mark.parametrize("width", [20, 100, 300])
+def test_a_modality_in_which_most_rows_are_equal_has_a_kernel(width):
+    """The median distance is 0, and in float32 up to 1e-6."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, width)).astype(np.float32)
+    x[rng.random(200) < 0.85] = x[0]
+    u = np.float64(x) - np.float64(x).mean(axis=0)
+    u /= np.linalg.norm(u, axis=1, keepdims=True)
+    expected = np.exp(-((u[:, None] - u[None]) ** 2).sum(axis=-1))
+    centred = expected - expected.mean(axis=0) - expected.mean(axis=1)[:, None] + expected.mean()
+    basis = np.asarray(vote_kernel([x]).basis, np.float64)
+    np.testing.assert_allclose(basis @ basis.T, centred, atol=1e-3)
+
+
 def test_equal_and_constant_features_give_finite_scores():
     for views in ([np.ones((N, 3), np.float32)] * 2, [np.repeat(VIEWS[0][:1], N, axis=0), VIEWS[1]]):
         assert np.isfinite(loo_scores(vote_kernel(views), TARGETS)).all()
