@@ -21,6 +21,7 @@ import numpy as np
 from jax import Array
 
 from mrl_jax.errors import InputError
+from mrl_jax.tensors import from_tensor
 
 __all__ = ["VoteKernel", "loo_scores", "vote_kernel"]
 
@@ -29,7 +30,10 @@ _BLOCK = 4096  # rows read at once
 _JITTER = 1e-6  # least addition to the diagonal of the kernel of the landmarks, whose values are 1 at most
 _LEAST_WIDTH = 1e-5  # of a kernel; squared distances of equal unit vectors in float32 lie below
 _CHOOSE_ROWS = 4096  # rows on which the penalty is chosen
-_NOT_FINITE = "features are not finite; remove or impute NaN and inf, or mask these samples"
+_NOT_FINITE = (
+    "features are not finite, or their squares are not in float32; remove or impute NaN and inf, scale large values, "
+    "or mask these samples"
+)
 _PENALTIES = np.geomspace(1e-3, 1e3, 19)  # relative to the mean eigenvalue
 _LEAST_EIGENVALUE = 1e-6  # of a kernel whose values are 1 at most; below, features tell nothing of the instances
 
@@ -55,14 +59,19 @@ def vote_kernel(
     if most of them are equal. A modality in which one of two instances is missing adds 0.
 
     Args:
-        features: one [N, D] per modality: arrays, memory maps, or objects with `len` and `[rows]`, read in blocks.
+        features: one [N, D] per modality: arrays, tensors, DataFrames, memory maps, or objects with `len` and
+            `[rows]`, which are read in blocks.
         mask: bool [M, N], False where a sample is missing; None where none is.
         landmarks: upper bound of R. They are drawn with a fixed seed, so that equal features give equal votes.
         block: rows read at once.
 
     Raises:
-        InputError: no modality, numbers of rows that differ, a mask of another shape, or features that are not finite.
+        InputError: no modality, numbers of rows that differ, a mask of another shape, features that are no real
+            numbers [N, D] or not finite, or no landmark.
     """
+    if landmarks < 1 or block < 1:
+        raise InputError(f"landmarks={landmarks}, block={block}; both must be 1 or more")
+    features = [_readable(x) for x in features]
     sizes = [len(x) for x in features]
     if not sizes or len(set(sizes)) > 1 or not sizes[0]:
         raise InputError(f"features have {sizes} rows; give one modality or more, each with the same rows [N, D]")
@@ -83,7 +92,7 @@ def vote_kernel(
     for start in range(0, count, block):
         at = slice(start, min(start + block, count))
         kernel = sum(
-            _kernel_rows(jnp.asarray(x[at]), mark, jnp.asarray(there[at]))
+            _kernel_rows(_float32(x[at]), mark, jnp.asarray(there[at]))
             for x, mark, there in zip(features, marks, present, strict=True)
         ) / len(marks)
         parts.append(jnp.dot(kernel, lower, precision="highest"))
@@ -92,6 +101,17 @@ def vote_kernel(
     if not bool(jnp.isfinite(phi).all()):
         raise InputError(_NOT_FINITE)
     return _principal(phi)
+
+
+def _readable(x: Any) -> Any:
+    """Features that are read as `x[rows]`: tensors, sparse matrices, lists and DataFrames become arrays."""
+    x = from_tensor(x)
+    return np.asarray(x) if isinstance(x, list | tuple) or hasattr(x, "to_numpy") else x
+
+
+def _float32(x: Any) -> Array:
+    with np.errstate(over="ignore"):  # inf is named later
+        return jnp.asarray(x, jnp.float32)
 
 
 class _Landmarks(NamedTuple):
@@ -104,7 +124,9 @@ class _Landmarks(NamedTuple):
 
 
 def _landmarks(x: Any, present: np.ndarray) -> _Landmarks:
-    x = jnp.asarray(x, jnp.float32)
+    if np.ndim(x) != 2 or not any(jnp.issubdtype(x.dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_)):
+        raise InputError(f"features are {x.dtype} {list(np.shape(x))}; each modality must be real numbers [N, D]")
+    x = _float32(x)
     there = jnp.asarray(present)
     mean = jnp.where(there[:, None], x, 0.0).sum(axis=0, keepdims=True) / jnp.maximum(there.sum(), 1)
     u = _unit(x - mean)
@@ -128,7 +150,9 @@ def _factor(kernel: np.ndarray) -> np.ndarray:
 
 
 def _unit(x: Array) -> Array:
-    return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
+    """Rows of unit length; zero rows stay, and those whose squares overflow are NaN."""
+    length = jnp.linalg.norm(x, axis=-1, keepdims=True)
+    return x / jnp.where(jnp.isinf(length), jnp.nan, jnp.maximum(length, 1e-12))
 
 
 def _squared_distances(u: Array, v: Array) -> Array:
@@ -144,7 +168,7 @@ def _gaussian(u: Array, marks: _Landmarks, present: Array) -> Array:
 
 @jax.jit
 def _kernel_rows(x: Array, marks: _Landmarks, present: Array) -> Array:
-    return _gaussian(_unit(x.astype(jnp.float32) - marks.mean), marks, present)
+    return _gaussian(_unit(x - marks.mean), marks, present)
 
 
 @jax.jit

@@ -1,7 +1,9 @@
 """Votes of other instances: against regressions that leave each instance out, in float64."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 from scipy.spatial.distance import pdist
 
 from mrl_jax.label_inference.votes import loo_scores, vote_kernel
@@ -86,6 +88,13 @@ def test_blocks_and_readers_change_nothing():
     assert max(r.most for r in readers) == 17
     scores = [np.asarray(loo_scores(k, TARGETS)) for k in (whole, blocks)]
     np.testing.assert_allclose(*scores, atol=1e-4)
+
+
+def test_lists_frames_tensors_and_sparse_matrices_are_read():
+    pd, torch = pytest.importorskip("pandas"), pytest.importorskip("torch")
+    x = VIEWS[0]
+    for given in (x.tolist(), pd.DataFrame(x), torch.tensor(x), csr_matrix(x), jnp.asarray(x)):
+        np.testing.assert_array_equal(vote_kernel([given]).basis, vote_kernel([x]).basis)
 
 
 def test_landmarks_approximate_the_kernel():
