@@ -9,6 +9,7 @@ Shape letters: M modalities, A annotators, N instances, K classes.
 """
 
 from functools import partial
+from itertools import combinations
 from typing import NamedTuple
 
 import jax
@@ -56,16 +57,17 @@ def annotators(labels: np.ndarray, mask: np.ndarray | None = None) -> tuple[np.n
     """
     labels = np.asarray(labels)
     present = np.ones(labels.shape, bool) if mask is None else np.asarray(mask, bool)
-    found: list[tuple[np.ndarray, np.ndarray]] = []
-    for y, there in zip(labels, present, strict=True):
-        for i, (known, given) in enumerate(found):
-            both = there & given
-            if both.any() and (y[both] == known[both]).all():
-                found[i] = np.where(given, known, y), given | there
-                break
-        else:
-            found.append((y, there))
+    found = list(zip(labels, present, strict=True))
+    while pair := next((p for p in combinations(range(len(found)), 2) if _agree(*(found[i] for i in p))), None):
+        # Together, the two may agree with an annotator that shares no instance with one of them.
+        (known, given), (y, there) = found[pair[0]], found.pop(pair[1])
+        found[pair[0]] = np.where(given, known, y), given | there
     return np.stack([y for y, _ in found]).astype(np.int32), np.stack([there for _, there in found])
+
+
+def _agree(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray]) -> bool:
+    both = a[1] & b[1]
+    return bool(both.any()) and bool((a[0][both] == b[0][both]).all())
 
 
 def infer_labels(

@@ -84,6 +84,10 @@ def test_modalities_that_share_their_labels_are_one_annotator():
     mask = np.array([[True, False, True, True], [False, True, True, True]])
     labels, there = annotators(np.stack([np.array([0, 9, 2, 1]), np.array([9, 1, 2, 1])]), mask)
     assert (labels.tolist(), there.tolist()) == ([[0, 1, 2, 1]], [[True] * 4])
+    mask = np.array([[True, True, False, False], [False, False, True, True], [False, True, True, False]])
+    for order in ([0, 1, 2], [2, 1, 0], [0, 2, 1]):  # the first two share no instance
+        labels, there = annotators(np.stack([one] * 3), mask[order])
+        assert (labels.tolist(), there.tolist()) == ([one.tolist()], [[True] * 4])
 
 
 def test_missing_samples_have_no_label_and_no_features():
