@@ -6,12 +6,29 @@ Shape letters: M modalities, N instances, K classes.
 import numpy as np
 from scipy.stats import rankdata
 
+from mrl_jax.errors import InputError
+
 __all__ = ["auroc", "calibration_error", "label_quality", "wrong_probability"]
 
 
 def wrong_probability(posterior: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Probability that each given label is wrong, 1 - q(y): [M, N] for labels [M, N] and a posterior [N, K]."""
     return 1.0 - np.take_along_axis(np.asarray(posterior, np.float64), np.asarray(labels).T, axis=1).T
+
+
+def _checked(posterior: np.ndarray, labels: np.ndarray, clean: np.ndarray, present: np.ndarray) -> None:
+    """Refuse shapes that do not belong together, and classes that the posterior lacks."""
+    shapes = f"posterior {list(posterior.shape)}, labels {list(labels.shape)}, clean {list(clean.shape)}"
+    if posterior.ndim != 2 or labels.ndim != 2 or not labels.shape[1] == len(posterior) == clean.size:
+        raise InputError(f"{shapes}; they must be [N, K], [M, N] and [N]")
+    if present.shape != labels.shape:
+        raise InputError(f"mask is {list(present.shape)}; it must have the shape of the labels, {list(labels.shape)}")
+    given = labels[present]
+    if given.size and not 0 <= given.min() <= given.max() < posterior.shape[1]:
+        raise InputError(
+            f"labels are {given.min()} to {given.max()} with {posterior.shape[1]} classes; give 0 to "
+            f"{posterior.shape[1] - 1}"
+        )
 
 
 def auroc(scores: np.ndarray, positive: np.ndarray) -> float:
@@ -67,11 +84,17 @@ def label_quality(
     Returns:
         "accuracy" of the most probable class, "ece", "auroc" of 1 - q(y) for wrong labels, and the "estimated" and
         the "true" share of wrong labels.
+
+    Raises:
+        InputError: shapes that do not belong together, or labels outside of the classes.
     """
+    posterior, labels, clean = np.asarray(posterior), np.asarray(labels), np.asarray(clean)
     present = np.ones(labels.shape, bool) if mask is None else np.asarray(mask, bool)
-    wrong, p_wrong = np.asarray(labels) != clean, wrong_probability(posterior, labels)
+    _checked(posterior, labels, clean, present)
+    labels = np.where(present, labels, 0)  # of a missing sample it may be any number
+    wrong, p_wrong = labels != clean, wrong_probability(posterior, labels)
     return {
-        "accuracy": float((np.asarray(posterior).argmax(axis=1) == clean).mean()),
+        "accuracy": float((posterior.argmax(axis=1) == clean).mean()),
         "ece": calibration_error(posterior, clean),
         "auroc": auroc(p_wrong[present], wrong[present]),
         "estimated": float(p_wrong[present].mean()),

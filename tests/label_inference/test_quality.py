@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from mrl_jax import InputError
 from mrl_jax.label_inference.quality import auroc, calibration_error, label_quality, wrong_probability
 
 
@@ -32,3 +33,19 @@ def test_quality_by_hand():
     assert found["true"] == pytest.approx(2 / 6)
     mask = np.array([[True, False, True], [True, True, True]])
     assert label_quality(q, labels, clean, mask)["true"] == pytest.approx(1 / 5)
+    missing = np.array([[0, 9, 0], [0, 1, 1]])  # the label of a missing sample may be any number
+    assert label_quality(q.tolist(), missing.tolist(), clean.tolist(), mask) == label_quality(q, labels, clean, mask)
+
+
+@pytest.mark.parametrize(
+    ("posterior", "labels", "clean", "mask", "message"),
+    [
+        (np.eye(3), np.zeros((2, 4), int), np.zeros(3), None, r"labels \[2, 4\], clean \[3\]; they must be"),
+        (np.eye(3), np.zeros((2, 3), int), np.zeros(4), None, r"clean \[4\]; they must be \[N, K\], \[M, N\] and"),
+        (np.eye(3), np.zeros((2, 3), int), np.zeros(3), np.ones(3, bool), r"mask is \[3\]; it must have the shape"),
+        (np.eye(3), np.full((2, 3), 3), np.zeros(3), None, "labels are 3 to 3 with 3 classes; give 0 to 2"),
+    ],
+)
+def test_input_that_does_not_fit_is_named(posterior, labels, clean, mask, message):
+    with pytest.raises(InputError, match=message):
+        label_quality(posterior, labels, clean, mask)
