@@ -34,8 +34,9 @@ class Method(NamedTuple):
             must be those of the whole batch, samples those of the part.
         prepare: (h, data, shapes, shared) -> samples of all instances, once before training and outside of `jit`; of
             the structure, shapes and dtypes of `state.samples`. The features of `data` are read as `x[rows]`, in
-            blocks, so that they may lie on disk. `shared` is a dictionary for what the features alone decide: runs on
-            the same data share it.
+            blocks, so that they may lie on disk, and row j belongs to instance j also where `data.partners` says that
+            noise has moved rows. `shared` is a dictionary for what the features alone decide, so not after such noise:
+            runs on the same data share it.
         refresh: (h, state, data, epoch) -> samples of all instances, before every epoch; of the structure, shapes and
             dtypes of `state.samples`.
         assign: (h, params, z [..., L]) -> log p(k | z) [..., K], for accuracy and for retrieval by class posterior.

@@ -13,10 +13,12 @@ from mrl_jax import InputError, evaluate, grid, load_run, sweep, train
 from mrl_jax.config import fields_used
 from mrl_jax.methods.registry import METHODS, register
 from mrl_jax.search.searcher import Query, Searcher
+from mrl_jax.training.prepare import prepared_samples
+from mrl_jax.training.run_spec import prepare_data, prepare_run
 
 pytestmark = pytest.mark.slow
 PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
-NAMES = ("ridge", "recursive", "pairs", "agreeing")
+NAMES = ("ridge", "recursive", "pairs", "agreeing", "central")
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +90,18 @@ def test_the_step_of_its_own_ends_where_the_closed_form_does(page):
         for a, b in zip(other.run.model.params.encoders, fitted.run.model.params.encoders, strict=True):
             np.testing.assert_allclose(a, b, atol=1e-4)
     assert added.metrics[0]["train"] == streamed.metrics[0]["train"]
+
+
+def test_features_are_prepared_as_the_noise_has_moved_them(page):
+    data = prepare_data(config_of("central"), toy_arrays())
+    for kind, kept in (("pair-mismatch", set()), ("symmetric", {"weights"})):
+        spec = prepare_run(config_of("central", noise_kind=kind), data)
+        assert (spec.partners is not None) == (kind == "pair-mismatch")
+        orders = [np.arange(60)] * 2 if spec.partners is None else spec.partners
+        moved = [np.asarray(x)[order] for x, order in zip(data.features, orders, strict=True)]
+        expected = 1.0 / (1.0 + sum((x**2).mean(axis=1) for x in moved))
+        np.testing.assert_allclose(prepared_samples(spec), expected, rtol=1e-6)
+        assert set(data.shared) == kept
 
 
 def test_methods_that_read_all_samples_at_once_are_not_streamed_whatever_they_declare(page):
