@@ -30,8 +30,8 @@ from mrl_jax import InputError
 from mrl_jax.options import REPRESENTATIONS
 
 TITLES = {"wikipedia-views": "Wikipedia, reduced features"}
-HEADLINE = (OURS, "MRL", "cross-entropy + contrastive", "cross-entropy", "paper's recipe")
-"""Rows of the README."""
+HEADLINE = (OURS, "MRL", f"MRL{BY_BOTH}", "cross-entropy + contrastive", "cross-entropy", "paper's recipe")
+"""Rows of the README, as far as they have been run."""
 
 
 def scores(rows: Rows, row: str, chosen_by: str) -> list[list[float]]:
@@ -123,7 +123,7 @@ def headline(sets: Mapping[str, Runs], condition: str) -> str:
     head = ["", *(f"{name.removesuffix('-views')} {rate}" for name in shown for rate in [*rates, "0.8, last epoch"])]
     lines = [head]
     apart = {name: differences(rows, "clean") for name, rows in shown.items()}
-    for row in HEADLINE:
+    for row in (row for row in HEADLINE if any(row in rows for rows in shown.values())):
         cells = [row]
         for name, rows in shown.items():
             if row not in rows:
@@ -153,10 +153,12 @@ def draw(sets: Mapping[str, Runs]) -> Figure:
                 traces = runs[long][row][-1]
                 curves = [t.record["scores"][ROWS[row].representation]["test"] for t in traces]
                 axes[1].plot(traces[0].epochs, [statistics.mean(at) for at in zip(*curves, strict=True)], color=color)
-        axes[0].set(title=f"{title}, {first}", xlabel="noise rate", ylabel="test mAP, best validation epoch")
+        axes[0].set(
+            title=f"{title.partition(',')[0]}, {first}", xlabel="noise rate", ylabel="test mAP, best validation epoch"
+        )
         axes[0].set_xticks(RATES)
         axes[0].legend(fontsize=7)
-        axes[1].set(title=f"{title}, {long}, noise {RATES[-1]:g}", xlabel="epoch", ylabel="test mAP")
+        axes[1].set(title=f"{title.partition(',')[0]}, {long}, noise {RATES[-1]:g}", xlabel="epoch", ylabel="test mAP")
         for one in axes:
             one.grid(alpha=0.3)
     return figure
@@ -164,7 +166,8 @@ def draw(sets: Mapping[str, Runs]) -> Figure:
 
 def _longest(runs: Runs) -> str:
     """The condition with the longest runs of the rows of the README."""
-    whole = [c for c, rows in runs.items() if set(HEADLINE) <= set(rows)] or list(runs)
+    most = max(len(set(HEADLINE) & set(rows)) for rows in runs.values())
+    whole = [c for c, rows in runs.items() if len(set(HEADLINE) & set(rows)) == most]
     return max(whole, key=lambda c: runs[c][OURS][0][0].epochs[-1])
 
 

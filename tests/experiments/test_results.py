@@ -26,7 +26,8 @@ HERE = Path(__file__).parents[2] / "experiments"
 PROGRAMS = ("table1", "table2", "table3", "figure2", "figure3", "figure4", "figure5")
 COMMITTED = (
     "table1", "table3", "figure2", "figure3", "figure4", "figure5",
-    "defaults", "choose_defaults", "label_quality", "noisy_label_losses", "temperatures",
+    "comparison", "consensus_settings", "defaults", "choose_defaults", "label_quality", "noisy_label_losses",
+    "temperatures",
 )  # fmt: skip
 
 
