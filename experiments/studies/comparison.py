@@ -93,7 +93,7 @@ def length_table(runs: Runs) -> str:
             of = {by: [statistics.mean(at) for at in scores(rows, name, by)] for by in CHOSEN_BY}
             below = max(best - last for best, last in zip(of["clean"], of["last"], strict=True))
             values = [*(statistics.mean(of[by]) for by in CHOSEN_BY), of["last"][-1], below]
-            lines.append([condition, name, *(f"{x:.3f}" for x in values)])
+            lines.append([condition, name, *(f"{round(x, 3) + 0.0:.3f}" for x in values)])  # no -0.000
     return markdown(lines)
 
 
