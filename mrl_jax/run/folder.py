@@ -169,7 +169,9 @@ class RunFolder:
         Args:
             config: its configuration with the new number of epochs.
         """
-        before = self.lengths() or [self.config().epochs]
+        begun = self.config().epochs
+        assert begun is not None  # a run records its number
+        before = self.lengths() or [begun]
         self.write(_LENGTHS, {"epochs": [*before, config.epochs]})
         (self.path / _RESULT).unlink(missing_ok=True)
         self.write(_CONFIG, config.to_json())  # last: a run that is killed before has its old length
