@@ -90,11 +90,19 @@ def test_blocks_and_readers_change_nothing():
     np.testing.assert_allclose(*scores, atol=1e-4)
 
 
-def test_lists_frames_tensors_and_sparse_matrices_are_read():
-    pd, torch = pytest.importorskip("pandas"), pytest.importorskip("torch")
+FORMS = {
+    "list": lambda x: x.tolist(),
+    "frame": lambda x: pytest.importorskip("pandas").DataFrame(x),
+    "tensor": lambda x: pytest.importorskip("torch").tensor(x),
+    "sparse": csr_matrix,
+    "jax": jnp.asarray,
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_lists_frames_tensors_and_sparse_matrices_are_read(form):
     x = VIEWS[0]
-    for given in (x.tolist(), pd.DataFrame(x), torch.tensor(x), csr_matrix(x), jnp.asarray(x)):
-        np.testing.assert_array_equal(vote_kernel([given]).basis, vote_kernel([x]).basis)
+    np.testing.assert_array_equal(vote_kernel([FORMS[form](x)]).basis, vote_kernel([x]).basis)
 
 
 def test_landmarks_approximate_the_kernel():
