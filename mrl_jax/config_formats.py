@@ -14,7 +14,7 @@ from mrl_jax.errors import InputError
 
 __all__ = ["DEFAULTS", "FORMAT", "current_values", "format_of"]
 
-FORMAT = 3
+FORMAT = 4
 """The format that this version writes."""
 
 DEFAULTS: dict[int, dict[str, Any]] = {
@@ -64,6 +64,7 @@ DEFAULTS[2] = DEFAULTS[1] | {
     "representation": None,
 }
 DEFAULTS[3] = DEFAULTS[2] | {"epochs": None}
+DEFAULTS[4] = DEFAULTS[3]  # a number of the method consensus has another default: `_from_3`
 """Format -> default of every field that the format has, as JSON. Frozen once released.
 
 Format 1 has no format number. Its `method` and `method_options` are what it did before these fields existed.
@@ -117,5 +118,13 @@ def _from_1(fields: dict[str, Any]) -> dict[str, Any]:
     return fields | {"schedule": "cosine-hold-v1"} if fields["schedule"] == "cosine-hold" else fields
 
 
-_TO_NEXT: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1}
+def _from_3(fields: dict[str, Any]) -> dict[str, Any]:
+    """Up to format 3 the method consensus had no mixup."""
+    options = fields["method_options"]
+    if fields["method"] != "consensus" or not isinstance(options, list):  # other types are refused later
+        return fields
+    return fields | {"method_options": [*options, "mixup=0"]}
+
+
+_TO_NEXT: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1, 3: _from_3}
 """Format -> conversion of all fields to the next format; a format that needs none is absent."""

@@ -101,7 +101,7 @@ def test_every_flag_reaches_the_configuration(tmp_path):
     assert main([*TOY_FLAGS, "--data-path", str(data), *flags, "--workdir", str(tmp_path / "run")]) == 0
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config == {
-        "format": 3, "method": "mrl", "method_options": [],
+        "format": 4, "method": "mrl", "method_options": [],
         "keys": ["sound=x", "touch=y", "labels=k"], "split": "60/15/25", "split_seed": 1, "valid_share": None,
         "preset": "custom", "data_path": str(data), "modalities": ["touch", "sound"], "preprocess": ["l2", "none"],
         "noise_rate": 0.25, "noise_kind": "matrix", "noise_scope": "instance", "noise_protocol": None,

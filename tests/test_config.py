@@ -186,6 +186,7 @@ DIGESTS = {
     1: "e4556bc3f474839f45377759d282390551d6a70a65f926499c37a0eb3a01d103",
     2: "2f6271c76599aace0166fb60f06f354133251aca07b41fd6f335db0a7b23c72a",
     3: "fe2e625153b8952dc1e5fc21101e2e8bf1c2772c5fe6bc3788691d73f46c4a5b",
+    4: "fe2e625153b8952dc1e5fc21101e2e8bf1c2772c5fe6bc3788691d73f46c4a5b",
 }
 
 
@@ -274,6 +275,15 @@ def test_cosine_hold_of_format_1_keeps_its_rates():
     assert Config.from_json({k: v for k, v in now.items() if k in DEFAULTS[1]}).schedule == "cosine-hold-v1"
 
 
+def test_consensus_of_older_formats_has_no_mixup():
+    for older in (1, 2, 3):
+        assert Config.from_json({"format": older, "method": "consensus"}).method_numbers["mixup"] == 0
+        given = Config.from_json({"format": older, "method": "consensus", "method_options": ["dropout=0.1"]})
+        assert given.method_options == ("dropout=0.1", "mixup=0")
+        assert Config.from_json({"format": older}).method_options == ()
+    assert Config.from_json(Config(method="consensus").to_json()).method_numbers["mixup"] == 0.5
+
+
 @pytest.mark.parametrize("number", DEFAULTS)
 def test_missing_fields_take_the_default_of_their_format(number, monkeypatch):
     monkeypatch.setitem(DEFAULTS, number, DEFAULTS[number] | {"epochs": 7})
@@ -285,11 +295,11 @@ def test_missing_fields_take_the_default_of_their_format(number, monkeypatch):
     ("values", "message"),
     [
         (
-            {"format": 4},
-            r"c\.json was written by a newer version \(format 4; this version reads up to 3\); update mrl_jax",
+            {"format": 5},
+            r"c\.json was written by a newer version \(format 5; this version reads up to 4\); update mrl_jax",
         ),
-        ({"format": 4, "colour": 1}, "newer version"),
-        ({"format": "2"}, r"c\.json: format '2' must be a whole number from 1 to 3"),
+        ({"format": 5, "colour": 1}, "newer version"),
+        ({"format": "2"}, r"c\.json: format '2' must be a whole number from 1 to 4"),
         ({"format": True}, "format True must be"),
         ({"format": 0}, "format 0 must be"),
         ({"colour": 1}, r"c\.json: field 'colour' is unknown to this version; restore the file, or update mrl_jax"),
@@ -297,6 +307,7 @@ def test_missing_fields_take_the_default_of_their_format(number, monkeypatch):
         ({"beta": "big"}, r"c\.json: beta 'big': must be of type float"),
         ({"format": 2, "hidden_dims": 1.5}, r"c\.json: hidden_dims 1\.5: must be of type int"),
         ({"format": 2, "method_options": 3}, r"c\.json: method_options 3: must be of type str"),
+        ({"format": 3, "method": "consensus", "method_options": 3}, r"method_options 3: must be of type str"),
     ],
 )
 def test_files_that_cannot_be_read_are_refused_with_their_name(values, message):

@@ -1,6 +1,6 @@
 """Parts of gradient methods with encoders onto the unit sphere and class centres on it.
 
-Their hyperparameters h have an `encoder`, `embed_dim`, `tau1` and `dropout`.
+Their hyperparameters h have an `encoder`, `embed_dim` and `tau1`.
 
 Shape letters: B batch, D features, L embedding, K classes.
 """
@@ -11,19 +11,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from mrl_jax.losses.mrl import log_soft_assignment, mrl_loss
-from mrl_jax.methods.state import Batch, Shapes
-from mrl_jax.models.dropout import drop_features
+from mrl_jax.methods.state import Batch, Partners, Shapes
 from mrl_jax.models.mlp import init_centers
-from mrl_jax.options import Number
 from mrl_jax.unit_rows import unit_rows
 
 __all__ = [
-    "DROPOUT",
     "Weights",
     "assign",
-    "augment",
     "decays",
     "embed",
     "embed_all",
@@ -31,9 +28,6 @@ __all__ = [
     "project",
     "total_loss",
 ]
-
-DROPOUT = Number(0.35, 0.0, 0.95, "probability that a feature is set to 0 in a step of training")
-"""What `--method-options dropout=` sets."""
 
 
 class Weights(NamedTuple):
@@ -68,7 +62,13 @@ def embed_all(h: Any, params: Weights, batch: Batch) -> Array:
 
 
 def total_loss(
-    h: Any, params: Weights, batch: Batch, z: Array, loss: Callable[..., Array], axis_name: str | None
+    h: Any,
+    params: Weights,
+    batch: Batch,
+    z: Array,
+    loss: Callable[..., Array],
+    axis_name: str | None,
+    of_partners: Callable[..., Array] | None = None,
 ) -> tuple[Array, dict[str, Array]]:
     """The total loss of MRL (eq. 8) with a clustering loss of one's own, and its parts as metrics.
 
@@ -79,6 +79,8 @@ def total_loss(
         z: its embeddings [M, B, L].
         loss: clustering loss, a function of z, centers, labels and tau that returns per-sample losses [M, B].
         axis_name: see `Method.step`.
+        of_partners: the loss for the targets of the partners, where instances are mixed; by default `loss` with their
+            labels. Both losses count by the shares of the two.
     """
     total, parts = mrl_loss(
         z,
@@ -88,7 +90,7 @@ def total_loss(
         tau1=h.tau1,
         tau2=h.tau2,
         mask=batch.mask,
-        loss=loss,
+        loss=loss if batch.partners is None else _mixed(loss, of_partners, batch.partners),
         self_similarity=h.self_similarity,
         contrastive_scale=h.contrastive_scale,
         axis_name=axis_name,
@@ -96,17 +98,14 @@ def total_loss(
     return total, parts._asdict()
 
 
-def augment(h: Any, batch: Batch, step: Array) -> Batch:
-    """Drop features, if the hyperparameters ask for it.
+def _mixed(loss: Callable[..., Array], of_partners: Callable[..., Array] | None, partners: Partners) -> Any:
+    def mixed(z: Array, centers: Array, labels: Array, tau: ArrayLike) -> Array:
+        own = loss(z, centers, labels, tau)
+        other = (of_partners or loss)(z, centers, partners.labels, tau)
+        share = partners.share[None]
+        return (1.0 - share) * own + share * other
 
-    Raises:
-        ValueError: `batch.rows` is None.
-    """
-    if not h.dropout:
-        return batch
-    if batch.rows is None:
-        raise ValueError("dropout needs the number of every instance; give Batch(rows=…)")
-    return batch._replace(features=drop_features(batch.features, h.dropout, batch.rows, step))
+    return mixed
 
 
 def decays(path: tuple[Any, ...], leaf: Array) -> bool:

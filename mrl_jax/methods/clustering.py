@@ -38,12 +38,14 @@ class ClusteringLoss(NamedTuple):
         init_samples: (h, shapes) -> per-sample state, leaves [N, ...].
         refresh: (h, params, data, epoch, embed) -> per-sample state of all instances.
         needs: as of `Method`, beside the oracle noise, which `options.LOSSES` declares.
+        mixes: whether it can be counted for two labels of one sample, as mixup does.
     """
 
     bind: Callable[..., tuple[Callable[..., Array], Any]]
     init_samples: Callable[..., Any] | None = None
     refresh: Callable[..., Any] | None = None
     needs: frozenset[str] = frozenset()
+    mixes: bool = False
 
 
 def numbers_of(loss: str, given: Mapping[str, float]) -> dict[str, Any]:
@@ -57,7 +59,7 @@ def _numbers(h: Any) -> dict[str, Any]:
 
 def _of_a_sample(loss: Callable[..., Array]) -> ClusteringLoss:
     """A loss that needs nothing but the sample; only numbers that are set are passed, as defaults may depend on K."""
-    return ClusteringLoss(lambda h, *_: (partial(loss, **dict(h.loss_options)), None))
+    return ClusteringLoss(lambda h, *_: (partial(loss, **dict(h.loss_options)), None), mixes=True)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -157,7 +159,7 @@ def _bind_gmm(
 
 LOSS_PARTS: dict[str, ClusteringLoss] = {
     **{name: _of_a_sample(loss) for name, loss in PER_SAMPLE_LOSSES.items()},  # some replaced below
-    "forward": ClusteringLoss(_bind_forward),
+    "forward": ClusteringLoss(_bind_forward, mixes=True),
     "small-loss": ClusteringLoss(_bind_small_loss),
     "elr": ClusteringLoss(_bind_early_learning, _init_targets),
     "gmm": ClusteringLoss(_bind_gmm, _init_clean, _refresh_clean, frozenset({"resident"})),

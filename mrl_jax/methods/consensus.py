@@ -9,6 +9,7 @@ Shape letters: M modalities, N training instances, B batch, L embedding, K class
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -19,18 +20,9 @@ from jax.typing import ArrayLike
 from mrl_jax.label_inference.posterior import infer_labels
 from mrl_jax.label_inference.votes import vote_kernel
 from mrl_jax.losses.mrl import log_soft_assignment
+from mrl_jax.methods.augmentation import DROPOUT, MIXUP, augment
 from mrl_jax.methods.base import Method, MethodEntry
-from mrl_jax.methods.class_centers import (
-    DROPOUT,
-    assign,
-    augment,
-    decays,
-    embed,
-    embed_all,
-    init_params,
-    project,
-    total_loss,
-)
+from mrl_jax.methods.class_centers import assign, decays, embed, embed_all, init_params, project, total_loss
 from mrl_jax.methods.gradient import SETTINGS, gradient_method
 from mrl_jax.methods.mrl import Hyperparameters, hyperparameters
 from mrl_jax.methods.state import Batch, Shapes, TrainData
@@ -61,13 +53,20 @@ def _objective(
     h: Hyperparameters, params: Any, batch: Batch, epoch: ArrayLike, axis_name: str | None
 ) -> tuple[Array, tuple[dict[str, Array], Any]]:
     r"""$\beta$ times the weighted cross-entropy of q, and $1 - \beta$ times the contrastive loss."""
-    q = batch.samples[None]  # all modalities of an instance have one truth
+    others = None if batch.partners is None else _cross_entropy(batch.partners.samples)
+    z = embed_all(h, params, batch)
+    total, metrics = total_loss(h, params, batch, z, _cross_entropy(batch.samples), axis_name, others)
+    return total, (metrics, None)
+
+
+def _cross_entropy(posterior: Array) -> Callable[..., Array]:
+    """Cross-entropy of the posterior [B, K], weighted by its highest probability."""
+    q = posterior[None]  # all modalities of an instance have one truth
 
     def loss(z: Array, centers: Array, labels: Array, tau: ArrayLike) -> Array:
         return -(q * log_soft_assignment(z, centers, tau)).sum(axis=-1) * q.max(axis=-1)
 
-    total, metrics = total_loss(h, params, batch, embed_all(h, params, batch), loss, axis_name)
-    return total, (metrics, None)
+    return loss
 
 
 @functools.cache
@@ -100,7 +99,7 @@ ENTRY = MethodEntry(
         f"method: consensus, beta {config.beta:g}, tau1 {config.tau1:.3g}, tau2 {config.tau2:.3g}, seed {config.seed}"
     ),
     title=lambda config: f"consensus, beta {config.beta:g}",
-    numbers={"dropout": DROPOUT},
+    numbers={"dropout": DROPOUT, "mixup": MIXUP},
     uses=frozenset(
         {
             *SETTINGS,

@@ -75,7 +75,7 @@ def gradient_method(
     embed: Callable[..., Array],
     objective: Callable[..., tuple[Array, tuple[dict[str, Array], Any]]],
     project: Callable[[Any], Any] = lambda params: params,
-    augment: Callable[..., Batch] = lambda h, batch, step: batch,
+    augment: Callable[..., Batch] = lambda h, batch, step, axis_name: batch,
     init_samples: Callable[..., Any] | None = None,
     refresh: Callable[..., Any] | None = None,
     assign: Callable[..., Array] | None = None,
@@ -95,7 +95,7 @@ def gradient_method(
         objective: (h, params, batch, epoch, axis_name) -> loss, (metrics, samples). With an `axis_name` loss and
             metrics are shares of this device, which sum to those of the whole batch; samples are those of its rows.
         project: params -> params, before every step and outside of the gradient, such as onto the unit sphere.
-        augment: (h, batch, step) -> batch, before the gradient, such as dropout of features.
+        augment: (h, batch, step, axis_name) -> batch, before the gradient, such as dropout of features.
         init_samples: (h, shapes) -> per-sample state, leaves [N, ...].
         refresh: see `Method`.
         assign: see `Method`.
@@ -113,7 +113,7 @@ def gradient_method(
         h: Any, state: State, batch: Batch, epoch: ArrayLike, axis_name: str | None = None
     ) -> tuple[State, dict[str, Array], Any]:
         params = project(state.params)
-        batch = augment(h, batch, state.step)
+        batch = augment(h, batch, state.step, axis_name)
         # Device-varying, so that each device finds the gradient of its share; a replicated one would be summed twice.
         own = params if axis_name is None else jax.lax.pcast(params, axis_name, to="varying")
         (loss, (metrics, samples)), gradient = jax.value_and_grad(

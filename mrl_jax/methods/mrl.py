@@ -16,12 +16,12 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from mrl_jax.errors import InputError
+from mrl_jax.methods.augmentation import DROPOUT, MIXUP, augment
 from mrl_jax.methods.base import Method, MethodEntry
 from mrl_jax.methods.class_centers import (
-    DROPOUT,
     Weights,
     assign,
-    augment,
     decays,
     embed,
     embed_all,
@@ -79,6 +79,7 @@ class Hyperparameters:
         adam_betas: decay of Adam's first and second moment.
         precision: of the encoders' layers, see `Encoder`; losses, parameters and moments are float32.
         dropout: probability that a feature is set to 0 in a step of training.
+        mixup: largest share of another instance in an instance, in a step of training.
     """
 
     beta: ArrayLike = OPTIONS["beta"].default
@@ -101,6 +102,7 @@ class Hyperparameters:
     adam_betas: tuple[float, float] = _static((0.5, 0.999))
     precision: str = _option("precision")
     dropout: float = _static(0.0)
+    mixup: float = _static(0.0)
 
     @property
     def encoder(self) -> Encoder:
@@ -149,11 +151,21 @@ def mrl(loss: str = "rc") -> Method:
     )
 
 
-_FIELDS = tuple(f.name for f in dataclasses.fields(Hyperparameters) if f.name not in ("noise", "adam_betas", "dropout"))
+_NOT_OF_CONFIG = ("noise", "adam_betas", "dropout", "mixup")
+_FIELDS = tuple(f.name for f in dataclasses.fields(Hyperparameters) if f.name not in _NOT_OF_CONFIG)
 
 
 def hyperparameters(config: "Config", noise: OracleNoise | None) -> Hyperparameters:
-    """The hyperparameters of a `Config`; those without effect on its method have their defaults."""
+    """The hyperparameters of a `Config`; those without effect on its method have their defaults.
+
+    Raises:
+        InputError: mixup with a loss that cannot count two labels of a sample.
+    """
+    if config.method_numbers["mixup"] and config.method == "mrl" and not LOSS_PARTS[config.loss].mixes:
+        raise InputError(
+            f"mixup has no meaning with the loss {config.loss}, which keeps state of every sample or selects among "
+            "them; leave it out, or choose another loss"
+        )
     values = {name: getattr(config, name) for name in _FIELDS} | config.method_numbers
     return Hyperparameters(**values | {"loss_options": tuple(sorted(config.loss_numbers.items())), "noise": noise})
 
@@ -188,7 +200,7 @@ ENTRY = MethodEntry(
     hyperparameters=hyperparameters,
     describe=_describe,
     title=lambda config: f"{config.loss} loss, beta {config.beta:g}",
-    numbers={"dropout": DROPOUT._replace(default=0.0)},
+    numbers={"dropout": DROPOUT._replace(default=0.0), "mixup": MIXUP._replace(default=0.0)},
     uses=frozenset(
         {
             *SETTINGS,

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 from jax import Array
 
-__all__ = ["Batch", "OracleNoise", "Shapes", "State", "TrainData", "instance_count"]
+__all__ = ["Batch", "OracleNoise", "Partners", "Shapes", "State", "TrainData", "instance_count"]
 
 
 class Shapes(NamedTuple):
@@ -58,6 +58,20 @@ class TrainData(NamedTuple):
     partners: Array | None = None
 
 
+class Partners(NamedTuple):
+    """What mixup has mixed into the instances of a batch.
+
+    Attributes:
+        share: of the other instance, in [0, 1): [B].
+        labels: given labels of the others, int32 [M, B].
+        samples: per-sample state of the others, leaves [B, ...].
+    """
+
+    share: Array
+    labels: Array
+    samples: Any = ()
+
+
 class Batch(NamedTuple):
     """One batch.
 
@@ -67,6 +81,7 @@ class Batch(NamedTuple):
         mask: False in padded rows and for missing samples, [B] or [M, B].
         rows: which training instances, int32 [B]. Methods with per-sample state need it.
         samples: per-sample state of these instances, leaves [B, ...]; the trainer fills it in.
+        partners: what is mixed into the features; the method fills it in.
     """
 
     features: tuple[Array, ...]
@@ -74,6 +89,7 @@ class Batch(NamedTuple):
     mask: Array
     rows: Array | None = None
     samples: Any = ()
+    partners: Partners | None = None
 
 
 class OracleNoise(NamedTuple):

@@ -153,7 +153,7 @@ def test_cca_goes_through_training_resuming_evaluation_and_search(tmp_path):
     assert result.scores["test"]["best"]["average"] > 0.5
     assert (tmp_path / "run" / "curves.png").stat().st_size > 10_000
     stored = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert (stored["format"], stored["method"], stored["method_options"]) == (3, "cca", ["ridge=0.01"])
+    assert (stored["format"], stored["method"], stored["method_options"]) == (4, "cca", ["ridge=0.01"])
     with np.load(tmp_path / "run" / "model.npz") as arrays:
         assert set(arrays) >= {"sound/kernel", "sound/offset", "touch/kernel", "correlations", "sound/mean", "epoch"}
     assert evaluate(tmp_path / "run")["map"] == result.scores["test"]["best"]["map"]

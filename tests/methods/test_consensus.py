@@ -1,5 +1,6 @@
 """Consensus: its loss against float64, one way through training, and labels that it must not read."""
 
+import dataclasses
 import json
 
 import jax
@@ -9,6 +10,7 @@ import pytest
 from toy import assert_same_checkpoints, toy_arrays, toy_config
 
 from mrl_jax import evaluate, grid, sweep, train
+from mrl_jax.methods.augmentation import mix_instances
 from mrl_jax.methods.consensus import consensus
 from mrl_jax.methods.mrl import Hyperparameters
 from mrl_jax.methods.state import Batch, Shapes, TrainData
@@ -127,12 +129,34 @@ def test_the_kernel_of_the_features_is_shared_by_runs():
     assert data.shared["vote_kernel"] is kernel  # pairs of another run: not shared
 
 
+def test_mixup_counts_the_posteriors_of_both_instances():
+    """The loss of a batch in which instance j has a share of instance l, in float64."""
+    method, h = consensus(), dataclasses.replace(H, mixup=0.5)
+    state = method.init(h, jax.random.key(0), SHAPES)
+    q = RNG.dirichlet(np.ones(3), size=12).astype(np.float32)
+    features = tuple(jnp.asarray(RNG.normal(size=(12, d)), jnp.float32) for d in SHAPES.dims)
+    batch = Batch(features, jnp.zeros((2, 12), jnp.int32), jnp.ones(12, bool), jnp.arange(12), jnp.asarray(q))
+    _, metrics, _ = method.step(h, state, batch, 0)
+    share = np.asarray(mix_instances(batch, 0.5, state.step).partners.share, np.float64)
+    other, expected, centers = (np.arange(12) + 1) % 12, 0.0, np.asarray(state.params.centers, np.float64)
+    centers /= np.linalg.norm(centers, axis=1, keepdims=True)
+    for i, x in enumerate(features):
+        mixed = (1 - share[:, None]) * x + share[:, None] * np.asarray(x)[other]
+        z = np.asarray(method.embed(h, state.params, i, jnp.asarray(mixed, jnp.float32)), np.float64)
+        logits = z @ centers.T / 0.5
+        log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        weighted = q.max(axis=1, keepdims=True) * q
+        target = (1 - share[:, None]) * weighted + share[:, None] * weighted[other]
+        expected -= (target * log_p).sum() / 12
+    assert float(metrics["loss"]) == pytest.approx(expected, rel=1e-5)
+
+
 def test_dropout_needs_row_numbers():
     state = consensus().init(H, jax.random.key(0), SHAPES)
     data = TrainData(tuple(jnp.ones((12, d)) for d in SHAPES.dims), jnp.zeros((2, 12), jnp.int32))
     batch = Batch(data.features, data.labels, jnp.ones(12, bool), None, state.samples)
     h = Hyperparameters(hidden_dims=(6,), embed_dim=5, dropout=0.5)
-    with pytest.raises(ValueError, match=r"dropout needs the number of every instance; give Batch\(rows=…\)"):
+    with pytest.raises(ValueError, match=r"dropout and mixup need the number of every instance; give Batch\(rows=…\)"):
         consensus().step(h, state, batch, 0)
 
 

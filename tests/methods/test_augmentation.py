@@ -1,0 +1,92 @@
+"""Mixup of the instances of a batch."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, PartitionSpec
+
+from mrl_jax import Config, InputError
+from mrl_jax.methods.augmentation import mix_instances
+from mrl_jax.methods.registry import entry_of
+from mrl_jax.methods.state import Batch
+
+COUNT = 12
+
+
+def batch_of(count=COUNT, mask=None, first=0):
+    """Instance j has the features j in all modalities, the labels j and j + 100, and the state j + 1000."""
+    j = first + np.arange(count)
+    features = tuple(jnp.broadcast_to(jnp.asarray(j, jnp.float32)[:, None], (count, d)) for d in (4, 3))
+    mask = np.ones(count, bool) if mask is None else mask
+    labels = jnp.asarray(np.stack([j, j + 100]), jnp.int32)
+    return Batch(features, labels, jnp.asarray(mask), jnp.asarray(j), jnp.asarray(j + 1000.0)[:, None])
+
+
+def mixed(batch, step=0, **more):
+    return mix_instances(batch, 0.5, jnp.int32(step), **more)
+
+
+def test_an_instance_gets_a_share_of_the_next_one_in_all_modalities():
+    found = mixed(batch_of())
+    share, own = np.asarray(found.partners.share), np.arange(COUNT)
+    other = (own + 1) % COUNT
+    for x in found.features:
+        np.testing.assert_allclose(x, np.repeat(((1 - share) * own + share * other)[:, None], x.shape[1], 1), rtol=1e-6)
+    np.testing.assert_array_equal(found.partners.labels, [other, other + 100])
+    np.testing.assert_array_equal(found.partners.samples[:, 0], other + 1000)
+
+
+def test_shares_are_uniform_and_depend_on_step_and_instance():
+    share = np.asarray(mixed(batch_of(4000)).partners.share)
+    assert 0.0 <= share.min() < 0.01 < 0.49 < share.max() < 0.5
+    assert share.mean() == pytest.approx(0.25, abs=0.01)
+    assert share.var() == pytest.approx(0.25 / 12, abs=0.002)
+    assert (np.asarray(mixed(batch_of(4000), step=1).partners.share) != share).mean() > 0.99
+    np.testing.assert_array_equal(mixed(batch_of(100, first=50)).partners.share, share[50:150])
+
+
+def test_padding_is_never_mixed_in():
+    mask = np.arange(COUNT) < 7
+    found = mixed(batch_of(mask=mask))
+    np.testing.assert_array_equal(found.partners.labels[0, :7], [1, 2, 3, 4, 5, 6, 0])
+    np.testing.assert_array_equal(found.partners.share[:7], mixed(batch_of(7)).partners.share)
+
+
+def test_instances_that_lack_other_modalities_are_not_mixed():
+    mask = np.ones((2, COUNT), bool)
+    mask[1, 3] = False  # differs from 2 before it and 4 after it
+    mask[0, 8:10] = False
+    share = np.asarray(mixed(batch_of(mask=mask)).partners.share)
+    np.testing.assert_array_equal(share == 0, np.isin(np.arange(COUNT), [2, 3, 7, 9]))
+    x = np.asarray(mixed(batch_of(mask=mask)).features[0][:, 0])
+    np.testing.assert_array_equal(x[[2, 3, 7, 9]], [2, 3, 7, 9])
+
+
+@pytest.mark.parametrize("padded", [0, 3, 6])  # 6: the last device has no instance
+def test_four_devices_mix_as_one(padded):
+    size = COUNT + 4
+    mask = np.arange(size) < size - padded
+    batch = batch_of(size, mask)
+    one = mixed(batch)
+    mesh = Mesh(np.array(jax.devices()[:4]), ("batch",))
+    rows, columns = PartitionSpec("batch"), PartitionSpec(None, "batch")
+    specs = Batch((rows, rows), columns, rows, rows, rows)
+    whole = jax.shard_map(
+        lambda part: mixed(part, axis_name="batch"),
+        mesh=mesh,
+        in_specs=(specs,),
+        out_specs=specs._replace(partners=type(one.partners)(rows, columns, rows)),
+    )(batch)
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(one), strict=True):
+        kept = ..., slice(None, size - padded)
+        a, b = (x[kept] if x.shape[0] == 2 else x[: size - padded] for x in (a, b))
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+def test_losses_that_keep_state_of_samples_refuse_mixup():
+    for loss in ("elr", "gmm", "small-loss"):
+        config = Config(loss=loss, method_options=("mixup=0.5",), noise_rate=0.5)
+        with pytest.raises(InputError, match=f"mixup has no meaning with the loss {loss}"):
+            entry_of("mrl").hyperparameters(config, None)
+    assert entry_of("mrl").hyperparameters(Config(method_options=("mixup=0.5",)), None).mixup == 0.5
