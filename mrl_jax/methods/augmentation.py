@@ -57,7 +57,7 @@ def mix_instances(batch: Batch, largest: float, step: Array, axis_name: str | No
     assert batch.rows is not None
     present = jnp.broadcast_to(batch.mask, batch.labels.shape)
     own = (batch.features, batch.labels.T, present.T, batch.samples)  # leaves [B, ...]
-    everyone, first = own, 0
+    everyone, first = own, jnp.int32(0)
     if axis_name is not None:
         everyone = jax.tree.map(lambda x: jax.lax.all_gather(x, axis_name, tiled=True), own)
         first = len(batch.rows) * jax.lax.axis_index(axis_name)
