@@ -64,7 +64,7 @@ DEFAULTS[2] = DEFAULTS[1] | {
     "representation": None,
 }
 DEFAULTS[3] = DEFAULTS[2] | {"epochs": None}
-DEFAULTS[4] = DEFAULTS[3]  # a number of the method consensus has another default: `_from_3`
+DEFAULTS[4] = DEFAULTS[3]  # new numbers of the method consensus: `_from_3`
 """Format -> default of every field that the format has, as JSON. Frozen once released.
 
 Format 1 has no format number. Its `method` and `method_options` are what it did before these fields existed.
@@ -119,11 +119,11 @@ def _from_1(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _from_3(fields: dict[str, Any]) -> dict[str, Any]:
-    """Up to format 3 the method consensus had no mixup."""
+    """Up to format 3 the method consensus had neither dropout of units nor mixup."""
     options = fields["method_options"]
     if fields["method"] != "consensus" or not isinstance(options, list):  # other types are refused later
         return fields
-    return fields | {"method_options": [*options, "mixup=0"]}
+    return fields | {"method_options": [*options, "hidden_dropout=0", "mixup=0"]}
 
 
 _TO_NEXT: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1, 3: _from_3}

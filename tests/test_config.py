@@ -275,11 +275,12 @@ def test_cosine_hold_of_format_1_keeps_its_rates():
     assert Config.from_json({k: v for k, v in now.items() if k in DEFAULTS[1]}).schedule == "cosine-hold-v1"
 
 
-def test_consensus_of_older_formats_has_no_mixup():
+def test_consensus_of_older_formats_has_no_mixup_and_no_dropout_of_units():
     for older in (1, 2, 3):
-        assert Config.from_json({"format": older, "method": "consensus"}).method_numbers["mixup"] == 0
+        numbers = Config.from_json({"format": older, "method": "consensus"}).method_numbers
+        assert numbers == {"dropout": 0.35, "hidden_dropout": 0.0, "mixup": 0.0}
         given = Config.from_json({"format": older, "method": "consensus", "method_options": ["dropout=0.1"]})
-        assert given.method_options == ("dropout=0.1", "mixup=0")
+        assert given.method_options == ("dropout=0.1", "hidden_dropout=0", "mixup=0")
         assert Config.from_json({"format": older}).method_options == ()
     assert Config.from_json(Config(method="consensus").to_json()).method_numbers["mixup"] == 0.5
 

@@ -1,6 +1,6 @@
 """Parts of gradient methods with encoders onto the unit sphere and class centres on it.
 
-Their hyperparameters h have an `encoder`, `embed_dim` and `tau1`.
+Their hyperparameters h have an `encoder`, `embed_dim`, `tau1`, and those of `augmentation`.
 
 Shape letters: B batch, D features, L embedding, K classes.
 """
@@ -14,6 +14,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from mrl_jax.losses.mrl import log_soft_assignment, mrl_loss
+from mrl_jax.methods.augmentation import drop_units
 from mrl_jax.methods.state import Batch, Partners, Shapes
 from mrl_jax.models.mlp import init_centers
 from mrl_jax.unit_rows import unit_rows
@@ -57,8 +58,9 @@ def embed(h: Any, params: Weights, modality: int, x: Array) -> Array:
 
 
 def embed_all(h: Any, params: Weights, batch: Batch) -> Array:
-    """Embed all modalities of a batch, [M, B, L]."""
-    return jnp.stack([embed(h, params, i, x) for i, x in enumerate(batch.features)])
+    """Embed all modalities of a batch of training, [M, B, L]."""
+    z = [h.encoder.apply(params.encoders[i], x, drop_units(h, batch, i)) for i, x in enumerate(batch.features)]
+    return jnp.stack(z)
 
 
 def total_loss(

@@ -20,7 +20,7 @@ from jax.typing import ArrayLike
 from mrl_jax.label_inference.posterior import infer_labels
 from mrl_jax.label_inference.votes import vote_kernel
 from mrl_jax.losses.mrl import log_soft_assignment
-from mrl_jax.methods.augmentation import DROPOUT, MIXUP, augment
+from mrl_jax.methods.augmentation import AUGMENTATION, augment
 from mrl_jax.methods.base import Method, MethodEntry
 from mrl_jax.methods.class_centers import assign, decays, embed, embed_all, init_params, project, total_loss
 from mrl_jax.methods.gradient import SETTINGS, gradient_method
@@ -99,7 +99,7 @@ ENTRY = MethodEntry(
         f"method: consensus, beta {config.beta:g}, tau1 {config.tau1:.3g}, tau2 {config.tau2:.3g}, seed {config.seed}"
     ),
     title=lambda config: f"consensus, beta {config.beta:g}",
-    numbers={"dropout": DROPOUT, "mixup": MIXUP},
+    numbers=AUGMENTATION,
     uses=frozenset(
         {
             *SETTINGS,

@@ -17,7 +17,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from mrl_jax.errors import InputError
-from mrl_jax.methods.augmentation import DROPOUT, MIXUP, augment
+from mrl_jax.methods.augmentation import AUGMENTATION, augment
 from mrl_jax.methods.base import Method, MethodEntry
 from mrl_jax.methods.class_centers import (
     Weights,
@@ -79,6 +79,7 @@ class Hyperparameters:
         adam_betas: decay of Adam's first and second moment.
         precision: of the encoders' layers, see `Encoder`; losses, parameters and moments are float32.
         dropout: probability that a feature is set to 0 in a step of training.
+        hidden_dropout: probability that a unit of a hidden layer is set to 0 in a step of training.
         mixup: largest share of another instance in an instance, in a step of training.
     """
 
@@ -102,6 +103,7 @@ class Hyperparameters:
     adam_betas: tuple[float, float] = _static((0.5, 0.999))
     precision: str = _option("precision")
     dropout: float = _static(0.0)
+    hidden_dropout: float = _static(0.0)
     mixup: float = _static(0.0)
 
     @property
@@ -151,7 +153,7 @@ def mrl(loss: str = "rc") -> Method:
     )
 
 
-_NOT_OF_CONFIG = ("noise", "adam_betas", "dropout", "mixup")
+_NOT_OF_CONFIG = ("noise", "adam_betas", *AUGMENTATION)
 _FIELDS = tuple(f.name for f in dataclasses.fields(Hyperparameters) if f.name not in _NOT_OF_CONFIG)
 
 
@@ -200,7 +202,7 @@ ENTRY = MethodEntry(
     hyperparameters=hyperparameters,
     describe=_describe,
     title=lambda config: f"{config.loss} loss, beta {config.beta:g}",
-    numbers={"dropout": DROPOUT._replace(default=0.0), "mixup": MIXUP._replace(default=0.0)},
+    numbers={name: number._replace(default=0.0) for name, number in AUGMENTATION.items()},
     uses=frozenset(
         {
             *SETTINGS,

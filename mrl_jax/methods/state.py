@@ -81,7 +81,8 @@ class Batch(NamedTuple):
         mask: False in padded rows and for missing samples, [B] or [M, B].
         rows: which training instances, int32 [B]. Methods with per-sample state need it.
         samples: per-sample state of these instances, leaves [B, ...]; the trainer fills it in.
-        partners: what is mixed into the features; the method fills it in.
+        keys: random keys of these instances in this step, [B]; the method fills them in, and what follows.
+        partners: what is mixed into the features.
     """
 
     features: tuple[Array, ...]
@@ -89,6 +90,7 @@ class Batch(NamedTuple):
     mask: Array
     rows: Array | None = None
     samples: Any = ()
+    keys: Array | None = None
     partners: Partners | None = None
 
 

@@ -5,7 +5,7 @@ Shape letters: B batch, D features, L embedding dimensions, K classes.
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -39,10 +39,15 @@ class Encoder(nn.Module):
     precision: str = "float32"
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """Embed features [..., D] as unit rows [..., L]."""
-        for width in self.hidden_dims:
-            x = nn.relu(self._dense(x, width))
+    def __call__(self, x: Array, change: Callable[[Array, int], Array] = lambda x, layer: x) -> Array:
+        """Embed features [..., D] as unit rows [..., L].
+
+        Args:
+            x: the features.
+            change: function of the output of a hidden layer [..., H] and the number of the layer, such as dropout.
+        """
+        for layer, width in enumerate(self.hidden_dims):
+            x = change(nn.relu(self._dense(x, width)), layer)
         x = self._dense(x, self.embed_dim)
         return unit_rows(x.astype(jnp.float32) if self.precision == "bfloat16" else x)
 

@@ -10,7 +10,7 @@ import pytest
 from toy import assert_same_checkpoints, toy_arrays, toy_config
 
 from mrl_jax import evaluate, grid, sweep, train
-from mrl_jax.methods.augmentation import mix_instances
+from mrl_jax.methods.augmentation import augment
 from mrl_jax.methods.consensus import consensus
 from mrl_jax.methods.mrl import Hyperparameters
 from mrl_jax.methods.state import Batch, Shapes, TrainData
@@ -137,7 +137,7 @@ def test_mixup_counts_the_posteriors_of_both_instances():
     features = tuple(jnp.asarray(RNG.normal(size=(12, d)), jnp.float32) for d in SHAPES.dims)
     batch = Batch(features, jnp.zeros((2, 12), jnp.int32), jnp.ones(12, bool), jnp.arange(12), jnp.asarray(q))
     _, metrics, _ = method.step(h, state, batch, 0)
-    share = np.asarray(mix_instances(batch, 0.5, state.step).partners.share, np.float64)
+    share = np.asarray(augment(h, batch, state.step, None).partners.share, np.float64)
     other, expected, centers = (np.arange(12) + 1) % 12, 0.0, np.asarray(state.params.centers, np.float64)
     centers /= np.linalg.norm(centers, axis=1, keepdims=True)
     for i, x in enumerate(features):

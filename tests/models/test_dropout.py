@@ -1,16 +1,17 @@
-"""Dropout of features."""
+"""Dropout."""
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mrl_jax.models.dropout import drop_features
+from mrl_jax.models.dropout import drop, instance_keys
 
 ROWS = jnp.arange(200)
 
 
 def dropped(rate=0.3, rows=ROWS, step=0, width=50):
-    return [np.asarray(x) for x in drop_features((jnp.ones((len(rows), width)),) * 2, rate, rows, jnp.int32(step))]
+    keys = instance_keys(rows, jnp.int32(step))
+    return [np.asarray(drop(jnp.ones((len(rows), width)), rate, keys, place)) for place in (0, 1)]
 
 
 def test_a_share_is_zero_and_the_mean_stays():
@@ -21,7 +22,7 @@ def test_a_share_is_zero_and_the_mean_stays():
         assert x.mean() == pytest.approx(1.0, abs=0.02)
 
 
-def test_draws_depend_on_step_instance_and_modality_alone():
+def test_draws_depend_on_step_instance_and_place_alone():
     first, second = dropped()
     assert (first != second).any()
     assert (dropped(step=1)[0] != first).any()
@@ -32,5 +33,5 @@ def test_draws_depend_on_step_instance_and_modality_alone():
 
 
 def test_no_rate_changes_nothing():
-    x = (jnp.ones((3, 2)),)
-    assert drop_features(x, 0.0, jnp.arange(3), jnp.int32(0)) is x
+    x = jnp.ones((3, 2))
+    assert drop(x, 0.0, instance_keys(jnp.arange(3), jnp.int32(0)), 0) is x
