@@ -12,7 +12,7 @@ from typing import Any
 
 from mrl_jax.errors import InputError
 
-__all__ = ["DEFAULTS", "FORMAT", "current_values", "format_of"]
+__all__ = ["ADDED_OPTIONS", "DEFAULTS", "FORMAT", "current_values", "format_of"]
 
 FORMAT = 4
 """The format that this version writes."""
@@ -118,12 +118,16 @@ def _from_1(fields: dict[str, Any]) -> dict[str, Any]:
     return fields | {"schedule": "cosine-hold-v1"} if fields["schedule"] == "cosine-hold" else fields
 
 
+ADDED_OPTIONS = {"consensus": ("hidden_dropout=0", "mixup=0")}
+"""Numbers of methods that format 4 added: what versions before it did."""
+
+
 def _from_3(fields: dict[str, Any]) -> dict[str, Any]:
-    """Up to format 3 the method consensus had neither dropout of units nor mixup."""
-    options = fields["method_options"]
-    if fields["method"] != "consensus" or not isinstance(options, list):  # other types are refused later
+    """Up to format 3 there was neither dropout of units nor mixup."""
+    method, options = fields["method"], fields["method_options"]
+    if not (isinstance(method, str) and isinstance(options, list)):  # refused later
         return fields
-    return fields | {"method_options": [*options, "hidden_dropout=0", "mixup=0"]}
+    return fields | {"method_options": [*options, *ADDED_OPTIONS.get(method, ())]}
 
 
 _TO_NEXT: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1, 3: _from_3}

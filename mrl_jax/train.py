@@ -30,7 +30,7 @@ from mrl_jax.run.folder import RunFolder
 from mrl_jax.run.load import load_run
 from mrl_jax.run.model import TrainedModel
 from mrl_jax.run.representation import metric_of, ranked_by, representation_of
-from mrl_jax.run.same_config import extends, refuse_other_config, with_length
+from mrl_jax.run.same_config import as_begun, extends, refuse_other_config
 from mrl_jax.training.loop import ActiveRun, train_epochs
 from mrl_jax.training.placement import Placement, choose_placement
 from mrl_jax.training.processes import convert_process_loss, in_all, is_main, leave, on_main, start_processes
@@ -111,7 +111,7 @@ def train(
     started = time.perf_counter()
     folder = _folder_to_use(config, workdir, data, resume)  # refusals come before any work
     if folder is not None and resume:
-        config = with_length(config, folder.config())
+        config = as_begun(config, folder.config())
     placement = choose_placement(parallel, config.batch_size, model_parallel)
     with ExitStack() as stack, convert_process_loss():
         spec = in_all(lambda: _prepare(config, data, folder, placement))

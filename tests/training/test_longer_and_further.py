@@ -195,6 +195,21 @@ def test_a_run_and_a_sweep_resume_with_the_length_that_they_began_with(tmp_path)
     assert {name: run.scores for name, run in after.runs.items()} == {n: r.scores for n, r in before.runs.items()}
 
 
+def test_a_run_and_a_sweep_resume_with_the_numbers_of_their_time(tmp_path):
+    """Consensus had no mixup before format 4; a new sweep that names both trains both."""
+    now, arrays = toy_config(method="consensus", epochs=2), toy_arrays()
+    written = [c.to_json() | {"format": 3} for c in grid(now, seed=[0, 1])]
+    older = [Config.from_json(values) for values in written]
+    assert older[0].method_options == ("hidden_dropout=0", "mixup=0")
+    first = train(older[0], tmp_path / "run", data=arrays)
+    assert train(now, tmp_path / "run", data=arrays, resume=True).scores == first.scores
+    before = sweep(older, tmp_path / "sweep", data=arrays)
+    after = sweep(grid(now, seed=[0, 1]), tmp_path / "sweep", data=arrays, resume=True)
+    assert list(after.runs) == list(before.runs)
+    both = sweep([*older, *grid(now, seed=[0, 1])], tmp_path / "sweep", data=arrays, resume=True)
+    assert len(both.runs) == 4
+
+
 def test_a_method_that_has_no_epochs_among_its_settings_has_a_length(tmp_path):
     """A closed form has one epoch, whatever the number of steps."""
     config = Config(method="cca", modalities=("sound", "touch"))
