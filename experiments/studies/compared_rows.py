@@ -10,12 +10,15 @@ from experiments.shared.traces import Trace, kept_traces, read_traces, trace
 from experiments.studies.sets import load_set
 from mrl_jax import Config, InputError, grid
 from mrl_jax.config import with_settings
+from mrl_jax.methods.augmentation import AUGMENTATION
 
-__all__ = ["BY_BOTH", "CONDITIONS", "OURS", "ROWS", "Condition", "Rows", "Runs", "runs_of"]
+__all__ = ["AUGMENTED", "BY_BOTH", "CONDITIONS", "OURS", "ROWS", "Condition", "Rows", "Runs", "runs_of"]
 
 OURS = "consensus"
 PAPER = {"beta": 0.7, "tau1": 1.0, "tau2": 1.0, "schedule": "cosine-hold"}
 BY_BOTH = ", by embedding and posterior"
+AUGMENTED = " with dropout and mixup"
+"""Of a row with all that consensus has but the inference of labels; it retrieves by both, too."""
 
 
 class Row(NamedTuple):
@@ -30,6 +33,7 @@ class Row(NamedTuple):
     representation: str = "embedding"
 
 
+_AUGMENTATION = tuple(f"{name}={number.default:g}" for name, number in AUGMENTATION.items())
 ROWS = {
     OURS: Row({"method": "consensus"}, "both"),
     "MRL": Row({}),
@@ -39,7 +43,11 @@ ROWS = {
     "cross-entropy": Row({"loss": "ce", "beta": 1.0}),
     "paper's recipe": Row(PAPER),
     "contrastive": Row({"beta": 0.0}),
+    f"MRL{AUGMENTED}": Row({"method_options": _AUGMENTATION}, "both"),
+    f"cross-entropy + contrastive{AUGMENTED}": Row({"loss": "ce", "method_options": _AUGMENTATION}, "both"),
 }
+SAME_LENGTH = tuple(ROWS)[-2:]
+"""Rows that have no length of their own: they are compared where all rows have the same number of epochs."""
 
 
 class Condition(NamedTuple):
@@ -51,13 +59,13 @@ class Condition(NamedTuple):
     """
 
     changes: Mapping[str, Any]
-    rows: Sequence[str] = tuple(ROWS)
+    rows: Sequence[str] = tuple(row for row in ROWS if row not in SAME_LENGTH)
 
 
 CONDITIONS = {
     "default length": Condition({}),
     "30 epochs": Condition({"epochs": 30}),
-    "100 epochs": Condition({"epochs": 100}),
+    "100 epochs": Condition({"epochs": 100}, tuple(ROWS)),
     "200 epochs": Condition({"epochs": 200}, (OURS, "MRL")),
     "100 epochs, three times the learning rate": Condition({"epochs": 100, "learning_rate": 3e-4}, (OURS, "MRL")),
     "one label per pair": Condition({"noise_scope": "instance"}),

@@ -1,12 +1,12 @@
-"""The study behind the length of training and the dropout of consensus: both at several values, and MRL beside it.
+"""The study behind the length, the dropout and the mixup of consensus: several values of each, and MRL beside it.
 
     python -m experiments.studies.consensus_settings [--sets emoji generated-100 …] [--views wikipedia_4views.npz]
     python -m experiments.studies.consensus_settings --from-results
 
 Lengths are numbers of steps. Layers 1024-1024-512, noise 0.2 and 0.8, one seed that no result uses. Prints validation
 mAP with clean labels, by embedding and by class posterior, at the best epoch and at the last, the mean of both rates. A
-setting is good if its last epoch is: then it needs neither clean validation labels nor the right number of epochs. 24
-runs of 1,050 steps on average per set: 20 minutes on one core (AMD EPYC, 2026-11-29). The runs are kept in
+setting is good if its last epoch is: then it needs neither clean validation labels nor the right number of epochs. 36
+runs of 1,150 steps on average per set: 30 minutes on one core (AMD EPYC, 2026-11-29). The runs are kept in
 `consensus_settings_SET.jsonl`.
 """
 
@@ -33,16 +33,19 @@ KINDS = ("embedding", "posterior")
 
 
 class Setting(NamedTuple):
-    """What is tried."""
+    """What is tried: a method, its numbers, and the length."""
 
     method: str
     dropout: float
+    hidden_dropout: float
+    mixup: float
     steps: int
 
 
 TRIED = (
-    *(Setting("mrl", 0.0, steps) for steps in STEPS),
-    *(Setting("consensus", dropout, steps) for steps in STEPS for dropout in (0.2, 0.35, 0.5)),
+    *(Setting("mrl", 0.0, 0.0, 0.0, steps) for steps in STEPS),
+    *(Setting("consensus", dropout, 0.0, 0.0, steps) for steps in STEPS for dropout in (0.2, 0.35, 0.5)),
+    *(Setting("consensus", 0.35, hidden, 0.5, steps) for steps in STEPS[1:] for hidden in (0.0, 0.15, 0.3)),
 )
 
 
@@ -50,7 +53,9 @@ def configs_of(setting: Setting, instances: int, smoke: bool) -> list[Config]:
     """The configurations of a setting, one per noise rate."""
     small: dict[str, Any] = SMOKE if smoke else {}
     batches = -(-instances // small.get("batch_size", Config().batch_size))
-    own = {"epochs": max(1, round(setting.steps / batches)), "method_options": (f"dropout={setting.dropout:g}",)}
+    numbers = ("dropout",) if setting.method == "mrl" else ("dropout", "hidden_dropout", "mixup")
+    options = tuple(f"{name}={getattr(setting, name):g}" for name in numbers)
+    own = {"epochs": max(1, round(setting.steps / batches)), "method_options": options}
     changes = {"method": setting.method, "seed": TRIAL_SEED, **own, **small}
     return [with_settings(Config(), **changes, noise_rate=rate) for rate in RATES]
 
@@ -84,14 +89,20 @@ def _means(traces: Sequence[Trace], kind: str) -> tuple[float, float]:
     return best, last
 
 
+def _label(s: Setting) -> str:
+    if s.method == "mrl":
+        return "MRL"
+    return f"consensus, dropout {s.dropout:g}" + (f" and {s.hidden_dropout:g}, mixup" if s.mixup else "")
+
+
 def draw(sets: dict[str, dict[Setting, list[Trace]]]) -> Figure:
     """Validation mAP of the last epoch (line) and of the best one (dots) against the number of steps."""
     figure = Figure(figsize=(4.2 * len(sets), 3.4), layout="constrained")
     for axes, (name, found) in zip(figure.subplots(1, len(sets), squeeze=False)[0], sets.items(), strict=True):
-        for i, (method, dropout) in enumerate(dict.fromkeys((s.method, s.dropout) for s in found)):
-            own = [s for s in found if (s.method, s.dropout) == (method, dropout)]
+        for i, tried in enumerate(dict.fromkeys(s[:-1] for s in found)):
+            own = [s for s in found if s[:-1] == tried]
             steps, means = [s.steps for s in own], [_means(found[s], "embedding") for s in own]
-            axes.plot(steps, [last for _, last in means], color=f"C{i}", label=f"{method}, dropout {dropout:g}")
+            axes.plot(steps, [last for _, last in means], color=f"C{i}", label=_label(own[0]))
             axes.plot(steps, [best for best, _ in means], "o", color=f"C{i}")
         axes.set(title=name, xlabel="steps", ylabel="validation mAP: last epoch, best (dots)", xscale="log")
         axes.set_xticks(STEPS, list(map(str, STEPS)))
@@ -111,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not sets:
         raise InputError(f"no results in {args.out}; run without --from-results to make them")
     head = [f"{kind}, {epoch}" for kind in KINDS for epoch in ("best epoch", "last epoch")]
-    rows, lines = [["set", "method", "dropout", "steps", *head]], []
+    rows, lines = [["set", *Setting._fields, *head]], []
     for name, found in sets.items():
         for setting, traces in found.items():
             values = [x for kind in KINDS for x in _means(traces, kind)]
