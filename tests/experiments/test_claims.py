@@ -6,8 +6,10 @@ import string
 
 import pytest
 
-from experiments.studies import claims
-from experiments.studies.claims import CLAIMS, Claim, checked_page
+from experiments.studies.claims import __main__ as program
+from experiments.studies.claims import files
+from experiments.studies.claims.__main__ import CLAIMS
+from experiments.studies.claims.claim import Claim, checked_page, holds
 from mrl_jax import InputError
 
 PAGES = list(dict.fromkeys(claim.page for claim in CLAIMS))
@@ -15,7 +17,7 @@ PAGES = list(dict.fromkeys(claim.page for claim in CLAIMS))
 
 @pytest.mark.parametrize("page", PAGES)
 def test_pages_hold_the_figures_of_the_results(page):
-    text = (claims.ROOT / page).read_text("utf-8")
+    text = (program.ROOT / page).read_text("utf-8")
     assert checked_page(text, [c for c in CLAIMS if c.page == page]) == (text, []), (
         "run python -m experiments.studies.claims --write"
     )
@@ -26,8 +28,8 @@ def pages(tmp_path, monkeypatch):
     """Copies of the pages, which the program takes for those of the repository."""
     for page in PAGES:
         (tmp_path / page).parent.mkdir(exist_ok=True)
-        shutil.copy(claims.ROOT / page, tmp_path / page)
-    monkeypatch.setattr(claims, "ROOT", tmp_path)
+        shutil.copy(program.ROOT / page, tmp_path / page)
+    monkeypatch.setattr(program, "ROOT", tmp_path)
     return tmp_path
 
 
@@ -40,7 +42,7 @@ def stale(text, claim):
 
 
 def test_every_claim_with_other_figures_is_found_and_written_as_it_was(pages, capsys):
-    claims.main([])
+    program.main([])
     before = {page: (pages / page).read_text("utf-8") for page in PAGES}
     for page in PAGES:
         text = before[page]
@@ -48,17 +50,17 @@ def test_every_claim_with_other_figures_is_found_and_written_as_it_was(pages, ca
             text = stale(text, claim)
         (pages / page).write_text(text, encoding="utf-8")
     with pytest.raises(SystemExit) as ended:
-        claims.main([])
+        program.main([])
     assert ended.value.code == 1
     said = capsys.readouterr().err
     assert said.count("is now:") == len(CLAIMS)
-    claims.main(["--write"])
+    program.main(["--write"])
     assert {page: (pages / page).read_text("utf-8") for page in PAGES} == before
 
 
 def test_figures_follow_the_results(pages, tmp_path, monkeypatch):
-    results = shutil.copytree(claims.RESULTS, tmp_path / "results")
-    monkeypatch.setattr(claims, "RESULTS", results)
+    results = shutil.copytree(files.RESULTS, tmp_path / "results")
+    monkeypatch.setattr(files, "RESULTS", results)
     path = results / "label_quality.csv"
     old = "generated-100,100,symmetric,instance,0.8,"
     lines = path.read_text().splitlines()
@@ -69,20 +71,20 @@ def test_figures_follow_the_results(pages, tmp_path, monkeypatch):
         cells[7] = "0.4567"
         lines[lines.index(line)] = ",".join(cells)
     path.write_text("\n".join(lines) + "\n")
-    claims.main(["--write"])
+    program.main(["--write"])
     assert "label per modality, 0.46 with one per pair." in " ".join((pages / "docs/consensus.md").read_text().split())
 
 
 def test_words_that_do_not_hold_any_more_are_not_written(pages, tmp_path, monkeypatch, capsys):
-    results = shutil.copytree(claims.RESULTS, tmp_path / "results")
-    monkeypatch.setattr(claims, "RESULTS", results)
+    results = shutil.copytree(files.RESULTS, tmp_path / "results")
+    monkeypatch.setattr(files, "RESULTS", results)
     path = results / "defaults.csv"
     rows = path.read_text("utf-8").splitlines()
     swapped = [row[: row.rindex(",")] + ",0.9" if row.startswith("emoji,defaults,0.2,") else row for row in rows]
     path.write_text("\n".join(swapped) + "\n", encoding="utf-8")
     before = (pages / "docs/results.md").read_text("utf-8")
     with pytest.raises(SystemExit):
-        claims.main(["--write"])
+        program.main(["--write"])
     assert "write this anew, it does not hold that the defaults are behind at every rate" in capsys.readouterr().err
     kept = "On emoji they are 0.002 to 0.005 behind the recipe at its best"
     for text in (before, (pages / "docs/results.md").read_text("utf-8")):
@@ -112,12 +114,12 @@ def test_a_sentence_must_stand_once(page, times):
 
 def test_a_condition_that_fails_is_an_error():
     with pytest.raises(InputError, match="it does not hold that the sky is green"):
-        claims._holds(False, "the sky is green")
+        holds(False, "the sky is green")
 
 
 def test_results_have_no_figure_of_three_decimals_outside_claims_and_tables():
     page = "docs/results.md"
-    text = (claims.ROOT / page).read_text("utf-8")
+    text = (program.ROOT / page).read_text("utf-8")
     for claim in (c for c in CLAIMS if c.page == page):
         text = claim.pattern().sub("", text)
     prose = re.sub(r"<!-- (\w+) -->\n.*?<!-- end -->", "", text, flags=re.DOTALL)

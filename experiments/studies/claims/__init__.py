@@ -1,0 +1,1 @@
+"""Figures in the prose of README and docs, rendered from the files of results."""

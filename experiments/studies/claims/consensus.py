@@ -1,0 +1,87 @@
+"""Claims on consensus: the quality of the labels that it infers, and the comparison with other methods."""
+
+import json
+import statistics
+from collections import defaultdict
+from typing import Any
+
+from experiments.studies.claims import files
+from experiments.studies.claims.claim import Claim, ends, holds
+from experiments.studies.claims.files import RATES, SETS, Table, table
+
+__all__ = ["CLAIMS"]
+
+
+def _inferred() -> Table:
+    return {
+        key[:-1]: values
+        for key, values in table("label_quality", "estimated", "set", "kind", "scope", "rate", "method").items()
+        if key[-1] == "consensus"
+    }
+
+
+def _noise_free() -> dict[str, float]:
+    found = _inferred()
+    return ends(100 * statistics.mean(found[name, "symmetric", "instance", "0.0"]) for name in SETS)
+
+
+def _too_little_left() -> dict[str, Any]:
+    key, scopes = ("generated-100", "symmetric"), ("modality", "instance")
+    found = table("label_quality", "accuracy", "set", "kind", "scope", "rate", "method")
+    of_set = json.loads((files.RESULTS / "label_quality.json").read_text("utf-8"))["sets"][key[0]]
+    fields = {scope: statistics.mean(found[(*key, scope, "0.8", "consensus")]) for scope in scopes}
+    return {"classes": of_set["classes"], "each": of_set["instances"] // of_set["classes"], **fields}
+
+
+def _compared(name: str, row: str, epoch: str) -> dict[str, float]:
+    """Mean test mAP of a row of the comparison at the default length: noise rate -> mAP."""
+    maps = table("comparison", "map", "set", "condition", "row", "epoch", "noise_rate")
+    return {rate: statistics.mean(maps[name, "default length", row, epoch, rate]) for rate in RATES}
+
+
+def _memorising() -> dict[str, float]:
+    """The end of the runs with most noise on emoji."""
+    best, last = (_compared("emoji", "MRL", epoch)["0.8"] for epoch in ("clean", "last"))
+    for name in SETS:
+        ours, end = (_compared(name, "consensus", epoch) for epoch in ("clean", "last"))
+        holds(all(end[rate] > ours[rate] - 0.01 for rate in RATES), f"consensus keeps its level on {name}")
+    holds(last < best - 0.02, "MRL falls")
+    return {"best": best, "last": last, "ours": _compared("emoji", "consensus", "last")["0.8"]}
+
+
+def _wrong_shares() -> dict[str, float]:
+    """The share of wrong labels in percent, by noise rate; the mean of both sets."""
+    shares: dict[str, list[float]] = defaultdict(list)
+    for name in SETS:
+        for line in (files.RESULTS / f"comparison_{name}.jsonl").read_text("utf-8").splitlines():
+            record = json.loads(line)
+            shares[str(record["config"]["noise_rate"])] += record["wrong_share"].values()
+    return {f"at{i}": 100 * statistics.mean(shares[rate]) for i, rate in enumerate(RATES)}
+
+
+CLAIMS = (
+    Claim(
+        "README.md",
+        """With noise 0.8 on emoji, MRL falls from {best:.2f} to {last:.2f} within its run; consensus ends at
+        {ours:.2f}.""",
+        _memorising,
+    ),
+    Claim(
+        "README.md",
+        """At noise 0.2, 0.4, 0.6 and 0.8, about {at0:.0f}, {at1:.0f}, {at2:.0f} and {at3:.0f} % of the labels are
+        wrong.""",
+        _wrong_shares,
+    ),
+    Claim(
+        "docs/consensus.md",
+        """Noise-free labels of that kind are taken to be wrong in {low:.0f} to {high:.0f} % of the cases on emoji and
+        Wikipedia.""",
+        _noise_free,
+    ),
+    Claim(
+        "docs/consensus.md",
+        """With {classes} classes of {each} instances and a rate of 0.8 too little is left: the accuracy falls to
+        {modality:.2f} with one label per modality, {instance:.2f} with one per pair.""",
+        _too_little_left,
+    ),
+)
