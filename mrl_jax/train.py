@@ -99,7 +99,7 @@ def train(
             which it can be extended.
 
     Returns:
-        The scores, and the model of the best epoch.
+        The scores, and the model of the best epoch, or of the last one if the method keeps that.
 
     Raises:
         InputError: anything wrong with configuration, data or folder, before anything is written.
@@ -156,7 +156,7 @@ def _begin_folder(folder: RunFolder, spec: RunSpec, resume: bool, stack: ExitSta
     stack.enter_context(folder.lock())
     if resume and extends(folder.config(), spec.config):
         if folder.result() is not None and not any(folder.checkpoints.iterdir()):
-            raise InputError(f"{folder.path}: of this run only the best model was kept; it cannot get more epochs")
+            raise InputError(f"{folder.path}: of this run only the model was kept; it cannot get more epochs")
         folder.extend(spec.config)
     elif resume:
         refuse_other_config(folder, spec.config)
@@ -197,10 +197,10 @@ def _train(
                 keep_checkpoints=keep_checkpoints,
                 stop=stop,
             )
-        best = active.scores["test"]["best"]["epoch"]
+        epoch = active.scores["test"][active.scores["kept"]]["epoch"]
         columns = dataset.metadata.get("columns", {})
         source = recorded_source(dataset.metadata)
-        run = TrainedModel(config, best, active.model, dataset.modalities, dataset.class_names, columns, source)
+        run = TrainedModel(config, epoch, active.model, dataset.modalities, dataset.class_names, columns, source)
     if folder is not None and is_main():
         chance = cross_modal_chance(spec.held_out["valid"])
         mean = sum(chance.values()) / len(chance)

@@ -1,6 +1,6 @@
 """Score a run or embeddings of any origin, or test the difference between two of them.
 
-python -m mrl_jax.eval --workdir DIR [--split valid|test] [--checkpoint best|last|EPOCH] [--json [FILE]] …
+python -m mrl_jax.eval --workdir DIR [--split valid|test] [--checkpoint kept|best|last|EPOCH] [--json [FILE]] …
 python -m mrl_jax.eval --embeddings FILE …
 python -m mrl_jax.eval --compare A B …        A, B: folders of runs or files of embeddings
 """
@@ -48,7 +48,7 @@ def _main(argv: Sequence[str] | None) -> None:
         tuple(args.k or Options.k), tuple(args.protocol), args.without_relevant, args.bootstrap, metric=args.metric
     )
     data = None if args.data_path is None else Path(args.data_path)
-    split, checkpoint = args.split or "test", args.checkpoint or "best"
+    split, checkpoint = args.split or "test", args.checkpoint or "kept"
     if args.compare is not None:
         (a, b), kind = args.compare, args.representation
         n = PERMUTATIONS if args.permutations is None else args.permutations
@@ -105,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     of_run = parser.add_argument_group("for runs")
     of_run.add_argument("--split", choices=("valid", "test"), help="default: test")
     of_run.add_argument("--data-path", type=path, metavar="FILE", help="other data, or the new place of the run's data")
-    of_run.add_argument("--checkpoint", metavar="best|last|EPOCH", help="default: best validation mAP")
+    of_run.add_argument("--checkpoint", metavar="kept|best|last|EPOCH", help="default: the model that the run keeps")
     of_run.add_argument(
         "--representation",
         choices=REPRESENTATIONS,

@@ -30,7 +30,7 @@ def evaluate(
     run: Run | str | os.PathLike[str],
     data: Any = None,
     split: str = "test",
-    checkpoint: str | int = "best",
+    checkpoint: str | int = "kept",
     *,
     options: Options = Options(),  # noqa: B008 - frozen
     representation: str | None = None,
@@ -42,7 +42,7 @@ def evaluate(
         data: anything that `load_dataset` takes; None for the data in the run's configuration.
         split: "train", "valid" or "test". Labels are those of the data set, without injected noise; only the folder of
             a run with noisy validation labels is scored on these.
-        checkpoint: "best", "last" or a number of epochs; only used with a folder.
+        checkpoint: "kept", "best", "last" or a number of epochs; only used with a folder.
         options: cut-offs, protocol, bootstrap samples, etc.
         representation: "embedding", "posterior" or "both"; None for that of the run.
 
@@ -101,7 +101,7 @@ def compare(
     b: Run | str | os.PathLike[str],
     data: Any = None,
     split: str = "test",
-    checkpoint: str | int = "best",
+    checkpoint: str | int = "kept",
     *,
     modalities: Sequence[str] = (),
     options: Options = Options(),  # noqa: B008 - frozen

@@ -77,6 +77,8 @@ class MethodEntry(NamedTuple):
             an error. `gradient.SETTINGS` are those of every gradient method.
         representation: what its samples are retrieved by unless the settings say otherwise, one of
             `options.REPRESENTATIONS`. It counts if the method has `assign` and "representation" is among its `uses`.
+        keeps: which model a run keeps, "best" by validation mAP or "last". A method that holds its level to the last
+            epoch needs no choice by validation labels, which may be wrong, too.
         steps: about how many steps a run takes where the number of epochs is left open.
         axes: fields that the tables of a sweep always show.
         stem: `Config` -> how the names of its runs in a sweep begin.
@@ -96,6 +98,7 @@ class MethodEntry(NamedTuple):
     numbers: "Mapping[str, Number]" = MappingProxyType({})
     uses: frozenset[str] = frozenset()
     representation: str = "embedding"
+    keeps: str = "best"
     steps: int = 900
     axes: tuple[str, ...] = ("method", "noise_rate", "seed")
     stem: "Callable[[Config], str]" = lambda config: config.method

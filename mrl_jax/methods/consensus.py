@@ -108,6 +108,7 @@ ENTRY = MethodEntry(
         }
     ),
     representation="both",
+    keeps="last",
     steps=1800,
     axes=("method", "noise_rate", "beta", "tau1", "tau2", "learning_rate", "seed"),
     memorises="train fewer epochs, or with more dropout",

@@ -7,7 +7,7 @@ noise.json      noise spec, seed, fractions of wrong labels, digests, and the tr
 metrics.jsonl   one line per epoch
 checkpoints/    the last two checkpoints, each with the best model so far; of a complete run the last
 lengths.json    the numbers of epochs of a run that was given more of them
-model.npz       the model of the best epoch; a complete run has it
+model.npz       the model that the run keeps, of the best epoch or the last; a complete run has it
 result.json     the test scores; written last, it marks the run as complete
 curves.png      learning curves
 search/         galleries embedded by mrl_jax.search; may be deleted
@@ -164,7 +164,7 @@ class RunFolder:
         return lengths if len(lengths) > 1 else []
 
     def extend(self, config: Config) -> None:
-        """Give the run more epochs. It is then no longer complete; its best model stays until it is again.
+        """Give the run more epochs. It is then no longer complete; its model stays until it is again.
 
         Args:
             config: its configuration with the new number of epochs.

@@ -15,6 +15,7 @@ from mrl_jax.data.load import load_dataset
 from mrl_jax.data.published.catalog import CATALOG
 from mrl_jax.data.tables import order_of
 from mrl_jax.errors import DatasetWarning, InputError
+from mrl_jax.methods.registry import entry_of
 from mrl_jax.run.folder import RunFolder, best_epoch, shapes_of
 from mrl_jax.run.model import Model, TrainedModel
 
@@ -22,24 +23,30 @@ __all__ = ["load_run", "run_data"]
 
 
 @names_backend
-def load_run(workdir: str | os.PathLike[str], checkpoint: str | int = "best") -> TrainedModel:
+def load_run(workdir: str | os.PathLike[str], checkpoint: str | int = "kept") -> TrainedModel:
     """Load a model from a run folder; the run need not be complete.
 
     Args:
         workdir: the folder.
-        checkpoint: "best" (by validation mAP), "last", or a number of epochs.
+        checkpoint: "kept" (the model that the run keeps: the best or the last, as its method says), "best" (by
+            validation mAP), "last", or a number of epochs.
 
     Raises:
         InputError: there is no run or no such checkpoint, or it is damaged.
     """
     folder = RunFolder.open(workdir)
     config, data = folder.config(), folder.data()
-    which = checkpoint if checkpoint in ("best", "last") else _epoch_number(checkpoint)
-    best = None if which == "last" else folder.model(config, data)
-    extended = folder.result() is None and any(folder.checkpoints.iterdir())  # its file holds the best before
-    if best is not None and (extended or which not in ("best", best[1])):
-        best = None
-    model, epoch = best or _read_checkpoint(folder, config, data, which)
+    which = checkpoint if checkpoint in ("kept", "best", "last") else _epoch_number(checkpoint)
+    result, kept = folder.result(), folder.model(config, data)
+    if result is None and any(folder.checkpoints.iterdir()):
+        kept = None  # the run gets more epochs; its file holds a model from before
+    if kept is not None and which in ("best", "last") and result is not None:
+        which = int(result["test"][which]["epoch"])
+    if kept is not None and which in ("kept", kept[1]):
+        model, epoch = kept
+    else:
+        which = entry_of(config.method).keeps if which == "kept" else which
+        model, epoch = _read_checkpoint(folder, config, data, which)
     model = model._replace(params=jax.device_put(model.params))  # once, not for every embedded block
     columns = data.get("metadata", {}).get("columns", {})
     names = tuple(data["modalities"]), tuple(data["class_names"])
@@ -50,7 +57,7 @@ def _epoch_number(checkpoint: str | int) -> int:
     try:
         return int(checkpoint)
     except ValueError:
-        raise InputError(f"checkpoint {checkpoint!r}: choose best, last or a number of epochs") from None
+        raise InputError(f"checkpoint {checkpoint!r}: choose kept, best, last or a number of epochs") from None
 
 
 def _read_checkpoint(folder: RunFolder, config: Config, data: Mapping[str, Any], which: str | int) -> tuple[Model, int]:
@@ -59,7 +66,7 @@ def _read_checkpoint(folder: RunFolder, config: Config, data: Mapping[str, Any],
     with Checkpoints(folder.checkpoints, read_only=True) as checkpoints:
         epochs = checkpoints.epochs()
         if not epochs and folder.result() is not None:
-            raise InputError(f"{folder.path}: of this run only the best model was kept; choose --checkpoint best")
+            raise InputError(f"{folder.path}: of this run one model was kept, not that one; choose --checkpoint kept")
         if not epochs:
             raise InputError(f"{folder.checkpoints}: no complete checkpoint yet; wait for the first epoch to end")
         expected = template(config, shapes_of(data), data["modalities"])

@@ -221,7 +221,7 @@ def _parser() -> argparse.ArgumentParser:
         help="rank by the embedding, by the class posterior (scores are the probability of the same class), or by both "
         "(plus 0.01 times the cosine of the embeddings); default: that of the run",
     )
-    add("--checkpoint", default="best", metavar="best|last|EPOCH", help="default: best validation mAP")
+    add("--checkpoint", default="kept", metavar="kept|best|last|EPOCH", help="default: the model that the run keeps")
     add("--data-path", type=path, metavar="FILE", help="other data, or the new place of the run's data")
     add(
         "--json",

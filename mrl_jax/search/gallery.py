@@ -94,7 +94,7 @@ class Gallery:
         return known | (self.shown[split][row] if split in self.shown else {})
 
 
-def open_run(source: Run | str | os.PathLike[str], checkpoint: str | int = "best") -> tuple[Run, RunFolder | None]:
+def open_run(source: Run | str | os.PathLike[str], checkpoint: str | int = "kept") -> tuple[Run, RunFolder | None]:
     """Load a run from its folder; a `Run` is returned as it is, without a folder.
 
     Raises:

@@ -134,7 +134,7 @@ class Index:
         modality: str | None = None,
         splits: Sequence[str] = ("test",),
         data: Any = None,
-        checkpoint: str | int = "best",
+        checkpoint: str | int = "kept",
         block: int = BLOCK,
         metric: str | None = None,
         representation: str | None = None,
@@ -150,7 +150,7 @@ class Index:
             modality: for a run: the modality to index; its first modality by default.
             splits: for a run: the splits to index.
             data: for a run: anything that `load_dataset` takes; None for the data that it was trained on.
-            checkpoint: for the folder of a run: "best", "last" or a number of epochs.
+            checkpoint: for the folder of a run: "kept", "best", "last" or a number of epochs.
             block: gallery rows that are compared at once.
             metric: "cosine", "dot" or "hamming", see `top_k`; None for "cosine", and for class posteriors "dot".
             representation: for a run: "embedding", "posterior" or "both"; None for that of the run.

@@ -56,7 +56,7 @@ def search(
     modality: str | None = None,
     splits: Sequence[str] = ("test",),
     data: Any = None,
-    checkpoint: str | int = "best",
+    checkpoint: str | int = "kept",
     metric: str | None = None,
     representation: str | None = None,
 ) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def search(
         modality: modality of the gallery; None for the first that is not the query's.
         splits: splits of the gallery.
         data: anything that `load_dataset` takes; None for the run's own data.
-        checkpoint: "best", "last" or a number of epochs; only used with a folder.
+        checkpoint: "kept", "best", "last" or a number of epochs; only used with a folder.
         metric: as of `Searcher`.
         representation: as of `Searcher`.
 
@@ -98,7 +98,7 @@ class Searcher:
         modality: modality of the gallery; None for the first that is not the query's.
         splits: splits of the gallery.
         data: anything that `load_dataset` takes; None for the run's own data.
-        checkpoint: "best", "last" or a number of epochs; only used with a folder.
+        checkpoint: "kept", "best", "last" or a number of epochs; only used with a folder.
         metric: "cosine", "dot" or "hamming", see `top_k`; None for "cosine", and for class posteriors "dot".
         representation: "embedding", "posterior" or "both"; None for that of the run.
     """
@@ -110,7 +110,7 @@ class Searcher:
         modality: str | None = None,
         splits: Sequence[str] = ("test",),
         data: Any = None,
-        checkpoint: str | int = "best",
+        checkpoint: str | int = "kept",
         metric: str | None = None,
         representation: str | None = None,
     ) -> None:

@@ -2,7 +2,7 @@
 
 ```
 sweep.json      the runs: format number, what all configurations have in common, and what differs in each
-runs/NAME/      a folder per run, as of `mrl_jax.train`; a complete run keeps its best model, not its training state
+runs/NAME/      a folder per run, as of `mrl_jax.train`; a complete run keeps its model, not its training state
 sweep.csv       a row per run and direction
 sweep.md        mean ± std over seeds per configuration, and the best by validation mAP
 summary.json    the same as numbers

@@ -22,6 +22,10 @@ __all__ = ["Outcome", "Sweep"]
 _CONDITION = ("data_path", *CUT_FIELDS, *NOISE_FIELDS, "noise_file", "noisy_validation")
 """Fields that describe the training data, not the method: the best configuration is chosen for each of their values."""
 
+_EPOCH = {
+    "best": "the epoch with the best validation mAP",
+    "last": "the last epoch, which the method keeps",
+}
 _LINES = 8  # at most in the plot: those with the best validation mAP
 _BARS = 30  # at most in the plot, likewise
 _COLUMNS, _LONG = 44, 32  # characters in a line of a label, and of a value in it
@@ -110,10 +114,12 @@ class Sweep:
 
         Returns:
             `{"varied": fields, "cells": [{"settings", "seeds", "wrong_share", "valid": {"mean", "std"}, "test":
-            {"best": {direction or "average": {"mean", "std"}}, "last": {…}}, "runs", "failed": [name], "best"}],
+            {"kept": {direction or "average": {"mean", "std"}}, "best": {…}, "last": {…}}, "runs", "failed": [name],
+            "kept", "best"}],
             "best": [{"settings", "noise", "valid", "runs"}], "failed": {name: error}, "missing": [name]}`. `valid` is
-            the average mAP at the best epoch; a standard deviation of one seed is None. With several noises, the last
-            of "best" has the highest mean over them, and noise None. A cell with a failed run is never the best.
+            the average mAP of the model that a run keeps, and "kept" of a cell says which that is, "best" or "last". A
+            standard deviation of one seed is None. With several noises, the last of "best" has the highest mean over
+            them, and noise None. A cell with a failed run is never the best.
         """
         names = [name for name in varied([run.config for run in self.runs.values()]) if name != "seed"]
         groups: dict[tuple[Any, ...], list[str]] = {}
@@ -126,16 +132,19 @@ class Sweep:
         cells: list[dict[str, Any]] = []
         for values, runs in groups.items():
             scores = [self.finished[name].scores or {} for name in runs]
-            test = {which: [_with_average(s["test"][which]) for s in scores] for which in ("best", "last")}
+            kept = scores[0].get("kept", "best")  # earlier versions kept the best of every method
+            at_epochs = {"kept": kept, "best": "best", "last": "last"}
+            test = {which: [_with_average(s["test"][epoch]) for s in scores] for which, epoch in at_epochs.items()}
             cells.append(
                 {
                     "settings": dict(zip(names, values, strict=True)),
                     "seeds": [self.finished[name].config.seed for name in runs],
                     "wrong_share": statistics.mean(v for s in scores for v in s["wrong_share"].values()),
-                    "valid": _spread([s["valid"]["best"]["average"] for s in scores]),
+                    "valid": _spread([s["valid"][kept]["average"] for s in scores]),
                     "test": {w: {d: _spread([m[d] for m in maps]) for d in maps[0]} for w, maps in test.items()},
                     "runs": runs,
                     "failed": [name for name in self.failed if at(self.runs[name].config) == values],
+                    "kept": kept,
                     "best": False,
                 }
             )
@@ -154,18 +163,19 @@ class Sweep:
         cells = summary["cells"]
         if not cells:
             return "\n".join(["No run is complete.", *_failure_lines(summary)])
-        directions = list(dict.fromkeys(d for c in cells for d in c["test"]["best"] if d != "average"))
+        directions = list(dict.fromkeys(d for c in cells for d in c["test"]["kept"] if d != "average"))
         columns = [*(directions if len(directions) <= _DIRECTIONS else ()), "average"]
         heads = [*summary["varied"], "wrong", "seeds", "valid mAP", *columns, "average, last"]
         rows = [[_short(h) for h in heads]]
         for cell in cells:
-            best, last = cell["test"]["best"], cell["test"]["last"]
-            values = [_mean_and_std(best[d]) if d in best else "" for d in columns]
+            kept, last = cell["test"]["kept"], cell["test"]["last"]
+            values = [_mean_and_std(kept[d]) if d in kept else "" for d in columns]
             settings = [_value(v) for v in cell["settings"].values()]
             valid = f"{_mean_and_std(cell['valid'])}{' *' if cell['best'] else ''}"
             wrong, seeds = f"{cell['wrong_share']:.0%}", str(len(cell["seeds"]))
             rows.append([*settings, wrong, seeds, valid, *values, _mean_and_std(last["average"])])
-        caption = "Test mAP at the epoch with the best validation mAP, mean ± standard deviation over seeds."
+        epoch = " or ".join(_EPOCH[which] for which in dict.fromkeys(c["kept"] for c in cells))
+        caption = f"Test mAP at {epoch}, mean ± standard deviation over seeds."
         notes = [*_best_lines(summary), *_memorised_lines(summary), *_failure_lines(summary)]
         return "\n".join([markdown_table(rows), "", caption, *notes])
 
@@ -194,7 +204,7 @@ def _plot_lines(path: Path, cells: Sequence[dict[str, Any]], names: Sequence[str
     with picture(path, (7, 4.2), title=title) as (axes,):
         for i, (rest, members) in enumerate(good[:_LINES]):
             members = sorted(members, key=lambda c: c["settings"][x])
-            scores = [c["test"]["best"]["average"] for c in members]
+            scores = [c["test"]["kept"]["average"] for c in members]
             axes.errorbar(
                 [c["settings"][x] for c in members], [s["mean"] for s in scores], [s["std"] or 0 for s in scores],
                 capsize=3, label=_wrapped(rest) or None, **style(i, marked=True),
@@ -212,7 +222,7 @@ def _plot_bars(path: Path, cells: Sequence[dict[str, Any]], names: Sequence[str]
     title = f"the {_BARS} of {len(cells)} with the best validation mAP" if len(cells) > _BARS else ""
     cells = cells[-_BARS:]
     labels = [_wrapped(_described(c["settings"], names)) or "all seeds" for c in cells]
-    scores = [c["test"]["best"]["average"] for c in cells]
+    scores = [c["test"]["kept"]["average"] for c in cells]
     lines = 1 + max(label.count("\n") for label in labels)
     with picture(path, (6, max(2.5, 1.2 + (0.17 * lines + 0.08) * len(cells))), title=title) as (axes,):
         errors = [s["std"] or 0 for s in scores]

@@ -97,7 +97,7 @@ def sweep(
     Args:
         configs: a configuration per run, such as `grid` makes.
         workdir: folder of the sweep, new or empty, unless `resume`. It gets tables, and under `runs/` a folder for
-            every run; a complete run keeps its best model, not its training state. None: scores only, in memory.
+            every run; a complete run keeps its model, not its training state. None: scores only, in memory.
         data: anything `load_dataset` takes, for all runs; None for what each configuration names.
         resume: continue the sweep in `workdir`: complete runs stay, the others continue after their last checkpoint.
             Configurations that it does not have are added.
@@ -231,7 +231,7 @@ def _train_together(group: Sequence[ActiveRun], shown: SweepProgress, stop: Stop
 
 
 def _drop_state(run: ActiveRun) -> None:
-    """Delete the checkpoints of a complete run; its best model has a file of its own."""
+    """Delete the checkpoints of a complete run; its model has a file of its own."""
     for checkpoint in [] if run.folder is None else run.folder.checkpoints.iterdir():
         shutil.rmtree(checkpoint)
 

@@ -63,7 +63,7 @@ class ActiveRun:
         spent: seconds of training before it was last resumed.
         error: the error that ended it, or None.
         scores: content of `result.json`, at the end.
-        model: the best `Model`, at the end of its training.
+        model: the `Model` that it keeps, at the end of its training.
     """
 
     spec: RunSpec
@@ -258,16 +258,16 @@ def _finish(trainer: Trainer, runs: Sequence[ActiveRun], started: float) -> None
                 run.error = scores[i]  # type: ignore[assignment]
         if run.error is not None:
             continue
-        best, snapshot = best_epoch(run.log), trainer.snapshot(i)
-        run.model = Model(snapshot.best, snapshot.preprocess)
-        at = {"best": best, "last": len(run.log)}
+        kept, snapshot = entry_of(run.spec.config.method).keeps, trainer.snapshot(i)
+        run.model = Model({"best": snapshot.best, "last": snapshot.state.params}[kept], snapshot.preprocess)
+        at = {"best": best_epoch(run.log), "last": len(run.log)}
         test = {which: {"epoch": at[which], **scores[i]} for which, scores in tests.items()}  # type: ignore[dict-item]
         run.scores = _scores(run, test, run.spent + time.perf_counter() - started, len(runs))
-        run.scores |= trainer.extra_scores()
+        run.scores |= {"kept": kept} | trainer.extra_scores()
         if run.folder is not None and (lengths := run.folder.lengths()):
             run.scores["lengths"] = lengths
         if run.folder is not None and is_main():
-            run.folder.write_model(run.model, run.spec.data.dataset.modalities, best)
+            run.folder.write_model(run.model, run.spec.data.dataset.modalities, at[kept])
             run.folder.write_result(run.scores)  # last: this file marks the run as complete
     _raise_if_all_failed(runs)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from toy import assert_same_checkpoints, toy_arrays, toy_config
 
-from mrl_jax import evaluate, grid, sweep, train
+from mrl_jax import evaluate, grid, load_run, sweep, train
 from mrl_jax.methods.augmentation import augment
 from mrl_jax.methods.consensus import consensus
 from mrl_jax.methods.mrl import Hyperparameters
@@ -91,7 +92,16 @@ def test_a_run_resumes_to_the_same_bits_and_is_evaluated_and_searched(tmp_path):
     resumed = train(config_of(), tmp_path / "again", data=arrays, resume=True)
     assert resumed.metrics == whole.metrics
     assert_same_checkpoints(tmp_path / "whole", tmp_path / "again")
-    assert evaluate(tmp_path / "whole", data=arrays)["map"] == whole.scores["test"]["best"]["map"]
+    assert whole.scores["kept"] == "last"
+    assert "the model of the last epoch is kept" in whole.table()
+    assert evaluate(tmp_path / "whole", data=arrays)["map"] == whole.scores["test"]["last"]["map"]
+    assert evaluate(whole.run, data=arrays)["map"] == whole.scores["test"]["last"]["map"]
+    best = evaluate(tmp_path / "whole", data=arrays, checkpoint="best")
+    assert (best["epoch"], best["map"]) == tuple(whole.scores["test"]["best"][name] for name in ("epoch", "map"))
+    shutil.copytree(tmp_path / "whole", tmp_path / "under way")
+    for file in ("result.json", "model.npz"):
+        (tmp_path / "under way" / file).unlink()
+    assert load_run(tmp_path / "under way").epoch == len(whole.metrics)
     assert len(Searcher(tmp_path / "whole", data=arrays).answer(Query("row", "sound:test:0"))["results"]) == 10
     assert json.loads((tmp_path / "whole" / "config.json").read_text())["method"] == "consensus"
 
@@ -113,6 +123,9 @@ def test_runs_of_a_sweep_infer_their_own_labels():
         alone = train(config, data=toy_arrays())
         expected = alone.scores["test"]["last"]["average"]
         assert outcome.scores["test"]["last"]["average"] == pytest.approx(expected, abs=0.02)
+    cell = found.summary()["cells"][0]
+    assert (cell["kept"], cell["test"]["kept"]) == ("last", cell["test"]["last"])
+    assert "Test mAP at the last epoch, which the method keeps, mean" in found.markdown()
 
 
 def test_the_kernel_of_the_features_is_shared_by_runs():
