@@ -22,6 +22,7 @@ from experiments.shared.store import exclusive
 from mrl_jax import Config, InputError
 from mrl_jax.config import auto_epochs, auto_temperature
 from mrl_jax.data.dataset import Dataset
+from mrl_jax.methods.registry import entry_of
 from mrl_jax.options import OPTIONS, REPRESENTATIONS
 from mrl_jax.retrieval.measure import cross_modal_map, retrieval_metrics
 from mrl_jax.retrieval.pairs import pair_ranks
@@ -56,6 +57,7 @@ class Trace:
 
     def point(self, chosen_by: str, representation: str = "embedding") -> int:
         """Which of `epochs` is chosen, as an index; the first one of a tie."""
+        chosen_by = self._resolved(chosen_by)
         if chosen_by == "last":
             return len(self.epochs) - 1
         return int(np.argmax(self.record["scores"][representation][f"valid_{chosen_by}"]))
@@ -64,7 +66,7 @@ class Trace:
         """A score of the chosen epoch.
 
         Args:
-            chosen_by: one of `CHOSEN_BY`.
+            chosen_by: one of `CHOSEN_BY`, or "kept" for the epoch whose model a run keeps.
             representation: what is retrieved by, one of `options.REPRESENTATIONS`.
             what: "test", "valid_clean" or "valid_noisy" (mAP, the mean of all directions), or "reciprocal_rank" (of the
                 own instance among the test samples of the other modality, the mean of all directions).
@@ -72,12 +74,18 @@ class Trace:
         values = self.record["scores"][representation]
         return float(values[what][self.point(chosen_by, representation)])
 
+    def _resolved(self, chosen_by: str) -> str:
+        """What "kept" means for the method: the best epoch by clean validation labels, or the last."""
+        if chosen_by != "kept":
+            return chosen_by
+        return "last" if entry_of(self.config.method).keeps == "last" else "clean"
+
     def of_instances(self, chosen_by: str) -> np.ndarray:
         """Average precision of every test instance, the mean of its queries in all directions: float64 [N].
 
-        By the default representation of the method, of the best epoch by clean validation labels or of the last one.
+        By the default representation of the method; `chosen_by` is "clean", "last" or "kept".
         """
-        return np.array(self.record["instances"][chosen_by]) / 1000.0
+        return np.array(self.record["instances"][self._resolved(chosen_by)]) / 1000.0
 
     def best_test(self, representation: str = "embedding") -> float:
         """The highest test mAP of all scored epochs, only to tell how far other epochs lie below it."""

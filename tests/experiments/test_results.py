@@ -798,7 +798,7 @@ CONDITIONS = ("default length", "one label per pair")
 def test_the_comparison_has_the_scores_of_train(comparison, views, monkeypatch):
     monkeypatch.setitem(module_of("protocol").SMOKE, "batch_size", 20)
     rows, module = lines_of(comparison / "comparison.csv"), module_of("compared_rows")
-    assert len(rows) == len(CONDITIONS) * len(module.ROWS) * 3 * 4 * 2
+    assert len(rows) == sum(len(module.CONDITIONS[name].rows) for name in CONDITIONS) * 3 * 4 * 2
     of = {(r["condition"], r["row"], r["epoch"], r["noise_rate"], r["seed"]): float(r["map"]) for r in rows}
     small = module_of("protocol").SMOKE
     for row, changes in (("MRL", {}), ("consensus", {"method": "consensus"})):
@@ -822,9 +822,8 @@ def test_the_comparison_is_rebuilt_without_the_data_from_what_is_complete(compar
     paper = [line for line in lines if json.loads(line)["config"].get("schedule") == "cosine-hold"]
     (tmp_path / "comparison_wikipedia-views.jsonl").write_text("".join(x for x in lines if x not in paper[1:]))
     run("comparison", "--from-results", "--out", tmp_path, *flags)
-    assert {r["row"] for r in lines_of(tmp_path / "comparison.csv")} == set(module_of("compared_rows").ROWS) - {
-        "paper's recipe"
-    }
+    rows = set(module_of("compared_rows").CONDITIONS["default length"].rows)
+    assert {r["row"] for r in lines_of(tmp_path / "comparison.csv")} == rows - {"paper's recipe"}
     with pytest.raises(InputError, match="no results in"):
         run("comparison", "--from-results", "--out", tmp_path / "other", *flags)
     with pytest.raises(InputError, match="--conditions '10 epochs': choose from 'default length'"):
@@ -835,7 +834,9 @@ def test_the_study_of_consensus_keeps_and_rebuilds_its_runs(tmp_path, views, mon
     monkeypatch.setitem(module_of("protocol").SMOKE, "batch_size", 20)
     run("consensus_settings", "--smoke", "--sets", "wikipedia-views", "--views", views, "--out", tmp_path)
     rows = lines_of(tmp_path / "consensus_settings.csv")
-    assert [(r["method"], r["dropout"], r["steps"]) for r in rows[::2]] == [
-        ("mrl", "0.0", "450"), ("consensus", "0.35", "450"), ("consensus", "0.5", "900"),
+    assert [(r["method"], r["dropout"], r["mixup"], r["steps"]) for r in rows[::2]] == [
+        ("mrl", "0.0", "0.0", "450"), ("consensus", "0.35", "0.0", "450"), ("consensus", "0.5", "0.0", "900"),
+        ("consensus", "0.35", "0.0", "3600"), ("consensus", "0.35", "0.5", "1800"),
+        ("consensus", "0.35", "0.5", "3600"),
     ]  # fmt: skip
     rebuilt("consensus_settings", tmp_path, "--smoke")
