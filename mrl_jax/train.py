@@ -123,6 +123,7 @@ def train(
             spec = dataclasses.replace(spec, noise=folder.noise())
             if progress and is_main():
                 print(f"run folder: {folder.path}", file=sys.stderr)
+        spec = dataclasses.replace(spec, data=dataclasses.replace(spec.data, shared=None))
         return _train(ActiveRun(spec, folder), placement, started, progress and is_main(), keep_checkpoints)
 
 

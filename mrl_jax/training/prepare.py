@@ -55,4 +55,4 @@ def prepared_samples(spec: RunSpec) -> Any:
     else:
         rows = tuple(FeatureRows(x, order=o) for x, o in zip(data.features, orders, strict=True))
     train = TrainData(rows, spec.labels, spec.mask, spec.partners)  # type: ignore[arg-type]
-    return prepare(spec.hyperparameters, train, spec.shapes, data.shared)
+    return prepare(spec.hyperparameters, train, spec.shapes, {} if data.shared is None else data.shared)

@@ -48,7 +48,7 @@ class RunData:
         features: preprocessed training features on the device, one [N, D] per modality; None if the run streams.
         held_out: "valid" and "test" -> modality -> features, preprocessed and on the device, unless the run streams.
         start: the model of another run that the runs start with, or None.
-        shared: what a method has prepared from the features alone, for all runs.
+        shared: what a method has prepared from the features alone, for all runs; None for a single run, which frees it.
     """
 
     dataset: Dataset
@@ -58,7 +58,7 @@ class RunData:
     features: tuple[Array, ...] | None
     held_out: Mapping[str, Mapping[str, Any]]
     start: Model | None = None
-    shared: dict[str, Any] = field(default_factory=dict, compare=False)
+    shared: dict[str, Any] | None = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,10 @@
 """Consensus: its loss against float64, one way through training, and labels that it must not read."""
 
 import dataclasses
+import gc
 import json
 import shutil
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +13,13 @@ import pytest
 from toy import assert_same_checkpoints, toy_arrays, toy_config
 
 from mrl_jax import evaluate, grid, load_run, sweep, train
+from mrl_jax.label_inference import vote_kernel
 from mrl_jax.methods.augmentation import augment
 from mrl_jax.methods.consensus import consensus
 from mrl_jax.methods.mrl import Hyperparameters
 from mrl_jax.methods.state import Batch, Shapes, TrainData
 from mrl_jax.search.searcher import Query, Searcher
+from mrl_jax.training.loop import ActiveRun
 from mrl_jax.training.prepare import prepared_samples
 from mrl_jax.training.run_spec import prepare_data, prepare_run
 
@@ -140,6 +144,25 @@ def test_the_kernel_of_the_features_is_shared_by_runs():
     moved = config_of(noise_kind="pair-mismatch")
     prepared_samples(prepare_run(moved, data))
     assert data.shared["vote_kernel"] is kernel  # pairs of another run: not shared
+
+
+def test_a_single_run_frees_the_kernel_before_it_trains(monkeypatch):
+    kernels, freed, add = [], [], ActiveRun.add
+
+    def kept(*args):
+        kernel = vote_kernel(*args)
+        kernels.append(weakref.ref(kernel.basis))
+        return kernel
+
+    def after_an_epoch(self, *args):
+        gc.collect()
+        freed.append(kernels[0]() is None)
+        return add(self, *args)
+
+    monkeypatch.setattr("mrl_jax.methods.consensus.vote_kernel", kept)
+    monkeypatch.setattr(ActiveRun, "add", after_an_epoch)
+    train(config_of(epochs=2), data=toy_arrays())
+    assert freed == [True, True]
 
 
 def test_mixup_counts_the_posteriors_of_both_instances():
