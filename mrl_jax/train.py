@@ -157,7 +157,9 @@ def _begin_folder(folder: RunFolder, spec: RunSpec, resume: bool, stack: ExitSta
     stack.enter_context(folder.lock())
     if resume and extends(folder.config(), spec.config):
         if folder.result() is not None and not any(folder.checkpoints.iterdir()):
-            raise InputError(f"{folder.path}: of this run only the model was kept; it cannot get more epochs")
+            raise InputError(
+                f"{folder.path}: of this run only the model was kept, not its training state; it cannot get more epochs"
+            )
         folder.extend(spec.config)
     elif resume:
         refuse_other_config(folder, spec.config)

@@ -21,7 +21,7 @@ def as_begun(config: Config, stored: Config) -> Config:
     if config.epochs is None and config.has_effect("epochs"):
         changes["epochs"] = stored.epochs
     older = (*config.method_options, *ADDED_OPTIONS.get(config.method, ()))
-    if (config.method, older) == (stored.method, stored.method_options):
+    if older == stored.method_options:
         changes["method_options"] = older
     return dataclasses.replace(config, **changes) if changes else config
 

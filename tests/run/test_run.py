@@ -280,8 +280,10 @@ def test_a_complete_run_without_checkpoints_is_not_trained_again(finished, tmp_p
     assert again.run.epoch == result.run.epoch
     assert (copy / "curves.png").exists()
     (copy / "checkpoints").mkdir()
-    with pytest.raises(InputError, match="only the best model was kept"):
-        load_run(copy, "last")
+    other = 2 if result.run.epoch == 1 else 1
+    with pytest.raises(InputError, match="one model was kept, not that one; choose --checkpoint kept"):
+        load_run(copy, other)
+    assert load_run(copy).epoch == load_run(copy, "best").epoch == result.run.epoch
     (copy / "result.json").unlink()
     (copy / "model.npz").unlink()
     with pytest.raises(InputError, match="no complete checkpoint yet"):

@@ -92,7 +92,7 @@ def test_what_cannot_be_extended_is_refused(tmp_path, capsys):
         assert message in capsys.readouterr().err
     found = sweep([toy_config(data_path=data)], tmp_path / "sweep")
     run = next(iter(found.runs.values())).workdir
-    with pytest.raises(InputError, match="of this run only the best model was kept; it cannot get more epochs"):
+    with pytest.raises(InputError, match="only the model was kept, not its training state; it cannot get more epochs"):
         train(toy_config(data_path=data, epochs=9), run, resume=True)
     assert load_run(run).epoch
     assert (run / "result.json").exists()
