@@ -155,7 +155,7 @@ def train_epochs(
         runs: the runs, all after the same number of epochs.
         started: time of the start, a value of `time.perf_counter()`.
         show: called after every epoch.
-        keep_state: also keep the state after the last epoch, not only the best model.
+        keep_state: also keep the state after the last epoch, not only the model.
         keep_checkpoints: keep every checkpoint; otherwise the last two, and the last one at the end.
         stop: asked after every epoch but the last whether to stop.
 

@@ -69,7 +69,7 @@ def test_galleries_of_other_data_are_scored_too(run):
     [
         (["--workdir", "RUN", "--split", "dev"], "invalid choice: 'dev'"),
         (["--workdir", "RUN", "--checkpoint", "99"], "no checkpoint of epoch 99"),
-        (["--workdir", "RUN", "--checkpoint", "first"], "choose best, last"),
+        (["--workdir", "RUN", "--checkpoint", "first"], "choose kept, best, last"),
         (["--workdir", "RUN/checkpoints"], "holds no run"),
         (["--workdir", "RUN", "--json", "RUN/no/such/dir/x.json"], "cannot be written"),
         (["--workdir", "RUN", "--json", "."], "is no file name"),
