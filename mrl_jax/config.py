@@ -120,6 +120,7 @@ class Config:
         self.loss_numbers  # noqa: B018  raises an InputError
         if self.method_options:
             self.method_numbers  # noqa: B018  likewise
+        entry_of(self.method).check(self)
 
     def has_effect(self, name: str) -> bool:
         """Whether a field has an effect on the method of this configuration."""

@@ -359,7 +359,7 @@ OPTIONS: dict[str, Option] = {
     "initializer": Option(
         "uniform", "initial values of the linear layers; uniform: the official implementation", INITIALIZERS
     ),
-    "init_from": Option(None, "folder of a run whose best weights and preprocessing the run starts with"),
+    "init_from": Option(None, "folder of a run whose weights and preprocessing the run starts with"),
     "representation": Option(
         None,
         "what is retrieved by: the embedding, the class posterior, or both; default: by the method (docs/methods.md)",

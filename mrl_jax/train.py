@@ -49,7 +49,7 @@ class Result:
         metrics: content of `metrics.jsonl`, one mapping per epoch.
         noise: content of `noise.json`: the noise and the true share of wrong labels.
         data: content of `data.json`.
-        run: the model of the best epoch.
+        run: the model that is kept: of the best epoch, or of the last one if the method keeps that.
         workdir: the run's folder, or None if it was trained in memory.
     """
 
@@ -81,7 +81,7 @@ def train(
     model_parallel: int = 1,
     keep_checkpoints: bool = False,
 ) -> Result:
-    """Train, choose the epoch with the best average validation mAP, and score it and the last one on the test split.
+    """Train, and score the epoch with the best average validation mAP and the last one on the test split.
 
     Args:
         config: what to do; `preset(name, …)` makes one.
@@ -99,7 +99,7 @@ def train(
             which it can be extended.
 
     Returns:
-        The scores, and the model of the best epoch, or of the last one if the method keeps that.
+        The scores, and the model that is kept.
 
     Raises:
         InputError: anything wrong with configuration, data or folder, before anything is written.
@@ -111,7 +111,7 @@ def train(
     started = time.perf_counter()
     folder = _folder_to_use(config, workdir, data, resume)  # refusals come before any work
     if folder is not None and resume:
-        config = as_begun(config, folder.config())
+        config = as_begun(config, folder)
     placement = choose_placement(parallel, config.batch_size, model_parallel)
     with ExitStack() as stack, convert_process_loss():
         spec = in_all(lambda: _prepare(config, data, folder, placement))
@@ -273,7 +273,7 @@ def _main(argv: Sequence[str] | None) -> None:
             raise InputError("--recipe is for new runs; a run resumes with its own configuration: leave the flag out")
         folder = RunFolder.open(workdir)
         own = {name: value for name, value in given.items() if value is not None}  # --tau auto is filled in there
-        config = with_settings(folder.config(), **own)
+        config = as_begun(with_settings(folder.config(), **own), folder)
         if not extends(folder.config(), config):
             refuse_other_config(folder, config)
     else:

@@ -18,7 +18,7 @@ __all__ = ["AUGMENTATION", "augment", "drop_units", "mix_instances"]
 
 AUGMENTATION = {
     "dropout": Number(0.35, 0.0, 0.95, "probability that a feature is set to 0 in a step of training"),
-    "hidden_dropout": Number(0.3, 0.0, 0.95, "probability that a unit of a hidden layer is set to 0 in a step"),
+    "hidden_dropout": Number(0.0, 0.0, 0.95, "probability that a unit of a hidden layer is set to 0 in a step"),
     "mixup": Number(0.5, 0.0, 0.5, "largest share of another instance that is mixed into an instance in a step"),
 }
 """What `--method-options` sets, with the defaults of consensus."""
@@ -84,6 +84,7 @@ def mix_instances(batch: Batch, largest: float, axis_name: str | None = None) ->
     last = jnp.where(counts, jnp.arange(len(counts)), 0).max()  # the last one that counts
     following = first + jnp.arange(size) + 1
     features, labels, there, samples = jax.tree.map(lambda x: x[jnp.where(following <= last, following, 0)], everyone)
+    labels = jnp.where(there, labels, 0)  # of a missing sample it may be any number
     share = largest * jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, _SHARE)))(batch.keys)
     share = jnp.where((there == present.T).all(axis=1), share, 0.0)
 

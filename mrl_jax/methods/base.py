@@ -82,6 +82,7 @@ class MethodEntry(NamedTuple):
         steps: about how many steps a run takes where the number of epochs is left open.
         axes: fields that the tables of a sweep always show.
         stem: `Config` -> how the names of its runs in a sweep begin.
+        check: `Config` -> None; raises an InputError for settings that make no sense together.
         warnings: (`Config`, `OracleNoise` or None) -> advice to the user before training.
         memorises: advice to the user whose last epoch lies far below the best one.
         remedy: advice to the user whose training ended with values that are not finite.
@@ -102,6 +103,7 @@ class MethodEntry(NamedTuple):
     steps: int = 900
     axes: tuple[str, ...] = ("method", "noise_rate", "seed")
     stem: "Callable[[Config], str]" = lambda config: config.method
+    check: "Callable[[Config], None]" = lambda config: None
     warnings: "Callable[[Config, OracleNoise | None], Iterable[str]]" = lambda config, noise: ()
     memorises: str = "train fewer epochs, or with the method consensus"
     remedy: str = "check the features for extreme values"

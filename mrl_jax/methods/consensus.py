@@ -109,7 +109,6 @@ ENTRY = MethodEntry(
     ),
     representation="both",
     keeps="last",
-    steps=1800,
     axes=("method", "noise_rate", "beta", "tau1", "tau2", "learning_rate", "seed"),
     memorises="train fewer epochs, or with more dropout",
     remedy="try a lower learning rate, a higher temperature, or --clip-norm 1",

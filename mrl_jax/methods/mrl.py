@@ -112,10 +112,18 @@ class Hyperparameters:
         return Encoder(self.hidden_dims, self.embed_dim, self.initializer, self.precision)
 
 
+_NO_MIXUP = (
+    "mixup has no meaning with the loss {loss}, which keeps state of every sample or selects among them; leave it out, "
+    "or choose another loss"
+)
+
+
 def _objective(
     h: Hyperparameters, params: Weights, batch: Batch, epoch: ArrayLike, axis_name: str | None
 ) -> tuple[Array, tuple[dict[str, Array], Any]]:
     """The total loss (eq. 8)."""
+    if batch.partners is not None and not LOSS_PARTS[h.loss].mixes:
+        raise ValueError(_NO_MIXUP.format(loss=h.loss))
     z = embed_all(h, params, batch)
     valid = jnp.broadcast_to(batch.mask, batch.labels.shape)
     loss, samples = LOSS_PARTS[h.loss].bind(h, batch, z, params.centers, valid, epoch, axis_name)
@@ -158,18 +166,14 @@ _FIELDS = tuple(f.name for f in dataclasses.fields(Hyperparameters) if f.name no
 
 
 def hyperparameters(config: "Config", noise: OracleNoise | None) -> Hyperparameters:
-    """The hyperparameters of a `Config`; those without effect on its method have their defaults.
-
-    Raises:
-        InputError: mixup with a loss that cannot count two labels of a sample.
-    """
-    if config.method_numbers["mixup"] and config.method == "mrl" and not LOSS_PARTS[config.loss].mixes:
-        raise InputError(
-            f"mixup has no meaning with the loss {config.loss}, which keeps state of every sample or selects among "
-            "them; leave it out, or choose another loss"
-        )
+    """The hyperparameters of a `Config`; those without effect on its method have their defaults."""
     values = {name: getattr(config, name) for name in _FIELDS} | config.method_numbers
     return Hyperparameters(**values | {"loss_options": tuple(sorted(config.loss_numbers.items())), "noise": noise})
+
+
+def _check(config: "Config") -> None:
+    if config.method_numbers.get("mixup") and not LOSS_PARTS[config.loss].mixes:
+        raise InputError(_NO_MIXUP.format(loss=config.loss))
 
 
 def _describe(config: "Config") -> str:
@@ -212,6 +216,7 @@ ENTRY = MethodEntry(
     ),
     axes=("loss", "noise_rate", "beta", "tau1", "tau2", "learning_rate", "seed"),
     stem=lambda config: config.loss,
+    check=_check,
     warnings=_warnings,
     remedy="try a lower learning rate, a higher temperature, or --clip-norm 1",
 )

@@ -52,6 +52,8 @@ def entry_of(name: str) -> "MethodEntry":
     entry = getattr(importlib.import_module(found), "ENTRY", None) if isinstance(found, str) else found
     if entry is None or entry.name != name:
         raise InputError(f"method {name!r}: its module must hold a MethodEntry of this name, called ENTRY")
+    if entry.keeps not in ("best", "last"):
+        raise InputError(f"method {name!r}: keeps={entry.keeps!r}; give 'best' or 'last'")
     return entry
 
 

@@ -68,7 +68,7 @@ def summary(
     if "stream_waiting_share" in result:
         lines.append(f"streamed: steps waited {result['stream_waiting_share']:.1%} of the time for their batches")
     if result.get("kept") == "last":
-        lines.append("the model of the last epoch is kept; this method needs no choice by validation labels")
+        lines.append("the model of the last epoch is kept")
     if note := memorised(best["average"], last["average"]):
         lines.append(f"{note}; {advice}")
     if workdir is not None:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from mrl_jax.config import Config
+from mrl_jax.config_formats import format_of
 from mrl_jax.data.dataset import Dataset
 from mrl_jax.data.emoji.versions import recorded_source
 from mrl_jax.errors import InputError
@@ -127,6 +128,10 @@ class RunFolder:
         if not (folder.path / _CONFIG).is_file():
             raise InputError(f"workdir {str(path)!r} holds no run ({_CONFIG} is missing); name the folder of a run")
         return folder
+
+    def format(self) -> int:
+        """The format in which the run's configuration was written."""
+        return format_of(self.read(_CONFIG), self.path / _CONFIG)
 
     def config(self) -> Config:
         """The run's configuration."""

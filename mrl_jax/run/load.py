@@ -37,16 +37,14 @@ def load_run(workdir: str | os.PathLike[str], checkpoint: str | int = "kept") ->
     folder = RunFolder.open(workdir)
     config, data = folder.config(), folder.data()
     which = checkpoint if checkpoint in ("kept", "best", "last") else _epoch_number(checkpoint)
-    result, kept = folder.result(), folder.model(config, data)
-    if result is None and any(folder.checkpoints.iterdir()):
-        kept = None  # the run gets more epochs; its file holds a model from before
-    if kept is not None and which in ("best", "last") and result is not None:
-        which = int(result["test"][which]["epoch"])
-    if kept is not None and which in ("kept", kept[1]):
-        model, epoch = kept
-    else:
-        which = entry_of(config.method).keeps if which == "kept" else which
-        model, epoch = _read_checkpoint(folder, config, data, which)
+    result = folder.result()
+    keeps = entry_of(config.method).keeps if result is None else result.get("kept", "best")
+    at = {} if result is None else {name: scores["epoch"] for name, scores in result["test"].items()}
+    wanted = keeps if which == "kept" else which
+    # Without a result, the file of a run holds a model from before the run got more epochs, if there are checkpoints.
+    complete = result is not None or not any(folder.checkpoints.iterdir())
+    kept = folder.model(config, data) if complete and at.get(wanted, wanted) == at.get(keeps, keeps) else None
+    model, epoch = kept or _read_checkpoint(folder, config, data, wanted)
     model = model._replace(params=jax.device_put(model.params))  # once, not for every embedded block
     columns = data.get("metadata", {}).get("columns", {})
     names = tuple(data["modalities"]), tuple(data["class_names"])

@@ -1,7 +1,6 @@
 """Check that a run resumes with the configuration with which it started."""
 
 import dataclasses
-from typing import Any
 
 from mrl_jax.config import Config, shown
 from mrl_jax.config_formats import ADDED_OPTIONS
@@ -9,21 +8,26 @@ from mrl_jax.errors import InputError
 from mrl_jax.options import FILE_FIELDS
 from mrl_jax.run.folder import RunFolder
 
-__all__ = ["as_begun", "extends", "refuse_other_config"]
+__all__ = ["as_begun", "extends", "refuse_other_config", "with_length"]
 
 
-def as_begun(config: Config, stored: Config) -> Config:
-    """A configuration that leaves open what an older version did otherwise: with the values of a run that resumes.
+def with_length(config: Config, stored: Config) -> Config:
+    """A configuration whose number of epochs is that of a run that resumes, where it is left open."""
+    if config.epochs is None and config.has_effect("epochs"):
+        return dataclasses.replace(config, epochs=stored.epochs)
+    return config
+
+
+def as_begun(config: Config, folder: RunFolder) -> Config:
+    """A configuration with the values of a run that resumes, where it leaves open what an older version did otherwise.
 
     That is the number of epochs, and numbers of the method that the older version did not have.
     """
-    changes: dict[str, Any] = {}
-    if config.epochs is None and config.has_effect("epochs"):
-        changes["epochs"] = stored.epochs
+    stored, config = folder.config(), with_length(config, folder.config())
     older = (*config.method_options, *ADDED_OPTIONS.get(config.method, ()))
-    if older == stored.method_options:
-        changes["method_options"] = older
-    return dataclasses.replace(config, **changes) if changes else config
+    if folder.format() < 4 and older == stored.method_options:
+        return dataclasses.replace(config, method_options=older)
+    return config
 
 
 def extends(stored: Config, config: Config) -> bool:

@@ -8,7 +8,7 @@ from mrl_jax.config import Config
 from mrl_jax.errors import InputError
 from mrl_jax.methods.registry import entry_of
 from mrl_jax.options import COMMON_FIELDS, FILE_FIELDS
-from mrl_jax.run.same_config import as_begun
+from mrl_jax.run.same_config import with_length
 
 __all__ = ["axes_of", "name_runs", "setting", "varied"]
 
@@ -26,7 +26,7 @@ def name_runs(configs: Sequence[Config], known: Mapping[str, Config]) -> dict[st
     Raises:
         InputError: two configurations are equal, or there is none.
     """
-    named, given, matched, wanted = dict(known), set[Config](), set[str](), set(configs)
+    named, given, matched = dict(known), set[Config](), set[str]()
     for c in configs:
         if c in given:
             raise InputError(f"two runs of the sweep have the same configuration (seed {c.seed}); give each once")
@@ -35,10 +35,10 @@ def name_runs(configs: Sequence[Config], known: Mapping[str, Config]) -> dict[st
         same = [name for name, old in known.items() if old == c] or [
             name
             for name, old in known.items()
-            if name not in matched and old not in wanted and _without_path(old) == _without_path(as_begun(c, old))
+            if name not in matched and _without_path(old) == _without_path(with_length(c, old))
         ]
         if same:
-            named[same[0]] = as_begun(c, known[same[0]])
+            named[same[0]] = with_length(c, known[same[0]])
             matched.add(same[0])
             continue
         base = _name(c, [*named.values(), c])

@@ -95,7 +95,13 @@ class Sweep:
                     for split, scores in (("test", test), ("valid", valid))
                     for which in ("best", "last")
                 }
-                numbers = {"best_epoch": test["best"]["epoch"], **at, "wrong_share": wrong, "seconds": seconds}
+                numbers = {
+                    "best_epoch": test["best"]["epoch"],
+                    "kept": run.scores.get("kept", "best"),
+                    **at,
+                    "wrong_share": wrong,
+                    "seconds": seconds,
+                }
                 rows.append(head | {"direction": direction, **numbers})
         return rows
 
@@ -117,7 +123,7 @@ class Sweep:
             {"kept": {direction or "average": {"mean", "std"}}, "best": {…}, "last": {…}}, "runs", "failed": [name],
             "kept", "best"}],
             "best": [{"settings", "noise", "valid", "runs"}], "failed": {name: error}, "missing": [name]}`. `valid` is
-            the average mAP of the model that a run keeps, and "kept" of a cell says which that is, "best" or "last". A
+            the average mAP of the model that a run keeps; "kept" of a cell lists which that is, "best" or "last". A
             standard deviation of one seed is None. With several noises, the last of "best" has the highest mean over
             them, and noise None. A cell with a failed run is never the best.
         """
@@ -132,19 +138,22 @@ class Sweep:
         cells: list[dict[str, Any]] = []
         for values, runs in groups.items():
             scores = [self.finished[name].scores or {} for name in runs]
-            kept = scores[0].get("kept", "best")  # earlier versions kept the best of every method
-            at_epochs = {"kept": kept, "best": "best", "last": "last"}
-            test = {which: [_with_average(s["test"][epoch]) for s in scores] for which, epoch in at_epochs.items()}
+            kept = [s.get("kept", "best") for s in scores]  # earlier versions kept the best of every method
+            at_epochs = {"kept": kept, "best": ["best"] * len(runs), "last": ["last"] * len(runs)}
+            test = {
+                which: [_with_average(s["test"][at]) for s, at in zip(scores, epochs, strict=True)]
+                for which, epochs in at_epochs.items()
+            }
             cells.append(
                 {
                     "settings": dict(zip(names, values, strict=True)),
                     "seeds": [self.finished[name].config.seed for name in runs],
                     "wrong_share": statistics.mean(v for s in scores for v in s["wrong_share"].values()),
-                    "valid": _spread([s["valid"][kept]["average"] for s in scores]),
+                    "valid": _spread([s["valid"][at]["average"] for s, at in zip(scores, kept, strict=True)]),
                     "test": {w: {d: _spread([m[d] for m in maps]) for d in maps[0]} for w, maps in test.items()},
                     "runs": runs,
                     "failed": [name for name in self.failed if at(self.runs[name].config) == values],
-                    "kept": kept,
+                    "kept": sorted(set(kept)),
                     "best": False,
                 }
             )
@@ -174,7 +183,7 @@ class Sweep:
             valid = f"{_mean_and_std(cell['valid'])}{' *' if cell['best'] else ''}"
             wrong, seeds = f"{cell['wrong_share']:.0%}", str(len(cell["seeds"]))
             rows.append([*settings, wrong, seeds, valid, *values, _mean_and_std(last["average"])])
-        epoch = " or ".join(_EPOCH[which] for which in dict.fromkeys(c["kept"] for c in cells))
+        epoch = " or ".join(_EPOCH[which] for which in sorted({which for c in cells for which in c["kept"]}))
         caption = f"Test mAP at {epoch}, mean ± standard deviation over seeds."
         notes = [*_best_lines(summary), *_memorised_lines(summary), *_failure_lines(summary)]
         return "\n".join([markdown_table(rows), "", caption, *notes])

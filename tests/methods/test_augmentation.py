@@ -11,7 +11,7 @@ from mrl_jax.methods.augmentation import augment, drop_units, mix_instances
 from mrl_jax.methods.class_centers import embed, embed_all
 from mrl_jax.methods.mrl import Hyperparameters, mrl
 from mrl_jax.methods.registry import entry_of
-from mrl_jax.methods.state import Batch, Shapes
+from mrl_jax.methods.state import Batch, OracleNoise, Shapes
 from mrl_jax.models.dropout import instance_keys
 
 COUNT = 12
@@ -92,10 +92,29 @@ def test_four_devices_mix_as_one(padded):
 
 def test_losses_that_keep_state_of_samples_refuse_mixup():
     for loss in ("elr", "gmm", "small-loss"):
-        config = Config(loss=loss, method_options=("mixup=0.5",), noise_rate=0.5)
         with pytest.raises(InputError, match=f"mixup has no meaning with the loss {loss}"):
-            entry_of("mrl").hyperparameters(config, None)
+            Config(loss=loss, method_options=("mixup=0.5",), noise_rate=0.5)
+        h = Hyperparameters(loss=loss, mixup=0.5, noise=OracleNoise(jnp.eye(3)[None], jnp.zeros(1)))
+        shapes = Shapes((4, 3), 3, COUNT)
+        state = mrl(loss).init(h, jax.random.key(0), shapes)
+        batch = batch_of()._replace(labels=jnp.zeros((2, COUNT), jnp.int32), samples=state.samples)
+        with pytest.raises(ValueError, match=f"mixup has no meaning with the loss {loss}"):
+            mrl(loss).step(h, state, batch, 0)
     assert entry_of("mrl").hyperparameters(Config(method_options=("mixup=0.5",)), None).mixup == 0.5
+
+
+def test_labels_of_missing_samples_are_not_read():
+    mask = np.arange(2 * COUNT).reshape(2, COUNT) % 5 != 3
+    labels = np.arange(2 * COUNT).reshape(2, COUNT) % 3
+    features = tuple(jnp.asarray(np.random.default_rng(0).normal(size=(COUNT, d)), jnp.float32) for d in (4, 3))
+    h = Hyperparameters(hidden_dims=(6,), embed_dim=5, loss="ce", mixup=0.5)
+    state, losses = mrl("ce").init(h, jax.random.key(0), Shapes((4, 3), 3, COUNT)), []
+    for of_missing in (0, 255):
+        given = jnp.asarray(np.where(mask, labels, of_missing), jnp.int32)
+        batch = Batch(features, given, jnp.asarray(mask), jnp.arange(COUNT))
+        losses.append(float(mrl("ce").step(h, state, batch, 0)[1]["loss"]))
+    assert losses[0] == losses[1]
+    assert np.isfinite(losses[0])
 
 
 def test_units_of_hidden_layers_are_dropped_in_training_alone():

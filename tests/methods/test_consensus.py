@@ -128,7 +128,7 @@ def test_runs_of_a_sweep_infer_their_own_labels():
         expected = alone.scores["test"]["last"]["average"]
         assert outcome.scores["test"]["last"]["average"] == pytest.approx(expected, abs=0.02)
     cell = found.summary()["cells"][0]
-    assert (cell["kept"], cell["test"]["kept"]) == ("last", cell["test"]["last"])
+    assert (cell["kept"], cell["test"]["kept"]) == (["last"], cell["test"]["last"])
     assert "Test mAP at the last epoch, which the method keeps, mean" in found.markdown()
 
 

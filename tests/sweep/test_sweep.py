@@ -175,8 +175,10 @@ def test_the_folder_of_a_sweep_holds_usable_runs_and_tables(complete):
     assert load_run(run.workdir, run.scores["test"]["best"]["epoch"]).config == run.config
     assert json.loads((run.workdir / "result.json").read_text()) == run.scores
     assert not any((run.workdir / "checkpoints").iterdir())
+    assert load_run(run.workdir, "best").epoch == load_run(run.workdir).epoch == run.scores["test"]["best"]["epoch"]
+    other = 2 if run.scores["test"]["best"]["epoch"] == 1 else 1
     with pytest.raises(InputError, match="one model was kept, not that one; choose --checkpoint kept"):
-        load_run(run.workdir, "last")
+        load_run(run.workdir, other)
     assert [r.config.seed for r in results.runs.values()] == [c.seed for c in configs]
 
 

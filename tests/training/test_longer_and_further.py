@@ -195,19 +195,23 @@ def test_a_run_and_a_sweep_resume_with_the_length_that_they_began_with(tmp_path)
     assert {name: run.scores for name, run in after.runs.items()} == {n: r.scores for n, r in before.runs.items()}
 
 
-def test_a_run_and_a_sweep_resume_with_the_numbers_of_their_time(tmp_path):
-    """Consensus had no mixup before format 4; a new sweep that names both trains both."""
+def test_a_run_resumes_with_the_numbers_of_its_time(tmp_path):
+    """Consensus had no mixup before format 4."""
     now, arrays = toy_config(method="consensus", epochs=2), toy_arrays()
-    written = [c.to_json() | {"format": 3} for c in grid(now, seed=[0, 1])]
-    older = [Config.from_json(values) for values in written]
-    assert older[0].method_options == ("hidden_dropout=0", "mixup=0")
-    first = train(older[0], tmp_path / "run", data=arrays)
-    assert train(now, tmp_path / "run", data=arrays, resume=True).scores == first.scores
-    before = sweep(older, tmp_path / "sweep", data=arrays)
-    after = sweep(grid(now, seed=[0, 1]), tmp_path / "sweep", data=arrays, resume=True)
-    assert list(after.runs) == list(before.runs)
-    both = sweep([*older, *grid(now, seed=[0, 1])], tmp_path / "sweep", data=arrays, resume=True)
-    assert len(both.runs) == 4
+    older = Config.from_json(now.to_json() | {"format": 3})
+    assert older.method_options == ("hidden_dropout=0", "mixup=0")
+    first = train(older, tmp_path / "run", data=arrays)
+    with pytest.raises(InputError, match="method_options  was given, but the run in"):
+        train(now, tmp_path / "run", data=arrays, resume=True)  # begun by this version, with these numbers
+    path = tmp_path / "run" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 3, "method_options": ["dropout=0.1"]}))
+    given = with_settings(now, method_options=("dropout=0.1",))
+    for file in ("result.json", "model.npz"):
+        (tmp_path / "run" / file).unlink()
+    again = train(given, tmp_path / "run", data=arrays, resume=True)
+    assert again.run.config.method_options == ("dropout=0.1", "hidden_dropout=0", "mixup=0")
+    assert again.scores["kept"] == "last"
+    assert first.scores["kept"] == "last"
 
 
 def test_a_method_that_has_no_epochs_among_its_settings_has_a_length(tmp_path):
