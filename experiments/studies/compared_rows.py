@@ -1,16 +1,17 @@
 """The rows of the comparison, the conditions under which they are compared, and their runs."""
 
+import math
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.shared.protocol import RATES, SMOKE
-from experiments.shared.traces import Trace, kept_traces, read_traces, trace
+from experiments.shared.traces import Trace, facts_of, kept_traces, read_traces, trace
 from experiments.studies.sets import load_set
 from mrl_jax import Config, InputError, grid
 from mrl_jax.config import with_settings
-from mrl_jax.methods.augmentation import AUGMENTATION
+from mrl_jax.methods.consensus import NUMBERS, hidden_dropout_of
 
 __all__ = ["AUGMENTED", "BY_BOTH", "CONDITIONS", "OURS", "ROWS", "Condition", "Rows", "Runs", "runs_of"]
 
@@ -33,7 +34,6 @@ class Row(NamedTuple):
     representation: str = "embedding"
 
 
-_AUGMENTATION = tuple(f"{name}={number.default:g}" for name, number in AUGMENTATION.items())
 ROWS = {
     OURS: Row({"method": "consensus"}, "both"),
     "MRL": Row({}),
@@ -43,8 +43,8 @@ ROWS = {
     "cross-entropy": Row({"loss": "ce", "beta": 1.0}),
     "paper's recipe": Row(PAPER),
     "contrastive": Row({"beta": 0.0}),
-    f"MRL{AUGMENTED}": Row({"method_options": _AUGMENTATION}, "both"),
-    f"cross-entropy + contrastive{AUGMENTED}": Row({"loss": "ce", "method_options": _AUGMENTATION}, "both"),
+    f"MRL{AUGMENTED}": Row({}, "both"),
+    f"cross-entropy + contrastive{AUGMENTED}": Row({"loss": "ce"}, "both"),
 }
 SAME_LENGTH = tuple(ROWS)[-2:]
 """Rows that have no length of their own: they are compared where all rows have the same number of epochs."""
@@ -92,8 +92,9 @@ def runs_of(name: str, args: Namespace, conditions: Sequence[str]) -> Runs:
     if args.from_results:
         return _stored(path, args, conditions)
     data, runs = load_set(name, args.views), Runs()
+    instances = facts_of(data)["instances"]
     for condition in conditions:
-        wanted = {row: _configs(condition, row, args) for row in CONDITIONS[condition].rows}
+        wanted = {row: _configs(condition, row, args, instances) for row in CONDITIONS[condition].rows}
         found = iter(trace([c for own in wanted.values() for c in own], data, path, instances=True))
         runs[condition] = {row: _by_rate([next(found) for _ in own], args.seeds) for row, own in wanted.items()}
     return runs
@@ -107,7 +108,7 @@ def _stored(path: Path, args: Namespace, conditions: Sequence[str]) -> Runs:
     facts, runs = traces[0].record["data"], Runs()
     for condition in conditions:
         found = {
-            row: _by_rate(kept_traces(_configs(condition, row, args), facts, traces), args.seeds)
+            row: _by_rate(kept_traces(_configs(condition, row, args, facts["instances"]), facts, traces), args.seeds)
             for row in CONDITIONS[condition].rows
         }
         seeds = {row: {i for i in range(args.seeds) if all(of_rate[i] for of_rate in at)} for row, at in found.items()}
@@ -118,10 +119,21 @@ def _stored(path: Path, args: Namespace, conditions: Sequence[str]) -> Runs:
     return runs
 
 
-def _configs(condition: str, row: str, args: Namespace) -> list[Config]:
+def _configs(condition: str, row: str, args: Namespace, instances: int) -> list[Config]:
     """The configurations of a row, rates first."""
     changes = {**CONDITIONS[condition].changes, **ROWS[row].changes, **(SMOKE if args.smoke else {})}
-    return grid(with_settings(Config(), **changes), noise_rate=RATES, seed=list(range(args.seeds)))
+    config = with_settings(Config(), **changes)
+    if row.endswith(AUGMENTED):
+        config = with_settings(config, method_options=_augmentation(config, instances))
+    return grid(config, noise_rate=RATES, seed=list(range(args.seeds)))
+
+
+def _augmentation(config: Config, instances: int) -> tuple[str, ...]:
+    """The numbers of dropout and mixup that consensus has in a run of this length."""
+    steps = (config.epochs or 0) * math.ceil(instances / config.batch_size)
+    numbers = {name: number.default for name, number in NUMBERS.items()}
+    numbers["hidden_dropout"] = hidden_dropout_of(steps)
+    return tuple(f"{name}={value:.3g}" for name, value in numbers.items())
 
 
 def _by_rate(traces: Sequence[Any], seeds: int) -> list[list[Any]]:

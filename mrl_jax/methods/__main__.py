@@ -83,7 +83,7 @@ def _numbers(numbers: Mapping[str, Number]) -> str:
 
 
 def _number(n: Number) -> str:
-    default = "by the number of classes" if n.default is None else f"{n.default:g}"
+    default = "auto" if n.default is None else f"{n.default:g}"
     return f"({default}, {'from' if n.high == math.inf else 'in'} {_range(n)})"
 
 

@@ -17,11 +17,11 @@ from mrl_jax.options import Number
 __all__ = ["AUGMENTATION", "augment", "drop_units", "mix_instances"]
 
 AUGMENTATION = {
-    "dropout": Number(0.35, 0.0, 0.95, "probability that a feature is set to 0 in a step of training"),
+    "dropout": Number(0.0, 0.0, 0.95, "probability that a feature is set to 0 in a step of training"),
     "hidden_dropout": Number(0.0, 0.0, 0.95, "probability that a unit of a hidden layer is set to 0 in a step"),
-    "mixup": Number(0.5, 0.0, 0.5, "largest share of another instance that is mixed into an instance in a step"),
+    "mixup": Number(0.0, 0.0, 0.5, "largest share of another instance that is mixed into an instance in a step"),
 }
-"""What `--method-options` sets, with the defaults of consensus."""
+"""What `--method-options` sets."""
 
 _SHARE = 0x6D6978  # place of the draw of mixup; those of dropout are numbered from 0
 _LAYERS = 256  # places between hidden layers; more than modalities

@@ -70,6 +70,7 @@ class MethodEntry(NamedTuple):
         method: `Config` -> `Method`; equal settings must give the same object, or programs compile anew.
         hyperparameters: (`Config`, `OracleNoise` or None) -> h. The noise is given in training only, and only to a
             method that needs it; a saved model is loaded, evaluated and searched without.
+        for_steps: (h, number of steps of the run) -> h, for numbers that depend on the length of training.
         describe: `Config` -> one line for the table at the end of a run.
         title: `Config` -> a few words for the heading of its picture.
         numbers: what `--method-options` sets: name -> `Number`.
@@ -96,6 +97,7 @@ class MethodEntry(NamedTuple):
     hyperparameters: "Callable[[Config, OracleNoise | None], Any]"
     describe: "Callable[[Config], str]"
     title: "Callable[[Config], str]"
+    for_steps: Callable[[Any, int], Any] = lambda h, steps: h
     numbers: "Mapping[str, Number]" = MappingProxyType({})
     uses: frozenset[str] = frozenset()
     representation: str = "embedding"

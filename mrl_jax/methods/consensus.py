@@ -8,7 +8,9 @@ network cannot talk itself into the noise.
 Shape letters: M modalities, N training instances, B batch, L embedding, K classes.
 """
 
+import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -27,7 +29,7 @@ from mrl_jax.methods.gradient import SETTINGS, gradient_method
 from mrl_jax.methods.mrl import Hyperparameters, hyperparameters
 from mrl_jax.methods.state import Batch, Shapes, TrainData
 
-__all__ = ["ENTRY", "consensus"]
+__all__ = ["ENTRY", "NUMBERS", "consensus", "hidden_dropout_of"]
 
 
 def _init_samples(h: Hyperparameters, shapes: Shapes) -> Array:
@@ -86,6 +88,32 @@ def consensus() -> Method:
     )
 
 
+_AUTO = "; auto: 0 up to 1,000 steps, then 0.15 more with every doubling, 0.3 at most"
+NUMBERS = {
+    "dropout": AUGMENTATION["dropout"]._replace(default=0.35),
+    "hidden_dropout": AUGMENTATION["hidden_dropout"]._replace(
+        default=None, help=AUGMENTATION["hidden_dropout"].help + _AUTO
+    ),
+    "mixup": AUGMENTATION["mixup"]._replace(default=0.5),
+}
+
+
+def hidden_dropout_of(steps: int) -> float:
+    """The default dropout of hidden units: 0 up to 1,000 steps, then 0.15 more with every doubling, 0.3 at most.
+
+    A short run learns less with it, and a long one without it fits its training instances alone.
+
+    Example:
+        >>> [round(hidden_dropout_of(steps), 3) for steps in (900, 2000, 3000, 10_000)]
+        [0.0, 0.15, 0.238, 0.3]
+    """
+    return min(max(0.15 * math.log2(steps / 1000), 0.0), 0.3)
+
+
+def _for_steps(h: Hyperparameters, steps: int) -> Hyperparameters:
+    return dataclasses.replace(h, hidden_dropout=hidden_dropout_of(steps)) if h.hidden_dropout is None else h
+
+
 ENTRY = MethodEntry(
     name="consensus",
     summary="Infers the true class of every training instance from its given labels and the votes of all others, and "
@@ -95,11 +123,12 @@ ENTRY = MethodEntry(
     r"- (1 - \beta) \, \tfrac{1}{N} \sum_{i,j} \log P(j \mid x_j^i)",
     method=lambda config: consensus(),
     hyperparameters=hyperparameters,
+    for_steps=_for_steps,
     describe=lambda config: (
         f"method: consensus, beta {config.beta:g}, tau1 {config.tau1:.3g}, tau2 {config.tau2:.3g}, seed {config.seed}"
     ),
     title=lambda config: f"consensus, beta {config.beta:g}",
-    numbers=AUGMENTATION,
+    numbers=NUMBERS,
     uses=frozenset(
         {
             *SETTINGS,

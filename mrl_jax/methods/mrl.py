@@ -79,7 +79,7 @@ class Hyperparameters:
         adam_betas: decay of Adam's first and second moment.
         precision: of the encoders' layers, see `Encoder`; losses, parameters and moments are float32.
         dropout: probability that a feature is set to 0 in a step of training.
-        hidden_dropout: probability that a unit of a hidden layer is set to 0 in a step of training.
+        hidden_dropout: probability that a unit of a hidden layer is set to 0 in a step of training; None for none.
         mixup: largest share of another instance in an instance, in a step of training.
     """
 
@@ -103,7 +103,7 @@ class Hyperparameters:
     adam_betas: tuple[float, float] = _static((0.5, 0.999))
     precision: str = _option("precision")
     dropout: float = _static(0.0)
-    hidden_dropout: float = _static(0.0)
+    hidden_dropout: float | None = _static(None)
     mixup: float = _static(0.0)
 
     @property
@@ -206,7 +206,7 @@ ENTRY = MethodEntry(
     hyperparameters=hyperparameters,
     describe=_describe,
     title=lambda config: f"{config.loss} loss, beta {config.beta:g}",
-    numbers={name: number._replace(default=0.0) for name, number in AUGMENTATION.items()},
+    numbers=AUGMENTATION,
     uses=frozenset(
         {
             *SETTINGS,

@@ -1,6 +1,7 @@
 """The specification of a run: checked settings, preprocessed data on the device or the host, and noisy labels."""
 
 import hashlib
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -93,7 +94,8 @@ class RunSpec:
     @property
     def hyperparameters(self) -> Any:
         """The hyperparameters of the method, a pytree."""
-        return hyperparameters_of(self.config, self.oracle)
+        steps = self.epochs * math.ceil(self.labels.shape[1] / self.config.batch_size)
+        return entry_of(self.config.method).for_steps(hyperparameters_of(self.config, self.oracle), steps)
 
     @property
     def epochs(self) -> int:

@@ -146,6 +146,16 @@ def test_the_kernel_of_the_features_is_shared_by_runs():
     assert data.shared["vote_kernel"] is kernel  # pairs of another run: not shared
 
 
+def test_long_runs_have_more_dropout_of_units():
+    """60 instances in batches of 16 are 4 steps an epoch."""
+    for epochs, rate in ((250, 0.0), (500, 0.15), (1000, 0.3), (9000, 0.3)):
+        config = config_of(epochs=epochs)
+        spec = prepare_run(config, prepare_data(config, toy_arrays()))
+        assert spec.hyperparameters.hidden_dropout == pytest.approx(rate)
+    config = config_of(epochs=9000, method_options=("hidden_dropout=0.1",))
+    assert prepare_run(config, prepare_data(config, toy_arrays())).hyperparameters.hidden_dropout == 0.1
+
+
 def test_a_single_run_frees_the_kernel_before_it_trains(monkeypatch):
     kernels, freed, add = [], [], ActiveRun.add
 
