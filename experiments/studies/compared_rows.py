@@ -43,11 +43,15 @@ ROWS = {
     "cross-entropy": Row({"loss": "ce", "beta": 1.0}),
     "paper's recipe": Row(PAPER),
     "contrastive": Row({"beta": 0.0}),
+    "consensus without mixup": Row({"method": "consensus", "method_options": ("hidden_dropout=0", "mixup=0")}, "both"),
     f"MRL{AUGMENTED}": Row({}, "both"),
     f"cross-entropy + contrastive{AUGMENTED}": Row({"loss": "ce"}, "both"),
 }
 SAME_LENGTH = tuple(ROWS)[-2:]
 """Rows that have no length of their own: they are compared where all rows have the same number of epochs."""
+
+
+_OF_MOST = tuple(row for row in ROWS if row not in (*SAME_LENGTH, "consensus without mixup"))
 
 
 class Condition(NamedTuple):
@@ -59,11 +63,11 @@ class Condition(NamedTuple):
     """
 
     changes: Mapping[str, Any]
-    rows: Sequence[str] = tuple(row for row in ROWS if row not in SAME_LENGTH)
+    rows: Sequence[str] = _OF_MOST
 
 
 CONDITIONS = {
-    "default length": Condition({}),
+    "default length": Condition({}, (*_OF_MOST, "consensus without mixup")),
     "30 epochs": Condition({"epochs": 30}),
     "100 epochs": Condition({"epochs": 100}, tuple(ROWS)),
     "200 epochs": Condition({"epochs": 200}, (OURS, "MRL")),

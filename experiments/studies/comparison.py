@@ -144,7 +144,7 @@ def draw(sets: Mapping[str, Runs]) -> Figure:
     figure = Figure(figsize=(9.5, 3.6 * len(sets)), layout="constrained")
     for (name, runs), axes in zip(sets.items(), figure.subplots(len(sets), 2, squeeze=False), strict=True):
         title, first, long = TITLES.get(name, name), next(iter(runs)), _longest(runs)
-        for row in ROWS:
+        for row in HEADLINE:
             if row.endswith(BY_BOTH):
                 continue
             color = f"C{list(ROWS).index(row)}"

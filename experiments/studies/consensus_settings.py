@@ -93,23 +93,27 @@ def _means(traces: Sequence[Trace], kind: str) -> tuple[float, float]:
 def _label(s: Setting) -> str:
     if s.method == "mrl":
         return "MRL"
-    return f"consensus, dropout {s.dropout:g}" + (f" and {s.hidden_dropout:g}, mixup" if s.mixup else "")
+    return f"consensus, dropout {s.dropout:g}" + (f", of units {s.hidden_dropout:g}, mixup" if s.mixup else "")
 
 
 def draw(sets: dict[str, dict[Setting, list[Trace]]]) -> Figure:
     """Validation mAP of the last epoch (line) and of the best one (dots) against the number of steps."""
-    figure = Figure(figsize=(4.2 * len(sets), 3.4), layout="constrained")
+    figure = Figure(figsize=(4.2 * len(sets), 4.6), layout="constrained")
+    known, lines = list(dict.fromkeys(s[:-1] for s in TRIED)), {}
     for axes, (name, found) in zip(figure.subplots(1, len(sets), squeeze=False)[0], sets.items(), strict=True):
-        for i, tried in enumerate(dict.fromkeys(s[:-1] for s in found)):
+        for tried in dict.fromkeys(s[:-1] for s in found):
             own = [s for s in found if s[:-1] == tried]
-            steps, means = [s.steps for s in own], [_means(found[s], "embedding") for s in own]
-            axes.plot(steps, [last for _, last in means], color=f"C{i}", label=_label(own[0]))
-            axes.plot(steps, [best for best, _ in means], "o", color=f"C{i}")
-        axes.set(title=name, xlabel="steps", ylabel="validation mAP: last epoch, best (dots)", xscale="log")
+            steps, means = [s.steps for s in own], [_means(found[s], "posterior") for s in own]
+            color = f"C{known.index(tried)}"
+            (line,) = axes.plot(steps, [last for _, last in means], "x-", color=color)
+            axes.plot(steps, [best for best, _ in means], "o", color=color)
+            lines[_label(own[0])] = line
+        axes.set(title=name, xlabel="steps", ylabel="validation mAP by class posterior", xscale="log")
         axes.set_xticks(STEPS, list(map(str, STEPS)))
         axes.minorticks_off()
-        axes.legend(fontsize=7)
         axes.grid(alpha=0.3)
+    title = "line and crosses: last epoch; dots: best epoch"
+    figure.legend(lines.values(), lines, loc="outside lower center", ncols=2, fontsize=8, title=title)
     return figure
 
 
