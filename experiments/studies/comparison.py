@@ -192,7 +192,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for condition, rows in runs.items():
             seeds = len(rows[OURS][0])
             parts.append(f"### {TITLES.get(name, name)}, {condition}, {seeds} seeds")
-            parts += [map_table(rows, "kept"), difference_table(rows, "kept")]
+            parts += [map_table(rows, "kept"), *([difference_table(rows, "kept")] if len(rows) > 1 else [])]
             lines += [
                 [name, condition, row, by, rate, t.config.seed, value]
                 for row in rows
