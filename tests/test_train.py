@@ -43,7 +43,8 @@ def test_it_learns():
 def test_result_json_keeps_the_contract(finished):
     result = json.loads((finished.workdir / "result.json").read_text())
     assert result == finished.scores
-    assert set(result) == {"test", "valid", "chance", "chance_of", "wrong_share", "seconds", "device", "versions"}
+    keys = {"test", "valid", "kept", "chance", "chance_of", "wrong_share", "seconds", "device", "versions"}
+    assert set(result) == keys
     for split in ("test", "valid"):
         for which in ("best", "last"):
             entry = result[split][which]
