@@ -124,6 +124,7 @@ def compared(folder: Path) -> dict[str, Any]:
         content: Any = path.read_text("utf-8")
         if path.name == "result.json":
             content = {k: v for k, v in json.loads(content).items() if k not in _UNCOMPARED}
+            content = {"kept": "best"} | content  # versions that do not say so kept the best
         contents[str(path.relative_to(folder))] = content
     return contents
 
@@ -164,7 +165,9 @@ def opened_alike(name: str, before: Path, after: Path, old: Path, new: Path) -> 
             run = folder / "opened" / _slug(name)
             shutil.rmtree(run, ignore_errors=True)
             shutil.copytree(old / _slug(name), run)
-            output = run_command(tree, folder, module, ["--workdir", str(run), "--json", *flags])
+            output = run_command(
+                tree, folder, module, ["--workdir", str(run), "--checkpoint", "best", "--json", *flags]
+            )
             printed.append(output.replace(str(folder), ""))
         if printed[0] != printed[1]:
             return False
