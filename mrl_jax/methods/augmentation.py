@@ -30,6 +30,8 @@ _LAYERS = 256  # places between hidden layers; more than modalities
 def augment(h: Any, batch: Batch, step: Array, axis_name: str | None) -> Batch:
     """Drop features and mix instances, as far as the hyperparameters `dropout` and `mixup` ask for it.
 
+    The batch also gets the keys that `drop_units` needs.
+
     Raises:
         ValueError: `batch.rows` is None.
     """
