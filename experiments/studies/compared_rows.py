@@ -12,8 +12,9 @@ from experiments.studies.sets import load_set
 from mrl_jax import Config, InputError, grid
 from mrl_jax.config import with_settings
 from mrl_jax.methods.consensus import NUMBERS, hidden_dropout_of
+from mrl_jax.options import LOSSES
 
-__all__ = ["AUGMENTED", "BY_BOTH", "CONDITIONS", "OURS", "ROWS", "Condition", "Rows", "Runs", "runs_of"]
+__all__ = ["AUGMENTED", "BY_BOTH", "CONDITIONS", "OURS", "RATES_OF", "ROWS", "Condition", "Rows", "Runs", "runs_of"]
 
 OURS = "consensus"
 PAPER = {"beta": 0.7, "tau1": 1.0, "tau2": 1.0, "schedule": "cosine-hold"}
@@ -34,7 +35,12 @@ class Row(NamedTuple):
     representation: str = "embedding"
 
 
-ROWS = {
+_ROBUST = {
+    f"{name} + contrastive{' (oracle noise)' if loss.needs_noise else ''}": Row({"loss": name})
+    for name, loss in LOSSES.items()
+    if name not in ("rc", "ce")
+}
+_UNALTERED = {
     OURS: Row({"method": "consensus"}, "both"),
     "MRL": Row({}),
     f"MRL{BY_BOTH}": Row({}, "both"),
@@ -43,15 +49,24 @@ ROWS = {
     "cross-entropy": Row({"loss": "ce", "beta": 1.0}),
     "paper's recipe": Row(PAPER),
     "contrastive": Row({"beta": 0.0}),
-    "consensus without mixup": Row({"method": "consensus", "method_options": ("hidden_dropout=0", "mixup=0")}, "both"),
+}
+_WITHOUT = {
+    "consensus without mixup": Row({"method": "consensus", "method_options": ("hidden_dropout=0", "mixup=0")}, "both")
+}
+_SAME_LENGTH = {
     f"MRL{AUGMENTED}": Row({}, "both"),
     f"cross-entropy + contrastive{AUGMENTED}": Row({"loss": "ce"}, "both"),
 }
-SAME_LENGTH = tuple(ROWS)[-2:]
 """Rows that have no length of their own: they are compared where all rows have the same number of epochs."""
-
-
-_OF_MOST = tuple(row for row in ROWS if row not in (*SAME_LENGTH, "consensus without mixup"))
+ROWS = _UNALTERED | _WITHOUT | _SAME_LENGTH | _ROBUST
+_FEW = tuple(_UNALTERED)[:5]
+RATES_OF = {f"noise {rate:g}": {"noise_rate": rate} for rate in RATES}
+"""Symmetric noise, the paper's: what a column is called -> fields of `Config`."""
+_KINDS = {
+    f"{kind} {rate:g}": {"noise_kind": kind, "noise_rate": rate}
+    for kind in ("asymmetric", "nearest-class", "instance-dependent")
+    for rate in RATES[:2]  # beyond, most labels of a class may be those of another one
+}
 
 
 class Condition(NamedTuple):
@@ -60,22 +75,31 @@ class Condition(NamedTuple):
     Attributes:
         changes: fields of `Config`.
         rows: names of the rows.
+        noises: the noises, which are the columns of a table: heading -> fields of `Config`.
     """
 
     changes: Mapping[str, Any]
-    rows: Sequence[str] = _OF_MOST
+    rows: Sequence[str] = tuple(_UNALTERED)
+    noises: Mapping[str, Mapping[str, Any]] = RATES_OF
 
 
 CONDITIONS = {
-    "default length": Condition({}, (*_OF_MOST, "consensus without mixup")),
+    "default length": Condition({}, (*_UNALTERED, *_WITHOUT)),
     "30 epochs": Condition({"epochs": 30}),
-    "100 epochs": Condition({"epochs": 100}, tuple(ROWS)),
+    "100 epochs": Condition({"epochs": 100}, (*_UNALTERED, *_WITHOUT, *_SAME_LENGTH)),
     "200 epochs": Condition({"epochs": 200}, (OURS, "MRL")),
     "100 epochs, three times the learning rate": Condition({"epochs": 100, "learning_rate": 3e-4}, (OURS, "MRL")),
     "one label per pair": Condition({"noise_scope": "instance"}),
+    "losses against noisy labels": Condition({}, (OURS, "MRL", "cross-entropy + contrastive", *_ROBUST)),
+    "other noise": Condition({}, _FEW, {"no noise": {"noise_rate": 0.0}, **_KINDS}),
+    "other noise, one label per pair": Condition(
+        {"noise_scope": "instance"},
+        _FEW,
+        {name: of for name, of in _KINDS.items() if of["noise_kind"] != "instance-dependent"},
+    ),
 }
 Rows = dict[str, list[list[Trace]]]
-"""Row -> noise rate -> seed."""
+"""Row -> noise -> seed."""
 Runs = dict[str, Rows]
 """Condition -> rows."""
 
@@ -100,7 +124,7 @@ def runs_of(name: str, args: Namespace, conditions: Sequence[str]) -> Runs:
     for condition in conditions:
         wanted = {row: _configs(condition, row, args, instances) for row in CONDITIONS[condition].rows}
         found = iter(trace([c for own in wanted.values() for c in own], data, path, instances=True))
-        runs[condition] = {row: _by_rate([next(found) for _ in own], args.seeds) for row, own in wanted.items()}
+        runs[condition] = {row: _by_noise([next(found) for _ in own], args.seeds) for row, own in wanted.items()}
     return runs
 
 
@@ -112,24 +136,27 @@ def _stored(path: Path, args: Namespace, conditions: Sequence[str]) -> Runs:
     facts, runs = traces[0].record["data"], Runs()
     for condition in conditions:
         found = {
-            row: _by_rate(kept_traces(_configs(condition, row, args, facts["instances"]), facts, traces), args.seeds)
+            row: _by_noise(kept_traces(_configs(condition, row, args, facts["instances"]), facts, traces), args.seeds)
             for row in CONDITIONS[condition].rows
         }
-        seeds = {row: {i for i in range(args.seeds) if all(of_rate[i] for of_rate in at)} for row, at in found.items()}
+        seeds = {
+            row: {i for i in range(args.seeds) if all(of_noise[i] for of_noise in at)} for row, at in found.items()
+        }
         rows = [row for row in found if len(seeds[row]) > 1]
         if OURS in rows:
             common = sorted(set.intersection(*(seeds[row] for row in rows)))
-            runs[condition] = {row: [[of_rate[i] for i in common] for of_rate in found[row]] for row in rows}
+            runs[condition] = {row: [[of_noise[i] for i in common] for of_noise in found[row]] for row in rows}
     return runs
 
 
 def _configs(condition: str, row: str, args: Namespace, instances: int) -> list[Config]:
-    """The configurations of a row, rates first."""
+    """The configurations of a row, noises first."""
     changes = {**CONDITIONS[condition].changes, **ROWS[row].changes, **(SMOKE if args.smoke else {})}
     config = with_settings(Config(), **changes)
     if row.endswith(AUGMENTED):
         config = with_settings(config, method_options=_augmentation(config, instances))
-    return grid(config, noise_rate=RATES, seed=list(range(args.seeds)))
+    noises = CONDITIONS[condition].noises.values()
+    return [c for noise in noises for c in grid(with_settings(config, **noise), seed=list(range(args.seeds)))]
 
 
 def _augmentation(config: Config, instances: int) -> tuple[str, ...]:
@@ -140,5 +167,5 @@ def _augmentation(config: Config, instances: int) -> tuple[str, ...]:
     return tuple(f"{name}={value:.3g}" for name, value in numbers.items())
 
 
-def _by_rate(traces: Sequence[Any], seeds: int) -> list[list[Any]]:
+def _by_noise(traces: Sequence[Any], seeds: int) -> list[list[Any]]:
     return [list(traces[i : i + seeds]) for i in range(0, len(traces), seeds)]

@@ -36,13 +36,16 @@ HEADLINE = (OURS, "MRL", f"MRL{BY_BOTH}", "cross-entropy + contrastive", "cross-
 
 
 def scores(rows: Rows, row: str, chosen_by: str) -> list[list[float]]:
-    """Test mAP: noise rate -> seed."""
+    """Test mAP: noise -> seed."""
     return [[t.score(chosen_by, ROWS[row].representation) for t in at] for at in rows[row]]
 
 
 def differences(rows: Rows, chosen_by: str) -> dict[str, list[Difference]]:
-    """How far consensus lies above every other row at every noise rate, corrected for all of these comparisons."""
-    ours, cells = scores(rows, OURS, chosen_by), [(name, i) for name in rows if name != OURS for i in range(len(RATES))]
+    """How far consensus lies above every other row with every noise, corrected for all of these comparisons."""
+    ours, cells = (
+        scores(rows, OURS, chosen_by),
+        [(name, i) for name in rows if name != OURS for i in range(len(rows[OURS]))],
+    )
     kept = [(name, i) for name, i in cells if ROWS[name].representation == "embedding"]  # the default of their method
     of_instances = [_instances(rows, OURS, i, chosen_by) - _instances(rows, name, i, chosen_by) for name, i in kept]
     intervals = dict(zip(kept, instance_intervals(np.stack(of_instances, axis=1)) if kept else (), strict=True))
@@ -53,39 +56,39 @@ def differences(rows: Rows, chosen_by: str) -> dict[str, list[Difference]]:
     return apart
 
 
-def _instances(rows: Rows, row: str, rate: int, chosen_by: str) -> np.ndarray:
+def _instances(rows: Rows, row: str, noise: int, chosen_by: str) -> np.ndarray:
     """Average precision of every test instance, the mean of the seeds."""
-    return np.mean([t.of_instances(chosen_by) for t in rows[row][rate]], axis=0)
+    return np.mean([t.of_instances(chosen_by) for t in rows[row][noise]], axis=0)
 
 
-def map_table(rows: Rows, chosen_by: str) -> str:
+def map_table(condition: str, rows: Rows, chosen_by: str) -> str:
     """Test mAP of all rows, mean ± standard deviation over seeds."""
-    lines = [["", *(f"noise {rate:g}" for rate in RATES), "mean"]]
+    lines = [["", *CONDITIONS[condition].noises, "mean"]]
     for name in rows:
         maps = scores(rows, name, chosen_by)
         lines.append([name, *map(mean_and_std, maps), f"{statistics.mean(map(statistics.mean, maps)):.3f}"])
     return markdown(lines)
 
 
-def difference_table(rows: Rows, chosen_by: str) -> str:
+def difference_table(condition: str, rows: Rows, chosen_by: str) -> str:
     """The differences with their intervals over seeds, and verdicts."""
-    lines = [[f"{OURS} less", *(f"noise {rate:g}" for rate in RATES)]]
-    for name, of_rates in differences(rows, chosen_by).items():
+    lines = [[f"{OURS} less", *CONDITIONS[condition].noises]]
+    for name, of_noises in differences(rows, chosen_by).items():
         lines.append(
-            [name, *(f"{d.mean:+.3f} [{d.over_seeds[0]:+.3f}, {d.over_seeds[1]:+.3f}] {d.verdict}" for d in of_rates)]
+            [name, *(f"{d.mean:+.3f} [{d.over_seeds[0]:+.3f}, {d.over_seeds[1]:+.3f}] {d.verdict}" for d in of_noises)]
         )
     return markdown(lines)
 
 
 def length_table(runs: Runs) -> str:
-    """Test mAP by the way in which the epoch is chosen, for all rows and conditions; the mean of all noise rates."""
+    """Test mAP by the way in which the epoch is chosen, for all rows and conditions; the mean of all noises."""
     head = [
         "",
         "",
         "best by clean labels",
         "best by noisy labels",
         "last",
-        "last, noise 0.8",
+        "last, lowest",
         "last below best, at most",
     ]
     lines = [head]
@@ -93,7 +96,7 @@ def length_table(runs: Runs) -> str:
         for name in rows:
             of = {by: [statistics.mean(at) for at in scores(rows, name, by)] for by in CHOSEN_BY}
             below = max(best - last for best, last in zip(of["clean"], of["last"], strict=True))
-            values = [*(statistics.mean(of[by]) for by in CHOSEN_BY), of["last"][-1], below]
+            values = [*(statistics.mean(of[by]) for by in CHOSEN_BY), min(of["last"]), below]
             lines.append([condition, name, *(f"{round(x, 3) + 0.0:.3f}" for x in values)])  # no -0.000
     return markdown(lines)
 
@@ -192,19 +195,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         for condition, rows in runs.items():
             seeds = len(rows[OURS][0])
             parts.append(f"### {TITLES.get(name, name)}, {condition}, {seeds} seeds")
-            parts += [map_table(rows, "kept"), *([difference_table(rows, "kept")] if len(rows) > 1 else [])]
+            parts += [map_table(condition, rows, "kept")]
+            parts += [difference_table(condition, rows, "kept")] if len(rows) > 1 else []
             lines += [
-                [name, condition, row, by, rate, t.config.seed, value]
+                [name, condition, row, by, noise, t.config.noise_rate, t.config.seed, value]
                 for row in rows
                 for by in CHOSEN_BY
-                for rate, at, of_rate in zip(RATES, rows[row], scores(rows, row, by), strict=True)
-                for t, value in zip(at, of_rate, strict=True)
+                for noise, at, own in zip(CONDITIONS[condition].noises, rows[row], scores(rows, row, by), strict=True)
+                for t, value in zip(at, own, strict=True)
             ]
         title, first = TITLES.get(name, name), next(iter(runs))
-        parts += [f"### {title}: which epoch, mean over noise rates", length_table(runs)]
+        parts += [f"### {title}: which epoch, mean of all columns", length_table(runs)]
         parts += [f"### {title}: retrieved by what, {first}, best epoch of each", representation_table(runs[first])]
     (args.out / "headline.md").write_text(headline(sets, conditions[0]) + "\n", encoding="utf-8")
-    head = ["set", "condition", "row", "epoch", "noise_rate", "seed", "map"]
+    head = ["set", "condition", "row", "epoch", "noise", "noise_rate", "seed", "map"]
     save(args.out / "comparison", "\n\n".join(parts), head, lines, draw(sets))
 
 

@@ -111,7 +111,8 @@ def _wrong_shares() -> dict[str, float]:
     for name in SETS:
         for line in (files.RESULTS / f"comparison_{name}.jsonl").read_text("utf-8").splitlines():
             record = json.loads(line)
-            shares[str(record["config"]["noise_rate"])] += record["wrong_share"].values()
+            if "noise_kind" not in record["config"]:  # symmetric
+                shares[str(record["config"].get("noise_rate"))] += record["wrong_share"].values()
     return {f"at{i}": 100 * statistics.mean(shares[rate]) for i, rate in enumerate(RATES)}
 
 
