@@ -36,6 +36,11 @@ class Difference(NamedTuple):
             return "ahead"
         return "behind" if self.p < 1 - LEVEL and max(ends) < 0 else "level"
 
+    @property
+    def text(self) -> str:
+        """Mean, interval over seeds and verdict, as a cell of a table."""
+        return f"{self.mean:+.3f} [{self.over_seeds[0]:+.3f}, {self.over_seeds[1]:+.3f}] {self.verdict}"
+
 
 def compared(a: Sequence[float], b: Sequence[float], over_instances: tuple[float, float] | None = None) -> Difference:
     """The difference a - b of two rows with the same seeds.

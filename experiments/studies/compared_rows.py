@@ -104,45 +104,49 @@ Runs = dict[str, Rows]
 """Condition -> rows."""
 
 
-def runs_of(name: str, args: Namespace, conditions: Sequence[str]) -> Runs:
+def runs_of(
+    name: str, args: Namespace, conditions: Sequence[str], rows: Sequence[str] | None = None, least: int = 2
+) -> Runs:
     """The runs of a set under all conditions.
 
     Args:
         name: the set.
         args: flags of the program. Without `from_results` the runs that are missing are trained. With it, rows that
-            have two seeds at least are taken, with the seeds that all of them have.
+            have `least` seeds at least are taken, with the seeds that all of them have.
         conditions: keys of `CONDITIONS`.
+        rows: keys of `ROWS`, which all of the conditions have; None: all rows of each.
+        least: number of seeds.
 
     Raises:
         InputError: nothing is stored and nothing may be trained, or the set cannot be loaded.
     """
     path = args.out / f"comparison_{name}.jsonl"
     if args.from_results:
-        return _stored(path, args, conditions)
+        return _stored(path, args, {c: rows or CONDITIONS[c].rows for c in conditions}, least)
     data, runs = load_set(name, args.views), Runs()
     instances = facts_of(data)["instances"]
     for condition in conditions:
-        wanted = {row: _configs(condition, row, args, instances) for row in CONDITIONS[condition].rows}
+        wanted = {row: _configs(condition, row, args, instances) for row in rows or CONDITIONS[condition].rows}
         found = iter(trace([c for own in wanted.values() for c in own], data, path, instances=True))
         runs[condition] = {row: _by_noise([next(found) for _ in own], args.seeds) for row, own in wanted.items()}
     return runs
 
 
-def _stored(path: Path, args: Namespace, conditions: Sequence[str]) -> Runs:
-    """What a file holds."""
+def _stored(path: Path, args: Namespace, wanted: Mapping[str, Sequence[str]], least: int) -> Runs:
+    """What a file holds of the wanted rows of conditions."""
     traces = read_traces(path)
     if not traces:
         raise InputError(f"no results in {path}; run without --from-results to make them")
     facts, runs = traces[0].record["data"], Runs()
-    for condition in conditions:
+    for condition, of_condition in wanted.items():
         found = {
             row: _by_noise(kept_traces(_configs(condition, row, args, facts["instances"]), facts, traces), args.seeds)
-            for row in CONDITIONS[condition].rows
+            for row in of_condition
         }
         seeds = {
             row: {i for i in range(args.seeds) if all(of_noise[i] for of_noise in at)} for row, at in found.items()
         }
-        rows = [row for row in found if len(seeds[row]) > 1]
+        rows = [row for row in found if len(seeds[row]) >= least]
         if OURS in rows:
             common = sorted(set.intersection(*(seeds[row] for row in rows)))
             runs[condition] = {row: [[of_noise[i] for i in common] for of_noise in found[row]] for row in rows}

@@ -74,9 +74,7 @@ def difference_table(condition: str, rows: Rows, chosen_by: str) -> str:
     """The differences with their intervals over seeds, and verdicts."""
     lines = [[f"{OURS} less", *CONDITIONS[condition].noises]]
     for name, of_noises in differences(rows, chosen_by).items():
-        lines.append(
-            [name, *(f"{d.mean:+.3f} [{d.over_seeds[0]:+.3f}, {d.over_seeds[1]:+.3f}] {d.verdict}" for d in of_noises)]
-        )
+        lines.append([name, *(d.text for d in of_noises)])
     return markdown(lines)
 
 

@@ -22,8 +22,8 @@ from mrl_jax.data.emoji.load import load_records
 __all__ = ["SETS", "Setting", "epochs_of", "load_set", "mean_of", "studied"]
 
 SETS = (
-    "emoji, emoji-31 (its subgroups), emoji-no-flags, emoji-split-1 to 9 (other splits), wikipedia-views where --views "
-    "is given"
+    "emoji, emoji-31 (its subgroups), emoji-no-flags, emoji-split-1 to 9 (other splits), generated-K (K classes), "
+    "wikipedia-views and wikipedia-4views where --views is given"
 )
 MIN_MEMBERS = 20  # of a subgroup of emoji
 EPOCHS, OTHER_EPOCHS = 20, 30  # of the sets that are made from emoji, and of others
@@ -161,7 +161,8 @@ def load_set(name: str, views: str | None) -> Dataset:
 
     Args:
         name: "emoji"; "emoji-31", its subgroups; "emoji-no-flags", without the class of flags, whose names all contain
-            "flag"; "emoji-split-S", its split of seed S, 1 to 9; "wikipedia-views"; or "generated-K".
+            "flag"; "emoji-split-S", its split of seed S, 1 to 9; "wikipedia-views", two views of the pairs, or
+            "wikipedia-4views", all four as modalities; or "generated-K".
         views: file of the Wikipedia pairs, or None.
 
     Raises:
@@ -175,16 +176,16 @@ def load_set(name: str, views: str | None) -> Dataset:
         return _without_flags()
     if re.fullmatch("emoji-split-[1-9]", name):
         return load_dataset("emoji", ("image", "text"), split_seed=int(name[-1]))
-    if name == "wikipedia-views":
+    if name in ("wikipedia-views", "wikipedia-4views"):
         if views is None:
-            raise InputError("the set wikipedia-views needs --views FILE")
-        return load_dataset(views, VIEWS)
+            raise InputError(f"the set {name} needs --views FILE")
+        return load_dataset(views, VIEWS if name == "wikipedia-views" else ())
     kind, _, classes = name.partition("-")
     if kind == "generated" and classes.isdigit() and int(classes) >= _MIN_CLASSES:
         return _generated(int(classes))
     raise InputError(
-        f"unknown set {name!r}; choose from emoji, emoji-31, emoji-no-flags, emoji-split-1 to 9, wikipedia-views and "
-        f"generated-K, K at least {_MIN_CLASSES}"
+        f"unknown set {name!r}; choose from emoji, emoji-31, emoji-no-flags, emoji-split-1 to 9, wikipedia-views, "
+        f"wikipedia-4views and generated-K, K at least {_MIN_CLASSES}"
     )
 
 

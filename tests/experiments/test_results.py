@@ -830,6 +830,28 @@ def test_the_comparison_is_rebuilt_without_the_data_from_what_is_complete(compar
         run("comparison", "--smoke", "--conditions", "10 epochs")
 
 
+def test_other_sets_have_the_scores_of_the_comparison(tmp_path, views, monkeypatch):
+    module = module_of("other_sets")
+    monkeypatch.setitem(module_of("protocol").SMOKE, "batch_size", 40)
+    monkeypatch.setattr(module, "SPLITS", ("generated-5", "generated-6"))
+    run("other_sets", "--smoke", "--sets", "wikipedia-4views", "--views", views, "--out", tmp_path)
+    rows = lines_of(tmp_path / "other_sets.csv")
+    assert len(rows) == 3 * 4 * (2 * 2 + 2)  # rows, rates, seeds of both scopes and splits
+    of = {(r["set"], r["labels_per"], r["row"], r["noise_rate"], r["seed"]): float(r["map"]) for r in rows}
+    config = preset("custom", noise_rate=0.6, noise_scope="instance", seed=1, **module_of("protocol").SMOKE)
+    best = train(config, data=load_dataset(views)).scores["test"]["best"]["average"]
+    assert of["wikipedia-4views", "pair", "MRL", "0.6", "1"] == pytest.approx(best, abs=6e-5)
+    split = replace(config, noise_scope="modality", seed=0, method="consensus")
+    last = train(split, data=module_of("sets").load_set("generated-6", None)).scores["test"]["last"]["average"]
+    assert of["splits of emoji", "modality", "consensus", "0.6", "1"] == pytest.approx(last, abs=6e-5)
+    table = (tmp_path / "other_sets.md").read_text()
+    assert "### wikipedia-4views, one label per pair, 2 seeds" in table
+    assert "### emoji, one label per modality, 2 splits" in table
+    rebuilt("other_sets", tmp_path, "--smoke")
+    with pytest.raises(InputError, match="no results in"):
+        run("other_sets", "--from-results", "--smoke", "--out", tmp_path / "none")
+
+
 def test_the_study_of_consensus_keeps_and_rebuilds_its_runs(tmp_path, views, monkeypatch):
     monkeypatch.setitem(module_of("protocol").SMOKE, "batch_size", 20)
     run("consensus_settings", "--smoke", "--sets", "wikipedia-views", "--views", views, "--out", tmp_path)
