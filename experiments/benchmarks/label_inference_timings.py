@@ -48,7 +48,7 @@ def measured(count: int, dims: Sequence[int] = DIMS) -> dict[str, float]:
     for d in dims:
         centers = rng.standard_normal((CLASSES, d), np.float32)
         features.append(jnp.asarray(rng.standard_normal((count, d), np.float32) + centers[clean]))
-    config = Config(tau1=0.5, tau2=0.5, batch_size=BATCH)
+    config = Config(tau1=0.5, tau2=0.5, batch_size=BATCH, epochs=EPOCHS)
     h, method, key = hyperparameters_of(config), mrl("rc"), jax.random.key(0)
     data = TrainData(tuple(features), jnp.asarray(labels))
     state = method.init(h, key, Shapes(tuple(dims), CLASSES, count))

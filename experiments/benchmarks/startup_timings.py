@@ -57,12 +57,13 @@ sys.exit(main(["emoji", "--workdir", sys.argv[1]]))
 """
 SHAPES = """
 from mrl_jax import preset
+from mrl_jax.config import auto_epochs
 from mrl_jax.training.run_spec import prepare_data
 config = preset("emoji")
 data = prepare_data(config, None)
 split = data.dataset.splits["train"]
 sizes = [[x.shape[1] for x in data.features], len(split), data.dataset.num_classes]
-print(*sizes, config.batch_size, config.hidden_dims, config.epochs, sep="|")
+print(*sizes, config.batch_size, config.hidden_dims, auto_epochs(config, len(split)), sep="|")
 """
 
 

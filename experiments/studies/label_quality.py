@@ -4,10 +4,11 @@
     python -m experiments.studies.label_quality --from-results
 
 Nothing is trained: `mrl_jax.label_inference` reads features and given labels. Clean labels only score what it finds.
-Four noises at rates 0 to 0.8, one label per modality and one per pair. Beside it, votes of the 20 nearest neighbours in
-the same features (cosine, weights softmax(s / 0.1), the classes' shares of the given labels), with the same annotators.
-Sets: emoji (9 classes), its subgroups of at least 20 members (31 classes), Wikipedia pairs with reduced features (10),
-and generated ones of 10 and 100 classes. Every row of every seed is kept in label_quality.json.
+Four noises at rates 0 to 0.8, one label per modality and one per pair. Beside it, its votes alone, without the labels
+of the instance, and votes of the 20 nearest neighbours in the same features (cosine, weights softmax(s / 0.1), the
+classes' shares of the given labels), with the same annotators. Sets: emoji (9 classes), its subgroups of at least 20
+members (31 classes), Wikipedia pairs with reduced features (10), and generated ones of 10, 100 and 300 classes. Every
+row of every seed is kept in label_quality.json.
 """
 
 import argparse
@@ -35,10 +36,11 @@ from mrl_jax.training.run_spec import RunData, prepare_data, prepare_run
 RATES = (0.0, 0.2, 0.4, 0.6, 0.8)
 KINDS = ("symmetric", "asymmetric", "nearest-class", "instance-dependent")
 SCOPES = ("modality", "instance")
-GENERATED = (10, 100)
+GENERATED = (10, 100, 300)
 ASYMMETRIC_UP_TO = 0.4  # beyond, most labels of a class may be those of another one
 SHOWN = (0.2, 0.4, 0.6, 0.8)  # rates of symmetric noise in the table
 NEIGHBOURS, TEMPERATURE = 20, 0.1
+METHODS = ("consensus", "votes", "neighbours")
 SCORES = ("accuracy", "ece", "auroc", "estimated", "true")
 
 
@@ -63,9 +65,12 @@ def measured(data: RunData, kernel: VoteKernel, neighbours: np.ndarray, cell: Ma
     names = data.dataset.modalities
     clean = data.dataset.splits["train"].labels[names[0]]
     classes = data.dataset.num_classes
-    ours = np.asarray(infer_labels(kernel, spec.labels, classes, spec.mask).posterior)
-    theirs = neighbour_posterior(neighbours, spec.labels, classes)
-    found = {"consensus": ours, "neighbours": theirs}
+    inferred = infer_labels(kernel, spec.labels, classes, spec.mask)
+    found = {
+        "consensus": np.asarray(inferred.posterior),
+        "votes": np.asarray(inferred.votes),
+        "neighbours": neighbour_posterior(neighbours, spec.labels, classes),
+    }
     scores = {name: label_quality(q, spec.labels, clean, spec.mask) for name, q in found.items()}
     return {name: {k: None if np.isnan(v) else round(v, 5) for k, v in of.items()} for name, of in scores.items()}
 
@@ -149,7 +154,7 @@ def _mean(rows: Sequence[Mapping[str, Any]], method: str, score: str) -> str:
 def table(found: Mapping[str, Any]) -> list[list[str]]:
     """One row per set and some of the noises, the mean over seeds; the CSV file has all."""
     head = ["set", "noise", "labels per", "rate", "wrong", "estimated", "accuracy", "ECE", "AUROC"]
-    rows = [[*head, "accuracy, neighbours", "AUROC, neighbours"]]
+    rows = [[*head, "accuracy, votes alone", "accuracy, neighbours", "AUROC, neighbours"]]
     for name, of_set in found.items():
         for cell in of_set["cells"]:
             shown = SHOWN if cell["noise_kind"] == "symmetric" else (ASYMMETRIC_UP_TO,)
@@ -157,6 +162,7 @@ def table(found: Mapping[str, Any]) -> list[list[str]]:
                 continue
             own = [row for row in of_set["rows"] if all(row[key] == value for key, value in cell.items())]
             values = [_mean(own, "consensus", score) for score in ("true", "estimated", "accuracy", "ece", "auroc")]
+            values += [_mean(own, "votes", "accuracy")]
             values += [_mean(own, "neighbours", score) for score in ("accuracy", "auroc")]
             labels = "pair" if cell["noise_scope"] == "instance" else "modality"
             rows.append([name, cell["noise_kind"], labels, f"{cell['noise_rate']:g}", *values])
@@ -166,7 +172,9 @@ def table(found: Mapping[str, Any]) -> list[list[str]]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure what is missing, print and draw."""
     args = checked(
-        parser(__doc__, f"{SETS}, generated sets of 10 and 100 classes", smoke="two noises, two sets").parse_args(argv)
+        parser(__doc__, f"{SETS}, generated sets of 10, 100 and 300 classes", smoke="two noises, two sets").parse_args(
+            argv
+        )
     )
     sets = ["emoji", "emoji-31", *(["wikipedia-views"] if args.views else []), *(f"generated-{k}" for k in GENERATED)]
     seeds = range(TRIAL_SEED, TRIAL_SEED + args.seeds)
@@ -192,7 +200,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         + [row[method][score] for score in SCORES]
         for name, of_set in found.items()
         for row in of_set["rows"]
-        for method in ("consensus", "neighbours")
+        for method in METHODS
     ]
     head = ["set", "classes", "kind", "scope", "rate", "seed", "method", *SCORES]
     save(args.out / "label_quality", markdown(table(found)), head, lines, figure)

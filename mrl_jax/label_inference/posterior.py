@@ -2,8 +2,9 @@ r"""The posterior of the true class, from the given labels of an instance and th
 
 Every given label is the answer of an annotator who confuses classes (Dawid and Skene, Applied Statistics 1979): the
 modalities of an instance, or one annotator for all of them if they share their labels. The prior of an instance is not
-the class frequency, but the votes of all other instances (`votes`), scaled to probabilities. No clean label and no
-noise rate is needed.
+the class frequency, but the votes of all other instances (`votes`), scaled to probabilities. What an annotator confuses
+is learned from all other instances, too: else every instance would confirm its own label, above all with many classes,
+where few labels stand behind a confusion. No clean label and no noise rate is needed.
 
 Shape letters: M modalities, A annotators, N instances, K classes.
 """
@@ -25,10 +26,10 @@ __all__ = ["Inferred", "annotators", "infer_labels"]
 ROUNDS = 2  # regressions: on the given labels, then on their posterior
 _ITERATIONS = 15  # of EM after every regression
 _TAIL = 0.03  # share of instances whose class has nothing to do with their features
-_PSEUDO = 20.0  # instances per class that stand for one kept share of an annotator
+_STRENGTHS = (5120.0, 1280.0, 320.0, 80.0, 20.0, 5.0)  # pseudo-counts of a class, for one kept share per annotator
 _FIT_ROWS = 4096  # rows on which the scale of the votes is chosen
 _SCALES = np.linspace(-1.0, 5.0, 31, dtype=np.float32)  # logarithms of the scales to try
-_ERRORS = 1.0  # standard errors within which a smaller scale is taken
+_ERRORS = 1.0  # standard errors within which a smaller scale, or more pseudo-counts, are taken
 
 
 class Inferred(NamedTuple):
@@ -76,8 +77,8 @@ def infer_labels(
     r"""Infer the true classes of instances from noisy labels.
 
     E step: $q_j(k) \propto v_j(k) \prod_a T_a[k, y_j^a]$ over the annotators of the instance, with the votes v. M step:
-    $T_a[k, y] \propto \sum_j q_j(k) [y_j^a = y]$, and pseudo-counts of one kept share per annotator. The scale of the
-    votes maximises the likelihood of the given labels.
+    $T_a[k, y] \propto \sum_{l \neq j} q_l(k) [y_l^a = y]$, and pseudo-counts of one kept share per annotator. The
+    number of pseudo-counts and the scale of the votes follow from the likelihood of the given labels.
 
     Args:
         kernel: from `vote_kernel`, of the same instances.
@@ -102,12 +103,26 @@ def infer_labels(
     return _infer(kernel, jnp.asarray(given), jnp.asarray(there), classes, rounds)
 
 
+class _Confusions(NamedTuple):
+    """What the annotators answer: counts [A, K, K] by class and label, their prior [A, K, K], and its pseudo-counts."""
+
+    counts: Array
+    prior: Array
+    strength: Array
+
+    @property
+    def transition(self) -> Array:
+        """T_a[k, y], [A, K, K]."""
+        total = self.counts + self.strength * self.prior
+        return total / total.sum(axis=2, keepdims=True)
+
+
 class _Fit(NamedTuple):
-    """Parameters of EM: log scale of the votes, bias of the classes [K], transitions [A, K, K], posterior and votes."""
+    """Parameters of EM: log scale of the votes, bias of the classes [K], confusions, posterior and votes [N, K]."""
 
     log_scale: Array
     bias: Array
-    transition: Array
+    confusions: _Confusions
     posterior: Array
     votes: Array
 
@@ -117,12 +132,11 @@ def _infer(kernel: VoteKernel, labels: Array, present: Array, classes: int, roun
     one_hot = jax.nn.one_hot(labels, classes) * present[..., None]  # [A, N, K]
     targets = one_hot.sum(axis=0) / jnp.maximum(present.sum(axis=0), 1)[:, None]
     scores = loo_scores(kernel, targets)
-    fit = _first(scores, labels, present, classes)
-    fit = _expectation_maximisation(scores, labels, present, one_hot, fit)
+    fit = _expectation_maximisation(scores, labels, present, one_hot, _first(scores, labels, present, classes))
+    likelihood = _log_likelihood(labels, present, fit.confusions, fit.posterior)  # is held from here on
     for _ in range(rounds - 1):
-        scores = loo_scores(kernel, fit.posterior)
-        fit = _expectation_maximisation(scores, labels, present, one_hot, fit, learn_transition=False)
-    return Inferred(fit.posterior, fit.votes, fit.transition)
+        fit = _vote_again(loo_scores(kernel, fit.posterior), likelihood, fit)
+    return Inferred(fit.posterior, fit.votes, fit.confusions.transition)
 
 
 def _log_votes(scores: Array, log_scale: Array, bias: Array) -> Array:
@@ -131,10 +145,17 @@ def _log_votes(scores: Array, log_scale: Array, bias: Array) -> Array:
     return jnp.log((1.0 - _TAIL) * p + _TAIL / scores.shape[-1])
 
 
-def _log_likelihood(labels: Array, present: Array, transition: Array) -> Array:
-    """log of the product over annotators of T_a[k, y], [N, K]."""
-    of_annotator = jnp.log(jnp.swapaxes(transition, 1, 2))[jnp.arange(len(labels))[:, None], labels]  # [A, N, K]
-    return jnp.where(present[..., None], of_annotator, 0.0).sum(axis=0)
+def _log_likelihood(labels: Array, present: Array, confusions: _Confusions, posterior: Array) -> Array:
+    """log of the product over annotators of T_a[k, y], [N, K], each without the part that the instance had in T."""
+    own = posterior[None] * present[..., None]  # [A, N, K]
+    at = jnp.arange(len(labels))[:, None], labels
+
+    def of_label(matrix: Array) -> Array:
+        return jnp.swapaxes(matrix, 1, 2)[at]  # [A, N, K]
+
+    answers = jnp.maximum(of_label(confusions.counts) - own, 0.0) + confusions.strength * of_label(confusions.prior)
+    instances = jnp.maximum(confusions.counts.sum(axis=2)[:, None] - own, 0.0) + confusions.strength
+    return jnp.where(present[..., None], jnp.log(answers / instances), 0.0).sum(axis=0)
 
 
 def _kept(share: Array, classes: int) -> Array:
@@ -143,11 +164,9 @@ def _kept(share: Array, classes: int) -> Array:
     return jnp.where(same.reshape((1,) * (share.ndim - 2) + same.shape), share, (1.0 - share) / max(classes - 1, 1))
 
 
-def _sampled(scores: Array, labels: Array, present: Array) -> tuple[Array, Array, Array]:
-    """Rows evenly spread over all."""
-    count = len(scores)
-    at = jnp.linspace(0, count - 1, min(_FIT_ROWS, count)).round().astype(jnp.int32)
-    return scores[at], labels[:, at], present[:, at]
+def _sampled(count: int) -> Array:
+    """Numbers of rows evenly spread over all."""
+    return jnp.linspace(0, count - 1, min(_FIT_ROWS, count)).round().astype(jnp.int32)
 
 
 def _evidence(scores: Array, bias: Array, log_likelihood: Array, log_scale: Array) -> Array:
@@ -158,51 +177,76 @@ def _evidence(scores: Array, bias: Array, log_likelihood: Array, log_scale: Arra
 
 def _first(scores: Array, labels: Array, present: Array, classes: int) -> _Fit:
     """The most likely pair of a scale and one kept share for all annotators, on a grid."""
-    own, given, there = _sampled(scores, labels, present)
-    bias = jnp.zeros(classes)
+    at = _sampled(len(scores))
+    own, given, there = scores[at], labels[:, at], present[:, at]
+    bias, none = jnp.zeros(classes), jnp.zeros_like(scores)
     shares = jnp.linspace(1.0 / classes + 0.03, 0.99, 14)
     scales = jnp.asarray(_SCALES[::2])
 
+    def confusions_of(share: Array) -> _Confusions:
+        prior = jnp.stack([_kept(share, classes)] * len(labels))
+        return _Confusions(jnp.zeros_like(prior), prior, jnp.float32(1.0))
+
     def of_share(share: Array) -> Array:
-        likelihood = _log_likelihood(given, there, jnp.stack([_kept(share, classes)] * len(labels)))
+        likelihood = _log_likelihood(given, there, confusions_of(share), none[at])
         return jax.lax.map(lambda t: _evidence(own, bias, likelihood, t).mean(), scales)
 
     best = jax.lax.map(of_share, shares).argmax()
     share, scale = shares[best // len(scales)], scales[best % len(scales)]
-    transition = jnp.stack([_kept(share, classes)] * len(labels))
-    return _Fit(scale, bias, transition, jnp.zeros_like(scores), jnp.zeros_like(scores))
+    return _Fit(scale, bias, confusions_of(share), none, none)
 
 
-def _expectation_maximisation(
-    scores: Array, labels: Array, present: Array, one_hot: Array, fit: _Fit, learn_transition: bool = True
-) -> _Fit:
-    own, given, there = _sampled(scores, labels, present)
-    classes = scores.shape[-1]
+def _expectation_maximisation(scores: Array, labels: Array, present: Array, one_hot: Array, fit: _Fit) -> _Fit:
+    at, classes = _sampled(len(scores)), scores.shape[-1]
+    own, given, there = scores[at], labels[:, at], present[:, at]
 
     def iterate(_: int, fit: _Fit) -> _Fit:
-        likelihood = _log_likelihood(given, there, fit.transition)
-        log_scale = _scale(own, fit.bias, likelihood)
-        log_votes = _log_votes(scores, log_scale, fit.bias)
-        posterior = jax.nn.softmax(log_votes + _log_likelihood(labels, present, fit.transition), axis=-1)
-        counts = jnp.einsum("nk,any->aky", posterior, one_hot, precision="highest")
-        total = jnp.maximum(counts.sum(axis=(1, 2)), 1.0)
-        counts += _PSEUDO * _kept(jnp.trace(counts, axis1=1, axis2=2) / total, classes)
-        votes = jnp.exp(log_votes)
-        bias = fit.bias + jnp.log((posterior.sum(axis=0) + 1.0) / (votes.sum(axis=0) + 1.0))
-        transition = counts / counts.sum(axis=2, keepdims=True) if learn_transition else fit.transition
-        return _Fit(log_scale, bias - bias.mean(), transition, posterior, votes)
+        def evidence(strength: Array) -> Array:
+            likelihood = _log_likelihood(given, there, fit.confusions._replace(strength=strength), fit.posterior[at])
+            return _evidence(own, fit.bias, likelihood, fit.log_scale)
+
+        strengths = jnp.asarray(_STRENGTHS)
+        strength = strengths[_simplest(jax.lax.map(evidence, strengths))]
+        confusions = fit.confusions._replace(strength=strength)
+        likelihood = _log_likelihood(labels, present, confusions, fit.posterior)
+        fit = _voted(scores, likelihood, fit)
+        counts = jnp.einsum("nk,any->aky", fit.posterior, one_hot, precision="highest")
+        share = jnp.trace(counts, axis1=1, axis2=2) / jnp.maximum(counts.sum(axis=(1, 2)), 1.0)
+        return fit._replace(confusions=confusions._replace(counts=counts, prior=_kept(share, classes)))
 
     return jax.lax.fori_loop(0, _ITERATIONS, iterate, fit)
+
+
+def _vote_again(scores: Array, likelihood: Array, fit: _Fit) -> _Fit:
+    """EM over the scale and the bias of other votes, with what is known of the annotators."""
+    return jax.lax.fori_loop(0, _ITERATIONS, lambda _, fit: _voted(scores, likelihood, fit), fit)
+
+
+def _voted(scores: Array, likelihood: Array, fit: _Fit) -> _Fit:
+    """The posterior [N, K] of votes and log-likelihood, and the bias that gives votes and posterior the same shares."""
+    at = _sampled(len(scores))
+    log_scale = _scale(scores[at], fit.bias, likelihood[at])
+    log_votes = _log_votes(scores, log_scale, fit.bias)
+    posterior, votes = jax.nn.softmax(log_votes + likelihood, axis=-1), jnp.exp(log_votes)
+    bias = fit.bias + jnp.log((posterior.sum(axis=0) + 1.0) / (votes.sum(axis=0) + 1.0))
+    return fit._replace(log_scale=log_scale, bias=bias - bias.mean(), posterior=posterior, votes=votes)
 
 
 def _scale(scores: Array, bias: Array, log_likelihood: Array) -> Array:
     """The smallest scale whose likelihood lies within a standard error of the highest.
 
     With much noise, sharp votes and a low kept share explain the labels about as well as soft votes and a higher one;
-    of these, the soft ones are calibrated. The standard error is that of the difference of two scales over instances.
+    of these, the soft ones are calibrated.
     """
     scales = jnp.asarray(_SCALES)
-    evidence = jax.lax.map(lambda t: _evidence(scores, bias, log_likelihood, t), scales)  # [S, N]
+    return scales[_simplest(jax.lax.map(lambda t: _evidence(scores, bias, log_likelihood, t), scales))]
+
+
+def _simplest(evidence: Array) -> Array:
+    """The first of several values [S] whose evidence [S, N] lies within a standard error of the highest.
+
+    The standard error is that of the difference of two values over instances.
+    """
     behind = evidence[evidence.mean(axis=1).argmax()][None] - evidence
     error = behind.std(axis=1) / jnp.sqrt(behind.shape[1])
-    return scales[(behind.mean(axis=1) <= _ERRORS * error).argmax()]
+    return (behind.mean(axis=1) <= _ERRORS * error).argmax()
