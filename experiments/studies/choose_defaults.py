@@ -7,8 +7,8 @@ Temperatures are multiples of the temperature from the number of classes, tau(K)
 2e-4, one seed that no result uses; 108 settings at noise 0.2 and 0.8 on emoji (9 classes), its subgroups of at least 20
 members (31 classes), the Wikipedia pairs with reduced features (10), and a generated set (100). Prints the best
 settings by the mean over sets and rates with the rank of the defaults, the rank of the defaults on every set, the mean
-of every value of every factor, and for every set the test mAP of the setting that the other sets choose. 864 runs: 30
-minutes on one core (AMD EPYC, 2026-11-28).
+of every value of every factor, and for every set the test mAP of the setting that sets of other families choose. 864
+runs: 30 minutes on one core (AMD EPYC, 2026-11-28).
 """
 
 import itertools
@@ -36,7 +36,7 @@ FACTORS: dict[str, tuple[Any, ...]] = {
 RATES = (0.2, 0.8)
 DEFAULTS = (Config().beta, 1.0, 1.0, Config().schedule)
 BEST = 8
-LEFT_OUT = "Every set left out once, mean of both noise rates (β, τ1 / τ(K), τ2 / τ(K), schedule):"
+LEFT_OUT = "Every set left out once, with its family, mean of both noise rates (β, τ1 / τ(K), τ2 / τ(K), schedule):"
 
 
 def combinations(smoke: bool = False) -> list[tuple[Any, ...]]:
@@ -92,7 +92,7 @@ def left_out(results: Mapping[str, Any], tried: Sequence[tuple[Any, ...]]) -> st
         {name: {c: mean_of(x, i, split=split) for i, c in enumerate(tried)} for name, x in results.items()}
         for split in ("valid", "test")
     )
-    return leave_one_out_table(valid, test, DEFAULTS, lambda c: ", ".join(map(str, c)))
+    return leave_one_out_table(LEFT_OUT, valid, test, DEFAULTS, lambda c: ", ".join(map(str, c)))
 
 
 def draw(sets: Mapping[str, Any], tried: Sequence[tuple[Any, ...]]) -> Figure:
@@ -121,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     maps = {c: [mean_of(x, i, r) for x in results.values() for r in range(len(RATES))] for i, c in enumerate(tried)}
     lines = [[*c, *values] for c, values in maps.items()]
     note = hold_note("Settings with `cosine-hold`", (s["schedule"] for x in results.values() for s in x["settings"]))
-    text = table(maps, titles) + (f"\n\n{LEFT_OUT}\n\n{left_out(results, tried)}" if len(results) > 1 else "") + note
+    text = table(maps, titles) + left_out(results, tried) + note
     save(args.out / "choose_defaults", text, [*FACTORS, *titles], lines, draw(results, tried))
 
 

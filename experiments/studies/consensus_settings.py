@@ -53,8 +53,8 @@ TRIED = (
 
 DEFAULTS = Setting("consensus", 0.35, 0.0, 0.5, 900)
 LEFT_OUT = (
-    "Every set left out once, by class posterior at the last epoch, mean of both noise rates (dropout, hidden_dropout, "
-    "mixup, steps):"
+    f"Every set left out once, with its family: {DEFAULTS.steps} steps, by class posterior at the last epoch, mean of "
+    "both noise rates (dropout, hidden_dropout, mixup):"
 )
 
 
@@ -105,15 +105,13 @@ def left_out(sets: dict[str, dict[Setting, list[Trace]]]) -> str:
             name: {
                 s: statistics.mean(t.score("last", "posterior", what) for t in traces)
                 for s, traces in found.items()
-                if s.method == "consensus"
+                if s.method == "consensus" and s.steps == DEFAULTS.steps
             }
             for name, found in sets.items()
         }
         for what in ("valid_clean", "test")
     )
-    if len(sets) < 2 or not all(DEFAULTS in found for found in sets.values()):
-        return ""
-    return f"\n\n{LEFT_OUT}\n\n{leave_one_out_table(valid, test, DEFAULTS, lambda s: ', '.join(map(str, s[1:])))}"
+    return leave_one_out_table(LEFT_OUT, valid, test, DEFAULTS, lambda s: ", ".join(map(str, s[1:-1])))
 
 
 def _label(s: Setting) -> str:

@@ -14,17 +14,25 @@ def test_a_set_has_no_part_in_its_choice():
     assert chosen_without(changed)["a"] == 2
 
 
+def test_the_family_of_a_set_has_no_part_either():
+    valid = {"emoji": {1: 0.9, 2: 0.1}, "emoji-31": {1: 0.9, 2: 0.1}, "wikipedia-views": {1: 0.1, 2: 0.2}}
+    assert chosen_without(valid) == {"emoji": 2, "emoji-31": 2, "wikipedia-views": 1}
+
+
 def test_the_table_reports_test_scores_of_the_choice_of_the_defaults_and_of_the_own_choice():
     test = {name: {s: value / 2 for s, value in scores.items()} for name, scores in VALID.items()}
     without_c = {name: VALID[name] for name in ("a", "b")}
-    rows = leave_one_out_table(without_c, test, 3, lambda s: f"setting {s}").splitlines()[2:]
-    assert rows == [
+    title, _, *rows = leave_one_out_table("Title:", without_c, test, 3, lambda s: f"setting {s}").splitlines()[2:]
+    assert title == "Title:"
+    assert rows[2:] == [
         "| a | setting 2 | 0.200 | 0.250 | setting 1 | 0.450 |",
         "| b | setting 1 | 0.050 | 0.150 | setting 2 | 0.150 |",
     ]
+    assert leave_one_out_table("Title:", without_c, test, 4, str).splitlines()[-1].split("|")[4] == " - "
+    assert leave_one_out_table("Title:", {"a": VALID["a"]}, test, 3, str) == ""
 
 
-@pytest.mark.parametrize("valid", [{"a": {1: 0.5}}, {"a": {1: 0.5}, "b": {2: 0.5}}, {}])
+@pytest.mark.parametrize("valid", [{"a": {1: 0.5}, "a-1": {1: 0.5}}, {"a": {1: 0.5}, "b": {2: 0.5}}, {}])
 def test_two_sets_and_a_common_setting_are_needed(valid):
-    with pytest.raises(ValueError, match="two sets and a setting are needed"):
+    with pytest.raises(ValueError, match="two families and a setting are needed"):
         chosen_without(valid)
