@@ -1,54 +1,84 @@
 """Paired differences between two rows of a table, over seeds and over test instances, corrected for their number."""
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
 
-from mrl_jax.eval.significance import LEVEL, bootstrap_means, interval
+from mrl_jax.eval.significance import LEVEL, bootstrap_means
 
-__all__ = ["Difference", "compared", "holm", "instance_intervals", "with_holm"]
+__all__ = ["LEAST_SEEDS", "Difference", "bootstrap_samples", "compared", "holm_levels", "with_holm"]
 
+LEAST_SEEDS = 5
+"""With fewer seeds there is no verdict: corrected intervals are then so wide that hardly anything could be told."""
 _SAMPLES = 10_000
 
 
-class Difference(NamedTuple):
+@dataclass(frozen=True)
+class Difference:
     """How far one row lies above another.
 
     Attributes:
-        mean: mean difference.
-        over_seeds: 95 % interval of the mean over seeds (Student's t).
-        over_instances: 95 % interval over test instances (bootstrap), or None if they were not kept.
-        p: two-sided p-value of the paired t-test over seeds; after `with_holm` the corrected one.
+        mean: mean difference over seeds.
+        error: its standard error.
+        seeds: number of seeds.
+        samples: bootstrap samples of the mean difference over test instances, float [B], or None if the average
+            precision of instances was not kept.
+        level: confidence of the intervals; 0.95, and more after `with_holm`.
     """
 
     mean: float
-    over_seeds: tuple[float, float]
-    over_instances: tuple[float, float] | None
-    p: float
+    error: float
+    seeds: int
+    samples: np.ndarray | None = None
+    level: float = LEVEL
+
+    @property
+    def p(self) -> float:
+        """Two-sided p-value of the paired t-test over seeds, not corrected."""
+        if self.error == 0:  # equal in every seed, or apart by the same
+            return float(self.mean == 0)
+        return float(2 * stats.t.sf(abs(self.mean) / self.error, self.seeds - 1))
+
+    @property
+    def over_seeds(self) -> tuple[float, float]:
+        """Interval of the mean over seeds (Student's t)."""
+        wide = float(stats.t.ppf((1 + self.level) / 2, self.seeds - 1)) * self.error
+        return self.mean - wide, self.mean + wide
+
+    @property
+    def over_instances(self) -> tuple[float, float] | None:
+        """Interval over test instances (bootstrap), or None."""
+        if self.samples is None:
+            return None
+        low, high = np.quantile(self.samples, [(1 - self.level) / 2, (1 + self.level) / 2])
+        return float(low), float(high)
 
     @property
     def verdict(self) -> str:
-        """ "ahead" or "behind" where p is below 0.05 and no interval holds 0; "level" otherwise."""
+        """ "ahead" or "behind" if no interval holds 0, else "level"; "" with fewer than `LEAST_SEEDS` seeds."""
+        if self.seeds < LEAST_SEEDS:
+            return ""
         ends = [*self.over_seeds, *(self.over_instances or ())]
-        if self.p < 1 - LEVEL and min(ends) > 0:
+        if min(ends) > 0:
             return "ahead"
-        return "behind" if self.p < 1 - LEVEL and max(ends) < 0 else "level"
+        return "behind" if max(ends) < 0 else "level"
 
     @property
     def text(self) -> str:
-        """Mean, interval over seeds and verdict, as a cell of a table."""
-        return f"{self.mean:+.3f} [{self.over_seeds[0]:+.3f}, {self.over_seeds[1]:+.3f}] {self.verdict}"
+        """Mean, the smallest interval that holds those over seeds and over instances, and verdict, as a cell."""
+        ends = [*self.over_seeds, *(self.over_instances or ())]
+        return f"{self.mean:+.3f} [{min(ends):+.3f}, {max(ends):+.3f}] {self.verdict}".rstrip()
 
 
-def compared(a: Sequence[float], b: Sequence[float], over_instances: tuple[float, float] | None = None) -> Difference:
+def compared(a: Sequence[float], b: Sequence[float], samples: np.ndarray | None = None) -> Difference:
     """The difference a - b of two rows with the same seeds.
 
     Args:
         a: mAP of every seed.
         b: that of the other row, in the same order.
-        over_instances: their interval over test instances, from `instance_intervals`.
+        samples: their bootstrap samples, from `bootstrap_samples`.
 
     Raises:
         ValueError: fewer than two seeds, or not the same number.
@@ -56,43 +86,43 @@ def compared(a: Sequence[float], b: Sequence[float], over_instances: tuple[float
     differences = np.asarray(a, np.float64) - np.asarray(b, np.float64)
     if differences.ndim != 1 or len(differences) < 2:
         raise ValueError(f"{differences.shape} differences: a paired interval needs two seeds or more")
-    mean, error = float(differences.mean()), float(stats.sem(differences))
-    if error == 0:  # equal in every seed
-        return Difference(mean, (mean, mean), over_instances, float(mean == 0))
-    low, high = stats.t.interval(LEVEL, len(differences) - 1, loc=mean, scale=error)
-    p = float(stats.ttest_1samp(differences, 0.0).pvalue)
-    return Difference(mean, (float(low), float(high)), over_instances, p)
+    return Difference(float(differences.mean()), float(stats.sem(differences)), len(differences), samples)
 
 
-def instance_intervals(differences: np.ndarray) -> list[tuple[float, float]]:
-    """95 % intervals of mean differences over test instances, from the same bootstrap samples for all.
+def bootstrap_samples(differences: np.ndarray) -> np.ndarray:
+    """Bootstrap samples [B, S] of mean differences over test instances, from the same draws for all.
 
     Args:
         differences: float [U, S], of U instances between S pairs of rows; the mean of the seeds.
     """
     (samples,) = bootstrap_means([(differences, np.arange(len(differences)))], _SAMPLES)
-    return [(float(low), float(high)) for low, high in interval(samples).T]
+    return samples
 
 
-def holm(p: Sequence[float]) -> list[float]:
-    """p-values of several tests, corrected so that one false rejection among all has the level of a single test.
+def holm_levels(p: Sequence[float]) -> list[float]:
+    """Confidence levels of several intervals, so that all of them together err with the probability of a single one.
+
+    A difference is significant if its interval at this level does not hold 0. That is Holm's procedure: the k-th
+    smallest of n p-values is held against 0.05 / (n - k + 1), up to the first that is larger; all later ones are held
+    against what that one was.
 
     References:
         Holm, A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 1979.
 
     Example:
-        >>> holm([0.01, 0.04, 0.03])
-        [0.03, 0.06, 0.06]
+        >>> [round(1 - level, 4) for level in holm_levels([0.01, 0.04, 0.03])]
+        [0.0167, 0.025, 0.025]
     """
-    order, highest = sorted(range(len(p)), key=lambda i: p[i]), 0.0
-    corrected = [0.0] * len(p)
-    for rank, i in enumerate(order):
-        highest = max(highest, min(1.0, (len(p) - rank) * p[i]))
-        corrected[i] = highest
-    return corrected
+    levels, left, stopped = [0.0] * len(p), len(p), False
+    for i in sorted(range(len(p)), key=lambda i: p[i]):
+        levels[i] = 1 - (1 - LEVEL) / left
+        stopped = stopped or p[i] > (1 - LEVEL) / left
+        left -= not stopped
+    return levels
 
 
 def with_holm(differences: Iterable[Difference]) -> list[Difference]:
-    """Differences with p-values corrected for the number of them."""
+    """Differences with intervals that are corrected for the number of them, by their p-values over seeds."""
     differences = list(differences)
-    return [d._replace(p=p) for d, p in zip(differences, holm([d.p for d in differences]), strict=True)]
+    levels = holm_levels([d.p for d in differences])
+    return [replace(d, level=level) for d, level in zip(differences, levels, strict=True)]

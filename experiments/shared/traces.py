@@ -27,7 +27,7 @@ from mrl_jax.options import OPTIONS, REPRESENTATIONS
 from mrl_jax.retrieval.measure import cross_modal_map, retrieval_metrics
 from mrl_jax.retrieval.pairs import pair_ranks
 from mrl_jax.run.model import embed_rows
-from mrl_jax.run.representation import metric_of, represent, representation_of
+from mrl_jax.run.representation import metric_of, represent
 from mrl_jax.sweep.groups import groups
 from mrl_jax.training.loop import ActiveRun
 from mrl_jax.training.run_spec import RunSpec, prepare_data, prepare_run
@@ -80,12 +80,17 @@ class Trace:
             return chosen_by
         return "last" if entry_of(self.config.method).keeps == "last" else "clean"
 
-    def of_instances(self, chosen_by: str) -> np.ndarray:
+    def of_instances(self, chosen_by: str, representation: str = "embedding") -> np.ndarray | None:
         """Average precision of every test instance, the mean of its queries in all directions: float64 [N].
 
-        By the default representation of the method; `chosen_by` is "clean", "last" or "kept".
+        None for a representation that the trace does not keep: traces of earlier versions keep the default one of their
+        method only. `chosen_by` is "clean", "last" or "kept".
         """
-        return np.array(self.record["instances"][self._resolved(chosen_by)]) / 1000.0
+        kept = self.record.get("instances", {})
+        if "last" in kept:  # of an earlier version
+            kept = {entry_of(self.config.method).representation: kept}
+        values = kept.get(representation)
+        return None if values is None else np.array(values[self._resolved(chosen_by)]) / 1000.0
 
     def best_test(self, representation: str = "embedding") -> float:
         """The highest test mAP of all scored epochs, only to tell how far other epochs lie below it."""
@@ -232,14 +237,15 @@ class _Scores:
 
     Attributes:
         values: representation -> score -> its values.
-        instances: "clean" and "last" -> average precision of every test instance, in thousandths.
+        instances: representation, without "posterior" -> "clean" and "last" -> average precision of every test
+            instance, in thousandths.
     """
 
     def __init__(self, spec: RunSpec) -> None:
-        self._spec, self._noisy, self._best = spec, _noisy_validation(spec), -1.0
+        self._spec, self._noisy = spec, _noisy_validation(spec)
         kinds = REPRESENTATIONS if spec.method.assign is not None else REPRESENTATIONS[:1]
         self.values: dict[str, dict[str, list[float]]] = {kind: {} for kind in kinds}
-        self.instances: dict[str, list[int]] = {}
+        self.instances: dict[str, dict[str, list[int]]] = {kind: {} for kind in kinds if kind != "posterior"}
 
     def add(self, params: Any) -> None:
         """Score a model."""
@@ -254,10 +260,11 @@ class _Scores:
             }
             for name, value in scores.items():
                 own.setdefault(name, []).append(round(value, _DIGITS))
-            if kind == representation_of(self._spec.config):
-                self.instances["last"] = np.round(1000 * precision).astype(int).tolist()
-                if scores["valid_clean"] > self._best:
-                    self._best, self.instances["clean"] = scores["valid_clean"], self.instances["last"]
+            if kind in self.instances:
+                of_kind, valid = self.instances[kind], own["valid_clean"]
+                of_kind["last"] = np.round(1000 * precision).astype(int).tolist()
+                if valid[-1] > max(valid[:-1], default=-1.0):  # the first one of a tie of the rounded scores
+                    of_kind["clean"] = of_kind["last"]
 
     def _rows(self, params: Any, split: str, kind: str) -> dict[str, np.ndarray]:
         method, h = self._spec.method, self._spec.hyperparameters

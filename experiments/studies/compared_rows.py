@@ -10,14 +10,27 @@ from experiments.shared.protocol import RATES, SMOKE
 from experiments.shared.traces import Trace, facts_of, kept_traces, read_traces, trace
 from experiments.studies.sets import load_set
 from mrl_jax import Config, InputError, grid
-from mrl_jax.config import with_settings
+from mrl_jax.config import auto_epochs, with_settings
 from mrl_jax.methods.consensus import NUMBERS, hidden_dropout_of
 from mrl_jax.options import LOSSES
 
-__all__ = ["AUGMENTED", "BY_BOTH", "CONDITIONS", "OURS", "RATES_OF", "ROWS", "Condition", "Rows", "Runs", "runs_of"]
+__all__ = [
+    "AUGMENTED",
+    "BY_BOTH",
+    "BY_EMBEDDING",
+    "CONDITIONS",
+    "OURS",
+    "RATES_OF",
+    "ROWS",
+    "Condition",
+    "Rows",
+    "Runs",
+    "runs_of",
+]
 
 OURS = "consensus"
 PAPER = {"beta": 0.7, "tau1": 1.0, "tau2": 1.0, "schedule": "cosine-hold"}
+BY_EMBEDDING = f"{OURS}, by embedding"
 BY_BOTH = ", by embedding and posterior"
 AUGMENTED = " with dropout and mixup"
 """Of a row with all that consensus has but the inference of labels; it retrieves by both, too."""
@@ -42,6 +55,7 @@ _ROBUST = {
 }
 _UNALTERED = {
     OURS: Row({"method": "consensus"}, "both"),
+    BY_EMBEDDING: Row({"method": "consensus"}),
     "MRL": Row({}),
     f"MRL{BY_BOTH}": Row({}, "both"),
     "cross-entropy + contrastive": Row({"loss": "ce"}),
@@ -50,16 +64,20 @@ _UNALTERED = {
     "paper's recipe": Row(PAPER),
     "contrastive": Row({"beta": 0.0}),
 }
+_NONE_OF_UNITS = ("hidden_dropout=0", "mixup=0")
 _WITHOUT = {
-    "consensus without mixup": Row({"method": "consensus", "method_options": ("hidden_dropout=0", "mixup=0")}, "both")
+    "consensus without mixup": Row({"method": "consensus", "method_options": _NONE_OF_UNITS}, "both"),
+    "consensus without mixup and dropout": Row(
+        {"method": "consensus", "method_options": ("dropout=0", *_NONE_OF_UNITS)}, "both"
+    ),
 }
-_SAME_LENGTH = {
+"""At the default length, where consensus has no dropout of units."""
+_AUGMENTED = {
     f"MRL{AUGMENTED}": Row({}, "both"),
     f"cross-entropy + contrastive{AUGMENTED}": Row({"loss": "ce"}, "both"),
 }
-"""Rows that have no length of their own: they are compared where all rows have the same number of epochs."""
-ROWS = _UNALTERED | _WITHOUT | _SAME_LENGTH | _ROBUST
-_FEW = tuple(_UNALTERED)[:5]
+ROWS = _UNALTERED | _WITHOUT | _AUGMENTED | _ROBUST
+_FEW = tuple(_UNALTERED)[:6]
 RATES_OF = {f"noise {rate:g}": {"noise_rate": rate} for rate in RATES}
 """Symmetric noise, the paper's: what a column is called -> fields of `Config`."""
 _KINDS = {
@@ -84,13 +102,13 @@ class Condition(NamedTuple):
 
 
 CONDITIONS = {
-    "default length": Condition({}, (*_UNALTERED, *_WITHOUT)),
+    "default length": Condition({}, (*_UNALTERED, *_AUGMENTED, *_WITHOUT)),
     "30 epochs": Condition({"epochs": 30}),
-    "100 epochs": Condition({"epochs": 100}, (*_UNALTERED, *_WITHOUT, *_SAME_LENGTH)),
-    "200 epochs": Condition({"epochs": 200}, (OURS, "MRL")),
-    "100 epochs, three times the learning rate": Condition({"epochs": 100, "learning_rate": 3e-4}, (OURS, "MRL")),
+    "100 epochs": Condition({"epochs": 100}, (*_UNALTERED, *_AUGMENTED)),
+    "200 epochs": Condition({"epochs": 200}, _FEW[:4]),
+    "100 epochs, three times the learning rate": Condition({"epochs": 100, "learning_rate": 3e-4}, _FEW[:4]),
     "one label per pair": Condition({"noise_scope": "instance"}),
-    "losses against noisy labels": Condition({}, (OURS, "MRL", "cross-entropy + contrastive", *_ROBUST)),
+    "losses against noisy labels": Condition({}, (OURS, BY_EMBEDDING, "MRL", "cross-entropy + contrastive", *_ROBUST)),
     "other noise": Condition({}, _FEW, {"no noise": {"noise_rate": 0.0}, **_KINDS}),
     "other noise, one label per pair": Condition(
         {"noise_scope": "instance"},
@@ -146,8 +164,7 @@ def _stored(path: Path, args: Namespace, wanted: Mapping[str, Sequence[str]], le
         seeds = {
             row: {i for i in range(args.seeds) if all(of_noise[i] for of_noise in at)} for row, at in found.items()
         }
-        rows = [row for row in found if len(seeds[row]) >= least]
-        if OURS in rows:
+        if rows := [row for row in found if len(seeds[row]) >= least]:
             common = sorted(set.intersection(*(seeds[row] for row in rows)))
             runs[condition] = {row: [[of_noise[i] for i in common] for of_noise in found[row]] for row in rows}
     return runs
@@ -165,7 +182,7 @@ def _configs(condition: str, row: str, args: Namespace, instances: int) -> list[
 
 def _augmentation(config: Config, instances: int) -> tuple[str, ...]:
     """The numbers of dropout and mixup that consensus has in a run of this length."""
-    steps = (config.epochs or 0) * math.ceil(instances / config.batch_size)
+    steps = (config.epochs or auto_epochs(config, instances)) * math.ceil(instances / config.batch_size)
     numbers = {name: number.default for name, number in NUMBERS.items()}
     numbers["hidden_dropout"] = hidden_dropout_of(steps)
     return tuple(f"{name}={value:.3g}" for name, value in numbers.items())

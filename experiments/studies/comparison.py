@@ -3,14 +3,16 @@
     python -m experiments.studies.comparison [--sets emoji] [--views wikipedia_4views.npz] [--conditions NAME …]
     python -m experiments.studies.comparison --from-results
 
-Every row has its untuned defaults, the same networks (1024-1024-512), batches, learning rate and schedule, the same
-noise and seeds; the paper's recipe has its own beta, temperatures and schedule. Every run is scored after its epochs
-on the validation split, with clean and with noisy labels, and on the test split, so that one run gives the best epoch
-by either and the last one. A run keeps the best by clean validation labels, or, as consensus does, the last: that is
-the score of the first two tables and of the README. Test labels choose nothing. A difference is "ahead" or "behind" if
-the t-interval over seeds and the bootstrap interval over test instances do not hold 0 and p, corrected for the number
-of comparisons in the table (Holm), is below 0.05; else it is "level". The runs are kept in `comparison_SET.jsonl`; 900
-steps take 35 seconds on one core (AMD EPYC, 2026-11-29), and all conditions with 5 seeds 20 hours a set.
+Every row has its defaults, the same networks (1024-1024-512), batches, learning rate and schedule, the same noise and
+seeds; the paper's recipe has its own beta, temperatures and schedule. Every run is scored after its epochs on the
+validation split, with clean and with noisy labels, and on the test split, so that one run gives the best epoch by
+either and the last one. A run keeps the best by clean validation labels, or, as consensus does, the last: that is the
+score of the first two tables and of the README. Test labels choose nothing. The second table has consensus less another
+row, both retrieved in the same way, with the smallest interval that holds the t-interval over seeds and the bootstrap
+interval over test instances. Their confidence is 95 % for all intervals of a table together (Holm); "level" is a
+difference whose interval holds 0. With fewer than 5 seeds there is no verdict. The runs are kept in
+`comparison_SET.jsonl`; 900 steps take 35 to 50 seconds on one core (AMD EPYC, 2026-11-29), and all conditions with 5
+seeds more than a day a set.
 """
 
 import statistics
@@ -20,19 +22,37 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.shared.command_line import checked, parser, run_main
-from experiments.shared.differences import Difference, compared, instance_intervals, with_holm
+from experiments.shared.differences import Difference, bootstrap_samples, compared, with_holm
 from experiments.shared.outputs import plot_means, save
 from experiments.shared.protocol import RATES
 from experiments.shared.tables import markdown, mean_and_std
 from experiments.shared.traces import CHOSEN_BY
-from experiments.studies.compared_rows import BY_BOTH, CONDITIONS, OURS, ROWS, Rows, Runs, runs_of
+from experiments.studies.compared_rows import (
+    AUGMENTED,
+    BY_BOTH,
+    BY_EMBEDDING,
+    CONDITIONS,
+    OURS,
+    ROWS,
+    Rows,
+    Runs,
+    runs_of,
+)
 from experiments.studies.sets import SETS
 from mrl_jax import InputError
 from mrl_jax.options import REPRESENTATIONS
 
 TITLES = {"wikipedia-views": "Wikipedia, reduced features"}
-HEADLINE = (OURS, "MRL", f"MRL{BY_BOTH}", "cross-entropy + contrastive", "cross-entropy", "paper's recipe")
+HEADLINE = (
+    OURS,
+    f"MRL{AUGMENTED}",
+    f"MRL{BY_BOTH}",
+    f"cross-entropy + contrastive{BY_BOTH}",
+    "MRL",
+    "paper's recipe",
+)
 """Rows of the README, as far as they have been run."""
+_OF_OURS = (OURS, BY_EMBEDDING)
 
 
 def scores(rows: Rows, row: str, chosen_by: str) -> list[list[float]]:
@@ -41,24 +61,38 @@ def scores(rows: Rows, row: str, chosen_by: str) -> list[list[float]]:
 
 
 def differences(rows: Rows, chosen_by: str) -> dict[str, list[Difference]]:
-    """How far consensus lies above every other row with every noise, corrected for all of these comparisons."""
-    ours, cells = (
-        scores(rows, OURS, chosen_by),
-        [(name, i) for name in rows if name != OURS for i in range(len(rows[OURS]))],
-    )
-    kept = [(name, i) for name, i in cells if ROWS[name].representation == "embedding"]  # the default of their method
-    of_instances = [_instances(rows, OURS, i, chosen_by) - _instances(rows, name, i, chosen_by) for name, i in kept]
-    intervals = dict(zip(kept, instance_intervals(np.stack(of_instances, axis=1)) if kept else (), strict=True))
-    found = [compared(ours[i], scores(rows, name, chosen_by)[i], intervals.get((name, i))) for name, i in cells]
+    """How far consensus lies above every other row with every noise, corrected for all of these comparisons.
+
+    Both are retrieved in the same way: by embedding, or by embedding and posterior.
+    """
+    cells = [(name, i) for name in rows if name not in _OF_OURS for i in range(len(rows[OURS]))]
+    of_instances = {cell: d for cell in cells if (d := _apart(rows, *cell, chosen_by)) is not None}
+    drawn = bootstrap_samples(np.stack(list(of_instances.values()), axis=1)).T if of_instances else ()
+    samples = dict(zip(of_instances, drawn, strict=True))
+    found = []
+    for name, i in cells:
+        ours = scores(rows, _opponent(name), chosen_by)[i]
+        found.append(compared(ours, scores(rows, name, chosen_by)[i], samples.get((name, i))))
     apart: dict[str, list[Difference]] = {}
     for (name, _), difference in zip(cells, with_holm(found), strict=True):
         apart.setdefault(name, []).append(difference)
     return apart
 
 
-def _instances(rows: Rows, row: str, noise: int, chosen_by: str) -> np.ndarray:
-    """Average precision of every test instance, the mean of the seeds."""
-    return np.mean([t.of_instances(chosen_by) for t in rows[row][noise]], axis=0)
+def _opponent(row: str) -> str:
+    """The row of consensus that is retrieved as a row is."""
+    return BY_EMBEDDING if ROWS[row].representation == "embedding" else OURS
+
+
+def _apart(rows: Rows, row: str, noise: int, chosen_by: str) -> np.ndarray | None:
+    """Average precision of every test instance, consensus less a row, the mean of the seeds that keep it; or None."""
+    if chosen_by == "noisy":
+        return None
+    kind, apart = ROWS[row].representation, []
+    for ours, theirs in zip(rows[_opponent(row)][noise], rows[row][noise], strict=True):
+        a, b = ours.of_instances(chosen_by, kind), theirs.of_instances(chosen_by, kind)
+        apart += [] if a is None or b is None else [a - b]
+    return np.mean(apart, axis=0) if apart else None
 
 
 def map_table(condition: str, rows: Rows, chosen_by: str) -> str:
@@ -71,8 +105,8 @@ def map_table(condition: str, rows: Rows, chosen_by: str) -> str:
 
 
 def difference_table(condition: str, rows: Rows, chosen_by: str) -> str:
-    """The differences with their intervals over seeds, and verdicts."""
-    lines = [[f"{OURS} less", *CONDITIONS[condition].noises]]
+    """The differences with their intervals, and verdicts."""
+    lines = [[f"{OURS}, retrieved alike, less", *CONDITIONS[condition].noises]]
     for name, of_noises in differences(rows, chosen_by).items():
         lines.append([name, *(d.text for d in of_noises)])
     return markdown(lines)
@@ -103,7 +137,7 @@ def representation_table(rows: Rows) -> str:
     """Test mAP, and the mean reciprocal rank of the own instance, by what is retrieved by; the mean of all rates."""
     lines = [["", *(f"{what}, {kind}" for what in ("mAP", "reciprocal rank") for kind in REPRESENTATIONS)]]
     for name in rows:
-        if name.endswith(BY_BOTH):
+        if name.endswith(BY_BOTH) or name == BY_EMBEDDING:
             continue
         traces = [t for at in rows[name] for t in at]
         values = [
@@ -118,24 +152,25 @@ def representation_table(rows: Rows) -> str:
 def headline(sets: Mapping[str, Runs], condition: str) -> str:
     """The table of the README: test mAP of the model that a run keeps, and of the last epoch with most noise.
 
-    A star marks cells that consensus is significantly above, or below.
+    A star marks cells that consensus, retrieved in the same way, is significantly above; two stars those that it is
+    below.
     """
-    shown = {name: runs[condition] for name, runs in sets.items() if condition in runs}
+    shown = {name: runs[condition] for name, runs in sets.items() if OURS in runs.get(condition, ())}
     rates = [f"{rate:g}" for rate in RATES]
     head = ["", *(f"{name.removesuffix('-views')} {rate}" for name in shown for rate in [*rates, "0.8, last epoch"])]
     lines = [head]
-    apart = {name: differences(rows, "kept") for name, rows in shown.items()}
+    apart = {name: (differences(rows, "kept"), differences(rows, "last")) for name, rows in shown.items()}
+    marks = {"ahead": "\\*", "behind": "\\*\\*"}
     for row in (row for row in HEADLINE if any(row in rows for rows in shown.values())):
         cells = [row]
         for name, rows in shown.items():
             if row not in rows:
                 cells += ["-"] * (len(RATES) + 1)
                 continue
-            verdicts = [d.verdict for d in apart[name].get(row, ())] or ["level"] * len(RATES)
-            marks = ["" if verdict == "level" else "\\*" for verdict in verdicts]
-            kept = [mean_and_std(at) for at in scores(rows, row, "kept")]
-            cells += [f"{value}{mark}" for value, mark in zip(kept, marks, strict=True)]
-            cells.append(mean_and_std(scores(rows, row, "last")[-1]))
+            values = [*scores(rows, row, "kept"), scores(rows, row, "last")[-1]]
+            kept, last = (of.get(row, ()) for of in apart[name])
+            verdicts = [*(d.verdict for d in kept), *(d.verdict for d in last[-1:])] or [""] * len(values)
+            cells += [mean_and_std(at) + marks.get(v, "") for at, v in zip(values, verdicts, strict=True)]
         lines.append(cells)
     return markdown(lines)
 
@@ -145,10 +180,7 @@ def draw(sets: Mapping[str, Runs]) -> Figure:
     figure = Figure(figsize=(9.5, 3.6 * len(sets)), layout="constrained")
     for (name, runs), axes in zip(sets.items(), figure.subplots(len(sets), 2, squeeze=False), strict=True):
         title, first, long = TITLES.get(name, name), next(iter(runs)), _longest(runs)
-        for row in HEADLINE:
-            if row.endswith(BY_BOTH):
-                continue
-            color = f"C{list(ROWS).index(row)}"
+        for color, row in ((f"C{i}", row) for i, row in enumerate(HEADLINE)):
             if row in runs[first]:
                 plot_means(axes[0], RATES, scores(runs[first], row, "kept"), row, color=color)
             if row in runs[long]:
@@ -161,10 +193,11 @@ def draw(sets: Mapping[str, Runs]) -> Figure:
             ylabel="test mAP of the model that is kept",
         )
         axes[0].set_xticks(RATES)
-        axes[0].legend(fontsize=7)
         axes[1].set(title=f"{title.partition(',')[0]}, {long}, noise {RATES[-1]:g}", xlabel="epoch", ylabel="test mAP")
         for one in axes:
             one.grid(alpha=0.3)
+    handles = {h.get_label(): h for h in figure.axes[0].get_legend_handles_labels()[0]}
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=3, fontsize=8)
     return figure
 
 
@@ -172,7 +205,18 @@ def _longest(runs: Runs) -> str:
     """The condition with the longest runs of the rows of the README."""
     most = max(len(set(HEADLINE) & set(rows)) for rows in runs.values())
     whole = [c for c, rows in runs.items() if len(set(HEADLINE) & set(rows)) == most]
-    return max(whole, key=lambda c: runs[c][OURS][0][0].epochs[-1])
+    return max(whole, key=lambda c: next(iter(runs[c].values()))[0][0].epochs[-1])
+
+
+def _without_repeats(runs: Runs) -> Runs:
+    """The conditions that have other runs than those before them, which may not be so while some are missing."""
+    kept, seen = Runs(), set[str]()
+    for condition, rows in runs.items():
+        keys = {f"{row}: {t.key}" for row, at in rows.items() for of_noise in at for t in of_noise}
+        if not keys <= seen:
+            kept[condition] = rows
+        seen |= keys
+    return kept
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -185,16 +229,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise InputError(f"--conditions {unknown[0]!r}: choose from {', '.join(map(repr, CONDITIONS))}")
     stored = [n for n in ("emoji", "wikipedia-views") if (args.out / f"comparison_{n}.jsonl").exists()]
     names = args.sets or (stored if args.from_results else ["emoji", *(["wikipedia-views"] if args.views else [])])
-    sets = {name: runs for name in names if (runs := runs_of(name, args, conditions))}
+    sets = {name: runs for name in names if (runs := _without_repeats(runs_of(name, args, conditions)))}
     if not sets:
         raise InputError(f"no results in {args.out}; run without --from-results to make them")
     parts, lines = [], []
     for name, runs in sets.items():
         for condition, rows in runs.items():
-            seeds = len(rows[OURS][0])
+            seeds = len(next(iter(rows.values()))[0])
             parts.append(f"### {TITLES.get(name, name)}, {condition}, {seeds} seeds")
             parts += [map_table(condition, rows, "kept")]
-            parts += [difference_table(condition, rows, "kept")] if len(rows) > 1 else []
+            parts += [difference_table(condition, rows, "kept")] if OURS in rows and set(rows) - set(_OF_OURS) else []
             lines += [
                 [name, condition, row, by, noise, t.config.noise_rate, t.config.seed, value]
                 for row in rows

@@ -1,13 +1,14 @@
-"""Consensus beside MRL on sets where no number of either was chosen, and on several splits of emoji.
+"""Consensus beside MRL on more sets, and on several splits of emoji: checks of what `comparison` finds.
 
     python -m experiments.studies.other_sets [--sets emoji-31 …] [--views wikipedia_4views.npz]
     python -m experiments.studies.other_sets --from-results
 
-The untuned defaults of both, as in `comparison`, whose files `comparison_SET.jsonl` these runs share. Sets: subgroups
-of emoji (31 classes), emoji without flags, whose names give their class away, Wikipedia with all four views as four
-modalities, and generated ones of 10 to 300 classes; symmetric noise, one label per modality and one per pair. On five
-splits of emoji, with one seed each, intervals are over splits. 900 steps take 35 seconds on one core (AMD EPYC,
-2026-11-29), and one set with 3 seeds half an hour.
+The defaults of both, as in `comparison`, whose files `comparison_SET.jsonl` these runs share. Sets: subgroups of emoji
+(31 classes), emoji without flags, whose names give their class away, Wikipedia with all four views as four modalities,
+and generated ones of 10 to 300 classes; symmetric noise, one label per modality and one per pair. None is independent
+of all choices: docs/results.md says what was chosen on which. Five splits of emoji have one seed each; they share most
+of their instances, so their spread is given and no interval. 900 steps take 35 to 50 seconds on one core (AMD EPYC,
+2026-11-29), and one set with 3 seeds 40 minutes.
 """
 
 import statistics
@@ -21,13 +22,15 @@ from experiments.shared.differences import Difference, compared, with_holm
 from experiments.shared.outputs import plot_means, save
 from experiments.shared.protocol import RATES
 from experiments.shared.tables import markdown, mean_and_std
-from experiments.studies.compared_rows import BY_BOTH, OURS, ROWS, Rows, runs_of
+from experiments.studies.compared_rows import BY_BOTH, BY_EMBEDDING, OURS, ROWS, Rows, runs_of
 from experiments.studies.sets import SETS
 from mrl_jax import InputError
 
 OTHERS = ("emoji-31", "emoji-no-flags", "wikipedia-4views", "generated-10", "generated-100", "generated-300")
 SPLITS = ("emoji", *(f"emoji-split-{seed}" for seed in range(1, 5)))
-COMPARED = (OURS, "MRL", f"MRL{BY_BOTH}")
+COMPARED = (OURS, BY_EMBEDDING, "MRL", f"MRL{BY_BOTH}")
+PAIRS = ((OURS, f"MRL{BY_BOTH}"), (BY_EMBEDDING, "MRL"))
+"""Rows that are retrieved alike."""
 SCOPES = {"default length": "modality", "one label per pair": "pair"}
 """Condition of `comparison` -> labels per what."""
 _HEAD = [f"noise {rate:g}" for rate in RATES]
@@ -43,23 +46,30 @@ def maps_of(rows: Rows) -> Maps:
     }
 
 
-def differences(maps: Maps) -> dict[str, list[Difference]]:
-    """Consensus less the other rows, at every rate, corrected for all of these comparisons."""
-    others = [row for row in maps if row != OURS]
-    found = [compared(a, b) for row in others for a, b in zip(maps[OURS], maps[row], strict=True)]
+def differences(maps: Maps) -> list[list[Difference]]:
+    """Consensus less MRL by both ways to retrieve, at every rate, corrected for all of these comparisons."""
+    found = [compared(a, b) for ours, theirs in PAIRS for a, b in zip(maps[ours], maps[theirs], strict=True)]
     corrected = with_holm(found)
-    return {row: corrected[i * len(RATES) : (i + 1) * len(RATES)] for i, row in enumerate(others)}
+    return [corrected[i : i + len(RATES)] for i in range(0, len(corrected), len(RATES))]
 
 
-def lines_of(maps: Maps) -> list[list[str]]:
-    """The lines of a table: mAP of all rows, then the differences."""
+def apart(maps: Maps, ours: str, theirs: str) -> list[list[float]]:
+    """Consensus less MRL: noise rate -> every seed, or every split."""
+    return [
+        [a - b for a, b in zip(of_ours, of_theirs, strict=True)]
+        for of_ours, of_theirs in zip(maps[ours], maps[theirs], strict=True)
+    ]
+
+
+def lines_of(maps: Maps, intervals: bool = True) -> list[list[str]]:
+    """The lines of a table: mAP of all rows, then the differences, with intervals or standard deviations."""
     lines = [
         [row, *map(mean_and_std, values), f"{statistics.mean(map(statistics.mean, values)):.3f}"]
         for row, values in maps.items()
     ]
-    for row, apart in differences(maps).items():
-        mean = statistics.mean(d.mean for d in apart)
-        lines.append([f"{OURS} less {row}", *(d.text for d in apart), f"{mean:+.3f}"])
+    for (ours, theirs), found in zip(PAIRS, differences(maps), strict=True):
+        cells = [d.text for d in found] if intervals else [mean_and_std(x) for x in apart(maps, ours, theirs)]
+        lines.append([f"{ours} less {theirs}", *cells, f"{statistics.mean(d.mean for d in found):+.3f}"])
     return lines
 
 
@@ -70,11 +80,7 @@ def draw(sets: Mapping[tuple[str, str], Maps]) -> Figure:
     for axes, scope in zip(figure.subplots(1, 2, sharey=True), SCOPES.values(), strict=True):
         for (name, of), maps in sets.items():
             if of == scope:
-                apart = [
-                    [a - b for a, b in zip(ours, theirs, strict=True)]
-                    for ours, theirs in zip(maps[OURS], maps[COMPARED[-1]], strict=True)
-                ]
-                plot_means(axes, RATES, apart, name, color=f"C{names.index(name)}")
+                plot_means(axes, RATES, apart(maps, *PAIRS[0]), name, color=f"C{names.index(name)}")
         axes.axhline(0, color="black", linewidth=0.8)
         axes.set(title=f"one label per {scope}", xlabel="noise rate", xticks=RATES)
         axes.grid(alpha=0.3)
@@ -117,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         parts += [markdown([["", *_HEAD, "mean"], *lines_of(maps)])]
     if count > 1:
         parts += [f"### emoji, one label per modality, {count} splits"]
-        parts += [markdown([["", *_HEAD, "mean"], *lines_of(splits)])]
+        parts += [markdown([["", *_HEAD, "mean"], *lines_of(splits, intervals=False)])]
     groups = {**sets, **({("splits of emoji", "modality"): splits} if count > 1 else {})}
     for (name, scope), maps in groups.items():
         lines += [

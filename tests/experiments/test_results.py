@@ -497,6 +497,15 @@ def test_a_process_of_a_program_that_fails_ends_it_in_one_line(tmp_path):
     assert "not installed here; run: pip install" in done.stderr.splitlines()[-1]
 
 
+def test_the_time_of_label_inference_is_measured_beside_an_epoch(capsys):
+    module = module_of("label_inference_timings")
+    run("label_inference_timings", "--smoke", "--size", 300)
+    found = json.loads(capsys.readouterr().out)
+    assert set(found) == {"kernel", "posterior", "epoch", "compiled", "peak"}
+    assert min(found.values()) > 0
+    assert module.share({"kernel": 1.0, "posterior": 2.0, "epoch": 0.1}) == pytest.approx(0.5)  # of 30 epochs
+
+
 @pytest.mark.parametrize(("code", "expected"), [(2, 2), (130, 130), (1, 1), (-9, 1)])
 def test_the_exit_code_of_a_process_is_that_of_the_program(capsys, code, expected):
     def fails():
@@ -836,7 +845,7 @@ def test_other_sets_have_the_scores_of_the_comparison(tmp_path, views, monkeypat
     monkeypatch.setattr(module, "SPLITS", ("generated-5", "generated-6"))
     run("other_sets", "--smoke", "--sets", "wikipedia-4views", "--views", views, "--out", tmp_path)
     rows = lines_of(tmp_path / "other_sets.csv")
-    assert len(rows) == 3 * 4 * (2 * 2 + 2)  # rows, rates, seeds of both scopes and splits
+    assert len(rows) == 4 * 4 * (2 * 2 + 2)  # rows, rates, seeds of both scopes and splits
     of = {(r["set"], r["labels_per"], r["row"], r["noise_rate"], r["seed"]): float(r["map"]) for r in rows}
     config = preset("custom", noise_rate=0.6, noise_scope="instance", seed=1, **module_of("protocol").SMOKE)
     best = train(config, data=load_dataset(views)).scores["test"]["best"]["average"]
@@ -850,6 +859,37 @@ def test_other_sets_have_the_scores_of_the_comparison(tmp_path, views, monkeypat
     rebuilt("other_sets", tmp_path, "--smoke")
     with pytest.raises(InputError, match="no results in"):
         run("other_sets", "--from-results", "--smoke", "--out", tmp_path / "none")
+
+
+def test_ways_to_retrieve_are_those_of_evaluation(tmp_path, monkeypatch):
+    monkeypatch.setitem(module_of("protocol").SMOKE, "epochs", 4)
+    run("representations", "--smoke", "--sets", "generated-5", "generated-6", "--out", tmp_path)
+    module = module_of("representations")
+    rows = lines_of(tmp_path / "representations.csv")
+    assert len(rows) == 2 * 4 * len(module.TRIED)
+    data = module_of("sets").load_set("generated-6", None)
+    at = {(r["set"], r["method"], r["noise_rate"], r["sharpness_and_weight"]): r for r in rows}
+    for representation, way in (("embedding", module.EMBEDDING), ("both", "2, 0.1"), ("posterior", "2, 0")):
+        settings = {"method": "consensus", "noise_rate": 0.8, "seed": 1000, "representation": representation}
+        result = train(preset("custom", **settings, **module_of("protocol").SMOKE), data=data)
+        found = at["generated-6", "consensus", "0.8", way]
+        for split in ("valid", "test"):
+            assert float(found[split]) == pytest.approx(result.scores[split]["last"]["average"], abs=6e-5)
+    rebuilt("representations", tmp_path)
+    with pytest.raises(InputError, match="lacks generated-7; run without"):
+        run("representations", "--from-results", "--sets", "generated-7", "--out", tmp_path)
+    with pytest.raises(InputError, match="no results in"):
+        run("representations", "--from-results", "--out", tmp_path / "none")
+    monkeypatch.setattr(module, "TRIAL_SEED", 1)
+    with pytest.raises(InputError, match="holds generated-5 with other configs; move it away"):
+        run("representations", "--smoke", "--sets", "generated-5", "--out", tmp_path)
+
+
+def test_a_sharper_posterior_by_hand():
+    """(1/5, 4/5) has the square root (1/3, 2/3); the product of two rows adds w times that of z."""
+    module = module_of("representations")
+    (row,) = module.rows_of(np.array([[0.2, 0.8]], np.float32), np.array([[0.6, 0.8]], np.float32), 1.0, 0.25)
+    np.testing.assert_allclose(row, [1 / 3, 2 / 3, 0.3, 0.4], atol=1e-6)
 
 
 def test_the_study_of_consensus_keeps_and_rebuilds_its_runs(tmp_path, views, monkeypatch):

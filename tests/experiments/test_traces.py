@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from toy import toy_arrays, toy_config
 
-from experiments.shared.traces import facts_of, kept_traces, read_traces, scored_epochs, trace
+from experiments.shared.traces import Trace, facts_of, kept_traces, read_traces, scored_epochs, trace
 from mrl_jax import InputError, load_dataset, train
 
 pytestmark = pytest.mark.slow
@@ -41,7 +41,18 @@ def test_a_trace_has_the_scores_of_train(file, data, configs):
             scores = result.scores["test"][which]
             assert found.score(chosen_by, kind) == pytest.approx(scores["average"], abs=6e-5)
             assert found.epochs[found.point(chosen_by, kind)] == scores["epoch"]
-            assert found.of_instances(chosen_by).mean() == pytest.approx(scores["average"], abs=6e-4)
+            assert found.of_instances(chosen_by, kind).mean() == pytest.approx(scores["average"], abs=6e-4)
+
+
+def test_a_trace_of_an_earlier_version_has_the_instances_of_its_default_representation(file, configs):
+    for found in read_traces(file):
+        kind, other = ("both", "embedding") if found.config.method == "consensus" else ("embedding", "both")
+        assert found.of_instances("last", other) is not None
+        assert found.of_instances("last", "posterior") is None
+        earlier = Trace({**found.record, "instances": found.record["instances"][kind]})
+        for chosen_by in ("clean", "last", "kept"):
+            np.testing.assert_array_equal(earlier.of_instances(chosen_by, kind), found.of_instances(chosen_by, kind))
+        assert earlier.of_instances("last", other) is None
 
 
 def test_noisy_validation_chooses_the_epoch_that_a_run_with_it_chooses(file, data, configs):
