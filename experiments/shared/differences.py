@@ -100,7 +100,7 @@ def bootstrap_samples(differences: np.ndarray) -> np.ndarray:
 
 
 def holm_levels(p: Sequence[float]) -> list[float]:
-    """Confidence levels of several intervals, so that all of them together err with the probability of a single one.
+    """Confidence levels of several intervals, so that all verdicts together err with the probability of a single one.
 
     A difference is significant if its interval at this level does not hold 0. That is Holm's procedure: the k-th
     smallest of n p-values is held against 0.05 / (n - k + 1), up to the first that is larger; all later ones are held

@@ -9,10 +9,10 @@ validation split, with clean and with noisy labels, and on the test split, so th
 either and the last one. A run keeps the best by clean validation labels, or, as consensus does, the last: that is the
 score of the first two tables and of the README. Test labels choose nothing. The second table has consensus less another
 row, both retrieved in the same way, with the smallest interval that holds the t-interval over seeds and the bootstrap
-interval over test instances. Their confidence is 95 % for all intervals of a table together (Holm); "level" is a
-difference whose interval holds 0. With fewer than 5 seeds there is no verdict. The runs are kept in
-`comparison_SET.jsonl`; 900 steps take 35 to 50 seconds on one core (AMD EPYC, 2026-11-29), and all conditions with 5
-seeds more than a day a set.
+interval over test instances, where the runs keep them. Their confidence is raised so that all verdicts of a table err
+together in at most 5 % of the cases (Holm); "level" is a difference whose interval holds 0. With fewer than 5 seeds
+there is no verdict. The runs are kept in `comparison_SET.jsonl`; 900 steps take 35 to 50 seconds on one core (AMD EPYC,
+2026-11-29), and all conditions with 5 seeds more than a day a set.
 """
 
 import statistics
