@@ -20,7 +20,6 @@ __all__ = [
     "BY_EMBEDDING",
     "CONDITIONS",
     "OURS",
-    "RATES_OF",
     "ROWS",
     "Condition",
     "Rows",
@@ -78,7 +77,7 @@ _AUGMENTED = {
 }
 ROWS = _UNALTERED | _WITHOUT | _AUGMENTED | _ROBUST
 _FEW = tuple(_UNALTERED)[:6]
-RATES_OF = {f"noise {rate:g}": {"noise_rate": rate} for rate in RATES}
+_SYMMETRIC = {f"noise {rate:g}": {"noise_rate": rate} for rate in RATES}
 """Symmetric noise, the paper's: what a column is called -> fields of `Config`."""
 _KINDS = {
     f"{kind} {rate:g}": {"noise_kind": kind, "noise_rate": rate}
@@ -98,7 +97,7 @@ class Condition(NamedTuple):
 
     changes: Mapping[str, Any]
     rows: Sequence[str] = tuple(_UNALTERED)
-    noises: Mapping[str, Mapping[str, Any]] = RATES_OF
+    noises: Mapping[str, Mapping[str, Any]] = _SYMMETRIC
 
 
 CONDITIONS = {
