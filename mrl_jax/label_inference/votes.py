@@ -28,6 +28,7 @@ __all__ = ["VoteKernel", "loo_scores", "vote_kernel"]
 LANDMARKS = 2048  # upper bound of R; up to so many instances the kernel is exact
 _BLOCK = 4096  # rows read at once
 _JITTER = 1e-6  # least addition to the diagonal of the kernel of the landmarks, whose values are 1 at most
+_WIDTH = 0.5  # of a kernel, of the median squared distance; many classes need narrow kernels
 _LEAST_WIDTH = 1e-5  # of a kernel; squared distances of equal unit vectors in float32 lie below
 _CHOOSE_ROWS = 4096  # rows on which the penalty is chosen
 _NOT_FINITE = (
@@ -55,7 +56,7 @@ def vote_kernel(
 ) -> VoteKernel:
     r"""Compute the kernel of the instances, $\tfrac{1}{M} \sum_i \exp(-\lVert u_j^i - u_l^i \rVert^2 / s_i)$.
 
-    u are centred features of unit length, and s_i is the median squared distance of two landmarks, or 1
+    u are centred features of unit length, and s_i is half the median squared distance of two landmarks, or 1
     if most of them are equal. A modality in which one of two instances is missing adds 0.
 
     Args:
@@ -132,7 +133,7 @@ def _landmarks(x: Any, present: np.ndarray) -> _Landmarks:
     u = _unit(x - mean)
     distances = np.asarray(_squared_distances(u, u))[np.ix_(present, present)]
     above = distances[np.triu_indices_from(distances, 1)]
-    width = float(np.median(above)) if len(above) else 1.0
+    width = _WIDTH * float(np.median(above)) if len(above) else 1.0
     return _Landmarks(u, there, mean, jnp.float32(width if width > _LEAST_WIDTH else 1.0))
 
 

