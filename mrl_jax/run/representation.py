@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from mrl_jax.config import Config
 
 __all__ = [
-    "EMBEDDING_WEIGHT",
     "SHARPNESS",
     "check_representation",
+    "embedding_weight",
     "metric_of",
     "ranked_by",
     "represent",
@@ -41,8 +41,19 @@ __all__ = [
 SHARPNESS = 2.0
 """Power of the posterior."""
 
-EMBEDDING_WEIGHT = 0.1
-"""Weight of the cosine of two embeddings beside the probability of the same class, for "both"."""
+_LEAST_WEIGHT, _CLASSES = 0.1, 300  # the least weight of the embedding; the number of classes at which it is 1
+
+
+def embedding_weight(classes: int) -> float:
+    """The weight of the cosine of two embeddings beside the probability of the same class, for "both": K / 300, or 0.1.
+
+    With few classes the posterior is the better guide, with many the embedding.
+
+    Example:
+        >>> embedding_weight(10), embedding_weight(300)
+        (0.1, 1.0)
+    """
+    return max(_LEAST_WEIGHT, classes / _CLASSES)
 
 
 def representation_of(config: "Config") -> str:
@@ -58,7 +69,7 @@ def metric_of(representation: str) -> str:
 def ranked_by(representation: str, metric: str) -> str:
     """What items are ranked by, in words."""
     if metric == "dot" and representation != "embedding":
-        more = f" + {EMBEDDING_WEIGHT:g} cosine of embeddings" if representation == "both" else ""
+        more = " + weighted cosine of embeddings" if representation == "both" else ""
         return f"probability of the same class{more}"
     by = {"cosine": "cosine similarity", "dot": "product", "hamming": "Hamming distance"}[metric]
     of = {"embedding": "", "posterior": " of class posteriors", "both": " of class posteriors with embeddings"}
@@ -89,8 +100,8 @@ def represent(method: Method, h: Any, params: Any, z: Any, representation: str) 
         representation: "embedding", "posterior" or "both".
 
     Returns:
-        "embedding": z. "posterior": $p_2$, [N, K]. "both": $(p_2, \sqrt{0.1} z)$, [N, K + L], so that the product of
-        two rows is the probability of the same class plus 0.1 times the cosine of the embeddings.
+        "embedding": z. "posterior": $p_2$, [N, K]. "both": $(p_2, \sqrt{w} z)$, [N, K + L], so that the product of
+        two rows is the probability of the same class plus w times the cosine of the embeddings (`embedding_weight`).
     """
     return z if representation == "embedding" else _with_posterior(method, h, params, z, representation == "both")
 
@@ -99,7 +110,8 @@ def represent(method: Method, h: Any, params: Any, z: Any, representation: str) 
 def _with_posterior(method: Method, h: Any, params: Any, z: Array, both: bool) -> Array:
     assert method.assign is not None
     posterior = jax.nn.softmax(SHARPNESS * method.assign(h, params, z), axis=-1)
-    return jnp.concatenate([posterior, np.float32(EMBEDDING_WEIGHT**0.5) * z], axis=-1) if both else posterior
+    weight = embedding_weight(posterior.shape[-1])
+    return jnp.concatenate([posterior, np.float32(weight**0.5) * z], axis=-1) if both else posterior
 
 
 def representation_width(config: "Config", params: Any, features: int, representation: str) -> int:

@@ -71,7 +71,7 @@ def test_rows_have_the_width_that_the_run_says(runs):
 @pytest.mark.parametrize(
     ("flags", "line"),
     [
-        (["--workdir", "both"], "ranked by probability of the same class + 0.1 cosine of embeddings, ties in"),
+        (["--workdir", "both"], "ranked by probability of the same class + weighted cosine of embeddings, ties in"),
         (["--workdir", "posterior"], "ranked by probability of the same class, ties in"),
         (["--workdir", "posterior", "--metric", "cosine"], "ranked by cosine similarity of class posteriors, ties in"),
         (["--workdir", "cca", "--representation", "embedding"], "ranked by cosine similarity, ties in"),
@@ -88,7 +88,7 @@ def test_the_table_says_what_items_are_ranked_by(runs, flags, line, tmp_path, ca
 def test_unlike_runs_are_compared_each_as_it_ranks(runs, capsys):
     a, b = runs / "embedding", runs / "both"
     assert eval_main(["--compare", str(a), str(b), *QUICK, "--permutations", "99"]) == 0
-    by = "A ranked by cosine similarity, B by probability of the same class + 0.1 cosine of embeddings, ties in"
+    by = "A ranked by cosine similarity, B by probability of the same class + weighted cosine of embeddings, ties in"
     assert by in capsys.readouterr().out
     options = Options(bootstrap=0)
     result = compare(a, b, options=options, permutations=99)

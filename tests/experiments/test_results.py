@@ -869,7 +869,7 @@ def test_ways_to_retrieve_are_those_of_evaluation(tmp_path, monkeypatch):
     assert len(rows) == 2 * 4 * len(module.TRIED)
     data = module_of("sets").load_set("generated-6", None)
     at = {(r["set"], r["method"], r["noise_rate"], r["sharpness_and_weight"]): r for r in rows}
-    for representation, way in (("embedding", module.EMBEDDING), ("both", "2, 0.1"), ("posterior", "2, 0")):
+    for representation, way in (("embedding", module.EMBEDDING), ("both", module.DEFAULTS), ("posterior", "2, 0")):
         settings = {"method": "consensus", "noise_rate": 0.8, "seed": 1000, "representation": representation}
         result = train(preset("custom", **settings, **module_of("protocol").SMOKE), data=data)
         found = at["generated-6", "consensus", "0.8", way]

@@ -60,6 +60,14 @@ def test_the_product_is_the_probability_of_the_same_class(model):
     np.testing.assert_allclose(a @ b.T, drawn + 0.1 * cosine, rtol=1e-4, atol=1e-7)
 
 
+def test_with_many_classes_the_embedding_weighs_more():
+    params = mrl().init(H, jax.random.key(0), Shapes((4, 3), 60)).params
+    z = mrl().embed(H, params, 0, jnp.ones((1, 4)))
+    both = np.asarray(represent(mrl(), H, params, z, "both"), np.float64)
+    assert both.shape == (1, 65)
+    np.testing.assert_allclose((both[:, 60:] ** 2).sum(), 60 / 300, rtol=1e-5)
+
+
 def test_widths_and_metrics_of_the_representations(model):
     config = Config(hidden_dims=(6,), embed_dim=5, tau1=0.3)
     widths = {kind: representation_width(config, model[0], 4, kind) for kind in REPRESENTATIONS}

@@ -53,7 +53,7 @@ def test_results_rank_by_the_product_of_the_representation(runs, kind, capsys):
     by = {
         "embedding": "by cosine",
         "posterior": "by probability of the same class",
-        "both": "by probability of the same class + 0.1 cosine of embeddings",
+        "both": "by probability of the same class + weighted cosine of embeddings",
     }
     assert f"; {by[own]}, ties in gallery order" in capsys.readouterr().out.splitlines()[0]
 
