@@ -89,13 +89,14 @@ def compared(a: Sequence[float], b: Sequence[float], samples: np.ndarray | None 
     return Difference(float(differences.mean()), float(stats.sem(differences)), len(differences), samples)
 
 
-def bootstrap_samples(differences: np.ndarray) -> np.ndarray:
+def bootstrap_samples(differences: np.ndarray, units: np.ndarray | None = None) -> np.ndarray:
     """Bootstrap samples [B, S] of mean differences over test instances, from the same draws for all.
 
     Args:
-        differences: float [U, S], of U instances between S pairs of rows; the mean of the seeds.
+        differences: float [N, S], of N instances between S pairs of rows; the mean of the seeds.
+        units: integers [N], equal for instances that are drawn together, such as near-duplicates; None: each alone.
     """
-    (samples,) = bootstrap_means([(differences, np.arange(len(differences)))], _SAMPLES)
+    (samples,) = bootstrap_means([(differences, np.arange(len(differences)) if units is None else units)], _SAMPLES)
     return samples
 
 

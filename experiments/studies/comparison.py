@@ -9,10 +9,10 @@ validation split, with clean and with noisy labels, and on the test split, so th
 either and the last one. A run keeps the best by clean validation labels, or, as consensus does, the last: that is the
 score of the first two tables and of the README. Test labels choose nothing. The second table has consensus less another
 row, both retrieved in the same way, with the smallest interval that holds the t-interval over seeds and the bootstrap
-interval over test instances, where the runs keep them. Their confidence is raised so that all verdicts of a table err
-together in at most 5 % of the cases (Holm); "level" is a difference whose interval holds 0. With fewer than 5 seeds
-there is no verdict. The runs are kept in `comparison_SET.jsonl`; 900 steps take 35 to 50 seconds on one core (AMD EPYC,
-2026-11-29), and all conditions with 5 seeds more than a day a set.
+interval over test instances, where the runs keep them; near-duplicates of emoji are drawn together. Their confidence is
+raised so that all verdicts of a table err together in at most 5 % of the cases (Holm); "level" is a difference whose
+interval holds 0. With fewer than 5 seeds there is no verdict. The runs are kept in `comparison_SET.jsonl`; 900 steps
+take 35 to 50 seconds on one core (AMD EPYC, 2026-11-29), and all conditions with 5 seeds more than a day a set.
 """
 
 import statistics
@@ -40,6 +40,7 @@ from experiments.studies.compared_rows import (
 )
 from experiments.studies.sets import SETS
 from mrl_jax import InputError
+from mrl_jax.data.emoji.load import load_records
 from mrl_jax.options import REPRESENTATIONS
 
 TITLES = {"wikipedia-views": "Wikipedia, reduced features"}
@@ -60,14 +61,22 @@ def scores(rows: Rows, row: str, chosen_by: str) -> list[list[float]]:
     return [[t.score(chosen_by, ROWS[row].representation) for t in at] for at in rows[row]]
 
 
-def differences(rows: Rows, chosen_by: str) -> dict[str, list[Difference]]:
+def units_of(name: str) -> np.ndarray | None:
+    """The groups of near-duplicates among the test instances of emoji, integers [N]; None for another set."""
+    if name != "emoji":
+        return None
+    return np.unique([record["group"] for record in load_records("test")], return_inverse=True)[1]
+
+
+def differences(rows: Rows, chosen_by: str, units: np.ndarray | None = None) -> dict[str, list[Difference]]:
     """How far consensus lies above every other row with every noise, corrected for all of these comparisons.
 
-    Both are retrieved in the same way: by embedding, or by embedding and posterior.
+    Both are retrieved in the same way: by embedding, or by embedding and posterior. Test instances of a unit are drawn
+    together.
     """
     cells = [(name, i) for name in rows if name not in _OF_OURS for i in range(len(rows[OURS]))]
     of_instances = {cell: d for cell in cells if (d := _apart(rows, *cell, chosen_by)) is not None}
-    drawn = bootstrap_samples(np.stack(list(of_instances.values()), axis=1)).T if of_instances else ()
+    drawn = bootstrap_samples(np.stack(list(of_instances.values()), axis=1), units).T if of_instances else ()
     samples = dict(zip(of_instances, drawn, strict=True))
     found = []
     for name, i in cells:
@@ -104,10 +113,10 @@ def map_table(condition: str, rows: Rows, chosen_by: str) -> str:
     return markdown(lines)
 
 
-def difference_table(condition: str, rows: Rows, chosen_by: str) -> str:
+def difference_table(condition: str, rows: Rows, chosen_by: str, units: np.ndarray | None) -> str:
     """The differences with their intervals, and verdicts."""
     lines = [[f"{OURS}, retrieved alike, less", *CONDITIONS[condition].noises]]
-    for name, of_noises in differences(rows, chosen_by).items():
+    for name, of_noises in differences(rows, chosen_by, units).items():
         lines.append([name, *(d.text for d in of_noises)])
     return markdown(lines)
 
@@ -159,7 +168,10 @@ def headline(sets: Mapping[str, Runs], condition: str) -> str:
     rates = [f"{rate:g}" for rate in RATES]
     head = ["", *(f"{name.removesuffix('-views')} {rate}" for name in shown for rate in [*rates, "0.8, last epoch"])]
     lines = [head]
-    apart = {name: (differences(rows, "kept"), differences(rows, "last")) for name, rows in shown.items()}
+    apart = {
+        name: [differences(rows, chosen_by, units_of(name)) for chosen_by in ("kept", "last")]
+        for name, rows in shown.items()
+    }
     marks = {"ahead": "\\*", "behind": "\\*\\*"}
     for row in (row for row in HEADLINE if any(row in rows for rows in shown.values())):
         cells = [row]
@@ -238,7 +250,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             seeds = len(next(iter(rows.values()))[0])
             parts.append(f"### {TITLES.get(name, name)}, {condition}, {seeds} seeds")
             parts += [map_table(condition, rows, "kept")]
-            parts += [difference_table(condition, rows, "kept")] if OURS in rows and set(rows) - set(_OF_OURS) else []
+            if OURS in rows and set(rows) - set(_OF_OURS):
+                parts += [difference_table(condition, rows, "kept", units_of(name))]
             lines += [
                 [name, condition, row, by, noise, t.config.noise_rate, t.config.seed, value]
                 for row in rows

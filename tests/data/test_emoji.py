@@ -140,7 +140,8 @@ def test_load_records_in_the_row_order_of_load(records, stored, data):
         texts = emoji_features.text_features([record["text"] for record in records[split]])
         np.testing.assert_array_equal(texts, data.splits[split].features["text"])
     first = records["test"][0]
-    assert set(first) == {"id", "character", "subgroup", "text", "png"}
+    assert set(first) == {"id", "character", "subgroup", "group", "text", "png"}
+    assert [r["group"].encode() for r in records["valid"]] == [row["group"] for row in stored["valid"]]
     assert [r["subgroup"].encode() for r in records["valid"]] == [row["subgroup"] for row in stored["valid"]]
     assert "".join(chr(int(code, 16)) for code in first["id"].split("-")) == first["character"]
     assert Image.open(io.BytesIO(first["png"])).size == (72, 72)

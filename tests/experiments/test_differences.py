@@ -49,6 +49,18 @@ def test_the_interval_over_instances_is_that_of_the_mean():
         assert found == pytest.approx((mean - 1.96 * wide, mean + 1.96 * wide), abs=0.05 * wide + 1e-3)
 
 
+def test_instances_of_a_unit_are_drawn_together():
+    """Five copies of every instance tell no more than one."""
+    one = np.random.default_rng(0).normal(0.01, 0.2, (60, 1))
+    spread = {
+        "one": bootstrap_samples(one).std(),
+        "together": bootstrap_samples(np.repeat(one, 5, axis=0), np.repeat(np.arange(60), 5)).std(),
+        "apart": bootstrap_samples(np.repeat(one, 5, axis=0)).std(),
+    }
+    assert spread["together"] == pytest.approx(spread["one"])
+    assert spread["apart"] < 0.5 * spread["one"]
+
+
 def test_equal_rows_are_level_and_a_constant_difference_is_certain():
     equal = compared([0.5] * 5, [0.5] * 5)
     assert (equal.mean, equal.over_seeds, equal.p, equal.verdict) == (0.0, (0.0, 0.0), 1.0, "level")

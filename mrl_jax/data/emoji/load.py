@@ -99,8 +99,8 @@ def load_records(
         split_seed: as in `load`.
 
     Returns:
-        For each row `id` (code points), `character`, `subgroup` (of Unicode, finer than the class), `png` (bytes of a
-        PNG file), and the string of each modality in `texts`.
+        For each row `id` (code points), `character`, `subgroup` (of Unicode, finer than the class), `group` (equal for
+        near-duplicates), `png` (bytes of a PNG file), and the string of each modality in `texts`.
 
     Raises:
         InputError: the split or a text modality is unknown; otherwise as in `load`.
@@ -110,7 +110,7 @@ def load_records(
     texts = tuple(texts)
     if not set(texts) <= set(MODALITIES[1:]):
         raise InputError(f"texts {' '.join(texts)}: choose among {' '.join(MODALITIES[1:])}")
-    strings = {name: name for name in ("id", "character", "subgroup")} | {m: f"{m}/string" for m in texts}
+    strings = {name: name for name in ("id", "character", "subgroup", "group")} | {m: f"{m}/string" for m in texts}
     builder = _prepared(data_dir, version_of(source))
     columns = _read_splits(builder, (split,), [*strings.values(), "png"], split_seed)[split]
     return [
