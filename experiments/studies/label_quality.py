@@ -7,7 +7,7 @@ Nothing is trained: `mrl_jax.label_inference` reads features and given labels. C
 Four noises at rates 0 to 0.8, one label per modality and one per pair. Beside it, its votes alone, without the labels
 of the instance, and votes of the 20 nearest neighbours in the same features (cosine, weights softmax(s / 0.1), the
 classes' shares of the given labels), with the same annotators. Sets: emoji (9 classes), its subgroups of at least 20
-members (31 classes), Wikipedia pairs with reduced features (10), and generated ones of 10, 100 and 300 classes. Every
+members (31 classes), Wikipedia pairs with reduced features (10), and generated ones of 10 to 1,000 classes. Every
 row of every seed is kept in label_quality.json.
 """
 
@@ -29,19 +29,20 @@ from experiments.shared.tables import markdown
 from experiments.studies.sets import SETS, load_set
 from mrl_jax import Config, InputError
 from mrl_jax.data.dataset import Dataset
-from mrl_jax.label_inference import VoteKernel, infer_labels, label_quality, vote_kernel
+from mrl_jax.label_inference import VoteKernel, infer_labels, label_quality, transition_error, vote_kernel
 from mrl_jax.label_inference.posterior import annotators
 from mrl_jax.training.run_spec import RunData, prepare_data, prepare_run
 
 RATES = (0.0, 0.2, 0.4, 0.6, 0.8)
 KINDS = ("symmetric", "asymmetric", "nearest-class", "instance-dependent")
 SCOPES = ("modality", "instance")
-GENERATED = (10, 100, 300)
+GENERATED = (10, 100, 300, 1000)
 ASYMMETRIC_UP_TO = 0.4  # beyond, most labels of a class may be those of another one
 SHOWN = (0.2, 0.4, 0.6, 0.8)  # rates of symmetric noise in the table
 NEIGHBOURS, TEMPERATURE = 20, 0.1
 METHODS = ("consensus", "votes", "neighbours")
-SCORES = ("accuracy", "ece", "auroc", "estimated", "true")
+COLUMNS = ("true", "estimated", "transition_error", "accuracy", "ece", "auroc", "auroc_lowest")
+SCORES = ("accuracy", "ece", "auroc", "auroc_lowest", "estimated", "true", "transition_error")
 
 
 def cells(smoke: bool = False) -> list[dict[str, Any]]:
@@ -72,6 +73,8 @@ def measured(data: RunData, kernel: VoteKernel, neighbours: np.ndarray, cell: Ma
         "neighbours": neighbour_posterior(neighbours, spec.labels, classes),
     }
     scores = {name: label_quality(q, spec.labels, clean, spec.mask) for name, q in found.items()}
+    error = transition_error(np.asarray(inferred.transition), spec.labels, clean, spec.mask)
+    scores["consensus"]["transition_error"] = error
     return {name: {k: None if np.isnan(v) else round(v, 5) for k, v in of.items()} for name, of in scores.items()}
 
 
@@ -153,15 +156,16 @@ def _mean(rows: Sequence[Mapping[str, Any]], method: str, score: str) -> str:
 
 def table(found: Mapping[str, Any]) -> list[list[str]]:
     """One row per set and some of the noises, the mean over seeds; the CSV file has all."""
-    head = ["set", "noise", "labels per", "rate", "wrong", "estimated", "accuracy", "ECE", "AUROC"]
-    rows = [[*head, "accuracy, votes alone", "accuracy, neighbours", "AUROC, neighbours"]]
+    head = ["set", "noise", "labels per", "rate", "wrong", "estimated", "error of T", "accuracy", "ECE"]
+    head += ["AUROC", "AUROC, lower modality", "accuracy, votes alone", "accuracy, neighbours", "AUROC, neighbours"]
+    rows = [head]
     for name, of_set in found.items():
         for cell in of_set["cells"]:
             shown = SHOWN if cell["noise_kind"] == "symmetric" else (ASYMMETRIC_UP_TO,)
             if cell["noise_rate"] not in shown:
                 continue
             own = [row for row in of_set["rows"] if all(row[key] == value for key, value in cell.items())]
-            values = [_mean(own, "consensus", score) for score in ("true", "estimated", "accuracy", "ece", "auroc")]
+            values = [_mean(own, "consensus", score) for score in COLUMNS]
             values += [_mean(own, "votes", "accuracy")]
             values += [_mean(own, "neighbours", score) for score in ("accuracy", "auroc")]
             labels = "pair" if cell["noise_scope"] == "instance" else "modality"
@@ -172,9 +176,9 @@ def table(found: Mapping[str, Any]) -> list[list[str]]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure what is missing, print and draw."""
     args = checked(
-        parser(__doc__, f"{SETS}, generated sets of 10, 100 and 300 classes", smoke="two noises, two sets").parse_args(
-            argv
-        )
+        parser(
+            __doc__, f"{SETS}, generated sets of 10, 100, 300 and 1,000 classes", smoke="two noises, two sets"
+        ).parse_args(argv)
     )
     sets = ["emoji", "emoji-31", *(["wikipedia-views"] if args.views else []), *(f"generated-{k}" for k in GENERATED)]
     seeds = range(TRIAL_SEED, TRIAL_SEED + args.seeds)
@@ -197,7 +201,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     panels[0].legend(fontsize=7)
     lines = [
         [name, of_set["classes"], *(row[key] for key in ("noise_kind", "noise_scope", "noise_rate", "seed")), method]
-        + [row[method][score] for score in SCORES]
+        + [row[method].get(score) for score in SCORES]
         for name, of_set in found.items()
         for row in of_set["rows"]
         for method in METHODS

@@ -3,12 +3,15 @@
 Shape letters: M modalities, N instances, K classes.
 """
 
+import math
+
 import numpy as np
 from scipy.stats import rankdata
 
 from mrl_jax.errors import InputError
+from mrl_jax.label_inference.posterior import annotators
 
-__all__ = ["auroc", "calibration_error", "label_quality", "wrong_probability"]
+__all__ = ["auroc", "calibration_error", "label_quality", "transition_error", "wrong_probability"]
 
 
 def wrong_probability(posterior: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -82,8 +85,8 @@ def label_quality(
         mask: bool [M, N], False where a sample is missing; None where none is.
 
     Returns:
-        "accuracy" of the most probable class, "ece", "auroc" of 1 - q(y) for wrong labels, and the "estimated" and
-        the "true" share of wrong labels.
+        "accuracy" of the most probable class, "ece", "auroc" of 1 - q(y) for wrong labels, of all modalities together,
+        "auroc_lowest" of the modality with the lowest, and the "estimated" and the "true" share of wrong labels.
 
     Raises:
         InputError: shapes that do not belong together, or labels outside of the classes.
@@ -93,10 +96,46 @@ def label_quality(
     _checked(posterior, labels, clean, present)
     labels = np.where(present, labels, 0)  # of a missing sample it may be any number
     wrong, p_wrong = labels != clean, wrong_probability(posterior, labels)
+    of_modalities = [auroc(p[there], w[there]) for p, w, there in zip(p_wrong, wrong, present, strict=True)]
     return {
         "accuracy": float((posterior.argmax(axis=1) == clean).mean()),
         "ece": calibration_error(posterior, clean),
         "auroc": auroc(p_wrong[present], wrong[present]),
+        "auroc_lowest": min((area for area in of_modalities if not np.isnan(area)), default=math.nan),
         "estimated": float(p_wrong[present].mean()),
         "true": float(wrong[present].mean()),
     }
+
+
+def transition_error(
+    transition: np.ndarray, labels: np.ndarray, clean: np.ndarray, mask: np.ndarray | None = None
+) -> float:
+    """Distance of inferred transition matrices from the true ones.
+
+    Args:
+        transition: `Inferred.transition`, [A, K, K].
+        labels: given labels, integers [M, N].
+        clean: true classes of the instances, integers [N].
+        mask: bool [M, N], False where a sample is missing; None where none is.
+
+    Returns:
+        Total variation distance between the inferred and the true distribution of the given label, the mean over all
+        labels that the annotators gave: 0 for the true matrices, 1 at most.
+
+    Raises:
+        InputError: the matrices are not those of the annotators of these labels.
+    """
+    transition, clean = np.asarray(transition, np.float64), np.asarray(clean)
+    given, there = annotators(np.asarray(labels), mask)
+    classes = transition.shape[-1]
+    if transition.shape != (len(given), classes, classes):
+        raise InputError(
+            f"transition is {list(transition.shape)}; these labels have {len(given)} annotators, [A, K, K]"
+        )
+    distances = []
+    for matrix, y, present in zip(transition, given, there, strict=True):
+        counts = np.zeros((classes, classes))
+        np.add.at(counts, (clean[present], y[present]), 1.0)
+        true = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1.0)
+        distances += [0.5 * np.abs(matrix - true).sum(axis=1)[clean[present]]]
+    return float(np.concatenate(distances).mean())

@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from mrl_jax import InputError
-from mrl_jax.label_inference.quality import auroc, calibration_error, label_quality, wrong_probability
+from mrl_jax.label_inference.quality import auroc, calibration_error, label_quality, transition_error, wrong_probability
 
 
 def test_auroc_equals_scikit_learn_with_ties():
@@ -49,3 +49,24 @@ def test_quality_by_hand():
 def test_input_that_does_not_fit_is_named(posterior, labels, clean, mask, message):
     with pytest.raises(InputError, match=message):
         label_quality(posterior, labels, clean, mask)
+
+
+def test_the_lowest_auroc_is_that_of_one_modality():
+    """The first modality: wrong .2 and .7, right .1. The second: wrong .9 and .2, right .3."""
+    q = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]])
+    found = label_quality(q, np.array([[0, 0, 0], [1, 0, 1]]), np.array([0, 1, 1]))
+    assert (found["auroc_lowest"], found["auroc"]) == (0.5, 0.75)
+    noise_free = label_quality(q, np.array([[0, 1, 1], [1, 0, 1]]), np.array([0, 1, 1]))
+    assert noise_free["auroc_lowest"] == 0.5  # the first modality has no wrong label
+    assert np.isnan(label_quality(q, np.array([[0, 1, 1]]), np.array([0, 1, 1]))["auroc_lowest"])
+
+
+def test_the_error_of_a_transition_by_hand():
+    """Class 0 has the labels 0, 0, 1, 1, class 1 the label 1: the distances are 1/4 and 0."""
+    labels, clean = np.array([[0, 0, 1, 1, 1]]), np.array([0, 0, 0, 0, 1])
+    assert transition_error(np.array([[[0.75, 0.25], [0.0, 1.0]]]), labels, clean) == pytest.approx(4 * 0.25 / 5)
+    assert transition_error(np.array([[[0.5, 0.5], [0.0, 1.0]]]), np.repeat(labels, 2, axis=0), clean) == 0.0
+    mask = np.array([[True, False, False, True, True]])
+    assert transition_error(np.array([[[0.5, 0.5], [0.0, 1.0]]]), labels, clean, mask) == 0.0
+    with pytest.raises(InputError, match=r"transition is \[2, 2, 2\]; these labels have 1 annotators"):
+        transition_error(np.zeros((2, 2, 2)), labels, clean)
