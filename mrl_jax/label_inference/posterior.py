@@ -28,7 +28,7 @@ _ITERATIONS = 15  # of EM after every regression
 _TAIL = 0.03  # share of instances whose class has nothing to do with their features
 _STRENGTHS = (5120.0, 1280.0, 320.0, 80.0, 20.0, 5.0)  # pseudo-counts of a class, for one kept share per annotator
 _FIT_ROWS = 4096  # rows on which the scale of the votes is chosen
-_SCALES = np.linspace(-1.0, 5.0, 31, dtype=np.float32)  # logarithms of the scales to try
+_SCALES = np.linspace(-1.0, 10.0, 56, dtype=np.float32)  # logarithms of the scales to try; many classes need high ones
 _ERRORS = 1.0  # standard errors within which a smaller scale, or more pseudo-counts, are taken
 
 

@@ -163,3 +163,14 @@ Y = np.zeros((2, 20), int)
 def test_bad_input_is_named(call, message):
     with pytest.raises(InputError, match=re.escape(message)):
         call()
+
+
+@pytest.mark.parametrize("factor", [1.0, 100.0, 3000.0])
+def test_the_scale_of_small_scores_is_found(factor):
+    """Labels are drawn from a softmax of logits; with many classes, scores are small parts of these."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(scale=2.0, size=(3000, 50))
+    labels = (logits + rng.gumbel(size=logits.shape)).argmax(axis=1)
+    log_likelihood = np.where(np.arange(50) == labels[:, None], 0.0, -30.0)
+    found = posterior._scale(jnp.float32(logits / factor), jnp.zeros(50), jnp.float32(log_likelihood))
+    assert float(found) == pytest.approx(np.log(factor), abs=0.25)
