@@ -61,6 +61,7 @@ _UNALTERED = {
     f"cross-entropy + contrastive{BY_BOTH}": Row({"loss": "ce"}, "both"),
     "cross-entropy": Row({"loss": "ce", "beta": 1.0}),
     "paper's recipe": Row(PAPER),
+    f"paper's recipe{BY_BOTH}": Row(PAPER, "both"),
     "contrastive": Row({"beta": 0.0}),
 }
 _NONE_OF_UNITS = ("hidden_dropout=0", "mixup=0")

@@ -11,6 +11,7 @@ out once, test mAP of what the other sets choose. 4 runs of 900 steps per set: 3
 2026-11-29). Every score is kept in `representations.json`.
 """
 
+import math
 import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -142,10 +143,13 @@ def table(sets: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
 
 def draw(sets: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     """Validation mAP against the weight of the embedding, one curve per sharpness; a dashed line for z alone."""
-    figure = Figure(figsize=(3.2 * len(sets), 5.6), layout="constrained")
-    panels = figure.subplots(len(METHODS), len(sets), squeeze=False, sharex=True)
-    for row, method in zip(panels, METHODS, strict=True):
-        for axes, (name, runs) in zip(row, sets.items(), strict=True):
+    across = min(3, len(sets))
+    down = math.ceil(len(sets) / across)
+    figure = Figure(figsize=(3.2 * across, 2.6 * down * len(METHODS)), layout="constrained")
+    panels = figure.subplots(down * len(METHODS), across, squeeze=False)
+    for i, (name, runs) in enumerate(sets.items()):
+        for row, method in enumerate(METHODS):
+            axes = panels[len(METHODS) * (i // across) + row][i % across]
             for sharpness in SHARPNESSES:
                 at = [mean_of(runs, name_of(sharpness, w), "valid", method) for w in WEIGHTS]
                 axes.plot(range(len(WEIGHTS)), at, "o-", label=f"sharpness {sharpness:g}", markersize=3)
@@ -155,9 +159,12 @@ def draw(sets: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
             axes.set_title(f"{name}, {method}", fontsize=9)
             axes.set_xticks(range(len(WEIGHTS)), [f"{w:g}" for w in WEIGHTS])
             axes.grid(alpha=0.3)
+    for row in panels:
         row[0].set_ylabel("validation mAP")
     for axes in panels[-1]:
         axes.set_xlabel("weight of the embedding")
+    for axes in panels.flat:
+        axes.set_visible(axes.has_data())
     handles, labels = panels[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=8)
     return figure

@@ -832,7 +832,10 @@ def test_the_comparison_is_rebuilt_without_the_data_from_what_is_complete(compar
     (tmp_path / "comparison_wikipedia-views.jsonl").write_text("".join(x for x in lines if x not in paper[1:]))
     run("comparison", "--from-results", "--out", tmp_path, *flags)
     rows = set(module_of("compared_rows").CONDITIONS["default length"].rows)
-    assert {r["row"] for r in lines_of(tmp_path / "comparison.csv")} == rows - {"paper's recipe"}
+    assert {r["row"] for r in lines_of(tmp_path / "comparison.csv")} == rows - {
+        "paper's recipe",
+        "paper's recipe, by embedding and posterior",
+    }
     with pytest.raises(InputError, match="no results in"):
         run("comparison", "--from-results", "--out", tmp_path / "other", *flags)
     with pytest.raises(InputError, match="--conditions '10 epochs': choose from 'default length'"):
