@@ -238,9 +238,9 @@ CLAIMS = (
     ),
     Claim(
         "README.md",
-        """The paper's recipe for MRL does not fall at this length; by embedding it lies {ahead:.3f} above MRL's defaults
-        on emoji and {behind:.3f} below them on Wikipedia, and by embedding and posterior {below_e:.3f} below consensus
-        on emoji and {below_w:.3f} on Wikipedia (means of all noise rates).""",
+        """The paper's recipe for MRL does not fall at this length; by embedding it lies {ahead:.3f} above MRL's
+        defaults on emoji and {behind:.3f} below them on Wikipedia, and by embedding and posterior {below_e:.3f} below
+        consensus on emoji and {below_w:.3f} on Wikipedia (means of all noise rates).""",
         _recipe,
     ),
     Claim(
