@@ -19,6 +19,10 @@ def wrong_probability(posterior: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return 1.0 - np.take_along_axis(np.asarray(posterior, np.float64), np.asarray(labels).T, axis=1).T
 
 
+def _present(labels: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    return np.ones(labels.shape, bool) if mask is None else np.asarray(mask, bool)
+
+
 def _checked(posterior: np.ndarray, labels: np.ndarray, clean: np.ndarray, present: np.ndarray) -> None:
     """Refuse shapes that do not belong together, and classes that the posterior lacks."""
     shapes = f"posterior {list(posterior.shape)}, labels {list(labels.shape)}, clean {list(clean.shape)}"
@@ -92,7 +96,7 @@ def label_quality(
         InputError: shapes that do not belong together, or labels outside of the classes.
     """
     posterior, labels, clean = np.asarray(posterior), np.asarray(labels), np.asarray(clean)
-    present = np.ones(labels.shape, bool) if mask is None else np.asarray(mask, bool)
+    present = _present(labels, mask)
     _checked(posterior, labels, clean, present)
     labels = np.where(present, labels, 0)  # of a missing sample it may be any number
     wrong, p_wrong = labels != clean, wrong_probability(posterior, labels)
@@ -123,11 +127,16 @@ def transition_error(
         labels that the annotators gave: 0 for the true matrices, 1 at most.
 
     Raises:
-        InputError: the matrices are not those of the annotators of these labels.
+        InputError: the matrices are not those of the annotators of these labels, or labels or classes do not fit them.
     """
-    transition, clean = np.asarray(transition, np.float64), np.asarray(clean)
-    given, there = annotators(np.asarray(labels), mask)
+    transition, labels, clean = np.asarray(transition, np.float64), np.asarray(labels), np.asarray(clean)
     classes = transition.shape[-1]
+    _checked(np.empty((len(clean), classes)), labels, clean, _present(labels, mask))
+    if clean.size and not 0 <= clean.min() <= clean.max() < classes:
+        raise InputError(
+            f"clean classes are {clean.min()} to {clean.max()} with {classes} classes; give 0 to {classes - 1}"
+        )
+    given, there = annotators(labels, mask)
     if transition.shape != (len(given), classes, classes):
         raise InputError(
             f"transition is {list(transition.shape)}; these labels have {len(given)} annotators, [A, K, K]"

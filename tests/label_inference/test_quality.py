@@ -70,3 +70,7 @@ def test_the_error_of_a_transition_by_hand():
     assert transition_error(np.array([[[0.5, 0.5], [0.0, 1.0]]]), labels, clean, mask) == 0.0
     with pytest.raises(InputError, match=r"transition is \[2, 2, 2\]; these labels have 1 annotators"):
         transition_error(np.zeros((2, 2, 2)), labels, clean)
+    with pytest.raises(InputError, match=r"labels \[1, 5\], clean \[4\]; they must be"):
+        transition_error(np.zeros((1, 2, 2)), labels, clean[:4])
+    with pytest.raises(InputError, match="clean classes are 0 to 2 with 2 classes; give 0 to 1"):
+        transition_error(np.zeros((1, 2, 2)), labels, clean * 2)
