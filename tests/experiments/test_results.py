@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
@@ -840,6 +841,27 @@ def test_the_comparison_is_rebuilt_without_the_data_from_what_is_complete(compar
         run("comparison", "--from-results", "--out", tmp_path / "other", *flags)
     with pytest.raises(InputError, match="--conditions '10 epochs': choose from 'default length'"):
         run("comparison", "--smoke", "--conditions", "10 epochs")
+
+
+def test_the_best_of_mrl_is_the_row_with_the_best_validation_map(comparison, monkeypatch):
+    monkeypatch.setitem(module_of("protocol").SMOKE, "batch_size", 20)
+    args = Namespace(out=comparison, from_results=True, smoke=True, seeds=2)
+    rows = module_of("compared_rows").runs_of("wikipedia-views", args, ["default length"])["default length"]
+    plain = {"MRL": "MRL", "paper's recipe": "paper's recipe"}
+    both = {f"{name}, by embedding and posterior": name for name in plain}
+    of_mrl = [(row, "embedding") for row in plain] + [(row, "both") for row in (*both, "MRL with dropout and mixup")]
+    for noise in range(4):
+        best, difference = module_of("comparison").best_of_mrl(rows, noise)
+        valid, test = {}, {}
+        for row, kind in of_mrl:
+            scores = [t.record["scores"][kind] for t in rows[row][noise]]
+            valid[row] = np.mean([max(s["valid_clean"]) for s in scores])
+            test[row] = np.array([s["test"][np.argmax(s["valid_clean"])] for s in scores])
+        assert valid[best] == max(valid.values())
+        ours = np.array([t.record["scores"]["both"]["test"][-1] for t in rows["consensus"][noise]])
+        apart = ours - test[best]
+        assert difference.mean == pytest.approx(apart.mean())
+        assert difference.error == pytest.approx(apart.std(ddof=1) / 2**0.5)
 
 
 def test_other_sets_have_the_scores_of_the_comparison(tmp_path, views, monkeypatch):
