@@ -40,6 +40,7 @@ def page() -> str:
 def _method(entry: MethodEntry) -> str:
     method = entry.method(Config(method=entry.name))
     reads = {"features and labels of all training instances, once before training"} if method.prepare else set()
+    reads |= {"features and labels of all training instances, in blocks"} if method.fit else set()
     needs = ", ".join(sorted({*method.needs, *reads})) or "nothing beyond the batch"
     facts = [
         f"- Source: {entry.source}.",

@@ -12,22 +12,23 @@ if TYPE_CHECKING:
 __all__ = ["NEEDS", "Method", "MethodEntry"]
 
 NEEDS = ("noise", "resident", "two modalities")
-"""What a method may need: the oracle noise; all training data on the device, as every method with `fit` or `refresh`
-does; exactly two modalities."""
+"""What a method may need: the oracle noise; all training data on the device, as every method with `refresh` does;
+exactly two modalities."""
 
 
 class Method(NamedTuple):
     """How a common space is learned, as pure functions of arrays.
 
     `h` are the hyperparameters: a pytree whose leaves are numbers, over which a sweep may `vmap` (as float32); its
-    static parts decide shapes and structure. All functions but `log` run under `jit` and `vmap`. A method has either
-    `fit` or `step`.
+    static parts decide shapes and structure. All functions but `fit`, `prepare` and `log` run under `jit` and `vmap`. A
+    method has either `fit` or `step`.
 
     Attributes:
         name: for messages, such as "method cca" or "loss gmm".
         init: (h, key, shapes) -> `State`, before training.
         embed: (h, params, modality, x [..., D]) -> unit rows [..., L]; `modality` is a Python integer.
-        fit: (h, state, data, key) -> `State`. Closed form: training is this one call, one epoch long.
+        fit: (h, data, shapes, shared) -> parameters, of the structure, shapes and dtypes of those of `init`. Closed
+            form: training is this one call, one epoch long, on the host. `data` and `shared` are those of `prepare`.
         step: (h, state, batch, epoch, axis_name) -> `State`, metrics, samples. One step of gradient descent; metrics
             are scalars by name, "loss" among them; samples replace those of the batch (leaves [B, ...]), None leaves
             them. With an `axis_name` every device has the whole state and its part of the batch: state and metrics

@@ -19,9 +19,10 @@ __all__ = ["METHODS", "entry_of", "hyperparameters_of", "method_of", "register"]
 METHODS: "dict[str, str | MethodEntry]" = {
     "mrl": "mrl_jax.methods.mrl",
     "consensus": "mrl_jax.methods.consensus",
-    "cca": "mrl_jax.methods.cca",
+    "cca": "mrl_jax.methods.linear.cca:CCA",
+    "mcca": "mrl_jax.methods.linear.cca:MCCA",
 }
-"""Name, as in `--method` -> the module that holds its `ENTRY`, or the `MethodEntry` itself."""
+"""Name, as in `--method` -> the module that holds its `ENTRY`, or MODULE:NAME, or the `MethodEntry` itself."""
 
 
 def register(entry: "MethodEntry") -> None:
@@ -49,9 +50,16 @@ def entry_of(name: str) -> "MethodEntry":
     if name not in METHODS:
         raise InputError(f"method {name!r}: choose from {', '.join(METHODS)}")
     found = METHODS[name]
-    entry = getattr(importlib.import_module(found), "ENTRY", None) if isinstance(found, str) else found
+    entry: MethodEntry | None
+    if isinstance(found, str):
+        module, _, attribute = found.partition(":")
+        entry = getattr(importlib.import_module(module), attribute or "ENTRY", None)
+    else:
+        entry = found
     if entry is None or entry.name != name:
-        raise InputError(f"method {name!r}: its module must hold a MethodEntry of this name, called ENTRY")
+        raise InputError(
+            f"method {name!r}: its module must hold a MethodEntry of this name, called ENTRY or as MODULE:NAME says"
+        )
     if entry.keeps not in ("best", "last"):
         raise InputError(f"method {name!r}: keeps={entry.keeps!r}; give 'best' or 'last'")
     return entry

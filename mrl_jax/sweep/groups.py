@@ -34,7 +34,8 @@ def groups(runs: Sequence[ActiveRun], done: Sequence[int], way: str, devices: Se
     alike: dict[Any, list[ActiveRun]] = {}
     for i, (run, epochs) in enumerate(zip(runs, done, strict=True)):
         spec = run.spec
-        apart = spec.streams or way == "apart" or (way == "auto" and not _faster_together(run, devices))
+        closed = spec.method.fit is not None  # computed on the host
+        apart = closed or spec.streams or way == "apart" or (way == "auto" and not _faster_together(run, devices))
         alike.setdefault(i if apart else (program_of([run]), epochs), []).append(run)
     divided = []
     for runs in alike.values():

@@ -111,7 +111,7 @@ def train_epoch(
     axis_name: str | None = None,
     sharding: Any = None,
 ) -> tuple[State, Metrics]:
-    """One pass over the data: a closed form, or a `lax.scan` over steps.
+    """One pass over the data of a method with steps: a `lax.scan` over them.
 
     A last batch with much padding is a step of its own shape.
 
@@ -127,11 +127,9 @@ def train_epoch(
         sharding: under `jit`, the `NamedSharding` of the instances of every batch along one axis of a mesh.
 
     Returns:
-        The state after the epoch, and the metrics of its S steps, arrays [S]; a closed form has none.
+        The state after the epoch, and the metrics of its S steps, arrays [S].
     """
     key = jax.random.fold_in(key, epoch)
-    if method.fit is not None:
-        return method.fit(h, state, data, key), {}
     if method.refresh is not None:
         state = state._replace(samples=method.refresh(h, state, data, epoch))
     shares = 1 if axis_name is None else jax.lax.axis_size(axis_name)

@@ -1,4 +1,4 @@
-"""What a method prepares from the whole training split before it trains.
+"""What a method computes on the host from the whole training split: what it prepares, or a closed form.
 
 Shape letters: M modalities, N training instances, B rows, D features.
 """
@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mrl_jax.data.preprocess import apply_preprocess
 from mrl_jax.methods.state import TrainData
 from mrl_jax.training.run_spec import RunSpec
 
-__all__ = ["FeatureRows", "prepared_samples"]
+__all__ = ["FeatureRows", "fitted_params", "prepared_samples"]
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,32 @@ class FeatureRows:
 
 def prepared_samples(spec: RunSpec) -> Any:
     """The per-sample state of a run as its method prepares it, or None if the method prepares nothing."""
-    prepare, data = spec.method.prepare, spec.data
-    if prepare is None:
+    if spec.method.prepare is None:
         return None
+    return spec.method.prepare(spec.hyperparameters, _training_rows(spec), spec.shapes, _shared(spec))
+
+
+def fitted_params(spec: RunSpec) -> Any:
+    """The parameters of a closed form, as arrays of NumPy with the shapes and dtypes of those of `init`.
+
+    Raises:
+        ValueError: the method returns other ones.
+    """
+    assert spec.method.fit is not None
+    params = spec.method.fit(spec.hyperparameters, _training_rows(spec), spec.shapes, _shared(spec))
+    expected = spec.template.state.params
+    found, wanted = (jax.tree.map(jnp.shape, tree) for tree in (params, expected))
+    if found != wanted:
+        raise ValueError(f"{spec.method.name}: fit returned parameters of the shapes {found}; init has {wanted}")
+    return jax.tree.map(lambda x, like: np.asarray(x, like.dtype), params, expected)
+
+
+def _shared(spec: RunSpec) -> dict[str, Any]:
+    return {} if spec.data.shared is None else spec.data.shared
+
+
+def _training_rows(spec: RunSpec) -> TrainData:
+    data = spec.data
     orders = [None] * len(data.kinds) if spec.partners is None else list(spec.partners)
     if data.features is None:
         raw = data.dataset.splits["train"].features
@@ -54,5 +79,4 @@ def prepared_samples(spec: RunSpec) -> Any:
         )
     else:
         rows = tuple(FeatureRows(x, order=o) for x, o in zip(data.features, orders, strict=True))
-    train = TrainData(rows, spec.labels, spec.mask, spec.partners)  # type: ignore[arg-type]
-    return prepare(spec.hyperparameters, train, spec.shapes, {} if data.shared is None else data.shared)
+    return TrainData(rows, spec.labels, spec.mask, spec.partners)  # type: ignore[arg-type]

@@ -18,7 +18,7 @@ from mrl_jax.run.model import embed_from_host, embed_rows
 from mrl_jax.run.representation import metric_of, represent, representation_of
 from mrl_jax.training.epoch import Metrics
 from mrl_jax.training.placement import Placement, all_finite, epoch_program, step_program
-from mrl_jax.training.prepare import prepared_samples
+from mrl_jax.training.prepare import fitted_params, prepared_samples
 from mrl_jax.training.run_spec import RunSpec
 from mrl_jax.training.stream import BatchStream, HostData
 
@@ -38,7 +38,9 @@ class SingleRun:
         self._method, self._h = spec.method, spec.hyperparameters
         split = data.dataset.splits["train"]
         self._stream: BatchStream | None = None
-        if data.features is None:
+        if self._method.fit is not None:
+            pass  # reads its rows by itself
+        elif data.features is None:
             kinds, stats = list(data.kinds.values()), list(data.stats.values())
             features = tuple(split.features[m] for m in data.kinds)
             host = HostData(features, kinds, stats, spec.labels, spec.mask, spec.partners)
@@ -49,7 +51,7 @@ class SingleRun:
             self._key = spec.batch_key
             if placement is not None:
                 self._train, self._key = placement.place((self._train, self._key))
-        divided = placement is not None and placement.divides and self._stream is None
+        divided = placement is not None and placement.divides and not spec.streams
         self._held_out = placement.place(data.held_out) if divided and placement else data.held_out
         self._state: State
         self._best: Any
@@ -84,6 +86,12 @@ class SingleRun:
 
     def run_epoch(self, epoch: int) -> tuple[Metrics, np.ndarray]:
         """Train an epoch, counted from 0; returns step metrics [1, S], and whether all parameters are finite [1]."""
+        if self._method.fit is not None:
+            params = fitted_params(self._spec)
+            if placement := self._placement:
+                params = placement.place(params, placement.of_state(self._spec.template.state).params)
+            self._state = self._state._replace(params=jax.tree.map(jnp.asarray, params), step=self._state.step + 1)
+            return {}, np.asarray(_finite(self._state))[None]
         if self._stream is not None:
             step, h = step_program(self._method, self._placement), self._h
             self._state, metrics = self._stream.run(lambda state, x: step(state, x, h, epoch), self._state, epoch)
@@ -107,7 +115,7 @@ class SingleRun:
             whole = placement.own(params)
             params = params if placement.divides else whole
         for i, (m, x) in enumerate(self._held_out[split].items()):
-            if self._stream is not None:
+            if self._spec.streams:
                 z[m] = embed_from_host(self._method, self._h, params, i, data.kinds[m], data.stats[m], x)
             else:
                 z[m] = embed_rows(self._method, self._h, params, i, x)

@@ -138,8 +138,7 @@ def bytes_of_a_run(spec: RunSpec) -> int:
     """Upper estimate of the bytes of device memory that a run needs in addition to the features.
 
     It counts the state; gradient, update and best parameters; per-sample state after a step; and held-out rows.
-    For a method of steps: the layers of a batch, forward and backward, and tiles of a contrastive loss. For a closed
-    form: two copies of the features, such as the centred ones of the instances.
+    And the layers of a batch, forward and backward, and tiles of a contrastive loss.
     """
     state, shapes = spec.template.state, spec.shapes
     width, kind = embedding_width(spec.config, state.params, shapes.dims[0]), representation_of(spec.config)
@@ -147,8 +146,6 @@ def bytes_of_a_run(spec: RunSpec) -> int:
         width += representation_width(spec.config, state.params, shapes.dims[0], kind)
     held_out = 4 * width * sum(len(x) for x in spec.data.held_out["test"].values())
     total = _bytes_of(state) + 3 * _bytes_of(state.params) + _bytes_of(state.samples) + 2 * held_out
-    if spec.method.fit is not None:
-        return total + 2 * 4 * shapes.instances * sum(shapes.dims)
     batch = spec.config.batch_size
     widths = sum(shapes.dims) + sum(x.shape[-1] for x in jax.tree.leaves(state.params) if x.ndim > 1)
     tile = min(len(shapes.dims) * batch, TILE) ** 2

@@ -76,7 +76,7 @@ def test_a_sweep_of_them_gives_the_numbers_of_each_alone(page, name):
     found = sweep(configs, data=toy_arrays(), way="together")
     for config, outcome in zip(configs, found.runs.values(), strict=True):
         alone = train(config, data=toy_arrays())
-        assert outcome.scores["trained_together"] == 2
+        assert outcome.scores.get("trained_together", 1) == (1 if name == "ridge" else 2)
         expected = alone.scores["test"]["last"]["average"]
         assert outcome.scores["test"]["last"]["average"] == pytest.approx(expected, abs=0.02)
 
@@ -105,13 +105,26 @@ def test_features_are_prepared_as_the_noise_has_moved_them(page):
 
 
 def test_methods_that_read_all_samples_at_once_are_not_streamed_whatever_they_declare(page):
-    for name in ("ridge", "agreeing"):
-        entry = METHODS[name]
-        bare = entry.method(toy_config(method=name))._replace(needs=frozenset())
-        METHODS[name] = entry._replace(method=lambda config, bare=bare: bare)
-        with pytest.raises(InputError, match=f"method {name} reads all training samples at once.*--stream off"):
-            train(config_of(name, stream="on"), data=toy_arrays())
-        METHODS[name] = entry
+    entry = METHODS["agreeing"]
+    bare = entry.method(toy_config(method="agreeing"))._replace(needs=frozenset())
+    METHODS["agreeing"] = entry._replace(method=lambda config: bare)
+    with pytest.raises(InputError, match=r"method agreeing reads all training samples at once.*--stream off"):
+        train(config_of("agreeing", stream="on"), data=toy_arrays())
+    METHODS["agreeing"] = entry
+
+
+def test_a_closed_form_streams_and_must_return_the_parameters_of_init(page):
+    one, streamed = (train(config_of("ridge", stream=s), data=toy_arrays()) for s in ("off", "on"))
+    for a, b in zip(*(r.run.model.params.encoders for r in (one, streamed)), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    entry, method = page["ENTRY"], page["method"]()
+    narrow = method._replace(fit=lambda *args: page["Weights"]((np.zeros((3, 2)), np.zeros((4, 5)))))
+    METHODS["ridge"] = entry._replace(method=lambda config: narrow)
+    try:
+        with pytest.raises(ValueError, match="method ridge: fit returned parameters of the shapes"):
+            train(config_of("ridge"), data=toy_arrays())
+    finally:
+        METHODS["ridge"] = entry
 
 
 def test_a_name_is_registered_once(page):
@@ -148,15 +161,12 @@ def test_parameters_named_like_the_preprocessing_are_kept_apart(page, tmp_path):
 
     entry, method = page["ENTRY"], page["method"]()
 
-    def fit(h, state, data, key):
-        plain = method.fit(h, method.init(h, key, shapes), data, key).params.encoders
-        affine = tuple(Affine(jnp.full(w.shape[0], 0.5), jnp.float32(2.0), w) for w in plain)
-        return state._replace(params=page["Weights"](affine))
+    def fit(*args):
+        affine = tuple(Affine(np.full(w.shape[0], 0.5), 2.0, w) for w in method.fit(*args).encoders)
+        return page["Weights"](affine)
 
-    def init(h, key, given):
-        nonlocal shapes
-        shapes = given
-        state = method.init(h, key, given)
+    def init(h, key, shapes):
+        state = method.init(h, key, shapes)
         affine = tuple(Affine(jnp.zeros(w.shape[0]), jnp.float32(1.0), w) for w in state.params.encoders)
         return state._replace(params=page["Weights"](affine))
 
@@ -164,7 +174,6 @@ def test_parameters_named_like_the_preprocessing_are_kept_apart(page, tmp_path):
         mean, scale, weight = params.encoders[modality]
         return method.embed(h, page["Weights"]((weight,)), 0, (x - jnp.broadcast_to(mean, x.shape)) / scale)
 
-    shapes = None
     other = method._replace(init=init, fit=fit, embed=embed)
     METHODS["ridge"] = entry._replace(method=lambda config: other)
     try:

@@ -12,8 +12,8 @@ from toy import TOY_FLAGS, save_npz, toy_arrays, toy_config
 from mrl_jax import Config, InputError, evaluate, grid, preset, sweep, train
 from mrl_jax.config import fields_used, with_settings
 from mrl_jax.methods.base import MethodEntry
-from mrl_jax.methods.cca import ENTRY as CCA
 from mrl_jax.methods.gradient import gradient_method
+from mrl_jax.methods.linear.cca import CCA
 from mrl_jax.methods.mrl import Hyperparameters
 from mrl_jax.methods.registry import METHODS, entry_of, hyperparameters_of, register
 from mrl_jax.methods.state import Shapes, State

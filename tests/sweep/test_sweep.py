@@ -108,18 +108,6 @@ def test_more_runs_than_devices_share_them_and_their_memory_and_send_nothing():
     assert needed <= 3 * bytes_of_a_run(specs[0]) <= 2 * needed
 
 
-def test_a_closed_form_needs_copies_of_the_features():
-    arrays = {name: np.tile(x, (50, *[1] * (x.ndim - 1))) for name, x in toy_arrays().items()}
-    configs = grid(toy_config(method="cca", noise_kind="pair-mismatch", noise_rate=0.4), seed=range(3))
-    specs = specs_of(configs, arrays)
-    runs = VmappedRuns(specs, jax.devices()[:1])
-    runs.begin([None] * 3)
-    used = runs._programs.epoch.lower(runs._state, runs._train, runs._keys, 0, runs._h).compile().memory_analysis()
-    best = sum(x.nbytes for x in jax.tree.leaves(runs._best))
-    needed = used.temp_size_in_bytes + used.output_size_in_bytes + best
-    assert needed <= 3 * bytes_of_a_run(specs[0]) <= 2 * needed
-
-
 def test_runs_of_a_group_have_one_program_and_fit_the_memory(monkeypatch):
     configs = [*grid(toy_config(), loss=["rc", "ce"], seed=range(5)), toy_config(stream="on"), toy_config(epochs=2)]
     resident = prepare_data(configs[0], toy_arrays())

@@ -1,0 +1,1 @@
+"""Closed-form methods: linear maps of every modality into a common space."""
