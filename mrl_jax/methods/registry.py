@@ -21,6 +21,11 @@ METHODS: "dict[str, str | MethodEntry]" = {
     "consensus": "mrl_jax.methods.consensus",
     "cca": "mrl_jax.methods.linear.cca:CCA",
     "mcca": "mrl_jax.methods.linear.cca:MCCA",
+    "pls": "mrl_jax.methods.linear.pls",
+    "gma": "mrl_jax.methods.linear.gma",
+    "mvda": "mrl_jax.methods.linear.mvda:MVDA",
+    "mvda-vc": "mrl_jax.methods.linear.mvda:MVDA_VC",
+    "gss-sl": "mrl_jax.methods.linear.gss_sl",
 }
 """Name, as in `--method` -> the module that holds its `ENTRY`, or MODULE:NAME, or the `MethodEntry` itself."""
 
