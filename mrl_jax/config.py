@@ -4,11 +4,13 @@ Imports neither JAX nor data sets. The file of a method, which brings JAX, is im
 """
 
 import dataclasses
+import functools
 import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from mrl_jax.config_formats import FORMAT, current_values
@@ -373,8 +375,9 @@ def shown(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _hints() -> dict[str, Any]:
-    return get_type_hints(Config)
+@functools.cache
+def _hints() -> Mapping[str, Any]:
+    return MappingProxyType(get_type_hints(Config))  # slow: every Config asks for every field
 
 
 def _checked(name: str, hint: Any, value: Any) -> Any:
