@@ -7,7 +7,7 @@ Shape letters: M modalities, N training instances, D features, K classes.
 """
 
 import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.linalg
@@ -15,11 +15,15 @@ import scipy.sparse
 import scipy.sparse.linalg
 from sklearn.neighbors import kneighbors_graph
 
+from mrl_jax.errors import InputError
 from mrl_jax.methods.base import Method, MethodEntry
 from mrl_jax.methods.linear.method import Hyperparameters, hyperparameters, linear_method
 from mrl_jax.methods.linear.views import Views, principal_views
 from mrl_jax.methods.state import Shapes, TrainData
 from mrl_jax.options import Number
+
+if TYPE_CHECKING:
+    from mrl_jax.config import Config
 
 __all__ = ["ENTRY", "gss_sl"]
 
@@ -105,6 +109,11 @@ def gss_sl() -> Method:
     return linear_method("method gss-sl", _solve, lambda shapes: shapes.classes)
 
 
+def _check(config: "Config") -> None:
+    if config.method_numbers["neighbours"] % 1:
+        raise InputError(f"neighbours={config.method_numbers['neighbours']:g}: must be a whole number, such as 10")
+
+
 ENTRY = MethodEntry(
     name="gss-sl",
     summary="Linear maps of all modalities onto common labels F, which stay close to the given labels Y and smooth on "
@@ -128,5 +137,6 @@ ENTRY = MethodEntry(
         "neighbours": Number(10, 1, 1000, "number of neighbours in the graph of a modality"),
     },
     uses=frozenset({"embed_dim"}),
+    check=_check,
     remedy="try a larger sparsity, --method-options sparsity=W",
 )

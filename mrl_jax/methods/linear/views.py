@@ -13,6 +13,7 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse
 
+from mrl_jax.errors import InputError
 from mrl_jax.methods.state import Shapes, TrainData
 
 __all__ = ["Views", "principal_views"]
@@ -107,6 +108,9 @@ def principal_views(
         energy: share of the variance of each view that its principal components keep, in (0, 1]; None for the features.
         paired: whether only instances count of which no sample is missing.
         cross: whether scatters between views are needed, which `paired` allows.
+
+    Raises:
+        InputError: the samples of a view that count are all the same, or there are none.
     """
     count = data.labels.shape[1]
     present = np.ones((len(shapes.dims), count), bool) if data.mask is None else np.asarray(data.mask, bool)
@@ -117,6 +121,13 @@ def principal_views(
         sums = _sums(data, rows, cross)
         if data.partners is None:
             shared[key] = sums
+    for i, of in enumerate(sums.scatters):
+        if not np.trace(of[0]) > 0:
+            what = "instances without a missing sample" if paired else "its samples"
+            raise InputError(
+                f"modality {i + 1} of {len(rows)}: features do not vary over {what}, which are {rows[i].sum()}; "
+                "a linear method has no direction to find: leave the modality out, or choose another method"
+            )
     return Views(data, shapes, rows, sums, energy)
 
 

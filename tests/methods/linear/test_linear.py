@@ -250,6 +250,22 @@ def test_blocks_and_shared_sums_change_nothing(monkeypatch):
     assert fresh == {}
 
 
+@pytest.mark.parametrize("name", LINEAR)
+def test_features_that_do_not_vary_are_named(name):
+    features, labels = arrays()
+    with pytest.raises(InputError, match=r"modality 2 of 2: features do not vary over .*leave the modality out"):
+        fit(name, [features[0], np.ones_like(features[1])], labels, ridge=0.1)
+    apart = np.stack([np.arange(N) % 2 == 0, np.arange(N) % 2 == 1])
+    if name in ("cca", "mcca", "pls", "mvda-vc"):
+        with pytest.raises(InputError, match=r"modality 1 of 2: .* instances without a missing sample, which are 0"):
+            fit(name, features, labels, apart, ridge=0.1)
+
+
+def test_a_number_of_neighbours_is_whole():
+    with pytest.raises(InputError, match=r"neighbours=2\.5: must be a whole number"):
+        toy_config(method="gss-sl", method_options="neighbours=2.5")
+
+
 def test_more_features_than_instances_and_a_singular_scatter():
     rng = np.random.default_rng(0)
     features = [rng.normal(size=(N, 400)) for _ in range(2)]
