@@ -309,7 +309,8 @@ def preset(name: str, *, recipe: str = "default", **overrides: Any) -> Config:
             f"recipe paper sets {', '.join(paper)}; {sorted(idle)[0]} has no effect on the method {method}; leave the "
             "recipe out"
         )
-    own = {"preset": name, "method": method, **PRESETS[name], **(paper if recipe == "paper" else {})}
+    of_method = entry_of(method).settings if method in OPTIONS["method"].choices else {}
+    own = {"preset": name, "method": method, **PRESETS[name], **of_method, **(paper if recipe == "paper" else {})}
     config = Config(**{**_with_effect(own), **overrides})
     _refuse_idle_noise(config, overrides)
     for field_name, value in overrides.items():

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 __all__ = ["NEEDS", "Method", "MethodEntry"]
 
 NEEDS = ("noise", "resident", "two modalities")
-"""What a method may need: the oracle noise; all training data on the device, as every method with `refresh` does;
-exactly two modalities."""
+"""What a method may need: the oracle noise; all training data on the device, as every method with `refresh` or
+`complete` does; exactly two modalities."""
 
 
 class Method(NamedTuple):
@@ -38,8 +38,10 @@ class Method(NamedTuple):
             blocks, so that they may lie on disk, and row j belongs to instance j also where `data.partners` says that
             noise has moved rows. `shared` is a dictionary for what the features alone decide, so not after such noise:
             runs on the same data share it.
-        refresh: (h, state, data, epoch) -> samples of all instances, before every epoch; of the structure, shapes and
-            dtypes of `state.samples`.
+        refresh: (h, state, data, epoch) -> `State`, before every epoch: samples of all instances, or parameters that no
+            gradient finds, from the whole training split.
+        complete: (h, params, data) -> params, after every epoch: parameters in closed form that belong to the others,
+            such as the canonical directions of DCCA.
         assign: (h, params, z [..., L]) -> log p(k | z) [..., K], for accuracy and for retrieval by class posterior.
         log: (h, epoch) -> numbers for the epoch's line in `metrics.jsonl`, such as the learning rate.
         needs: some of `NEEDS`, checked before training.
@@ -54,6 +56,7 @@ class Method(NamedTuple):
     step: Callable[..., Any] | None = None
     prepare: Callable[..., Any] | None = None
     refresh: Callable[..., Any] | None = None
+    complete: Callable[..., Any] | None = None
     assign: Callable[..., Any] | None = None
     log: Callable[..., Mapping[str, float]] = lambda h, epoch: {}
     needs: frozenset[str] = frozenset()
@@ -75,6 +78,7 @@ class MethodEntry(NamedTuple):
         describe: `Config` -> one line for the table at the end of a run.
         title: `Config` -> a few words for the heading of its picture.
         numbers: what `--method-options` sets: name -> `Number`.
+        settings: fields of `Config` for which `preset` and the commands have other defaults with this method.
         uses: fields of `Config` that have an effect on the method, beside `options.COMMON_FIELDS`. Setting another is
             an error. `gradient.SETTINGS` are those of every gradient method.
         representation: what its samples are retrieved by unless the settings say otherwise, one of
@@ -100,6 +104,7 @@ class MethodEntry(NamedTuple):
     title: "Callable[[Config], str]"
     for_steps: Callable[[Any, int], Any] = lambda h, steps: h
     numbers: "Mapping[str, Number]" = MappingProxyType({})
+    settings: Mapping[str, Any] = MappingProxyType({})
     uses: frozenset[str] = frozenset()
     representation: str = "embedding"
     keeps: str = "best"

@@ -78,6 +78,7 @@ def gradient_method(
     augment: Callable[..., Batch] = lambda h, batch, step, axis_name: batch,
     init_samples: Callable[..., Any] | None = None,
     refresh: Callable[..., Any] | None = None,
+    complete: Callable[..., Any] | None = None,
     assign: Callable[..., Array] | None = None,
     decays: Callable[[tuple[Any, ...], Array], bool] = lambda path, leaf: leaf.ndim >= 2,
     prepare: Callable[..., Any] | None = None,
@@ -98,6 +99,7 @@ def gradient_method(
         augment: (h, batch, step, axis_name) -> batch, before the gradient, such as dropout of features.
         init_samples: (h, shapes) -> per-sample state, leaves [N, ...].
         refresh: see `Method`.
+        complete: see `Method`.
         assign: see `Method`.
         decays: (path, leaf) -> whether weight decay acts on a leaf of the parameters; by default on matrices.
         prepare: see `Method`.
@@ -140,6 +142,7 @@ def gradient_method(
         step=step,
         prepare=prepare,
         refresh=refresh,
+        complete=complete,
         assign=assign,
         log=log,
         needs=needs,

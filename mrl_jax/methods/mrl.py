@@ -31,7 +31,7 @@ from mrl_jax.methods.class_centers import (
 )
 from mrl_jax.methods.clustering import LOSS_PARTS, numbers_of
 from mrl_jax.methods.gradient import SETTINGS, gradient_method
-from mrl_jax.methods.state import Batch, OracleNoise, TrainData
+from mrl_jax.methods.state import Batch, OracleNoise, State, TrainData
 from mrl_jax.models.mlp import Encoder
 from mrl_jax.options import LOSSES, OPTIONS
 
@@ -143,8 +143,8 @@ def mrl(loss: str = "rc") -> Method:
     part = LOSS_PARTS[loss]
     refresh_part = part.refresh
 
-    def refresh(h: Hyperparameters, state: Any, data: TrainData, epoch: ArrayLike) -> Any:
-        return refresh_part(h, state.params, data, epoch, embed)  # type: ignore[misc]
+    def refresh(h: Hyperparameters, state: State, data: TrainData, epoch: ArrayLike) -> State:
+        return state._replace(samples=refresh_part(h, state.params, data, epoch, embed))  # type: ignore[misc]
 
     return gradient_method(
         f"loss {loss}",

@@ -26,6 +26,9 @@ METHODS: "dict[str, str | MethodEntry]" = {
     "mvda": "mrl_jax.methods.linear.mvda:MVDA",
     "mvda-vc": "mrl_jax.methods.linear.mvda:MVDA_VC",
     "gss-sl": "mrl_jax.methods.linear.gss_sl",
+    "deep-sm": "mrl_jax.methods.deep.deep_sm",
+    "dcca": "mrl_jax.methods.deep.dcca:DCCA",
+    "dccae": "mrl_jax.methods.deep.dcca:DCCAE",
 }
 """Name, as in `--method` -> the module that holds its `ENTRY`, or MODULE:NAME, or the `MethodEntry` itself."""
 

@@ -22,7 +22,7 @@ _MATMUL = {"tf32": "tensorfloat32"}  # JAX's names, where they differ
 
 
 class Encoder(nn.Module):
-    """Multi-layer perceptron with ReLU whose output rows have unit length: f_i(x) / ||f_i(x)||.
+    """Multi-layer perceptron with ReLU, by default with output rows of unit length: f_i(x) / ||f_i(x)||.
 
     Attributes:
         hidden_dims: widths of the hidden layers; the paper uses (4096, 4096).
@@ -31,16 +31,18 @@ class Encoder(nn.Module):
             the official implementation does; "lecun_normal" is Flax's default (biases 0).
         precision: precision of the layers: "float32"; "tf32", products of rounded factors on accelerators that support
             it; "bfloat16", layers and their outputs. Parameters and embeddings are float32 in any case.
+        unit: whether output rows have unit length.
     """
 
     hidden_dims: Sequence[int] = (4096, 4096)
     embed_dim: int = 512
     initializer: str = "uniform"
     precision: str = "float32"
+    unit: bool = True
 
     @nn.compact
     def __call__(self, x: Array, change: Callable[[Array, int], Array] = lambda x, layer: x) -> Array:
-        """Embed features [..., D] as unit rows [..., L].
+        """Embed features [..., D] as rows [..., L].
 
         Args:
             x: the features.
@@ -49,7 +51,8 @@ class Encoder(nn.Module):
         for layer, width in enumerate(self.hidden_dims):
             x = change(nn.relu(self._dense(x, width)), layer)
         x = self._dense(x, self.embed_dim)
-        return unit_rows(x.astype(jnp.float32) if self.precision == "bfloat16" else x)
+        x = x.astype(jnp.float32) if self.precision == "bfloat16" else x
+        return unit_rows(x) if self.unit else x
 
     def _dense(self, x: Array, width: int) -> Array:
         if self.precision not in PRECISIONS:

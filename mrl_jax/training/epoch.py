@@ -131,7 +131,7 @@ def train_epoch(
     """
     key = jax.random.fold_in(key, epoch)
     if method.refresh is not None:
-        state = state._replace(samples=method.refresh(h, state, data, epoch))
+        state = method.refresh(h, state, data, epoch)
     shares = 1 if axis_name is None else jax.lax.axis_size(axis_name)
     shares = shares if sharding is None else sharding.mesh.shape[sharding.spec[0]]
     count = data.labels.shape[1]
@@ -155,9 +155,13 @@ def train_epoch(
 
     padded = -count % batch_size
     if padded < max(_PADDED, _PADDED_FRACTION * count):
-        return jax.lax.scan(body, state, part(batches))
-    last = batch_size - padded
-    last += -last % shares
-    state, steps = jax.lax.scan(body, state, part((batches[0][:-1], batches[1][:-1])))
-    state, step = jax.lax.scan(body, state, part((batches[0][-1:, :last], batches[1][-1:, :last])))
-    return state, jax.tree.map(lambda *x: jnp.concatenate(x), steps, step)
+        state, metrics = jax.lax.scan(body, state, part(batches))
+    else:
+        last = batch_size - padded
+        last += -last % shares
+        state, steps = jax.lax.scan(body, state, part((batches[0][:-1], batches[1][:-1])))
+        state, step = jax.lax.scan(body, state, part((batches[0][-1:, :last], batches[1][-1:, :last])))
+        metrics = jax.tree.map(lambda *x: jnp.concatenate(x), steps, step)
+    if method.complete is not None:
+        state = state._replace(params=method.complete(h, state.params, data))
+    return state, metrics

@@ -303,7 +303,7 @@ def _check_needs(method: Method, data: RunData) -> None:
             f"{method.name} takes two modalities; the data have {len(modalities)}: {', '.join(modalities)}; choose "
             f"two, such as --modalities {modalities[0]} {modalities[1]}"
         )
-    resident = "resident" in method.needs or method.refresh is not None
+    resident = "resident" in method.needs or method.refresh is not None or method.complete is not None
     if resident and data.features is None:
         raise InputError(
             f"{method.name} reads all training samples at once, which streaming does not allow; --stream off keeps "

@@ -62,7 +62,7 @@ def batch_of(data, rows, mask=None):
 
 def clean_samples(state, data, recipe):
     """What the GMM split trusts after its warmup, [M, N]."""
-    return mrl("gmm").refresh(recipe, state, data, 100).T
+    return mrl("gmm").refresh(recipe, state, data, 100).samples.T
 
 
 def losses_of(state, data, rows, tau=0.5):
