@@ -24,7 +24,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.shared.command_line import checked, parser, run_main
-from experiments.shared.differences import Difference, bootstrap_samples, compared, with_holm
 from experiments.shared.outputs import plot_means, save
 from experiments.shared.protocol import RATES
 from experiments.shared.tables import markdown, mean_and_std
@@ -43,6 +42,7 @@ from experiments.studies.compared_rows import (
 from experiments.studies.sets import SETS
 from mrl_jax import InputError
 from mrl_jax.data.emoji.load import load_records
+from mrl_jax.eval.differences import Difference, bootstrap_samples, compared, with_holm
 from mrl_jax.options import REPRESENTATIONS
 
 TITLES = {"wikipedia-views": "Wikipedia, reduced features"}

@@ -21,13 +21,13 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from experiments.shared.command_line import parser, run_main
-from experiments.shared.differences import compared
 from experiments.shared.outputs import plot_means, save
 from experiments.shared.protocol import CE, EARLIER, hold_note
 from experiments.shared.store import Store, stores
 from experiments.shared.tables import average_map, markdown, mean_and_std
 from mrl_jax import grid, preset
 from mrl_jax.config import auto_temperature
+from mrl_jax.eval.differences import compared
 
 OURS, PLAIN, RECIPE = "defaults", "cross-entropy", "paper's recipe"
 BETAS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98)

@@ -18,13 +18,13 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 
 from experiments.shared.command_line import checked, parser, run_main
-from experiments.shared.differences import Difference, compared, with_holm
 from experiments.shared.outputs import plot_means, save
 from experiments.shared.protocol import RATES
 from experiments.shared.tables import markdown, mean_and_std
 from experiments.studies.compared_rows import BY_BOTH, BY_EMBEDDING, OURS, ROWS, Rows, runs_of
 from experiments.studies.sets import SETS
 from mrl_jax import InputError
+from mrl_jax.eval.differences import Difference, compared, with_holm
 
 OTHERS = ("emoji-31", "emoji-no-flags", "wikipedia-4views", "generated-10", "generated-100", "generated-300")
 SPLITS = ("emoji", *(f"emoji-split-{seed}" for seed in range(1, 5)))

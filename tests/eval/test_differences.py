@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.shared.differences import bootstrap_samples, compared, holm_levels, with_holm
+from mrl_jax.eval.differences import bootstrap_samples, compared, holm_levels, with_holm
 
 
 def test_the_interval_over_seeds_is_that_of_the_paired_t_test():

@@ -1,0 +1,170 @@
+"""The leaderboard: a ranking by hand, runs that are trained once, methods that fail, and the command."""
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+from toy import TOY_FLAGS, save_npz, toy_arrays
+
+from mrl_jax import InputError, evaluate
+from mrl_jax.eval.differences import compared
+from mrl_jax.leaderboard import leaderboard
+from mrl_jax.leaderboard.__main__ import main
+from mrl_jax.leaderboard.ranking import rank_methods
+from mrl_jax.methods.linear.pls import ENTRY
+from mrl_jax.methods.registry import METHODS, register
+
+SETTINGS = {
+    "preset": "custom",
+    "hidden_dims": (16,),
+    "embed_dim": 8,
+    "batch_size": 16,
+    "epochs": 2,
+    "learning_rate": 1e-2,
+}
+
+
+def precision(mean, seed, rates=2, seeds=6, instances=40, spread=0.01):
+    rng = np.random.default_rng(seed)
+    return mean + spread * rng.normal(size=(rates, seeds, instances))
+
+
+def test_ranks_and_groups_of_methods_that_differ_or_do_not():
+    same = precision(0.5, 0)
+    given = {"low": precision(0.3, 1), "a": same, "top": precision(0.7, 2), "b": same + 1e-6 * precision(0.0, 3)}
+    ranking = rank_methods(given)
+    assert ranking.names[0] == "top"
+    assert ranking.names[-1] == "low"
+    assert ranking.average_rank["top"] == 1.0
+    assert ranking.average_rank["low"] == 4.0
+    assert ranking.average_rank["a"] + ranking.average_rank["b"] == 5.0
+    assert ranking.level == (slice(1, 3),)
+    assert ranking.level_with("a") == ["b"]
+    assert ranking.level_with("top") == []
+    difference = ranking.differences["top", "low"]
+    expected = compared(given["top"].mean(axis=(0, 2)), given["low"].mean(axis=(0, 2)))
+    assert difference.mean == pytest.approx(expected.mean)
+    assert difference.error == pytest.approx(expected.error)
+    assert difference.level > 0.95  # Holm
+
+
+def test_a_difference_that_only_instances_doubt_is_level():
+    """The same gain in every seed, but from few instances alone: another test set might not have it."""
+    base = precision(0.5, 0, instances=12)
+    gain = np.zeros(12)
+    gain[0] = 0.6
+    ranking = rank_methods({"base": base, "better": base + gain + precision(0.0, 1, instances=12, spread=1e-4)})
+    assert ranking.names[0] == "better"
+    assert ranking.differences["better", "base"].verdict == "level"
+
+
+def test_few_seeds_have_ranks_but_no_test():
+    ranking = rank_methods({"a": precision(0.5, 0, seeds=3), "b": precision(0.9, 1, seeds=3)})
+    assert ranking.names == ("b", "a")
+    assert ranking.level == ()
+    assert ranking.differences["b", "a"].verdict == ""
+    assert rank_methods({"a": precision(0.5, 0, seeds=1)}).differences == {}
+    with pytest.raises(ValueError, match="the same"):
+        rank_methods({"a": precision(0.5, 0), "b": precision(0.5, 0, seeds=2)})
+
+
+def test_equal_methods_share_their_rank():
+    one = precision(0.5, 0)
+    ranking = rank_methods({"a": one, "b": one})
+    assert ranking.average_rank == {"a": 1.5, "b": 1.5}
+    assert ranking.differences["a", "b"].verdict == "level"
+
+
+@pytest.fixture
+def broken():
+    """A method whose closed form is at fault, for the length of a test."""
+
+    def fit(h, data, shapes, shared):
+        raise RuntimeError("this fit\nis broken")
+
+    method = ENTRY.method(None)._replace(fit=fit)
+    register(ENTRY._replace(name="broken", method=lambda config: method))
+    yield "broken"
+    del METHODS["broken"]
+
+
+@pytest.mark.slow
+def test_it_trains_ranks_and_goes_on(tmp_path, broken):
+    data = save_npz(tmp_path / "toy.npz", toy_arrays(("sound", "touch", "smell")))
+    folder = tmp_path / "board"
+    methods = ["mrl", "mvda", "pls", "broken"]
+    with pytest.raises(InputError, match="choose from"):
+        leaderboard(folder, ["mrl", "nonsense"], data_path=str(data))
+    settings = {**SETTINGS, "data_path": str(data), "method_options": ()}
+    del settings["method_options"]
+    first = leaderboard(folder, methods, noise_rates=[0.0, 0.4], seeds=2, **settings)
+    assert set(first.rows) == {"mrl", "mvda"}
+    assert "takes two modalities" in first.left_out["pls"]
+    assert "takes two modalities" in first.left_out["broken"] or "broken" in first.failed["broken"]
+    runs = sorted((folder / "mrl" / "runs").iterdir())
+    scores = [json.loads((run / "result.json").read_text())["test"]["best"]["average"] for run in runs]
+    assert sorted(first.rows["mrl"].maps.ravel()) == pytest.approx(sorted(scores), abs=1e-6)
+    assert evaluate(runs[0])["average"] == pytest.approx(scores[0])
+    lines = list(csv.DictReader(io.StringIO(first.csv())))
+    assert len(lines) == 8
+    assert (folder / "leaderboard.png").stat().st_size > 5000
+    assert "pls was left out" in (folder / "leaderboard.md").read_text()
+    written = {run: (run / "result.json").stat().st_mtime_ns for run in runs}
+    with pytest.raises(InputError, match="is not empty; resume=True continues it"):
+        leaderboard(folder, methods, **settings)
+    more = leaderboard(folder, ["mrl", "mvda"], seeds=3, resume=True)
+    assert more.seeds == (0, 1, 2)
+    assert more.noise_rates == (0.0, 0.4)
+    np.testing.assert_array_equal(more.rows["mrl"].maps[:, :2], first.rows["mrl"].maps)
+    assert {run: (run / "result.json").stat().st_mtime_ns for run in runs} == written
+
+
+@pytest.mark.slow
+def test_a_method_at_fault_does_not_end_the_others(tmp_path, broken):
+    data = save_npz(tmp_path / "toy.npz")
+    found = leaderboard(tmp_path / "board", [broken, "cca"], noise_rates=[0.4], seeds=1, data_path=str(data))
+    assert found.failed == {"broken": "RuntimeError: this fit"}
+    assert set(found.rows) == {"cca"}
+    assert "broken failed: RuntimeError: this fit" in found.markdown()
+
+
+@pytest.mark.slow
+def test_the_command(tmp_path, capsys):
+    data = save_npz(tmp_path / "toy.npz")
+    flags = ["--methods", "cca", "mrl", "--noise-rates", "0.4", "--seeds", "1", *TOY_FLAGS]
+    code = main([*flags, "--data", str(data), "--noise-protocol", "wrong-only", "--workdir", str(tmp_path / "board")])
+    shown = capsys.readouterr()
+    assert code == 0
+    assert "cca (1 of 2)" in shown.err
+    assert shown.out.splitlines()[0].split("|")[2].strip() == "method"
+    assert "With fewer than 5 seeds there is no test." in shown.out
+    config = json.loads((tmp_path / "board" / "mrl" / "sweep.json").read_text())["common"]
+    assert config["noise_kind"] == "symmetric-wrong"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--methods", "nonsense"], "method 'nonsense': choose from mrl"),
+        (["--data", "emoji", "--data-path", "x.npz"], "--data emoji and data_path 'x.npz' were both given"),
+        (["--noise-rate", "0.2", "--noise-rates", "0.4"], "--noise-rate and --noise-rates were both given"),
+        (["--resume"], "--resume needs the folder of the leaderboard"),
+        (["--seeds", "0"], "seeds 0: must be at least 1"),
+        (["--methods", "cca", "--beta", "0.5"], "beta 0.5 has no effect on the method cca"),
+        (["--noise-rates", "1.5"], "noise_rate 1.5: must be"),
+        (["--workdir", "setup.cfg"], "is not empty"),
+        (["--resume", "--workdir", "docs"], "holds no leaderboard"),
+    ],
+)
+def test_what_it_refuses(flags, message, capsys, tmp_path, monkeypatch):
+    if "--workdir" not in flags:
+        flags = [*flags, *(() if flags == ["--resume"] else ("--workdir", str(tmp_path / "board")))]
+    else:
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "docs").mkdir()
+        (tmp_path / "setup.cfg").write_text("x")
+    assert main(flags) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "board").exists()
