@@ -29,6 +29,7 @@ METHODS: "dict[str, str | MethodEntry]" = {
     "deep-sm": "mrl_jax.methods.deep.deep_sm",
     "dcca": "mrl_jax.methods.deep.dcca:DCCA",
     "dccae": "mrl_jax.methods.deep.dcca:DCCAE",
+    "rshnl": "mrl_jax.methods.deep.rshnl",
 }
 """Name, as in `--method` -> the module that holds its `ENTRY`, or MODULE:NAME, or the `MethodEntry` itself."""
 
