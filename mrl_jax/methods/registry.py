@@ -30,6 +30,7 @@ METHODS: "dict[str, str | MethodEntry]" = {
     "dcca": "mrl_jax.methods.deep.dcca:DCCA",
     "dccae": "mrl_jax.methods.deep.dcca:DCCAE",
     "rshnl": "mrl_jax.methods.deep.rshnl",
+    "nirnl": "mrl_jax.methods.deep.nirnl",
 }
 """Name, as in `--method` -> the module that holds its `ENTRY`, or MODULE:NAME, or the `MethodEntry` itself."""
 
