@@ -31,6 +31,7 @@ METHODS: "dict[str, str | MethodEntry]" = {
     "dccae": "mrl_jax.methods.deep.dcca:DCCAE",
     "rshnl": "mrl_jax.methods.deep.rshnl",
     "nirnl": "mrl_jax.methods.deep.nirnl",
+    "acmr": "mrl_jax.methods.deep.acmr",
 }
 """Name, as in `--method` -> the module that holds its `ENTRY`, or MODULE:NAME, or the `MethodEntry` itself."""
 
