@@ -32,6 +32,7 @@ METHODS: "dict[str, str | MethodEntry]" = {
     "rshnl": "mrl_jax.methods.deep.rshnl",
     "nirnl": "mrl_jax.methods.deep.nirnl",
     "acmr": "mrl_jax.methods.deep.acmr",
+    "fgcrossnet": "mrl_jax.methods.deep.fgcrossnet",
 }
 """Name, as in `--method` -> the module that holds its `ENTRY`, or MODULE:NAME, or the `MethodEntry` itself."""
 
