@@ -33,6 +33,7 @@ METHODS: "dict[str, str | MethodEntry]" = {
     "nirnl": "mrl_jax.methods.deep.nirnl",
     "acmr": "mrl_jax.methods.deep.acmr",
     "fgcrossnet": "mrl_jax.methods.deep.fgcrossnet",
+    "elrcmr": "mrl_jax.methods.deep.elrcmr",
 }
 """Name, as in `--method` -> the module that holds its `ENTRY`, or MODULE:NAME, or the `MethodEntry` itself."""
 
