@@ -34,6 +34,7 @@ METHODS: "dict[str, str | MethodEntry]" = {
     "acmr": "mrl_jax.methods.deep.acmr",
     "fgcrossnet": "mrl_jax.methods.deep.fgcrossnet",
     "elrcmr": "mrl_jax.methods.deep.elrcmr",
+    "rfcmh": "mrl_jax.methods.deep.rfcmh",
 }
 """Name, as in `--method` -> the module that holds its `ENTRY`, or MODULE:NAME, or the `MethodEntry` itself."""
 
