@@ -35,6 +35,7 @@ METHODS: "dict[str, str | MethodEntry]" = {
     "fgcrossnet": "mrl_jax.methods.deep.fgcrossnet",
     "elrcmr": "mrl_jax.methods.deep.elrcmr",
     "rfcmh": "mrl_jax.methods.deep.rfcmh",
+    "rono": "mrl_jax.methods.deep.rono",
 }
 """Name, as in `--method` -> the module that holds its `ENTRY`, or MODULE:NAME, or the `MethodEntry` itself."""
 
