@@ -24,9 +24,9 @@ from mrl_jax.training.run_spec import prepare_data, prepare_run
 
 pytestmark = pytest.mark.slow
 HERE = Path(__file__).parents[2] / "experiments"
-PROGRAMS = ("table1", "table2", "table3", "figure2", "figure3", "figure4", "figure5")
+PROGRAMS = ("table3", "figure2", "figure3", "figure4", "figure5")
 COMMITTED = (
-    "table1", "table3", "figure2", "figure3", "figure4", "figure5",
+    "table3", "figure2", "figure3", "figure4", "figure5",
     "comparison", "consensus_settings", "defaults", "choose_defaults", "label_quality", "noisy_label_losses",
     "temperatures",
 )  # fmt: skip
@@ -191,9 +191,9 @@ def test_what_is_missing_is_trained_alone(results, tmp_path, views, monkeypatch)
     found = kept(results)
     del found["methods"]["CE"]["runs"][3:]
     path.write_text(json.dumps(found))
-    run("table1", "--smoke", "--sets", "wikipedia-views", "--views", views, "--out", tmp_path)
+    run("table3", "--smoke", "--sets", "wikipedia-views", "--views", views, "--out", tmp_path)
     assert counted == [5]
-    assert (tmp_path / "table1.md").read_bytes() == (results / "table1.md").read_bytes()
+    assert (tmp_path / "table3.md").read_bytes() == (results / "table3.md").read_bytes()
 
 
 def test_a_killed_program_goes_on_with_the_runs_under_way(views, tmp_path, monkeypatch):
@@ -239,7 +239,7 @@ def test_runs_of_another_configuration_are_not_mixed(results, tmp_path, views, m
     (tmp_path / "runs_wikipedia-views.json").write_text((results / "runs_wikipedia-views.json").read_text())
     monkeypatch.setitem(paper.SMOKE, "batch_size", 30)
     with pytest.raises(InputError, match=r"holds runs with another config \(batch_size\); move it away"):
-        run("table1", "--smoke", "--sets", "wikipedia-views", "--views", views, "--out", tmp_path)
+        run("table3", "--smoke", "--sets", "wikipedia-views", "--views", views, "--out", tmp_path)
 
 
 def test_a_config_is_the_same_when_fields_were_added_with_their_defaults():
@@ -341,16 +341,16 @@ def test_kept_runs_stay_valid_when_a_field_is_added(results, tmp_path, views, mo
     monkeypatch.setitem(smoke, "batch_size", 20)
     monkeypatch.setattr(module_of("trained"), "sweep", lambda *_, **__: 1 / 0)
     flags = ("--smoke", "--sets", "wikipedia-views", "--views", views, "--out", tmp_path)
-    run("table1", *flags)
-    assert (tmp_path / "table1.md").read_bytes() == (results / "table1.md").read_bytes()
+    run("table3", *flags)
+    assert (tmp_path / "table3.md").read_bytes() == (results / "table3.md").read_bytes()
     with monkeypatch.context() as patch:
         patch.setitem(smoke, "clip_norm", 1.0)
         with pytest.raises(InputError, match=r"holds runs with another config \(clip_norm\); move it away"):
-            run("table1", *flags)
+            run("table3", *flags)
     content["set"]["config"]["momentum"] = 0.9
     path.write_text(json.dumps(content))
     with pytest.raises(InputError, match=r"holds runs with another config \(momentum\); move it away"):
-        run("table1", *flags)
+        run("table3", *flags)
 
 
 def test_kept_scores_of_a_study_stay_valid_when_a_field_is_added(tmp_path, monkeypatch):
@@ -380,7 +380,7 @@ def test_trials_of_another_grid_and_programs_at_the_same_time_are_refused(result
     with monkeypatch.context() as patch:
         patch.setattr(paper, "TAUS", (0.3, *paper.TAUS[1:]))
         with pytest.raises(InputError, match="holds CE chosen from other trials; move it away"):
-            run("table1", *flags)
+            run("table3", *flags)
     with (tmp_path / ".runs_wikipedia-views.json.lock").open("w") as handle:
         lock(handle.fileno(), "never shown")
         with pytest.raises(InputError, match=r"another program trains for .*runs_wikipedia-views\.json; wait"):
@@ -396,7 +396,7 @@ def test_every_run_records_its_settings_and_its_machine(results):
 
 
 def test_bad_input_is_one_line(tmp_path):
-    command = [sys.executable, "-m", "experiments.paper.table1", "--sets", "imagenet"]
+    command = [sys.executable, "-m", "experiments.paper.table3", "--sets", "imagenet"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=HERE.parent)
     assert done.returncode == 2
     assert done.stderr.startswith("error: unknown set 'imagenet'; choose from emoji")
@@ -432,12 +432,12 @@ def test_missing_results_and_sets_are_refused(tmp_path):
         (["--sets", "emoji", "emoji"], "--sets: emoji is named twice"),
     ):
         with pytest.raises(InputError, match=re.escape(message)):
-            run("table1", *flags)
+            run("table3", *flags)
 
 
 def test_seeds_that_are_missing_are_named(results):
     with pytest.raises(InputError, match="lacks runs of CE for seeds 2, 3; give a smaller --seeds, or run without"):
-        run("table1", "--from-results", "--out", results, "--seeds", 4)
+        run("table3", "--from-results", "--out", results, "--seeds", 4)
 
 
 def test_ctrl_c_is_one_line(capsys):
@@ -449,7 +449,7 @@ def test_ctrl_c_is_one_line(capsys):
 
 
 BACKEND = [
-    ("paper.table1", "--smoke"),
+    ("paper.table3", "--smoke"),
     ("benchmarks.sweep_timings", "--smoke"),
     ("benchmarks.startup_timings", "--smoke"),
     ("benchmarks.benchmark_pytorch", "--smoke"),
