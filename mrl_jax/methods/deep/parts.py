@@ -20,7 +20,7 @@ from mrl_jax.models.mlp import Encoder
 if TYPE_CHECKING:
     from mrl_jax.config import Config
 
-__all__ = ["NETWORKS", "Hyperparameters", "hyperparameters", "network", "of_whole_batch", "present"]
+__all__ = ["NETWORKS", "Hyperparameters", "hyperparameters", "mean_distance", "network", "of_whole_batch", "present"]
 
 NETWORKS = frozenset({*SETTINGS, "hidden_dims", "embed_dim", "initializer", "precision"})
 """Fields of `Config` that every method with networks uses."""
@@ -67,6 +67,24 @@ def network(h: Hyperparameters, out: int | None = None, *, unit: bool = True, re
 def present(batch: Batch) -> Array:
     """Which samples count, bool [M, B]."""
     return jnp.broadcast_to(batch.mask, batch.labels.shape)
+
+
+def mean_distance(x: Array, y: Array, valid: Array, axis_name: str | None = None) -> Array:
+    r"""Mean Euclidean distance of rows, $\tfrac{1}{n} \sum_j \lVert x_j - y_j \rVert$, with gradient 0 at distance 0.
+
+    Args:
+        x: rows [B, D].
+        y: rows [B, D].
+        valid: rows that count, bool [B].
+        axis_name: axis of the devices that share the rows; each returns its share of the mean over all of them.
+
+    Returns:
+        A scalar; 0 if no row counts.
+    """
+    squared = jnp.where(valid, jnp.square(x - y).sum(axis=-1), 0.0)
+    zero = squared == 0
+    count = valid.sum() if axis_name is None else jax.lax.psum(valid.sum(), axis_name)
+    return jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, squared))).sum() / jnp.maximum(count, 1)
 
 
 def of_whole_batch(
