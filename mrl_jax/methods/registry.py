@@ -36,6 +36,9 @@ METHODS: "dict[str, str | MethodEntry]" = {
     "elrcmr": "mrl_jax.methods.deep.elrcmr",
     "rfcmh": "mrl_jax.methods.deep.rfcmh",
     "rono": "mrl_jax.methods.deep.rono",
+    "sdml": "mrl_jax.methods.deep.sdml",
+    "dscmr": "mrl_jax.methods.deep.dscmr",
+    "smln": "mrl_jax.methods.deep.smln",
 }
 """Name, as in `--method` -> the module that holds its `ENTRY`, or MODULE:NAME, or the `MethodEntry` itself."""
 
