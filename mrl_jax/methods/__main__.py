@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import jax  # noqa: F401  the methods need it; here an interrupt of its import is one line
 
 from mrl_jax.cli import Parser, exit_process, run_command
-from mrl_jax.config import Config, fields_used
+from mrl_jax.config import Config, fields_used, shown
 from mrl_jax.methods.base import MethodEntry
 from mrl_jax.methods.registry import METHODS, entry_of
 from mrl_jax.options import LOSSES, OPTIONS, Number
@@ -47,15 +47,28 @@ def _method(entry: MethodEntry) -> str:
         f"- Needs: {needs}.",
         f"- Numbers (`--method-options NAME=NUMBER`): {_numbers(entry.numbers)}.",
     ]
+    if entry.cost:
+        facts.append(f"- Costs, beside the networks: {entry.cost}." if method.step else f"- Costs: {entry.cost}.")
+    if entry.settings:
+        own = ", ".join(f"`{name}` {shown(value)}" for name, value in entry.settings.items())
+        facts.append(f"- Other defaults: {own}.")
     if "representation" in fields_used(entry.name):
         facts.append(f"- Retrieves by (`--representation`): {entry.representation}.")
     if "epochs" in fields_used(entry.name):
         facts.append(f"- Length (`--epochs`) where none is given: about {entry.steps} steps, at least 10 epochs.")
     if without := sorted(set(OPTIONS) - fields_used(entry.name)):
         facts.append(f"- Settings without effect: {', '.join(f'`{name}`' for name in without)}.")
+    facts.append(f"- Example: `{_example(entry)}`.")
     lines = [line for fact in facts for line in _prose(fact, "  ")]
     equation = ["$$", *_equation(entry.equation), "$$"]
     return "\n".join([f"## {entry.name}", "", *_prose(entry.summary), "", *equation, "", *lines])
+
+
+def _example(entry: MethodEntry) -> str:
+    """A command that trains with the method, with the default of its first number."""
+    name, number = next(iter(entry.numbers.items()), (None, None))
+    flag = f" --method-options {name}={number.default:g}" if number is not None and number.default else ""
+    return f"python -m mrl_jax.train emoji --method {entry.name}{flag}"
 
 
 def _prose(text: str, margin: str = "") -> list[str]:

@@ -71,6 +71,7 @@ class MethodEntry(NamedTuple):
         summary: the idea in one or two sentences.
         source: the paper.
         equation: what is optimised, in TeX.
+        cost: what training takes, in words, beside the networks where it has some.
         method: `Config` -> `Method`; equal settings must give the same object, or programs compile anew.
         hyperparameters: (`Config`, `OracleNoise` or None) -> h. The noise is given in training only, and only to a
             method that needs it; a saved model is loaded, evaluated and searched without.
@@ -102,6 +103,7 @@ class MethodEntry(NamedTuple):
     hyperparameters: "Callable[[Config, OracleNoise | None], Any]"
     describe: "Callable[[Config], str]"
     title: "Callable[[Config], str]"
+    cost: str = ""
     for_steps: Callable[[Any, int], Any] = lambda h, steps: h
     numbers: "Mapping[str, Number]" = MappingProxyType({})
     settings: Mapping[str, Any] = MappingProxyType({})

@@ -121,6 +121,7 @@ ENTRY = MethodEntry(
     source="this package; annotators as in Dawid and Skene, Applied Statistics 1979",
     equation=r"\beta \, \tfrac{1}{N} \sum_{i,j} \max_k q_j(k) \left( -\sum_k q_j(k) \log p(k \mid x_j^i) \right) "
     r"- (1 - \beta) \, \tfrac{1}{N} \sum_{i,j} \log P(j \mid x_j^i)",
+    cost="as mrl; once before training the inference of the labels, whose time grows with N, without an N x N matrix",
     method=lambda config: consensus(),
     hyperparameters=hyperparameters,
     for_steps=_for_steps,

@@ -202,6 +202,7 @@ ENTRY = MethodEntry(
     source="Hu et al., Learning Cross-Modal Retrieval with Noisy Labels, CVPR 2021",
     equation=r"\beta \, \tfrac{1}{N} \sum_{i,j} \log(1 - p(y_j^i \mid x_j^i)) "
     r"- (1 - \beta) \, \tfrac{1}{N} \sum_{i,j} \log P(j \mid x_j^i)",
+    cost="the similarities of all samples of a batch",
     method=lambda config: mrl(config.loss),
     hyperparameters=hyperparameters,
     describe=_describe,

@@ -20,6 +20,15 @@ def test_every_method_and_loss_is_on_it(capsys):
     assert all(f"\n| {name} | " in printed for name in LOSSES)
 
 
+def test_every_method_says_what_it_costs_and_how_it_is_called():
+    text = page()
+    for name in METHODS:
+        assert entry_of(name).cost
+        assert f"- Example: `python -m mrl_jax.train emoji --method {name}" in text
+    assert "--method-options ridge=0.001`" in text
+    assert "- Other defaults: `batch_size` 800, `embed_dim` 64." in text
+
+
 def test_equations_break_at_operators_and_keep_their_words():
     for name in METHODS:
         equation = entry_of(name).equation

@@ -246,6 +246,7 @@ ENTRY = MethodEntry(
     r"+ \tfrac{w}{N} \sum_{j, i \neq l} [\mu + \rho \lVert z_j^i - z_j^l \rVert^2 "
     r"- \lVert z_j^i - z_t^l \rVert^2]_+ "
     r"+ \tfrac{\lambda}{N} \sum_{i,j} \log D(i \mid z_j^i)",
+    cost="two steps for every batch, the second forward only in the networks; similarities of all instances of a batch",
     method=lambda config: acmr(),
     hyperparameters=hyperparameters,
     describe=lambda config: (

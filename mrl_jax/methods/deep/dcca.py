@@ -190,6 +190,8 @@ DCCA = MethodEntry(
     source="Andrew et al., Deep Canonical Correlation Analysis, ICML 2013",
     equation=r"L = - \lVert \Sigma_{11}^{-1/2} \Sigma_{12} \Sigma_{22}^{-1/2} \rVert_* \quad \text{with} \quad "
     r"\Sigma_{ij} = \tfrac{1}{B - 1} \bar H_i^\top \bar H_j + r I \, [i = j]",
+    cost="large batches; a singular value decomposition of L x L in every step, and a pass over the training split "
+    "after every epoch",
     method=lambda config: dcca(),
     hyperparameters=hyperparameters,
     describe=_describe,
@@ -208,6 +210,7 @@ DCCAE = DCCA._replace(
     summary="DCCA whose outputs must also give back the features, by a decoder per modality. Labels are not used.",
     source="Wang et al., On Deep Multi-View Representation Learning, ICML 2015",
     equation=r"L = L_\text{dcca} + \tfrac{\lambda}{B} \sum_{i,j} \lVert x_j^i - g_i(f_i(x_j^i)) \rVert^2",
+    cost="as dcca, and a decoder per modality",
     method=lambda config: dcca(decodes=True),
     title=lambda config: "method dccae",
     numbers={

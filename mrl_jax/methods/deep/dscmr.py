@@ -163,6 +163,7 @@ ENTRY = MethodEntry(
     r"+ \tfrac{\lambda}{N^2} \sum_{i \le l} \sum_{j,t} \left( \log(1 + e^G) - S G \right) "
     r"+ \tfrac{\eta}{N} \sum_{i < l} \sum_j \lVert u_j^i - u_j^l \rVert "
     r"\quad \text{with} \quad G = \tfrac{1}{2} \cos(u_j^i, u_t^l), \quad S = [y_j^i = y_t^l]",
+    cost="the similarities of all samples of a batch",
     method=lambda config: dscmr(),
     hyperparameters=hyperparameters,
     describe=lambda config: (

@@ -155,6 +155,7 @@ ENTRY = MethodEntry(
     "ACM Multimedia 2022",
     equation=r"L = \beta_e L_r + \beta_e \lambda \, \tfrac{1}{N} \sum_{i,j} \log(1 - \langle t_j^i, p_j^i \rangle) + "
     r"(1 - \beta_e) (L_c + \zeta L_s), \quad \beta_e = \beta (1 - e^{-5 (1 - e / E)^2})",
+    cost="as mrl, and similarities inside the modalities; M K numbers of every training instance",
     method=lambda config: elrcmr(),
     hyperparameters=hyperparameters,
     describe=_describe,

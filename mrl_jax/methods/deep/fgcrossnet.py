@@ -209,6 +209,7 @@ ENTRY = MethodEntry(
     equation=r"L = - \tfrac{1}{N} \sum_{i,j} \log p(y_j^i \mid x_j^i) "
     r"+ \tfrac{a}{M N} \sum_{i,j} \lVert o_j^i - c_{y_j^i} \rVert^2 "
     r"+ \tfrac{b}{|Q|} \sum_{Q} [2 d(a, p) - d(a, n_1) - d(n_1, n_2) + m_1 + m_2]_+",
+    cost="comparisons of all samples of a batch, to draw quadruplets",
     method=lambda config: fgcrossnet(),
     hyperparameters=hyperparameters,
     describe=lambda config: (

@@ -228,6 +228,8 @@ ENTRY = MethodEntry(
     equation=r"L = \tfrac{1}{N} \sum_{i,j} \ell_j^i + \alpha \sum_{i \neq l} \operatorname{mean}_{j \neq t} "
     r"[z_j^i \cdot z_t^l - z_j^i \cdot z_j^l + m]_{+}, \quad \ell = - \log p(y) \text{ or } - w \log p(y) "
     r"\text{ or } 2 (1 - p(\hat y))",
+    cost="the similarities of a batch; before every epoch a pass over the training split, and the similarities of all "
+    "its samples, in blocks",
     method=lambda config: nirnl(),
     hyperparameters=hyperparameters,
     describe=_describe,

@@ -281,6 +281,7 @@ ENTRY = MethodEntry(
     equation=r"L = \frac{\sum_{j \ne l} \min(w_j, w_l) [m - \zeta_{jl} z_j^{v\top} z_l^t]_+}"
     r"{\sum_{j \ne l} \min(w_j, w_l)} + \alpha L_\text{intra} + \alpha' L_\text{inter}, \quad w = "
     r"\sigma \left( \tfrac{1}{\tau} (\bar g - \delta) \right), \quad g = a_y - \max_{k \ne y} a_k",
+    cost="several similarities of all samples of a batch",
     method=lambda config: rfcmh(),
     hyperparameters=hyperparameters,
     describe=lambda config: f"method: rfcmh, alpha {config.method_numbers['alpha']:g}, seed {config.seed}",

@@ -143,6 +143,7 @@ ENTRY = MethodEntry(
     equation=r"L = \tfrac{1}{M N} \sum_{i,j} \left( (1 - v) \tfrac{1}{a} d_j^i - "
     r"v \tfrac{1}{a} \lvert d_j^i + \alpha \rvert \right) + \gamma \, \tfrac{1}{N} \sum_{i,j} (1 - p(y_j^i \mid z_j^i))"
     r" + L_c, \quad d_j^i = \exp(z_j^{i\top} \bar c) - \exp(z_j^{i\top} c_{y_j^i})",
+    cost="as mrl",
     method=lambda config: rono(),
     hyperparameters=hyperparameters,
     describe=lambda config: f"method: rono, margin {config.method_numbers['margin']:g}, seed {config.seed}",

@@ -170,6 +170,7 @@ ENTRY = MethodEntry(
     equation=r"L = \tfrac{1}{N} \sum_j \left( w_j \ell_j + \gamma (\tfrac{1}{2} w_j^2 - w_j) \right) + "
     r"\tfrac{\alpha}{N} \sum_{i,j} \ell(P(j \mid x_j^i)), \quad w_j = \max(0, 1 - \ell_j / \gamma), \quad "
     r"\ell_j = \sum_i \ell(p(y_j^i \mid x_j^i))",
+    cost="as mrl, and a network for the classes",
     method=lambda config: rshnl(),
     hyperparameters=hyperparameters,
     describe=_describe,

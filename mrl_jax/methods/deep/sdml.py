@@ -130,6 +130,7 @@ ENTRY = MethodEntry(
     source="Hu et al., Scalable Deep Multimodal Learning for Cross-Modal Retrieval, SIGIR 2019",
     equation=r"L = \alpha \, \tfrac{1}{N} \sum_{i,j} \lVert g_i(z_j^i) - x_j^i \rVert "
     r"+ (1 - \alpha) \, \tfrac{1}{N} \sum_{i,j} \lVert W^\top z_j^i - e_{y_j^i} \rVert",
+    cost="a decoder per modality, so about twice the networks",
     method=lambda config: sdml(),
     hyperparameters=hyperparameters,
     describe=lambda config: (

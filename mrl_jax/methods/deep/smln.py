@@ -166,6 +166,7 @@ ENTRY = MethodEntry(
     source="Hu et al., Semi-Supervised Multi-Modal Learning with Balanced Spectral Decomposition, AAAI 2020",
     equation=r"L = -\sum_i \log(\lambda_i + c) \quad \text{with} \quad Z^\top W Z \, v_i = "
     r"\lambda_i \, ( Z^\top D Z + \epsilon \operatorname{tr}(D) I ) \, v_i",
+    cost="larger batches; the similarities of all samples of a batch, and two Cholesky factors of L x L in every step",
     method=lambda config: smln(),
     hyperparameters=hyperparameters,
     describe=lambda config: f"method: smln, {config.embed_dim} directions, seed {config.seed}",

@@ -82,6 +82,7 @@ CCA = MethodEntry(
     source="Hotelling, Relations between two sets of variates, Biometrika 1936",
     equation=r"\max_{A, B} \operatorname{tr}(A^\top C_{xy} B) \quad \text{with} \quad "
     r"A^\top C_{xx} A = B^\top C_{yy} B = I",
+    cost="two eigenvalue problems of the sizes of the modalities, and a singular value decomposition",
     method=lambda config: cca(),
     hyperparameters=hyperparameters,
     describe=lambda config: f"method: cca, ridge {config.method_numbers['ridge']:g}, seed {config.seed}",
@@ -98,6 +99,7 @@ MCCA = MethodEntry(
     source="Rupnik and Shawe-Taylor, Multi-View Canonical Correlation Analysis, SiKDD 2010",
     equation=r"\max_W \sum_{i \neq j} \operatorname{tr}(W_i^\top C_{ij} W_j), \quad "
     r"\sum_i W_i^\top D_i W_i = I, \quad D_i = (1 - \kappa) C_{ii} + \kappa I",
+    cost="one eigenvalue problem of the size of all principal components together",
     method=lambda config: mcca(),
     hyperparameters=hyperparameters,
     describe=lambda config: f"method: mcca, ridge {config.method_numbers['ridge']:g}, seed {config.seed}",

@@ -58,6 +58,7 @@ ENTRY = MethodEntry(
     equation=r"\max_W \sum_i \operatorname{tr}(W_i^\top S_B^i W_i) "
     r"+ \lambda \sum_{i \neq j} \operatorname{tr}(W_i^\top Z_i Z_j^\top W_j), \quad "
     r"\sum_i \gamma_i W_i^\top S_W^i W_i = I",
+    cost="one eigenvalue problem of the size of all principal components together",
     method=lambda config: gma(),
     hyperparameters=hyperparameters,
     describe=lambda config: (

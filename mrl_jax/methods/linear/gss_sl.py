@@ -123,6 +123,7 @@ ENTRY = MethodEntry(
     "Transactions on Multimedia 2018",
     equation=r"\min_{F, V} \sum_i \lVert X_i V_i - F \rVert^2 + b \operatorname{tr}(F^\top L F) "
     r"+ m \lVert F - Y \rVert^2 + \lambda \sum_i \lVert V_i \rVert_{2, 1}",
+    cost="a graph of neighbours, by similarities of all instances in blocks; then least-squares problems in turn",
     method=lambda config: gss_sl(),
     hyperparameters=hyperparameters,
     describe=lambda config: (

@@ -90,6 +90,7 @@ MVDA = MethodEntry(
     summary="One linear discriminant analysis of the samples of all modalities in the common space, in closed form.",
     source="Kan et al., Multi-View Discriminant Analysis, ECCV 2012",
     equation=r"\max_W \operatorname{tr}\left( (W^\top S_W W)^{-1} W^\top S_B W \right)",
+    cost="one eigenvalue problem of the size of all principal components together",
     method=lambda config: mvda(),
     hyperparameters=hyperparameters,
     describe=lambda config: f"method: mvda, ridge {config.method_numbers['ridge']:g}, seed {config.seed}",
@@ -106,6 +107,7 @@ MVDA_VC = MVDA._replace(
     source="Kan et al., Multi-View Discriminant Analysis, IEEE Transactions on Pattern Analysis and Machine "
     "Intelligence 2016",
     equation=r"\max_W \operatorname{tr}\left( (W^\top (S_W + \alpha S_{VC}) W)^{-1} W^\top S_B W \right)",
+    cost="as mvda, and a linear system per modality",
     method=lambda config: mvda_vc(),
     describe=lambda config: (
         f"method: mvda-vc, ridge {config.method_numbers['ridge']:g}, "

@@ -42,6 +42,7 @@ ENTRY = MethodEntry(
     source="Sharma and Jacobs, Bypassing Synthesis: PLS for Face Recognition with Pose, Low-Resolution and Sketch, "
     "CVPR 2011",
     equation=r"\max_{A, B} \operatorname{tr}(A^\top C_{xy} B) \quad \text{with} \quad A^\top A = B^\top B = I",
+    cost="one singular value decomposition of the covariance of two modalities",
     method=lambda config: pls(),
     hyperparameters=hyperparameters,
     describe=lambda config: f"method: pls, seed {config.seed}",
