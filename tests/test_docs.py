@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from test_rooms import ROOMS
 
+from mrl_jax.methods.registry import METHODS
 from mrl_jax.options import LOSSES
 
 ROOT = Path(__file__).parents[1]
@@ -56,6 +57,10 @@ def first_column(page, head):
 def test_the_table_of_rooms_is_that_of_the_imports():
     names = first_column((ROOT / "docs" / "architecture.md").read_text("utf-8"), "| room | what it holds |")
     assert [name.removesuffix(".py").rstrip("/").replace("/", ".") for name in names] == list(ROOMS)
+
+
+def test_the_readme_counts_the_methods():
+    assert f"{len(METHODS)} methods" in (ROOT / "README.md").read_text("utf-8")
 
 
 def test_the_equations_of_all_losses_are_listed():
