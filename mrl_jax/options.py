@@ -100,12 +100,14 @@ class Number(NamedTuple):
         low: lower bound, included.
         high: upper bound, included; inf for none.
         help: what it is.
+        whole: it must be a whole number.
     """
 
     default: float | None
     low: float
     high: float
     help: str
+    whole: bool = False
 
 
 class Loss(NamedTuple):
@@ -210,7 +212,7 @@ def parse_numbers(given: tuple[str, ...], known: Mapping[str, Number], what: str
         Name -> number, of those given.
 
     Raises:
-        InputError: no `NAME=NUMBER`, an unknown name, a number outside its range, or a name given twice.
+        InputError: no `NAME=NUMBER`, an unknown name, a number outside its range or not whole, or a name given twice.
 
     Example:
         >>> parse_numbers(("q=0.5",), LOSSES["gce"].numbers, "loss gce", "loss_options")
@@ -222,7 +224,7 @@ def parse_numbers(given: tuple[str, ...], known: Mapping[str, Number], what: str
         if name not in known or not equals:
             names = ", ".join(f"{n}=NUMBER" for n in known) or "none"
             raise InputError(f"{field} {option!r}: options of the {what} are: {names}")
-        _, low, high, _ = known[name]
+        low, high, whole = known[name].low, known[name].high, known[name].whole
         try:
             number = float(value)
         except ValueError:
@@ -230,6 +232,8 @@ def parse_numbers(given: tuple[str, ...], known: Mapping[str, Number], what: str
         if not (low <= number <= high and math.isfinite(number)):
             bounds = f"at least {low:g}" if high == math.inf else f"in [{low:g}, {high:g}]"
             raise InputError(f"{field} {option!r}: must be a number {bounds}")
+        if whole and number % 1:
+            raise InputError(f"{field} {option!r}: must be a whole number, such as {name}={max(round(number), low):g}")
         if name in numbers:
             raise InputError(f"{field}: {name} is given twice")
         numbers[name] = number

@@ -121,6 +121,13 @@ def test_it_trains_ranks_and_goes_on(tmp_path, broken):
     assert {run: (run / "result.json").stat().st_mtime_ns for run in runs} == written
 
 
+def test_data_that_fit_no_method_are_an_error(tmp_path):
+    data = save_npz(tmp_path / "toy.npz", toy_arrays(("sound", "touch", "smell")))
+    with pytest.raises(InputError, match="no method can be trained; the first, pls: method pls takes two modalities"):
+        leaderboard(tmp_path / "board", ["pls", "dcca"], data_path=str(data))
+    assert not (tmp_path / "board").exists()
+
+
 @pytest.mark.slow
 def test_a_method_at_fault_does_not_end_the_others(tmp_path, broken):
     data = save_npz(tmp_path / "toy.npz")
@@ -153,6 +160,7 @@ def test_the_command(tmp_path, capsys):
         (["--resume"], "--resume needs the folder of the leaderboard"),
         (["--seeds", "0"], "seeds 0: must be at least 1"),
         (["--methods", "cca", "--beta", "0.5"], "beta 0.5 has no effect on the method cca"),
+        (["--data", "none.npz", "--methods", "cca"], "none.npz"),
         (["--noise-rates", "1.5"], "noise_rate 1.5: must be"),
         (["--workdir", "setup.cfg"], "is not empty"),
         (["--resume", "--workdir", "docs"], "holds no leaderboard"),

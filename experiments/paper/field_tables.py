@@ -1,16 +1,18 @@
 """The compared methods at four noise rates beside the published cells: common part of table1 and table2.
 
 Every method has 9 trials (`experiments.shared.field`): one run each at the lowest and at the highest noise rate, with a
-seed that no result uses. The setting with the highest mean validation mAP is used at all rates, with 5 seeds. All
-methods have the same networks, steps, batches and schedule, but for the batches of dcca, dccae and smln, which their
-objectives need. A run is scored by the model that it keeps, the best by validation mAP or, as consensus does, the last,
-and retrieved as its method says. Methods that read no labels have the same runs at all rates.
+seed that no result uses. The setting with the highest mean validation mAP by clean labels is used at all rates, with 5
+seeds. So is what items are retrieved by, the embedding alone or with the class posterior, for all methods that have a
+posterior. Methods with networks have the same ones, the same learning rate and schedule, but for the directions of
+dcca, dccae and smln and the outputs of fgcrossnet, and batches of 100, but for dcca, dccae and smln, whose objectives
+need larger ones; these see each instance at least as often. A run is scored by the model that it keeps, the best by
+validation mAP or, as consensus does, the last. Methods that read no labels have the same runs at all rates.
 """
 
 import argparse
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -27,11 +29,23 @@ from mrl_jax.config import with_settings
 from mrl_jax.data.published.prepared import copies
 from mrl_jax.methods.registry import entry_of
 
-__all__ = ["TITLES", "Field", "field_of", "make", "stored_fields"]
+__all__ = ["TITLES", "Choice", "Field", "field_of", "make", "stored_fields"]
 
 TITLES = {"wikipedia-views": "Wikipedia, reduced features"}
 _OF_PAPER = {"wikipedia-views": "wikipedia"}
 _SMALL = ("emoji-31", "generated")
+
+
+class Choice(NamedTuple):
+    """What validation chooses for a method.
+
+    Attributes:
+        setting: one of its trials.
+        representation: what items are retrieved by.
+    """
+
+    setting: Mapping[str, Any]
+    representation: str
 
 
 class Field:
@@ -40,7 +54,7 @@ class Field:
     Args:
         name: the set.
         trials: method -> its 9 trials -> traces at the lowest and at the highest rate.
-        chosen: method -> the setting that is used.
+        chosen: method -> the setting that is used, and the representation.
         runs: method -> noise rate -> seed.
     """
 
@@ -48,19 +62,19 @@ class Field:
         self,
         name: str,
         trials: Mapping[str, Sequence[Sequence[Trace]]],
-        chosen: Mapping[str, Mapping[str, Any]],
+        chosen: Mapping[str, "Choice"],
         runs: Mapping[str, Sequence[Sequence[Trace]]],
     ) -> None:
         self.name, self.trials, self.chosen, self.runs = name, trials, chosen, runs
 
     def maps(self, method: str) -> list[list[float]]:
         """Test mAP of the model that a run keeps: noise rate -> seed."""
-        kind = entry_of(method).representation
+        kind = self.chosen[method].representation
         return [[t.score("kept", kind) for t in at] for at in self.runs[method]]
 
     def precision(self, method: str) -> np.ndarray:
         """Average precision of every test instance, float [R, S, U], for `rank_methods`."""
-        kind = entry_of(method).representation
+        kind = self.chosen[method].representation
         return np.array([[t.of_instances("kept", kind) for t in at] for at in self.runs[method]])
 
 
@@ -86,11 +100,16 @@ def _run_configs(
     return by_rate if FIELD[method].supervised else by_rate * len(RATES)
 
 
-def _chosen(method: str, trials: Sequence[Sequence[Trace]]) -> Mapping[str, Any]:
-    """The setting with the highest mean validation mAP over the rates; the first one of a tie."""
-    kind = entry_of(method).representation
-    valid = [statistics.mean(t.score("kept", kind, "valid_clean") for t in at) for at in trials]
-    return FIELD[method].trials[int(np.argmax(valid))]
+def _chosen(method: str, trials: Sequence[Sequence[Trace]]) -> Choice:
+    """The setting and representation with the highest mean validation mAP over the rates; the first one of a tie."""
+    kinds = ("embedding", "both") if "representation" in entry_of(method).uses else ("embedding",)
+    valid = {
+        (i, kind): statistics.mean(t.score("kept", kind, "valid_clean") for t in at)
+        for kind in kinds
+        for i, at in enumerate(trials)
+    }
+    best, kind = max(valid, key=lambda choice: valid[choice])
+    return Choice(FIELD[method].trials[best], kind)
 
 
 def field_of(name: str, args: argparse.Namespace, methods: Sequence[str]) -> Field:
@@ -121,7 +140,7 @@ def field_of(name: str, args: argparse.Namespace, methods: Sequence[str]) -> Fie
         if (tried := traces(_trial_configs(base, method, facts["instances"]), False)) is None:
             continue
         best = _chosen(method, tried)
-        if (own := traces(_run_configs(base, method, best, facts["instances"], args.seeds), True)) is not None:
+        if (own := traces(_run_configs(base, method, best.setting, facts["instances"], args.seeds), True)) is not None:
             trials[method], chosen[method], runs[method] = tried, best, own
     return Field(name, trials, chosen, runs)
 
@@ -200,8 +219,8 @@ def _lines(field: Field) -> list[list[Any]]:
     ]
 
 
-def _text(setting: Mapping[str, Any]) -> str:
-    return " ".join(f"{name}={value:g}" for name, value in setting.items())
+def _text(chosen: Choice) -> str:
+    return " ".join([*(f"{name}={value:g}" for name, value in chosen.setting.items()), f"by {chosen.representation}"])
 
 
 def _draw(fields: Sequence[Field]) -> Figure:

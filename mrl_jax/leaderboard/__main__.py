@@ -66,7 +66,8 @@ def _main(argv: Sequence[str] | None) -> None:
     with continues_hint(Path(workdir) / "leaderboard.json"):
         result = leaderboard(workdir, chosen, noise_rates=rates, seeds=seeds, resume=resume, progress=True, **given)
     print(result.markdown())
-    print(f"\nleaderboard folder: {workdir} (leaderboard.md, leaderboard.csv, leaderboard.png, a sweep per method)")
+    picture = ", leaderboard.png" if result.rows else ""
+    print(f"\nleaderboard folder: {workdir} (leaderboard.md, leaderboard.csv{picture}, a sweep per method)")
     if result.failed:
         name, why = next(iter(result.failed.items()))
         raise NonFiniteLossError(f"{len(result.failed)} methods failed, the first: {name}: {why}")

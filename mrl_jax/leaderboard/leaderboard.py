@@ -15,6 +15,7 @@ import json
 import os
 import statistics
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ import numpy as np
 
 from mrl_jax.backend import names_backend
 from mrl_jax.config import Config, fields_used, preset
-from mrl_jax.errors import InputError, first_line
+from mrl_jax.errors import DatasetWarning, InputError, first_line
 from mrl_jax.eval.evaluate import embed_split
 from mrl_jax.eval.scores import directions, rank_queries
 from mrl_jax.eval.significance import unit_means
@@ -37,6 +38,7 @@ from mrl_jax.report.tables import markdown_table
 from mrl_jax.run.representation import metric_of
 from mrl_jax.sweep.folder import SweepFolder
 from mrl_jax.sweep.sweep import Outcome, grid, sweep
+from mrl_jax.training.run_spec import prepare_data, prepare_run
 
 __all__ = ["NOISE_RATES", "Leaderboard", "Row", "leaderboard"]
 
@@ -174,14 +176,20 @@ def leaderboard(
     """
     folder, asked = Path(workdir), _asked(workdir, methods, noise_rates, seeds, settings, resume)
     configs = _configs(asked)
+    left_out = _left_out(configs, data)
+    if len(left_out) == len(configs):
+        name, why = next(iter(left_out.items()))
+        raise InputError(f"no method can be trained; the first, {name}: {why}")
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / _FILE, pretty_json({"format": _FORMAT, **asked}) + "\n")
     rows: dict[str, Row] = {}
-    left_out: dict[str, str] = {}
     failed: dict[str, str] = {}
     for i, (name, own) in enumerate(configs.items(), 1):
         if progress:
-            print(f"{name} ({i} of {len(configs)})", file=sys.stderr, flush=True)
+            what = f", left out: {left_out[name]}" if name in left_out else ""
+            print(f"{name} ({i} of {len(configs)}){what}", file=sys.stderr, flush=True)
+        if name in left_out:
+            continue
         begun = (folder / name / "sweep.json").is_file()
         try:
             found = sweep(own, folder / name, data=data, resume=begun, progress=progress)
@@ -192,11 +200,11 @@ def leaderboard(
             else:
                 rows[name] = _row(runs, data, len(asked["noise_rates"]))
         except InputError as error:
-            left_out[name] = str(error)
+            failed[name] = str(error)
         except Exception as error:  # a fault of one method must not end the others
             failed[name] = f"{type(error).__name__}: {first_line(error)}"
-        if progress and name not in rows:
-            print(f"{name}: {left_out.get(name) or failed.get(name)}", file=sys.stderr, flush=True)
+        if progress and name in failed:
+            print(f"{name} failed: {failed[name]}", file=sys.stderr, flush=True)
     ranking = rank_methods({name: row.precision for name, row in rows.items()}) if rows else None
     ordered = {} if ranking is None else {name: rows[name] for name in ranking.names}
     result = Leaderboard(ordered, ranking, tuple(asked["noise_rates"]), tuple(range(asked["seeds"])), left_out, failed)
@@ -271,6 +279,23 @@ def _configs(asked: Mapping[str, Any]) -> dict[str, list[Config]]:
         base = preset(name, method=method, noise_rate=asked["noise_rates"][0], **own)
         configs[method] = grid(base, noise_rate=asked["noise_rates"], seed=range(asked["seeds"]))
     return configs
+
+
+def _left_out(configs: Mapping[str, Sequence[Config]], data: Any) -> dict[str, str]:
+    """Method -> why these data or settings do not fit it.
+
+    Raises:
+        InputError: the data cannot be used by any method.
+    """
+    loaded, left_out = prepare_data(next(iter(configs.values()))[0], data), {}
+    for name, own in configs.items():
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DatasetWarning)  # training says it
+                prepare_run(own[0], loaded)
+        except InputError as error:
+            left_out[name] = str(error)
+    return left_out
 
 
 def _row(runs: Sequence[Outcome], data: Any, rates: int) -> Row:

@@ -27,6 +27,7 @@ from jax.typing import ArrayLike
 
 from mrl_jax.losses.mrl import label_log_probability
 from mrl_jax.methods.base import Method, MethodEntry
+from mrl_jax.methods.class_centers import decays
 from mrl_jax.methods.deep.parts import NETWORKS, Hyperparameters, hyperparameters, network, of_whole_batch, present
 from mrl_jax.methods.gradient import adam, learning_rate_at
 from mrl_jax.methods.state import Batch, Shapes, State
@@ -221,7 +222,7 @@ def _descend(
     rate = learning_rate_at(h, epoch)
 
     def move(path: tuple[Any, ...], p: Array, d: Array) -> Array:
-        return p - rate * (d + h.weight_decay * p if getattr(path[-1], "key", None) == "kernel" else d)
+        return p - rate * (d + h.weight_decay * p if decays(path, p) else d)
 
     return jax.tree_util.tree_map_with_path(move, params, direction), optimizer, loss, metrics
 

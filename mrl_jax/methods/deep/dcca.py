@@ -17,6 +17,7 @@ from jax.scipy.linalg import solve_triangular
 from jax.typing import ArrayLike
 
 from mrl_jax.methods.base import Method, MethodEntry
+from mrl_jax.methods.class_centers import decays
 from mrl_jax.methods.deep.parts import NETWORKS, Hyperparameters, hyperparameters, network, of_whole_batch, present
 from mrl_jax.methods.gradient import gradient_method
 from mrl_jax.methods.linear.method import Projection
@@ -172,7 +173,7 @@ def dcca(decodes: bool = False) -> Method:
         embed=_embed,
         objective=_objective,
         complete=_complete,
-        decays=lambda path, leaf: getattr(path[-1], "key", None) == "kernel",
+        decays=decays,
         needs=frozenset({"two modalities", "resident"}),
     )
 

@@ -32,7 +32,7 @@ ENTRY = MethodEntry(
     source="Wei et al., Cross-Modal Retrieval with CNN Visual Features: A New Baseline, IEEE Transactions on "
     "Cybernetics 2017",
     equation=r"L = - \tfrac{1}{N} \sum_{i,j} \log p(y_j^i \mid x_j^i)",
-    cost="nothing",
+    cost="none",
     method=lambda config: mrl("ce"),
     hyperparameters=hyperparameters,
     describe=lambda config: f"method: deep-sm, tau1 {config.tau1:.3g}, seed {config.seed}",

@@ -5,9 +5,10 @@ ones, one average per modality. The contrastive loss gets a contrast inside ever
 predicted class. The weight of the clustering part falls to 0, before the centres drift towards wrong labels.
 
 In the paper the weight falls over T steps of training: 3,000 on Wikipedia, 10,000 on INRIA-Websearch and 50,000 on
-XMediaNet, which are 1.4, 1.1 and 7.8 times its training there. Here T is a share of the training, whatever its length,
-and the weight changes between epochs. The paper has beta .75 on Wikipedia and 1 on the others, both temperatures 1, and
-batches of 100 or 500. The average of weights that it announces has no effect in its code and is left out.
+XMediaNet, which are 1.4, 1.1 and 7.8 times its training there. Here T is a multiple of the training, by default the
+first of these, and the weight changes between epochs. The paper has beta .75 on Wikipedia and 1 on the others, both
+temperatures 1, and batches of 100 or 500. The average of weights that it announces has no effect in its code and is
+left out.
 
 Shape letters: M modalities, N training instances, B batch, L embedding, K classes.
 """
@@ -154,7 +155,7 @@ ENTRY = MethodEntry(
     source="Xu et al., Early-Learning regularized Contrastive Learning for Cross-Modal Retrieval with Noisy Labels, "
     "ACM Multimedia 2022",
     equation=r"L = \beta_e L_r + \beta_e \lambda \, \tfrac{1}{N} \sum_{i,j} \log(1 - \langle t_j^i, p_j^i \rangle) + "
-    r"(1 - \beta_e) (L_c + \zeta L_s), \quad \beta_e = \beta (1 - e^{-5 (1 - e / E)^2})",
+    r"(1 - \beta_e) (L_c + \zeta L_s), \quad \beta_e = \beta (1 - e^{-5 (1 - e / (r E))^2})",
     cost="as mrl, and similarities inside the modalities; M K numbers of every training instance",
     method=lambda config: elrcmr(),
     hyperparameters=hyperparameters,
@@ -164,8 +165,9 @@ ENTRY = MethodEntry(
         "strength": Number(1.0, 0.0, _ANY, "weight λ of the regulariser; 0.001 on INRIA-Websearch and XMediaNet"),
         "momentum": Number(0.9, 0.0, 0.999, "decay of the averages of predictions"),
         "zeta": Number(0.001, 0.0, _ANY, "weight ζ of the contrast inside modalities"),
-        "ramp": Number(1.0, 0.01, _ANY, "share of the training after which the clustering loss has weight 0"),
+        "ramp": Number(1.4, 0.01, _ANY, "multiple of the training after which the clustering loss would have weight 0"),
     },
+    settings={"beta": 0.75},
     uses=NETWORKS | {"beta", "tau1", "tau2", "representation"},
     axes=("method", "noise_rate", "beta", "tau1", "tau2", "learning_rate", "seed"),
     remedy="try a lower learning rate, a higher temperature, or --clip-norm 1",

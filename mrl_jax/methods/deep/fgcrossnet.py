@@ -24,6 +24,7 @@ from jax.typing import ArrayLike
 from mrl_jax.errors import InputError
 from mrl_jax.losses.mrl import label_log_probability
 from mrl_jax.methods.base import Method, MethodEntry
+from mrl_jax.methods.class_centers import decays
 from mrl_jax.methods.deep.parts import NETWORKS, Hyperparameters, hyperparameters, of_whole_batch, present
 from mrl_jax.methods.gradient import gradient_method
 from mrl_jax.methods.state import Batch, Shapes
@@ -192,7 +193,7 @@ def fgcrossnet() -> Method:
         objective=_objective,
         augment=_with_keys,
         assign=_assign,
-        decays=lambda path, leaf: getattr(path[-1], "key", None) == "kernel",
+        decays=decays,
     )
 
 

@@ -25,7 +25,6 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from mrl_jax.errors import InputError
 from mrl_jax.losses.contrastive import masked_rows
 from mrl_jax.losses.mrl import label_log_probability, log_soft_assignment
 from mrl_jax.methods.base import Method, MethodEntry
@@ -209,11 +208,6 @@ def nirnl() -> Method:
     )
 
 
-def _check(config: "Config") -> None:
-    if config.method_numbers["neighbours"] % 1:
-        raise InputError(f"neighbours={config.method_numbers['neighbours']:g}: must be a whole number, such as 10")
-
-
 def _describe(config: "Config") -> str:
     alpha, tau1 = config.method_numbers["alpha"], config.tau1
     return f"method: nirnl, alpha {alpha:g}, tau1 {tau1:.3g}, seed {config.seed}"
@@ -239,10 +233,9 @@ ENTRY = MethodEntry(
             0.9, 0.0, float("inf"), "weight of the margin loss; the paper's for other data than Wikipedia: 0.5"
         ),
         "margin": Number(0.9, 0.0, 2.0, "margin between cosines"),
-        "neighbours": Number(10, 1, 1000, "number of neighbours that are asked"),
+        "neighbours": Number(10, 1, 1000, "number of neighbours that are asked", True),
     },
     uses=NETWORKS | {"tau1", "representation"},
     axes=("method", "noise_rate", "tau1", "learning_rate", "seed"),
-    check=_check,
     remedy="try a lower learning rate, a higher temperature, or --clip-norm 1",
 )

@@ -290,7 +290,7 @@ ENTRY = MethodEntry(
         "alpha": Number(0.1, 0.0, _ANY, "weight of the bounded contrastive loss; 0.5 on XMedia"),
         "inter": Number(0.1, 0.0, _ANY, "weight of the contrast with negatives near the margin; its code has 1"),
         "warmup": Number(3.0, 0.0, _ANY, "epochs in which every label is trusted; fewer than there are"),
-        "rivals": Number(4.0, 1.0, _ANY, "number of other classes that decide how necessary a label is"),
+        "rivals": Number(4.0, 1.0, _ANY, "number of other classes that decide how necessary a label is", True),
         "margin": Number(0.2, 0.0, 1.0, "margin of the hinge, and of negatives"),
         "threshold": Number(0.0, -10.0, 10.0, "standardised gap of admissibility at which a label has weight 1/2"),
         "weight_temperature": Number(0.7, 1e-3, _ANY, "temperature of the weights of labels"),

@@ -74,9 +74,13 @@ def center_losses(z: Array, centers: Array, labels: Array, scale: ArrayLike, mar
     return difference / scale, -jnp.abs(difference + margin) / scale
 
 
-def late_share(warmup: float, epoch: ArrayLike) -> Array:
-    r"""Share v of the late loss in an epoch e: $\min(e / (W - 1), 1)$ with W the warm-up, as in the public code."""
-    return jnp.minimum(jnp.asarray(epoch) / (warmup - 1.0), 1.0) if warmup > 1.0 else jnp.ones(())
+def late_share(warmup: float, epochs: int, epoch: ArrayLike) -> Array:
+    r"""Share v of the late loss in an epoch e: $\min(e / (W - 1), 1)$.
+
+    As in the public code, with W the length of the warm-up, a share of all epochs.
+    """
+    length = warmup * epochs
+    return jnp.minimum(jnp.asarray(epoch) / (length - 1.0), 1.0) if length > 1.0 else jnp.ones(())
 
 
 def _init_params(h: Hyperparameters, key: Array, shapes: Shapes) -> Weights:
@@ -110,7 +114,7 @@ def _objective(
         return jnp.where(valid, losses, 0.0).sum() / instances
 
     early, late = center_losses(z, unit_rows(params.centers), labels, h["scale"], h["margin"])
-    share = late_share(h["warmup"], epoch)
+    share = late_share(h["warmup"], h.epochs, epoch)
     centers = mean((1.0 - share) * early + share * late) / len(z)  # the mean over modalities, too
     log_p = jnp.take_along_axis(_assign(h, params, z), labels[..., None], axis=-1)[..., 0]
     classifier = mean(-jnp.expm1(log_p))
@@ -154,7 +158,7 @@ ENTRY = MethodEntry(
         ),
         "scale": Number(0.05, 1e-3, _ANY, "divisor of the loss of the centres"),
         "warmup": Number(
-            25.0, 0.0, _ANY, "epochs until the late loss has replaced the early one; fewer for short training"
+            0.5, 0.0, 1.0, "share of the training until the late loss has replaced the early one; the paper: 25 of 50"
         ),
         "classifier": Number(5.0, 0.0, _ANY, "weight of the error of the classifier"),
         "contrastive": Number(1.0, 0.0, _ANY, "weight of the contrastive loss"),

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ENTRY", "Weights", "bounded", "centers_of", "gamma_of", "paced_losses", "rshnl"]
 
-_CLASSES, _GAMMAS = (10.0, 20.0, 100.0, 200.0), (3.0, 5.0, 8.0, 9.0)  # of the data of the paper
+_CLASSES, _GAMMAS = (1.0, 10.0, 20.0, 100.0, 200.0), (0.0, 3.0, 5.0, 8.0, 9.0)  # of the data of the paper, and 0
 
 
 class Weights(NamedTuple):
@@ -64,15 +64,15 @@ def bounded(losses: Array, q: float) -> Array:
 def gamma_of(classes: int) -> float:
     """The loss of a pair from which on its weight is 0, by the number of classes K.
 
-    The paper's are 3, 5, 8 and 9 for its data of 10, 20, 100 and 200 classes; between, they are linear in log K. (Its
-    code has 4 for the first.) They lie below 2 log K, the loss of a pair at equal probabilities: an instance counts
-    once its labels fit better than that.
+    The paper's are 3, 5, 8 and 9 for its data of 10, 20, 100 and 200 classes; between them and below they are linear in
+    log K. (Its code has 4 for the first.) They lie below 2 log K, the loss of a pair at equal probabilities: an
+    instance counts once its labels fit better than that.
 
     Example:
         >>> [round(gamma_of(k), 2) for k in (3, 10, 50, 200)]
-        [3.0, 3.0, 6.71, 9.0]
+        [1.43, 3.0, 6.71, 9.0]
     """
-    return float(np.interp(np.log(classes), np.log(_CLASSES), _GAMMAS))
+    return max(float(np.interp(np.log(classes), np.log(_CLASSES), _GAMMAS)), 0.1)  # with one class all losses are 0
 
 
 def paced_losses(losses: Array, valid: Array, gamma: ArrayLike, paced: ArrayLike) -> tuple[Array, Array]:

@@ -21,6 +21,7 @@ from jax.typing import ArrayLike
 
 from mrl_jax.losses.mrl import log_soft_assignment
 from mrl_jax.methods.base import Method, MethodEntry
+from mrl_jax.methods.class_centers import decays
 from mrl_jax.methods.deep.parts import NETWORKS, Hyperparameters, hyperparameters, mean_distance, network, present
 from mrl_jax.methods.gradient import gradient_method
 from mrl_jax.methods.state import Batch, Shapes
@@ -119,7 +120,7 @@ def sdml() -> Method:
         embed=_embed,
         objective=_objective,
         assign=_assign,
-        decays=lambda path, leaf: getattr(path[-1], "key", None) == "kernel",
+        decays=decays,
     )
 
 

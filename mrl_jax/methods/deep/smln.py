@@ -25,6 +25,7 @@ from jax.scipy.linalg import cho_solve
 from jax.typing import ArrayLike
 
 from mrl_jax.methods.base import Method, MethodEntry
+from mrl_jax.methods.class_centers import decays
 from mrl_jax.methods.deep.parts import NETWORKS, Hyperparameters, hyperparameters, network, of_whole_batch, present
 from mrl_jax.methods.gradient import gradient_method
 from mrl_jax.methods.state import Batch, OracleNoise, Shapes
@@ -130,7 +131,7 @@ def _objective(
     z = jnp.stack([_embed(h, params, i, x) for i, x in enumerate(batch.features)], axis=1)
 
     def loss(z: Array, features: Any, labels: Array, valid: Array) -> tuple[Array, dict[str, Array]]:
-        w = affinity(features, labels.T, valid.T, round(h["neighbours"]))
+        w = affinity(features, labels.T, valid.T, int(h["neighbours"]))
         total, mean = spectral_loss(z.swapaxes(0, 1).reshape(len(w), -1), w, h["ridge"], h["shift"])
         return total, {"eigenvalue": mean}
 
@@ -146,7 +147,7 @@ def smln() -> Method:
         init_params=_init_params,
         embed=_embed,
         objective=_objective,
-        decays=lambda path, leaf: getattr(path[-1], "key", None) == "kernel",
+        decays=decays,
     )
 
 
@@ -172,7 +173,7 @@ ENTRY = MethodEntry(
     describe=lambda config: f"method: smln, {config.embed_dim} directions, seed {config.seed}",
     title=lambda config: "method smln",
     numbers={
-        "neighbours": Number(5, 0, 1000, "nearest samples of a batch that are neighbours inside a modality"),
+        "neighbours": Number(5, 0, 1000, "nearest samples of a batch that are neighbours inside a modality", True),
         "ridge": Number(0.2, 1e-4, float("inf"), "epsilon, where the first matrix has the trace 1"),
         "shift": Number(1.0, 1.0, float("inf"), "c; the larger, the more the large eigenvalues count"),
     },

@@ -34,8 +34,11 @@ def _solve(
     between = [mean.T @ x for mean, x in zip(means, sums, strict=True)]
     within = [ridged(views.scatter(i, i) - between[i], h["ridge"]) for i in several]
     balance = [np.trace(within[0]) / np.trace(x) for x in within]
+    # Class means count by the number of samples in either modality, as in the scatters, so that the weight of the
+    # alignment has no unit: it depends neither on N nor on K.
+    weighted = [np.sqrt(n)[:, None] * mean for n, mean in zip(counts, means, strict=True)]
     joined = np.block(
-        [[between[i] if i == j else h["alignment"] * means[i].T @ means[j] for j in several] for i in several]
+        [[between[i] if i == j else h["alignment"] * weighted[i].T @ weighted[j] for j in several] for i in several]
     )
     values, directions = top(
         joined, scipy.linalg.block_diag(*(g * x for g, x in zip(balance, within, strict=True))), size, _REMEDY

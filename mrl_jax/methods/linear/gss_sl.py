@@ -15,7 +15,6 @@ import scipy.sparse
 import scipy.sparse.linalg
 from sklearn.neighbors import kneighbors_graph
 
-from mrl_jax.errors import InputError
 from mrl_jax.methods.base import Method, MethodEntry
 from mrl_jax.methods.linear.method import Hyperparameters, hyperparameters, linear_method
 from mrl_jax.methods.linear.views import Views, principal_views
@@ -23,7 +22,7 @@ from mrl_jax.methods.state import Shapes, TrainData
 from mrl_jax.options import Number
 
 if TYPE_CHECKING:
-    from mrl_jax.config import Config
+    pass
 
 __all__ = ["ENTRY", "gss_sl"]
 
@@ -73,7 +72,10 @@ def alternate(
     A step for V is that of an upper bound of the norm of its rows, so that no step raises the objective.
     """
     grams = [views.scatter(i, i) for i in range(len(views.bases))]
-    scale = [h["sparsity"] * np.trace(gram) / len(gram) for gram in grams]
+    # Maps shrink as features grow: in this unit the weight depends neither on their size nor on the number of samples.
+    scale = [
+        h["sparsity"] * np.sqrt(np.trace(gram) / len(gram) * n) for gram, n in zip(grams, views.count, strict=True)
+    ]
     common, weights = targets, [np.ones(len(gram)) for gram in grams]
     diagonal = scipy.sparse.diags_array(views.rows.sum(axis=0) + h["label"])
     system = (diagonal + h["graph"] * laplacian).tocsr()
@@ -109,11 +111,6 @@ def gss_sl() -> Method:
     return linear_method("method gss-sl", _solve, lambda shapes: shapes.classes)
 
 
-def _check(config: "Config") -> None:
-    if config.method_numbers["neighbours"] % 1:
-        raise InputError(f"neighbours={config.method_numbers['neighbours']:g}: must be a whole number, such as 10")
-
-
 ENTRY = MethodEntry(
     name="gss-sl",
     summary="Linear maps of all modalities onto common labels F, which stay close to the given labels Y and smooth on "
@@ -134,10 +131,11 @@ ENTRY = MethodEntry(
     numbers={
         "graph": Number(0.01, 0.0, float("inf"), "weight b of the graph"),
         "label": Number(1.0, 1e-6, float("inf"), "weight m of the given labels"),
-        "sparsity": Number(0.1, 0.0, float("inf"), "weight of sparse rows, in units of the mean of the scatter"),
-        "neighbours": Number(10, 1, 1000, "number of neighbours in the graph of a modality"),
+        "sparsity": Number(
+            1e-3, 0.0, float("inf"), "weight of sparse rows, in units of N times the size of the features"
+        ),
+        "neighbours": Number(10, 1, 1000, "number of neighbours in the graph of a modality", True),
     },
     uses=frozenset({"embed_dim"}),
-    check=_check,
     remedy="try a larger sparsity, --method-options sparsity=W",
 )

@@ -50,7 +50,8 @@ def _discriminant(h: Hyperparameters, views: Views, size: int, consistency: floa
     scatters = scipy.linalg.block_diag(*(ridged(views.scatter(j, j), h["ridge"]) for j in several))
     within = scatters - common
     if consistency:
-        within = within + consistency * _consistency(h, views)
+        penalty = _consistency(h, views)
+        within = within + consistency * np.trace(within) / np.trace(penalty) * penalty  # units of the scatter
     values, directions = top(between, within, size, _REMEDY)
     return views.offsets, views.split(directions), values
 
@@ -117,6 +118,11 @@ MVDA_VC = MVDA._replace(
     numbers={
         "ridge": RIDGE,
         "energy": ENERGY,
-        "consistency": Number(1.0, 0.0, float("inf"), "weight of the penalty on views that do not agree"),
+        "consistency": Number(
+            1.0,
+            0.0,
+            float("inf"),
+            "weight of the penalty on views that do not agree, in units of the scatter",
+        ),
     },
 )

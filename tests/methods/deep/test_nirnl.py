@@ -269,7 +269,7 @@ def test_a_sweep_with_three_modalities_and_missing_samples_gives_the_numbers_of_
 
 
 def test_what_it_cannot_use_is_refused():
-    with pytest.raises(InputError, match=r"neighbours=2.5: must be a whole number"):
+    with pytest.raises(InputError, match=r"neighbours=2\.5': must be a whole number, such as neighbours=2"):
         toy_config(method="nirnl", method_options=("neighbours=2.5",))
     with pytest.raises(InputError, match="streaming does not allow"):
         train(toy_config(method="nirnl", stream="on"), data=toy_arrays())

@@ -13,7 +13,7 @@ from mrl_jax.methods.deep.parts import Hyperparameters
 from mrl_jax.methods.state import Batch, Shapes
 
 M, B, L, K = 3, 7, 6, 5
-NUMBERS = {"margin": 0.3, "scale": 0.05, "warmup": 5.0, "classifier": 5.0, "contrastive": 0.5, "temperature": 0.22}
+NUMBERS = {"margin": 0.3, "scale": 0.05, "warmup": 0.25, "classifier": 5.0, "contrastive": 0.5, "temperature": 0.22}
 H = Hyperparameters(hidden_dims=(4,), embed_dim=L, epochs=20, numbers=tuple(sorted(NUMBERS.items())))
 
 
@@ -129,8 +129,8 @@ def test_mislabelled_samples_are_led_away_late():
 
 
 def test_the_late_loss_comes_with_the_warm_up():
-    assert [float(rono.late_share(5.0, epoch)) for epoch in (0, 1, 4, 9)] == [0.0, 0.25, 1.0, 1.0]
-    assert float(rono.late_share(0.0, 0)) == float(rono.late_share(1.0, 0)) == 1.0
+    assert [float(rono.late_share(0.5, 10, epoch)) for epoch in (0, 1, 4, 9)] == [0.0, 0.25, 1.0, 1.0]
+    assert float(rono.late_share(0.0, 10, 0)) == float(rono.late_share(0.1, 10, 0)) == 1.0
 
 
 @pytest.mark.parametrize("epoch", [0, 9])
@@ -150,7 +150,7 @@ def test_extremes_are_finite(monkeypatch, epoch):
 
 @pytest.mark.slow
 def test_it_learns_from_wrong_labels():
-    options = {"method_options": ("warmup=5",), "noise_rate": 0.3, "epochs": 20}
+    options = {"method_options": ("warmup=0.25",), "noise_rate": 0.3, "epochs": 20}
     result = train(toy_config(method="rono", **options), data=toy_arrays())
     assert result.scores["test"]["best"]["average"] > 0.85
     assert {"centers", "classifier", "contrastive"} <= set(result.metrics[-1]["train"])

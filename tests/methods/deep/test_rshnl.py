@@ -150,7 +150,7 @@ def test_gamma_is_that_of_the_paper_for_its_data():
     np.testing.assert_allclose([gamma_of(k) for k in (10, 20, 100, 200)], [3, 5, 8, 9])
     state, given = batch(missing=False)
     auto = dataclasses.replace(H, numbers=tuple((n, v) for n, v in NUMBERS if n != "gamma"))
-    set_to = dataclasses.replace(H, numbers=tuple((n, 3.0 if n == "gamma" else v) for n, v in NUMBERS))
+    set_to = dataclasses.replace(H, numbers=tuple((n, gamma_of(K) if n == "gamma" else v) for n, v in NUMBERS))
     assert STEP(auto, state, given, 9)[1] == STEP(set_to, state, given, 9)[1]
 
 

@@ -1,0 +1,62 @@
+"""The methods of Tables 1 and 2 ranked on every set, from their kept runs: the leaderboard with tuned settings.
+
+    python -m experiments.studies.field_ranking
+
+Reads `field_SET.jsonl`, which `experiments.paper.table1` and `table2` write, and trains nothing. Ranks and tests are
+those of `python -m mrl_jax.leaderboard`; here every method has the best of its 9 trials on validation data.
+"""
+
+import argparse
+import csv
+import statistics
+from collections.abc import Sequence
+
+import numpy as np
+
+from experiments.paper.field_tables import TITLES, Field, stored_fields
+from experiments.shared.command_line import checked, parser, run_main
+from experiments.shared.field import FIELD
+from experiments.shared.protocol import RATES
+from experiments.shared.tables import markdown, mean_and_std
+from mrl_jax import InputError
+from mrl_jax.leaderboard.picture import draw_ranking
+from mrl_jax.leaderboard.ranking import Ranking, rank_methods
+
+
+def _table(field: Field, ranking: Ranking) -> str:
+    rows = [["", "method", *(f"noise {rate:g}" for rate in RATES), "mean", "average rank", "level with"]]
+    for i, name in enumerate(ranking.names, 1):
+        maps = field.maps(name)
+        mean = f"{statistics.mean(map(statistics.mean, maps)):.3f}"
+        level = ", ".join(ranking.level_with(name))
+        rows.append([str(i), name, *map(mean_and_std, maps), mean, f"{ranking.average_rank[name]:.2f}", level])
+    return markdown(rows)
+
+
+def _ranked(field: Field) -> Ranking:
+    return rank_methods({name: np.asarray(field.precision(name)) for name in field.runs})
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Rank the kept runs, print and draw."""
+    flags = parser(__doc__, None, smoke="the runs are those of a smoke run")
+    args: argparse.Namespace = checked(flags.parse_args(argv))
+    args.views, args.from_results = None, True
+    fields = stored_fields(args, list(FIELD))
+    if not fields:
+        raise InputError(f"no results in {args.out}; make them with experiments.paper.table1 or table2")
+    parts, lines = [], []
+    for field in fields:
+        ranking = _ranked(field)
+        parts += [f"### {TITLES.get(field.name, field.name)}, {args.seeds} seeds", _table(field, ranking)]
+        lines += [[field.name, name, round(ranking.average_rank[name], 4)] for name in ranking.names]
+        draw_ranking(args.out / f"field_ranking_{field.name}.png", ranking)
+    text = "\n\n".join(parts)
+    (args.out / "field_ranking.md").write_text(text + "\n", encoding="utf-8")
+    with (args.out / "field_ranking.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([["set", "method", "average_rank"], *lines])
+    print(text)
+
+
+if __name__ == "__main__":
+    run_main(main)
