@@ -20,7 +20,9 @@ __all__ = ["checked", "parser", "require", "require_backend", "run_main"]
 SETS = "emoji, the Wikipedia pairs where --views is given, and the published sets that are prepared"
 
 
-def parser(doc: str | None, sets: str | None = SETS, seeds: bool = True, smoke: str = "") -> argparse.ArgumentParser:
+def parser(
+    doc: str | None, sets: str | None = SETS, seeds: bool = True, smoke: str = "", default_seeds: int = 5
+) -> argparse.ArgumentParser:
     """The flags that all these programs have.
 
     Args:
@@ -28,16 +30,18 @@ def parser(doc: str | None, sets: str | None = SETS, seeds: bool = True, smoke: 
         sets: the default data sets, in words; None for a program without data.
         seeds: whether the number of seeds is a flag.
         smoke: what --smoke reduces, in words; empty for networks, epochs and seeds.
+        default_seeds: number of seeds where the flag does not say it.
     """
     flags = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    flags.set_defaults(seeds=5)
+    flags.set_defaults(seeds=default_seeds)
     if sets:
         flags.add_argument("--sets", nargs="+", metavar="NAME", help=f"data sets; default: {sets}")
         flags.add_argument(
             "--views", metavar="FILE", help="Wikipedia pairs with reduced features, for the set wikipedia-views"
         )
     if seeds:
-        flags.add_argument("--seeds", type=int, metavar="N", help="runs of every cell, seeds 0 to N - 1; default: 5")
+        text = f"runs of every cell, seeds 0 to N - 1; default: {default_seeds}"
+        flags.add_argument("--seeds", type=int, metavar="N", help=text)
     flags.add_argument("--from-results", action="store_true", help="rebuild from the stored runs; train nothing")
     flags.add_argument("--out", type=Path, default=RESULTS, help="folder of the results; default: experiments/results")
     reduced = smoke or ("tiny networks, 2 seeds" if sets else "the same figure")

@@ -123,24 +123,30 @@ Runs = dict[str, Rows]
 
 
 def runs_of(
-    name: str, args: Namespace, conditions: Sequence[str], rows: Sequence[str] | None = None, least: int = 2
+    name: str,
+    args: Namespace,
+    conditions: Sequence[str],
+    rows: Sequence[str] | None = None,
+    least: int = 2,
+    common: bool = False,
 ) -> Runs:
     """The runs of a set under all conditions.
 
     Args:
         name: the set.
         args: flags of the program. Without `from_results` the runs that are missing are trained. With it, rows that
-            have `least` seeds at least are taken, with the seeds that all of them have.
+            have `least` seeds at least are taken, each with its own seeds.
         conditions: keys of `CONDITIONS`.
         rows: keys of `ROWS`, which all of the conditions have; None: all rows of each.
         least: number of seeds.
+        common: take only the seeds that all rows of a condition have.
 
     Raises:
         InputError: nothing is stored and nothing may be trained, or the set cannot be loaded.
     """
     path = args.out / f"comparison_{name}.jsonl"
     if args.from_results:
-        return _stored(path, args, {c: rows or CONDITIONS[c].rows for c in conditions}, least)
+        return _stored(path, args, {c: rows or CONDITIONS[c].rows for c in conditions}, least, common)
     data, runs = load_set(name, args.views), Runs()
     instances = facts_of(data)["instances"]
     for condition in conditions:
@@ -150,7 +156,7 @@ def runs_of(
     return runs
 
 
-def _stored(path: Path, args: Namespace, wanted: Mapping[str, Sequence[str]], least: int) -> Runs:
+def _stored(path: Path, args: Namespace, wanted: Mapping[str, Sequence[str]], least: int, common: bool) -> Runs:
     """What a file holds of the wanted rows of conditions."""
     traces = read_traces(path)
     if not traces:
@@ -165,8 +171,9 @@ def _stored(path: Path, args: Namespace, wanted: Mapping[str, Sequence[str]], le
             row: {i for i in range(args.seeds) if all(of_noise[i] for of_noise in at)} for row, at in found.items()
         }
         if rows := [row for row in found if len(seeds[row]) >= least]:
-            common = sorted(set.intersection(*(seeds[row] for row in rows)))
-            runs[condition] = {row: [[of_noise[i] for i in common] for of_noise in found[row]] for row in rows}
+            of_all = set.intersection(*(seeds[row] for row in rows))
+            own = {row: sorted(of_all if common else seeds[row]) for row in rows}
+            runs[condition] = {row: [[of_noise[i] for i in own[row]] for of_noise in found[row]] for row in rows}
     return runs
 
 

@@ -8,13 +8,13 @@ seeds; the paper's recipe has its own beta, temperatures and schedule. Every run
 validation split, with clean and with noisy labels, and on the test split, so that one run gives the best epoch by
 either and the last one. A run keeps the best by clean validation labels, or, as consensus does, the last: that is the
 score of the first two tables and of the README. Test labels choose nothing. The second table has consensus less another
-row, both retrieved in the same way, with the smallest interval that holds the t-interval over seeds and the bootstrap
-interval over test instances, where the runs keep them; near-duplicates of emoji are drawn together. Their confidence is
-raised so that all verdicts of a table err together in at most 5 % of the cases (Holm); "level" is a difference whose
-interval holds 0. With fewer than 5 seeds there is no verdict. The third table has consensus less the best of all rows
-of MRL, which mean clean validation mAP chooses for every noise, with its standard error. The runs are kept in
-`comparison_SET.jsonl`; 900 steps take 35 to 50 seconds on one core (AMD EPYC, 2026-11-29), and all conditions with 5
-seeds more than a day a set.
+row, with the seeds of both and retrieved in the same way, with the smallest interval that holds the t-interval over
+seeds and the bootstrap interval over test instances, where the runs keep them; near-duplicates of emoji are drawn
+together. Their confidence is raised so that all verdicts of a table err together in at most 5 % of the cases (Holm);
+"level" is a difference whose interval holds 0. With fewer than 5 seeds there is no verdict. The third table has
+consensus less the best of all rows of MRL, which mean clean validation mAP chooses for every noise, with its standard
+error. The runs are kept in `comparison_SET.jsonl`; 900 steps take 35 to 50 seconds on one core (AMD EPYC, 2026-11-29),
+and all conditions with 5 seeds more than a day a set.
 """
 
 import statistics
@@ -27,7 +27,7 @@ from experiments.shared.command_line import checked, parser, run_main
 from experiments.shared.outputs import plot_means, save
 from experiments.shared.protocol import RATES
 from experiments.shared.tables import markdown, mean_and_std
-from experiments.shared.traces import CHOSEN_BY
+from experiments.shared.traces import CHOSEN_BY, Trace
 from experiments.studies.compared_rows import (
     AUGMENTED,
     BY_BOTH,
@@ -84,12 +84,20 @@ def differences(rows: Rows, chosen_by: str, units: np.ndarray | None = None) -> 
     samples = dict(zip(of_instances, drawn, strict=True))
     found = []
     for name, i in cells:
-        ours = scores(rows, _opponent(name), chosen_by)[i]
-        found.append(compared(ours, scores(rows, name, chosen_by)[i], samples.get((name, i))))
+        kind = ROWS[name].representation
+        pairs = _paired(rows, _opponent(name), name, i)
+        ours, theirs = ([t.score(chosen_by, kind) for t in own] for own in zip(*pairs, strict=True))
+        found.append(compared(ours, theirs, samples.get((name, i))))
     apart: dict[str, list[Difference]] = {}
     for (name, _), difference in zip(cells, with_holm(found), strict=True):
         apart.setdefault(name, []).append(difference)
     return apart
+
+
+def _paired(rows: Rows, ours: str, theirs: str, noise: int) -> list[tuple[Trace, Trace]]:
+    """The runs of two rows with the same seeds."""
+    other = {t.config.seed: t for t in rows[theirs][noise]}
+    return [(t, other[t.config.seed]) for t in rows[ours][noise] if t.config.seed in other]
 
 
 def _opponent(row: str) -> str:
@@ -102,7 +110,7 @@ def _apart(rows: Rows, row: str, noise: int, chosen_by: str) -> np.ndarray | Non
     if chosen_by == "noisy":
         return None
     kind, apart = ROWS[row].representation, []
-    for ours, theirs in zip(rows[_opponent(row)][noise], rows[row][noise], strict=True):
+    for ours, theirs in _paired(rows, _opponent(row), row, noise):
         a, b = ours.of_instances(chosen_by, kind), theirs.of_instances(chosen_by, kind)
         apart += [] if a is None or b is None else [a - b]
     return np.mean(apart, axis=0) if apart else None
@@ -110,10 +118,11 @@ def _apart(rows: Rows, row: str, noise: int, chosen_by: str) -> np.ndarray | Non
 
 def map_table(condition: str, rows: Rows, chosen_by: str) -> str:
     """Test mAP of all rows, mean ± standard deviation over seeds."""
-    lines = [["", *CONDITIONS[condition].noises, "mean"]]
+    lines = [["", "seeds", *CONDITIONS[condition].noises, "mean"]]
     for name in rows:
         maps = scores(rows, name, chosen_by)
-        lines.append([name, *map(mean_and_std, maps), f"{statistics.mean(map(statistics.mean, maps)):.3f}"])
+        mean = f"{statistics.mean(map(statistics.mean, maps)):.3f}"
+        lines.append([name, str(len(maps[0])), *map(mean_and_std, maps), mean])
     return markdown(lines)
 
 
@@ -136,7 +145,9 @@ def best_of_mrl(rows: Rows, noise: int) -> tuple[str, Difference]:
         for row in of_mrl
     }
     best = max(of_mrl, key=lambda row: valid[row])
-    return best, compared(scores(rows, OURS, "kept")[noise], scores(rows, best, "kept")[noise])
+    pairs = _paired(rows, OURS, best, noise)
+    ours = [t.score("kept", ROWS[OURS].representation) for t, _ in pairs]
+    return best, compared(ours, [t.score("kept", ROWS[best].representation) for _, t in pairs])
 
 
 def best_of_mrl_table(condition: str, rows: Rows) -> str:
@@ -265,7 +276,7 @@ def _without_repeats(runs: Runs) -> Runs:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Train what is missing, print and draw."""
-    flags = parser(__doc__, SETS, smoke="tiny networks, 2 epochs, 2 seeds")
+    flags = parser(__doc__, SETS, smoke="tiny networks, 2 epochs, 2 seeds", default_seeds=10)
     flags.add_argument("--conditions", nargs="+", metavar="NAME", help=f"some of: {'; '.join(CONDITIONS)}")
     args = checked(flags.parse_args(argv))
     conditions = args.conditions or list(CONDITIONS)
@@ -279,8 +290,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parts, lines = [], []
     for name, runs in sets.items():
         for condition, rows in runs.items():
-            seeds = len(next(iter(rows.values()))[0])
-            parts.append(f"### {TITLES.get(name, name)}, {condition}, {seeds} seeds")
+            parts.append(f"### {TITLES.get(name, name)}, {condition}")
             parts += [map_table(condition, rows, "kept")]
             if OURS in rows and set(rows) - set(_OF_OURS):
                 parts += [difference_table(condition, rows, "kept", units_of(name))]

@@ -96,7 +96,7 @@ def splits_of(args: Namespace) -> tuple[Maps, int]:
     for name in SPLITS:
         if args.from_results and not (args.out / f"comparison_{name}.jsonl").exists():
             continue
-        rows = runs_of(name, one, ["default length"], COMPARED, least=1).get("default length", {})
+        rows = runs_of(name, one, ["default length"], COMPARED, least=1, common=True).get("default length", {})
         found += [maps_of(rows)] if set(rows) == set(COMPARED) else []
     joined = {row: [[maps[row][i][0] for maps in found] for i in range(len(RATES))] for row in COMPARED}
     return joined, len(found)
@@ -111,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     sets = {
         (name, SCOPES[condition]): maps_of(rows)
         for name in names
-        for condition, rows in runs_of(name, args, list(SCOPES), COMPARED).items()
+        for condition, rows in runs_of(name, args, list(SCOPES), COMPARED, common=True).items()
         if set(rows) == set(COMPARED)
     }
     splits, count = splits_of(args)
