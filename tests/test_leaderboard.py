@@ -10,6 +10,7 @@ from toy import TOY_FLAGS, save_npz, toy_arrays
 
 from mrl_jax import InputError, evaluate
 from mrl_jax.eval.differences import compared
+from mrl_jax.interrupt import Interrupted
 from mrl_jax.leaderboard import leaderboard
 from mrl_jax.leaderboard.__main__ import main
 from mrl_jax.leaderboard.ranking import rank_methods
@@ -114,8 +115,15 @@ def test_it_trains_ranks_and_goes_on(tmp_path, broken):
     written = {run: (run / "result.json").stat().st_mtime_ns for run in runs}
     with pytest.raises(InputError, match="is not empty; resume=True continues it"):
         leaderboard(folder, methods, **settings)
+    other = save_npz(tmp_path / "other.npz", toy_arrays(("sound", "touch", "smell"), seed=1))
+    before = {path.name: path.read_bytes() for path in folder.glob("leaderboard.*")}
+    with pytest.raises(InputError, match="holds runs on other data than these"):
+        leaderboard(folder, resume=True, data_path=str(other))
+    assert {path.name: path.read_bytes() for path in folder.glob("leaderboard.*")} == before
     more = leaderboard(folder, ["mrl", "mvda"], seeds=3, resume=True)
     assert more.seeds == (0, 1, 2)
+    spent = json.loads((runs[0] / "result.json").read_text())
+    assert more.rows["mrl"].seconds[0, 0] == pytest.approx(spent["seconds"] / spent["trained_together"])
     assert more.noise_rates == (0.0, 0.4)
     np.testing.assert_array_equal(more.rows["mrl"].maps[:, :2], first.rows["mrl"].maps)
     assert {run: (run / "result.json").stat().st_mtime_ns for run in runs} == written
@@ -126,6 +134,29 @@ def test_data_that_fit_no_method_are_an_error(tmp_path):
     with pytest.raises(InputError, match="no method can be trained; the first, pls: method pls takes two modalities"):
         leaderboard(tmp_path / "board", ["pls", "dcca"], data_path=str(data))
     assert not (tmp_path / "board").exists()
+
+
+@pytest.mark.slow
+def test_default_batches_are_no_larger_than_the_data(tmp_path):
+    data = save_npz(tmp_path / "toy.npz")
+    settings = {"hidden_dims": (8,), "embed_dim": 2, "epochs": 1, "data_path": str(data)}
+    found = leaderboard(tmp_path / "board", ["dcca", "mrl"], noise_rates=[0.4], seeds=1, **settings)
+    assert set(found.rows) == {"dcca", "mrl"}
+    assert json.loads((tmp_path / "board" / "dcca" / "sweep.json").read_text())["common"]["batch_size"] == 60
+    with pytest.raises(InputError, match=r"batch_size 61 is larger .*; give 60 or less"):
+        leaderboard(tmp_path / "other", ["mrl"], batch_size=61, **settings)
+
+
+@pytest.mark.slow
+def test_an_interrupt_names_the_folder_of_the_leaderboard(tmp_path, monkeypatch):
+    data, folder = save_npz(tmp_path / "toy.npz"), tmp_path / "board"
+
+    def stopped(configs, workdir, **_):
+        raise Interrupted(f"interrupted; --resume --workdir {workdir} continues it", 2)
+
+    monkeypatch.setattr("mrl_jax.leaderboard.board.sweep", stopped)
+    with pytest.raises(Interrupted, match=f"--workdir {folder} continues it"):
+        leaderboard(folder, ["cca"], data_path=str(data))
 
 
 @pytest.mark.slow
@@ -158,6 +189,7 @@ def test_the_command(tmp_path, capsys):
         (["--data", "emoji", "--data-path", "x.npz"], "--data emoji and data_path 'x.npz' were both given"),
         (["--noise-rate", "0.2", "--noise-rates", "0.4"], "--noise-rate and --noise-rates were both given"),
         (["--resume"], "--resume needs the folder of the leaderboard"),
+        (["--noise-file", "x.json"], "a leaderboard draws its noise"),
         (["--seeds", "0"], "seeds 0: must be at least 1"),
         (["--methods", "cca", "--beta", "0.5"], "beta 0.5 has no effect on the method cca"),
         (["--data", "none.npz", "--methods", "cca"], "none.npz"),

@@ -59,15 +59,14 @@ def _main(argv: Sequence[str] | None) -> None:
     if workdir == "":
         raise InputError("--workdir '' names no folder")
 
-    from mrl_jax.leaderboard.leaderboard import leaderboard  # deferred: brings JAX
+    from mrl_jax.leaderboard.board import leaderboard  # deferred: brings JAX
 
     workdir = workdir or time.strftime("runs/leaderboard-%Y%m%d-%H%M%S")
     chosen = None if methods == ["all"] else methods
     with continues_hint(Path(workdir) / "leaderboard.json"):
         result = leaderboard(workdir, chosen, noise_rates=rates, seeds=seeds, resume=resume, progress=True, **given)
     print(result.markdown())
-    picture = ", leaderboard.png" if result.rows else ""
-    print(f"\nleaderboard folder: {workdir} (leaderboard.md, leaderboard.csv{picture}, a sweep per method)")
+    print(f"\nleaderboard folder: {workdir} (leaderboard.md, leaderboard.csv, leaderboard.png, a sweep per method)")
     if result.failed:
         name, why = next(iter(result.failed.items()))
         raise NonFiniteLossError(f"{len(result.failed)} methods failed, the first: {name}: {why}")

@@ -253,7 +253,7 @@ def prepare_run(config: Config, data: RunData, recorded: Path | None = None) -> 
     if method.step is not None and config.batch_size > len(split):
         raise InputError(
             f"batch_size {config.batch_size} is larger than the training split ({len(split)} instances); "
-            "choose a smaller one"
+            f"give {len(split)} or less"
         )
     _check_needs(method, data)
     if data.start is not None:

@@ -24,13 +24,14 @@ from typing import Any
 import numpy as np
 
 from mrl_jax.backend import names_backend
-from mrl_jax.config import Config, fields_used, preset
-from mrl_jax.errors import DatasetWarning, InputError, first_line
+from mrl_jax.config import Config, fields_used, preset, with_settings
+from mrl_jax.errors import DatasetWarning, InputError, NonFiniteLossError, first_line
 from mrl_jax.eval.evaluate import embed_split
 from mrl_jax.eval.scores import directions, rank_queries
 from mrl_jax.eval.significance import unit_means
 from mrl_jax.files import pretty_json, refuse_address, write_atomically
 from mrl_jax.interface import option
+from mrl_jax.interrupt import Interrupted
 from mrl_jax.leaderboard.picture import draw_ranking
 from mrl_jax.leaderboard.ranking import Ranking, rank_methods
 from mrl_jax.methods.registry import METHODS, entry_of
@@ -38,12 +39,19 @@ from mrl_jax.report.tables import markdown_table
 from mrl_jax.run.representation import metric_of
 from mrl_jax.sweep.folder import SweepFolder
 from mrl_jax.sweep.sweep import Outcome, grid, sweep
-from mrl_jax.training.run_spec import prepare_data, prepare_run
+from mrl_jax.training.run_spec import RunData, prepare_data, prepare_run
 
 __all__ = ["NOISE_RATES", "Leaderboard", "Row", "leaderboard"]
 
 NOISE_RATES = (0.2, 0.4, 0.6, 0.8)
 _SEEDS, _FORMAT, _FILE = 5, 1, "leaderboard.json"
+_NOT_A_SETTING = {
+    "method": "a leaderboard compares several; give methods",
+    "noise_rate": "a leaderboard has several; give noise_rates",
+    "noise_file": "a leaderboard draws its noise, anew for every seed; leave it out, or use mrl_jax.train",
+    "seed": "a leaderboard has the seeds from 0; give seeds, their number",
+}
+"""Fields of `Config` that settings may not hold -> why."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,7 @@ class Row:
 
     Attributes:
         precision: float [R, S, U], see `rank_methods`.
-        seconds: of every run, [R, S].
+        seconds: of every run, [R, S]; of runs that were trained together, their shares.
         wrong_share: of the training labels of every run, [R, S].
     """
 
@@ -72,7 +80,7 @@ class Leaderboard:
 
     Attributes:
         rows: method -> its runs, the best method first.
-        ranking: the order, and which methods are level; None without a method that could be ranked.
+        ranking: the order, and which methods are level.
         noise_rates: R rates.
         seeds: S seeds.
         left_out: method -> why it cannot be trained on these data.
@@ -80,7 +88,7 @@ class Leaderboard:
     """
 
     rows: Mapping[str, Row]
-    ranking: Ranking | None
+    ranking: Ranking
     noise_rates: tuple[float, ...]
     seeds: tuple[int, ...]
     left_out: Mapping[str, str]
@@ -88,29 +96,28 @@ class Leaderboard:
 
     def markdown(self) -> str:
         """The ranking as a table, with what was left out."""
-        lines = []
-        if self.ranking is not None:
-            rates = [f"noise {rate:g}" for rate in self.noise_rates]
-            table = [["", "method", *rates, "mean", "average rank", "level with", "seconds a run"]]
-            for i, name in enumerate(self.ranking.names, 1):
-                row = self.rows[name]
-                level = ", ".join(self.ranking.level_with(name))
-                cells = [_spread(maps) for maps in row.maps]
-                rank = f"{self.ranking.average_rank[name]:.2f}"
-                table.append(
-                    [str(i), name, *cells, f"{row.maps.mean():.3f}", rank, level, f"{np.median(row.seconds):.1f}"]
-                )
-            lines += [markdown_table(table), "", self._caption()]
+        rates, tested = [f"noise {rate:g}" for rate in self.noise_rates], self._tested
+        level = ["level with"] if tested else []
+        table = [["", "method", *rates, "mean", "average rank", *level, "seconds a run"]]
+        for i, name in enumerate(self.ranking.names, 1):
+            row, rank = self.rows[name], f"{self.ranking.average_rank[name]:.2f}"
+            same = [", ".join(self.ranking.level_with(name)) or "none"] if tested else []
+            cells = [*map(_spread, row.maps), f"{row.maps.mean():.3f}", rank, *same, f"{np.median(row.seconds):.1f}"]
+            table.append([str(i), name, *cells])
+        lines = [markdown_table(table), "", self._caption()]
         lines += [f"- {name} was left out: {why}" for name, why in self.left_out.items()]
         lines += [f"- {name} failed: {why}" for name, why in self.failed.items()]
         return "\n".join(lines)
 
+    @property
+    def _tested(self) -> bool:
+        return any(d.verdict for d in self.ranking.differences.values())
+
     def _caption(self) -> str:
-        tested = any(d.verdict for d in self.ranking.differences.values()) if self.ranking else False
         test = (
             "Two methods are level where neither a paired t-interval over seeds nor a bootstrap interval over test "
             "instances of their mean difference leaves out 0, all pairs together at 95 % (Holm)."
-            if tested
+            if self._tested
             else "With fewer than 5 seeds there is no test."
         )
         return (
@@ -132,8 +139,7 @@ class Leaderboard:
 
     def plot(self, path: Path) -> None:
         """Draw the ranking as PNG."""
-        if self.ranking is not None:
-            draw_ranking(path, self.ranking)
+        draw_ranking(path, self.ranking)
 
 
 def _spread(values: np.ndarray) -> str:
@@ -172,11 +178,19 @@ def leaderboard(
 
     Raises:
         InputError: unknown methods or settings, bad values, or a folder that cannot be used.
+        NonFiniteLossError: every method failed; tables that the folder holds stay.
         Interrupted: as in `sweep`.
     """
     folder, asked = Path(workdir), _asked(workdir, methods, noise_rates, seeds, settings, resume)
-    configs = _configs(asked)
-    left_out = _left_out(configs, data)
+    first = _configs(asked, asked["methods"][:1])[asked["methods"][0]][0]
+    loaded = prepare_data(first, data)
+    digest, instances = loaded.dataset.digest(), len(loaded.dataset.splits["train"])
+    if asked.setdefault("sha256", digest) != digest:
+        raise InputError(
+            f"workdir {str(workdir)!r} holds runs on other data than these; name its data, or a new folder"
+        )
+    configs = _configs(asked, asked["methods"], instances)
+    left_out = _left_out(configs, loaded)
     if len(left_out) == len(configs):
         name, why = next(iter(left_out.items()))
         raise InputError(f"no method can be trained; the first, {name}: {why}")
@@ -199,14 +213,19 @@ def leaderboard(
                 failed[name] = errors[0]
             else:
                 rows[name] = _row(runs, data, len(asked["noise_rates"]))
+        except Interrupted as stopped:  # its hint names the sweep
+            raise Interrupted(str(stopped).replace(str(folder / name), str(folder)), stopped.code - 128) from None
         except InputError as error:
             failed[name] = str(error)
         except Exception as error:  # a fault of one method must not end the others
             failed[name] = f"{type(error).__name__}: {first_line(error)}"
         if progress and name in failed:
             print(f"{name} failed: {failed[name]}", file=sys.stderr, flush=True)
-    ranking = rank_methods({name: row.precision for name, row in rows.items()}) if rows else None
-    ordered = {} if ranking is None else {name: rows[name] for name in ranking.names}
+    if not rows:
+        name, why = next(iter(failed.items()))
+        raise NonFiniteLossError(f"every method failed; the first, {name}: {why}")
+    ranking = rank_methods({name: row.precision for name, row in rows.items()})
+    ordered = {name: rows[name] for name in ranking.names}
     result = Leaderboard(ordered, ranking, tuple(asked["noise_rates"]), tuple(range(asked["seeds"])), left_out, failed)
     write_atomically(folder / "leaderboard.md", result.markdown() + "\n")
     write_atomically(folder / "leaderboard.csv", result.csv())
@@ -246,9 +265,9 @@ def _asked(
         raise InputError("methods: give at least one")
     if asked["seeds"] < 1:
         raise InputError(f"seeds {asked['seeds']}: must be at least 1")
-    if taken := [name for name in ("method", "noise_rate", "seed") if name in asked["settings"]]:
-        remedy = {"method": "methods", "noise_rate": "noise_rates", "seed": "seeds"}[taken[0]]
-        raise InputError(f"{taken[0]}: give {remedy}")
+    for name, rule in _NOT_A_SETTING.items():
+        if name in asked["settings"]:
+            raise InputError(f"{name} {asked['settings'][name]!r}: {rule}")
     return asked
 
 
@@ -257,7 +276,7 @@ def _read(folder: Path) -> dict[str, Any]:
         known = json.loads((folder / _FILE).read_text("utf-8"))
         if known.pop("format") != _FORMAT:
             raise InputError(f"{folder / _FILE} was written by a newer version; update mrl_jax")
-        return {name: known[name] for name in ("methods", "noise_rates", "seeds", "settings")}
+        return {name: known[name] for name in ("methods", "noise_rates", "seeds", "settings", "sha256")}
     except FileNotFoundError:
         raise InputError(
             f"workdir {str(folder)!r} holds no leaderboard ({_FILE} is missing); name its folder"
@@ -266,28 +285,27 @@ def _read(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder / _FILE} is damaged ({error!r}); restore it, or begin anew") from error
 
 
-def _configs(asked: Mapping[str, Any]) -> dict[str, list[Config]]:
-    """Method -> a configuration for every rate and seed, rates first."""
+def _configs(asked: Mapping[str, Any], methods: Sequence[str], instances: int | None = None) -> dict[str, list[Config]]:
+    """Method -> a configuration for every rate and seed, rates first; default batches have at most all instances."""
     settings = {"preset": "custom" if "data_path" in asked["settings"] else "emoji"} | asked["settings"]
     name = settings.pop("preset")
-    used = {method: fields_used(method) | {"recipe"} for method in asked["methods"]}
-    if idle := [field for field in settings if not any(field in fields for fields in used.values())]:
-        preset(name, method=asked["methods"][0], **{idle[0]: settings[idle[0]]})  # refuses it
+    used = {method: fields_used(method) | {"recipe"} for method in methods}
+    idle = [field for field in settings if not any(field in fields for fields in used.values())]
+    if idle and len(methods) == len(asked["methods"]):
+        preset(name, method=methods[0], **{idle[0]: settings[idle[0]]})  # refuses it
     configs = {}
     for method, fields in used.items():
         own = {field: value for field, value in settings.items() if field in fields}
         base = preset(name, method=method, noise_rate=asked["noise_rates"][0], **own)
+        if instances is not None and "batch_size" not in own and base.batch_size > instances:
+            base = with_settings(base, batch_size=instances) if base.has_effect("batch_size") else base
         configs[method] = grid(base, noise_rate=asked["noise_rates"], seed=range(asked["seeds"]))
     return configs
 
 
-def _left_out(configs: Mapping[str, Sequence[Config]], data: Any) -> dict[str, str]:
-    """Method -> why these data or settings do not fit it.
-
-    Raises:
-        InputError: the data cannot be used by any method.
-    """
-    loaded, left_out = prepare_data(next(iter(configs.values()))[0], data), {}
+def _left_out(configs: Mapping[str, Sequence[Config]], loaded: RunData) -> dict[str, str]:
+    """Method -> why these data or settings do not fit it."""
+    left_out = {}
     for name, own in configs.items():
         try:
             with warnings.catch_warnings():
@@ -308,7 +326,7 @@ def _row(runs: Sequence[Outcome], data: Any, rates: int) -> Row:
     scores = [run.scores or {} for run in runs]
     return Row(
         by_rate([_precision(run, data) for run in runs]),
-        by_rate([s["seconds"] for s in scores]),
+        by_rate([s["seconds"] / s.get("trained_together", 1) for s in scores]),
         by_rate([statistics.mean(s["wrong_share"].values()) for s in scores]),
     )
 
