@@ -8,9 +8,11 @@ from argparse import Namespace
 import numpy as np
 import pytest
 
+from experiments.benchmarks import method_timings
 from experiments.paper import field_tables, table1, table2
 from experiments.shared.field import FIELD, config_of
 from experiments.shared.protocol import BUDGET, RATES, TRIAL_SEED, published
+from experiments.shared.timings import read_numbers
 from mrl_jax import Config, InputError
 from mrl_jax.methods.registry import METHODS, entry_of
 
@@ -84,6 +86,13 @@ def test_published_cells_stand_in_brackets():
     assert field_tables._published(1, "wikipedia-views", "pls", 0.2) == pytest.approx((0.337 + 0.320) / 2)
     assert field_tables._published(1, "wikipedia-views", "nirnl", 0.2) is None
     assert field_tables._published(1, "emoji", "pls", 0.2) is None
+
+
+def test_the_committed_times_are_those_of_their_numbers():
+    numbers = read_numbers(method_timings.RESULTS_FILE)
+    text = method_timings.RESULTS_FILE.with_suffix(".md").read_text("utf-8")
+    assert text == method_timings.table(numbers) + "\n"
+    assert {*numbers["epochs"], *numbers["closed_forms"]} == set(FIELD)
 
 
 def test_unknown_methods_are_refused(tmp_path):
