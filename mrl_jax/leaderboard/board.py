@@ -196,6 +196,23 @@ def leaderboard(
         raise InputError(f"no method can be trained; the first, {name}: {why}")
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / _FILE, pretty_json({"format": _FORMAT, **asked}) + "\n")
+    rows, failed = _trained(configs, left_out, folder, data, progress)
+    if not rows:
+        name, why = next(iter(failed.items()))
+        raise NonFiniteLossError(f"every method failed; the first, {name}: {why}")
+    ranking = rank_methods({name: row.precision for name, row in rows.items()})
+    ordered = {name: rows[name] for name in ranking.names}
+    result = Leaderboard(ordered, ranking, tuple(asked["noise_rates"]), tuple(range(asked["seeds"])), left_out, failed)
+    write_atomically(folder / "leaderboard.md", result.markdown() + "\n")
+    write_atomically(folder / "leaderboard.csv", result.csv())
+    result.plot(folder / "leaderboard.png")
+    return result
+
+
+def _trained(
+    configs: Mapping[str, Sequence[Config]], left_out: Mapping[str, str], folder: Path, data: Any, progress: bool
+) -> tuple[dict[str, Row], dict[str, str]]:
+    """The runs of every method that is not left out, and the errors of those that failed."""
     rows: dict[str, Row] = {}
     failed: dict[str, str] = {}
     for i, (name, own) in enumerate(configs.items(), 1):
@@ -212,7 +229,7 @@ def leaderboard(
             if errors := [run.error for run in runs if run.error is not None]:
                 failed[name] = errors[0]
             else:
-                rows[name] = _row(runs, data, len(asked["noise_rates"]))
+                rows[name] = _row(runs, data, len({config.noise_rate for config in own}))
         except Interrupted as stopped:  # its hint names the sweep
             raise Interrupted(str(stopped).replace(str(folder / name), str(folder)), stopped.code - 128) from None
         except InputError as error:
@@ -221,16 +238,7 @@ def leaderboard(
             failed[name] = f"{type(error).__name__}: {first_line(error)}"
         if progress and name in failed:
             print(f"{name} failed: {failed[name]}", file=sys.stderr, flush=True)
-    if not rows:
-        name, why = next(iter(failed.items()))
-        raise NonFiniteLossError(f"every method failed; the first, {name}: {why}")
-    ranking = rank_methods({name: row.precision for name, row in rows.items()})
-    ordered = {name: rows[name] for name in ranking.names}
-    result = Leaderboard(ordered, ranking, tuple(asked["noise_rates"]), tuple(range(asked["seeds"])), left_out, failed)
-    write_atomically(folder / "leaderboard.md", result.markdown() + "\n")
-    write_atomically(folder / "leaderboard.csv", result.csv())
-    result.plot(folder / "leaderboard.png")
-    return result
+    return rows, failed
 
 
 def _asked(
