@@ -52,8 +52,8 @@ def init_params(h: Any, key: Array, shapes: Shapes) -> Weights:
     return Weights(encoders, init_centers(keys[-1], shapes.classes, h.embed_dim))
 
 
-def embed(h: Any, params: Weights, modality: int, x: Array) -> Array:
-    """Embed features [..., D] as unit rows [..., L]."""
+def embed(h: Any, params: Any, modality: int, x: Array) -> Array:
+    """Embed features [..., D] as unit rows [..., L], by parameters with `encoders`."""
     return h.encoder.apply(params.encoders[modality], x)
 
 

@@ -27,7 +27,7 @@ from jax.typing import ArrayLike
 
 from mrl_jax.losses.mrl import label_log_probability
 from mrl_jax.methods.base import Method, MethodEntry
-from mrl_jax.methods.class_centers import decays
+from mrl_jax.methods.class_centers import decays, embed
 from mrl_jax.methods.deep.parts import NETWORKS, Hyperparameters, hyperparameters, network, of_whole_batch, present
 from mrl_jax.methods.gradient import adam, learning_rate_at
 from mrl_jax.methods.state import Batch, Shapes, State
@@ -145,11 +145,6 @@ def _init(h: Hyperparameters, key: Array, shapes: Shapes) -> State:
     return State(params, optimizer, jnp.zeros((), jnp.int32))
 
 
-def _embed(h: Hyperparameters, params: Weights, modality: int, x: Array) -> Array:
-    z: Array = network(h).apply(params.encoders[modality], x)  # type: ignore[assignment]
-    return z
-
-
 def _assign(h: Hyperparameters, params: Weights, z: Array) -> Array:
     return jax.nn.log_softmax(_class_scores(h, params.classifier, z), axis=-1)
 
@@ -235,7 +230,7 @@ def _log(h: Hyperparameters, epoch: int) -> dict[str, float]:
 @functools.cache
 def acmr() -> Method:
     """ACMR of two modalities or more."""
-    return Method("method acmr", _init, _embed, step=_step, assign=_assign, log=_log, init_params=_init_params)
+    return Method("method acmr", _init, embed, step=_step, assign=_assign, log=_log, init_params=_init_params)
 
 
 ENTRY = MethodEntry(

@@ -20,7 +20,16 @@ from mrl_jax.models.mlp import Encoder
 if TYPE_CHECKING:
     from mrl_jax.config import Config
 
-__all__ = ["NETWORKS", "Hyperparameters", "hyperparameters", "mean_distance", "network", "of_whole_batch", "present"]
+__all__ = [
+    "NETWORKS",
+    "Hyperparameters",
+    "bounded",
+    "hyperparameters",
+    "mean_distance",
+    "network",
+    "of_whole_batch",
+    "present",
+]
 
 NETWORKS = frozenset({*SETTINGS, "hidden_dims", "embed_dim", "initializer", "precision"})
 """Fields of `Config` that every method with networks uses."""
@@ -62,6 +71,17 @@ def network(h: Hyperparameters, out: int | None = None, *, unit: bool = True, re
     """
     hidden = tuple(reversed(h.hidden_dims)) if reverse else h.hidden_dims
     return Encoder(hidden, h.embed_dim if out is None else out, h.initializer, h.precision, unit)
+
+
+def bounded(losses: Array, q: float) -> Array:
+    r"""The bounded loss $\tfrac{1 - q}{q} (1 - p^q) + q (1 - p)$ of losses $-\log p$, of any shape (RSHNL and RFCMH).
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> round(float(bounded(jnp.log(2.0), 0.5)), 4)  # (1 - 0.7071) + 0.25
+        0.5429
+    """
+    return -(1.0 - q) / q * jnp.expm1(-q * losses) - q * jnp.expm1(-losses)
 
 
 def present(batch: Batch) -> Array:

@@ -23,7 +23,7 @@ from jax.typing import ArrayLike
 from mrl_jax.losses.contrastive import contrastive_loss, masked_rows
 from mrl_jax.methods.base import Method, MethodEntry
 from mrl_jax.methods.class_centers import Weights, decays, embed, embed_all, init_params
-from mrl_jax.methods.deep.parts import NETWORKS, Hyperparameters, hyperparameters, of_whole_batch, present
+from mrl_jax.methods.deep.parts import NETWORKS, Hyperparameters, bounded, hyperparameters, of_whole_batch, present
 from mrl_jax.methods.gradient import gradient_method
 from mrl_jax.methods.state import Batch
 from mrl_jax.options import Number
@@ -180,9 +180,7 @@ def bounded_contrast(z: Array, valid: Array, q: float, temperature: ArrayLike) -
         q: in (0, 1]; towards 0 it is the contrastive loss itself.
         temperature: of P.
     """
-    log_p = -contrastive_loss(z, temperature, valid)
-    losses = -(1.0 - q) * jnp.expm1(q * log_p) / q - q * jnp.expm1(log_p)
-    return losses.sum() / _instances(valid)
+    return bounded(contrastive_loss(z, temperature, valid), q).sum() / _instances(valid)
 
 
 def margin_contrast(z: Array, labels: Array, valid: Array, margin: ArrayLike) -> Array:

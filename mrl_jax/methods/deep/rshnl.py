@@ -23,8 +23,8 @@ from jax.typing import ArrayLike
 from mrl_jax.losses.contrastive import contrastive_loss, masked_rows
 from mrl_jax.losses.mrl import label_log_probability, log_soft_assignment
 from mrl_jax.methods.base import Method, MethodEntry
-from mrl_jax.methods.class_centers import decays
-from mrl_jax.methods.deep.parts import NETWORKS, Hyperparameters, hyperparameters, network, present
+from mrl_jax.methods.class_centers import decays, embed
+from mrl_jax.methods.deep.parts import NETWORKS, Hyperparameters, bounded, hyperparameters, network, present
 from mrl_jax.methods.gradient import gradient_method
 from mrl_jax.methods.state import Batch, Shapes, instance_count
 from mrl_jax.options import Number
@@ -33,7 +33,7 @@ from mrl_jax.unit_rows import unit_rows
 if TYPE_CHECKING:
     from mrl_jax.config import Config
 
-__all__ = ["ENTRY", "Weights", "bounded", "centers_of", "gamma_of", "paced_losses", "rshnl"]
+__all__ = ["ENTRY", "Weights", "centers_of", "gamma_of", "paced_losses", "rshnl"]
 
 _CLASSES, _GAMMAS = (1.0, 10.0, 20.0, 100.0, 200.0), (0.0, 3.0, 5.0, 8.0, 9.0)  # of the data of the paper, and 0
 
@@ -48,17 +48,6 @@ class Weights(NamedTuple):
 
     encoders: tuple[Any, ...]
     classes: Any
-
-
-def bounded(losses: Array, q: float) -> Array:
-    r"""The bounded loss $\tfrac{1 - q}{q} (1 - p^q) + q (1 - p)$ of losses $-\log p$, of any shape.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> round(float(bounded(jnp.log(2.0), 0.5)), 4)  # (1 - 0.7071) + 0.25
-        0.5429
-    """
-    return -(1.0 - q) / q * jnp.expm1(-q * losses) - q * jnp.expm1(-losses)
 
 
 def gamma_of(classes: int) -> float:
@@ -118,16 +107,11 @@ def _init_params(h: Hyperparameters, key: Array, shapes: Shapes) -> Weights:
     return Weights(tuple(encoders), classes)
 
 
-def _embed(h: Hyperparameters, params: Weights, modality: int, x: Array) -> Array:
-    z: Array = network(h).apply(params.encoders[modality], x)  # type: ignore[assignment]
-    return z
-
-
 def _objective(
     h: Hyperparameters, params: Weights, batch: Batch, epoch: ArrayLike, axis_name: str | None
 ) -> tuple[Array, tuple[dict[str, Array], None]]:
     valid, q = present(batch), h["q"]
-    z, _ = masked_rows(jnp.stack([_embed(h, params, i, x) for i, x in enumerate(batch.features)]), valid)
+    z, _ = masked_rows(jnp.stack([embed(h, params, i, x) for i, x in enumerate(batch.features)]), valid)
     centers = centers_of(h, params, axis_name)
     gamma = dict(h.numbers).get("gamma", gamma_of(len(centers)))
     log_p = label_log_probability(log_soft_assignment(z, centers, h.tau1), jnp.where(valid, batch.labels, 0))
@@ -149,7 +133,7 @@ def rshnl() -> Method:
     return gradient_method(
         "method rshnl",
         init_params=_init_params,
-        embed=_embed,
+        embed=embed,
         objective=_objective,
         assign=_assign,
         decays=decays,

@@ -21,7 +21,7 @@ from jax.typing import ArrayLike
 
 from mrl_jax.losses.mrl import log_soft_assignment
 from mrl_jax.methods.base import Method, MethodEntry
-from mrl_jax.methods.class_centers import decays
+from mrl_jax.methods.class_centers import decays, embed
 from mrl_jax.methods.deep.parts import NETWORKS, Hyperparameters, hyperparameters, mean_distance, network, present
 from mrl_jax.methods.gradient import gradient_method
 from mrl_jax.methods.state import Batch, Shapes
@@ -87,17 +87,12 @@ def _init_params(h: Hyperparameters, key: Array, shapes: Shapes) -> Weights:
     return Weights(tuple(encoders), tuple(decoders), init_centers(keys[0], shapes.classes, h.embed_dim))
 
 
-def _embed(h: Hyperparameters, params: Weights, modality: int, x: Array) -> Array:
-    z: Array = network(h).apply(params.encoders[modality], x)  # type: ignore[assignment]
-    return z
-
-
 def _objective(
     h: Hyperparameters, params: Weights, batch: Batch, epoch: ArrayLike, axis_name: str | None
 ) -> tuple[Array, tuple[dict[str, Array], None]]:
     terms = []
     for i, (x, labels, valid) in enumerate(zip(batch.features, batch.labels, present(batch), strict=True)):
-        z = _embed(h, params, i, x)
+        z = embed(h, params, i, x)
         decoded = _decoder(h, x.shape[1]).apply(params.decoders[i], z)
         terms.append(sdml_terms(z, decoded, x, labels, params.directions, valid, axis_name))
     reconstruction, classes = (jnp.stack(t).sum() for t in zip(*terms, strict=True))
@@ -117,7 +112,7 @@ def sdml() -> Method:
     return gradient_method(
         "method sdml",
         init_params=_init_params,
-        embed=_embed,
+        embed=embed,
         objective=_objective,
         assign=_assign,
         decays=decays,

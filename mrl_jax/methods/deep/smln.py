@@ -25,7 +25,7 @@ from jax.scipy.linalg import cho_solve
 from jax.typing import ArrayLike
 
 from mrl_jax.methods.base import Method, MethodEntry
-from mrl_jax.methods.class_centers import decays
+from mrl_jax.methods.class_centers import decays, embed
 from mrl_jax.methods.deep.parts import NETWORKS, Hyperparameters, hyperparameters, network, of_whole_batch, present
 from mrl_jax.methods.gradient import gradient_method
 from mrl_jax.methods.state import Batch, OracleNoise, Shapes
@@ -120,15 +120,10 @@ def _init_params(h: Hyperparameters, key: Array, shapes: Shapes) -> Weights:
     return Weights(tuple(network(h).init(k, jnp.zeros((1, d))) for k, d in zip(keys, shapes.dims, strict=True)))
 
 
-def _embed(h: Hyperparameters, params: Weights, modality: int, x: Array) -> Array:
-    z: Array = network(h).apply(params.encoders[modality], x)  # type: ignore[assignment]
-    return z
-
-
 def _objective(
     h: Hyperparameters, params: Weights, batch: Batch, epoch: ArrayLike, axis_name: str | None
 ) -> tuple[Array, tuple[dict[str, Array], None]]:
-    z = jnp.stack([_embed(h, params, i, x) for i, x in enumerate(batch.features)], axis=1)
+    z = jnp.stack([embed(h, params, i, x) for i, x in enumerate(batch.features)], axis=1)
 
     def loss(z: Array, features: Any, labels: Array, valid: Array) -> tuple[Array, dict[str, Array]]:
         w = affinity(features, labels.T, valid.T, int(h["neighbours"]))
@@ -145,7 +140,7 @@ def smln() -> Method:
     return gradient_method(
         "method smln",
         init_params=_init_params,
-        embed=_embed,
+        embed=embed,
         objective=_objective,
         decays=decays,
     )

@@ -11,8 +11,8 @@ from toy import toy_arrays, toy_config
 
 from mrl_jax import InputError, grid, sweep, train
 from mrl_jax.losses.robust.bounded import lq_loss
-from mrl_jax.methods.deep.parts import Hyperparameters
-from mrl_jax.methods.deep.rshnl import bounded, centers_of, gamma_of, paced_losses, rshnl
+from mrl_jax.methods.deep.parts import Hyperparameters, bounded
+from mrl_jax.methods.deep.rshnl import centers_of, gamma_of, paced_losses, rshnl
 from mrl_jax.methods.state import Batch, Shapes
 
 B, L, K, Q, ALPHA, GAMMA = 11, 5, 4, 0.3, 0.2, 2.0
