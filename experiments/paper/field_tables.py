@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from experiments.shared.command_line import checked, parser
 from experiments.shared.field import FIELD, config_of
 from experiments.shared.outputs import save
-from experiments.shared.protocol import PUBLISHED_SETS, RATES, SMALL, SMOKE, TRIAL_SEED, published
+from experiments.shared.protocol import MEDIUM, PUBLISHED_SETS, RATES, SMALL, SMOKE, TRIAL_SEED, published
 from experiments.shared.tables import markdown, mean_and_std
 from experiments.shared.traces import Trace, facts_of, kept_traces, read_traces, trace
 from experiments.studies.sets import load_set
@@ -80,8 +80,10 @@ class Field:
 
 def _base(name: str, smoke: bool) -> Config:
     """What all runs on a set have in common."""
-    base = preset(name) if name in PUBLISHED_SETS else Config()
-    base = with_settings(base, **SMALL) if name.startswith(_SMALL) else base
+    if name in PUBLISHED_SETS:
+        base = preset(name)
+    else:
+        base = with_settings(Config(), **(SMALL if name.startswith(_SMALL) else MEDIUM))
     return with_settings(base, **SMOKE) if smoke else base
 
 

@@ -5,7 +5,7 @@
 
 Published cells stand in brackets, the mean of both directions. For reduced features and on other sets they are context
 or absent. Each method has 9 trials on validation data (`experiments.paper.field_tables`); 38 runs per method and set,
-of which one takes 35 to 60 seconds with networks 1024-1024-512 on one core (AMD EPYC, 2026-11-30).
+of which one takes 15 to 30 seconds with networks 512-512-256 on one core (AMD EPYC, 2026-11-30).
 """
 
 from collections.abc import Sequence

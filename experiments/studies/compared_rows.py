@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.shared.protocol import RATES, SMOKE
+from experiments.shared.protocol import RATES, SMALL, SMOKE
 from experiments.shared.traces import Trace, facts_of, kept_traces, read_traces, trace
 from experiments.studies.sets import load_set
 from mrl_jax import Config, InputError, grid
@@ -108,7 +108,7 @@ CONDITIONS = {
     "200 epochs": Condition({"epochs": 200}, _FEW[:4]),
     "100 epochs, three times the learning rate": Condition({"epochs": 100, "learning_rate": 3e-4}, _FEW[:4]),
     "one label per pair": Condition({"noise_scope": "instance"}),
-    "losses against noisy labels": Condition({}, (OURS, BY_EMBEDDING, "MRL", "cross-entropy + contrastive", *_ROBUST)),
+    "losses against noisy labels, small networks": Condition(SMALL, (*_FEW, *_ROBUST)),
     "other noise": Condition({}, _FEW, {"no noise": {"noise_rate": 0.0}, **_KINDS}),
     "other noise, one label per pair": Condition(
         {"noise_scope": "instance"},
