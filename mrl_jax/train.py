@@ -18,13 +18,13 @@ from mrl_jax.backend import names_backend
 from mrl_jax.cli import Parser, add_config_flags, exit_process, output_path, run_command
 from mrl_jax.config import Config, preset, with_settings
 from mrl_jax.data.emoji.versions import recorded_source
+from mrl_jax.display.curves import plot_curves
+from mrl_jax.display.progress import epoch_progress
+from mrl_jax.display.text import describe_noise, summary
 from mrl_jax.errors import InputError
 from mrl_jax.interrupt import continues_hint, stop_request
 from mrl_jax.methods.registry import entry_of
 from mrl_jax.options import PARALLEL
-from mrl_jax.report.curves import plot_curves
-from mrl_jax.report.progress import epoch_progress
-from mrl_jax.report.text import describe_noise, summary
 from mrl_jax.retrieval.measure import cross_modal_chance
 from mrl_jax.run.folder import RunFolder
 from mrl_jax.run.load import load_run

@@ -352,7 +352,7 @@ def test_help_lists_the_flags(module):
 
 
 def test_progress_on_a_terminal_is_a_bar(capsys, monkeypatch):
-    from mrl_jax.report.progress import epoch_progress
+    from mrl_jax.display.progress import epoch_progress
 
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     line = {"epoch": 1, "train": {"loss": 0.5}, "valid": {"average": 0.25}}

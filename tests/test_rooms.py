@@ -13,7 +13,7 @@ ROOT = Path(mrl_jax.__file__).parent
 ROOMS = (
     "version", "errors", "backend", "interface", "interrupt", "files", "tensors", "unit_rows", "methods.registry",
     "cut_options", "options", "compile_cache", "config_formats", "config",
-    "cli", "data", "retrieval", "metrics", "noise", "losses", "models", "label_inference", "methods", "run", "report",
+    "cli", "data", "retrieval", "metrics", "noise", "losses", "models", "label_inference", "methods", "run", "display",
     "training", "train_step", "eval", "search", "sweep", "leaderboard", "train", "__main__",
 )  # fmt: skip
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from mrl_jax.report.drawing import curves_of, legend, picture
-from mrl_jax.report.tables import text_table
+from mrl_jax.display.drawing import curves_of, legend, picture
+from mrl_jax.display.tables import text_table
 from mrl_jax.run.representation import ranked_by
 
 __all__ = [

@@ -25,6 +25,7 @@ import numpy as np
 
 from mrl_jax.backend import names_backend
 from mrl_jax.config import Config, fields_used, preset, with_settings
+from mrl_jax.display.tables import markdown_table
 from mrl_jax.errors import DatasetWarning, InputError, NonFiniteLossError, first_line
 from mrl_jax.eval.evaluate import embed_split
 from mrl_jax.eval.scores import directions, rank_queries
@@ -35,7 +36,6 @@ from mrl_jax.interrupt import Interrupted
 from mrl_jax.leaderboard.picture import draw_ranking
 from mrl_jax.leaderboard.ranking import Ranking, rank_methods
 from mrl_jax.methods.registry import METHODS, entry_of
-from mrl_jax.report.tables import markdown_table
 from mrl_jax.run.representation import metric_of
 from mrl_jax.sweep.folder import SweepFolder
 from mrl_jax.sweep.sweep import Outcome, grid, sweep

@@ -3,8 +3,8 @@
 import math
 from pathlib import Path
 
+from mrl_jax.display.drawing import picture, readable
 from mrl_jax.leaderboard.ranking import Ranking
-from mrl_jax.report.drawing import picture, readable
 
 __all__ = ["draw_ranking"]
 

@@ -116,7 +116,7 @@ def _show(answers: Sequence[dict[str, Any]], args: argparse.Namespace, pictures:
 
 def _converse(searcher: "Searcher", args: argparse.Namespace, pictures: "Pictures | None") -> None:
     """Answer line by line until the end of the input; an error in a line is printed, and the next line is read."""
-    from mrl_jax.report.tables import aligned_lines
+    from mrl_jax.display.tables import aligned_lines
     from mrl_jax.search.searcher import Query
 
     if sys.stdin is None:  # standard input is closed

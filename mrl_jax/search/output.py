@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mrl_jax.display.tables import aligned_lines
 from mrl_jax.errors import InputError
 from mrl_jax.files import atomic_path
-from mrl_jax.report.tables import aligned_lines
 from mrl_jax.run.folder import RunFolder
 from mrl_jax.run.model import Run
 from mrl_jax.run.representation import ranked_by

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
+from mrl_jax.display.drawing import font_file
 from mrl_jax.errors import InputError
-from mrl_jax.report.drawing import font_file
 
 __all__ = ["Line", "Tile", "draw_grid", "open_picture"]
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from mrl_jax.config import Config, shown
+from mrl_jax.display.drawing import legend, picture, readable, style
+from mrl_jax.display.tables import markdown_table
+from mrl_jax.display.text import MEMORISED
 from mrl_jax.interface import option
 from mrl_jax.options import CUT_FIELDS, NOISE_FIELDS, OPTIONS
-from mrl_jax.report.drawing import legend, picture, readable, style
-from mrl_jax.report.tables import markdown_table
-from mrl_jax.report.text import MEMORISED
 from mrl_jax.sweep.names import axes_of, setting, varied
 
 __all__ = ["Outcome", "Sweep"]

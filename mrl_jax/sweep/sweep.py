@@ -16,10 +16,10 @@ import jax
 
 from mrl_jax.backend import names_backend
 from mrl_jax.config import Config, fields_used, with_settings
+from mrl_jax.display.progress import SweepProgress
 from mrl_jax.errors import InputError, NonFiniteLossError
 from mrl_jax.interrupt import StopRequest, stop_request
 from mrl_jax.options import CUT_FIELDS, SWEEP_WAYS
-from mrl_jax.report.progress import SweepProgress
 from mrl_jax.run.folder import RunFolder
 from mrl_jax.run.same_config import refuse_other_config
 from mrl_jax.sweep.folder import SweepFolder

@@ -320,11 +320,11 @@ def test_an_interrupted_sweep_resumes_and_ends_with_the_same_results(complete, t
             raise Interrupted
 
     with monkeypatch.context() as patch:
-        patch.setattr("mrl_jax.report.progress.SweepProgress.advance", interrupt)
+        patch.setattr("mrl_jax.display.progress.SweepProgress.advance", interrupt)
         with pytest.raises(Interrupted):
             sweep(configs, tmp_path / "s", way=way)
     assert not (tmp_path / "s" / "sweep.png").exists()
-    monkeypatch.setattr("mrl_jax.report.progress.SweepProgress.advance", lambda shown, runs: epochs.append(runs))
+    monkeypatch.setattr("mrl_jax.display.progress.SweepProgress.advance", lambda shown, runs: epochs.append(runs))
     results = sweep([], tmp_path / "s", resume=True, way=way)
     assert len(epochs) == (3 if way == "together" else 8 * 3)  # none was trained twice
     for name, run in results.runs.items():
@@ -347,7 +347,7 @@ def test_train_resumes_a_run_of_an_interrupted_sweep(tmp_path, monkeypatch):
         raise Interrupted
 
     with monkeypatch.context() as patch:
-        patch.setattr("mrl_jax.report.progress.SweepProgress.advance", interrupt)
+        patch.setattr("mrl_jax.display.progress.SweepProgress.advance", interrupt)
         with pytest.raises(Interrupted):
             sweep(configs, tmp_path / "s", way="apart")
     folder = next((tmp_path / "s" / "runs").glob("*-seed0"))
@@ -418,7 +418,7 @@ def test_runs_that_do_not_fit_the_memory_together_are_trained_in_smaller_groups(
 def test_a_run_that_another_process_trains_is_refused_before_any_training(tmp_path, monkeypatch):
     configs = grid(toy_config(data_path=str(save_npz(tmp_path / "toy.npz")), epochs=1), seed=range(2))
     with monkeypatch.context() as patch:
-        patch.setattr("mrl_jax.report.progress.SweepProgress.advance", lambda *_: 1 / 0)
+        patch.setattr("mrl_jax.display.progress.SweepProgress.advance", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             sweep(configs, tmp_path / "s", way="apart")
     first, last = sorted((tmp_path / "s" / "runs").iterdir())

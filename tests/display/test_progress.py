@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from mrl_jax.report.progress import SweepProgress, epoch_progress
+from mrl_jax.display.progress import SweepProgress, epoch_progress
 
 
 class Clock:
@@ -111,7 +111,7 @@ def test_nothing_is_shown_unless_it_is_wanted(capsys):
 @pytest.mark.parametrize("resumed", [0, 10])
 def test_the_bar_of_a_run_estimates_from_its_second_epoch_on(monkeypatch, capsys, resumed):
     clock = Clock()
-    monkeypatch.setattr("mrl_jax.report.progress.time.monotonic", clock)
+    monkeypatch.setattr("mrl_jax.display.progress.time.monotonic", clock)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     postfixes = []
     monkeypatch.setattr("tqdm.std.tqdm.set_postfix_str", lambda self, text, refresh: postfixes.append(text))

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mrl_jax.display.tables import display_width
 from mrl_jax.files import atomic_path
-from mrl_jax.report.tables import display_width
 
 __all__ = ["Curve", "ModalityLabels", "curves_of", "drawable", "font_file", "legend", "picture", "readable", "style"]
 

@@ -7,9 +7,9 @@ from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib import figure as mpl
 from matplotlib import font_manager
 
+from mrl_jax.display import drawing
+from mrl_jax.display.curves import plot_curves
 from mrl_jax.eval.output import plot_precision_recall
-from mrl_jax.report import drawing
-from mrl_jax.report.curves import plot_curves
 
 RESULT = {"valid": {"best": {"epoch": 1}}}
 
@@ -113,7 +113,7 @@ def test_up_to_6_directions_have_lines_beyond_that_queries_and_their_mean(figure
 
 @pytest.mark.parametrize("names", [["图像", "文本"], ["图像", "文本", "음성", "テキスト", "text"]])
 def test_names_without_a_font_are_numbered_and_a_note_says_so(figures, tmp_path, monkeypatch, capfd, names):
-    monkeypatch.setattr("mrl_jax.report.drawing._fonts", lambda: [])
+    monkeypatch.setattr("mrl_jax.display.drawing._fonts", lambda: [])
     drawing._family_of.cache_clear()
     plot_curves(tmp_path / "c.png", *many(names), "数据 5", 0.2)
     drawing._family_of.cache_clear()

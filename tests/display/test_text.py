@@ -2,7 +2,7 @@
 
 import pytest
 
-from mrl_jax.report.text import memorised, summary
+from mrl_jax.display.text import memorised, summary
 
 DATA = {"name": "toy", "class_names": ["a", "b"], "instances": {"train": 6, "valid": 2, "test": 2}}
 NOISE = {"kind": "symmetric", "rate": 0.0}

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mrl_jax.report.drawing import curves_of, legend, picture, readable, style
+from mrl_jax.display.drawing import curves_of, legend, picture, readable, style
 
 __all__ = ["plot_curves"]
 

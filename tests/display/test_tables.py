@@ -1,6 +1,6 @@
 """Text and Markdown tables: alignment, rules, and columns without content."""
 
-from mrl_jax.report.tables import aligned_lines, display_width, markdown_table, text_table
+from mrl_jax.display.tables import aligned_lines, display_width, markdown_table, text_table
 
 ROWS = [["mAP", "queries", "", "last"], ["a->b", "1,000", "", "0.5"], ["average", "", "", "0.25"]]
 

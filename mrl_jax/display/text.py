@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mrl_jax.report.tables import text_table
+from mrl_jax.display.tables import text_table
 
 __all__ = ["MEMORISED", "describe_noise", "memorised", "summary", "table"]
 
