@@ -31,6 +31,7 @@ os.environ["HF_HUB_CACHE"] = str(Path(tempfile.gettempdir()) / f"mrl-jax-tests-{
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
+from browser import open_browser  # noqa: E402
 
 _MOST_MAPS = 15_000
 
@@ -39,6 +40,13 @@ collect_ignore = [] if find_spec("pytrec_eval") and find_spec("ranx") else ["ret
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A real browser, one for all tests of a process."""
+    with open_browser() as found:
+        yield found
 
 
 @pytest.fixture(autouse=True, scope="module")
