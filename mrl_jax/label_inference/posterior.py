@@ -17,11 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
 from mrl_jax.errors import InputError
 from mrl_jax.label_inference.votes import VoteKernel, loo_scores
 
-__all__ = ["Inferred", "annotators", "infer_labels"]
+__all__ = ["Inferred", "annotators", "given_targets", "infer_from_log_p", "infer_labels"]
 
 ROUNDS = 2  # regressions: on the given labels, then on their posterior
 _ITERATIONS = 15  # of EM after every regression
@@ -90,7 +91,41 @@ def infer_labels(
     Raises:
         InputError: labels or mask that do not fit the kernel or the classes.
     """
-    labels, count = np.asarray(labels), len(kernel.basis)
+    given, there = _checked(labels, mask, len(kernel.basis), classes)
+    return _infer(kernel, jnp.asarray(given), jnp.asarray(there), classes, rounds)
+
+
+def infer_from_log_p(log_p: ArrayLike, labels: np.ndarray, mask: np.ndarray | None = None) -> Inferred:
+    r"""Infer the true classes from given labels and the class probabilities of any model, in place of votes.
+
+    The model must not have been trained on the labels of the instances that it scores (cross-validation, or another
+    set), else it confirms them.
+
+    Args:
+        log_p: log-probabilities of the classes, [N, K]; they are scaled to be calibrated.
+        labels: given labels 0..K-1, [M, N].
+        mask: bool [M, N], False where a sample is missing; None where none is.
+
+    Raises:
+        InputError: labels or mask that do not fit, fewer than two classes, or log-probabilities that are not finite.
+    """
+    scores = np.asarray(log_p, np.float32)
+    if scores.ndim != 2 or not np.isfinite(scores).all():
+        raise InputError(f"log_p is {list(scores.shape)}; give finite log-probabilities [N, K], such as log(p + 1e-9)")
+    given, there = _checked(labels, mask, len(scores), scores.shape[1])
+    return _infer_from_scores(jnp.asarray(scores), jnp.asarray(given), jnp.asarray(there))
+
+
+def given_targets(labels: np.ndarray, classes: int, mask: np.ndarray | None = None) -> np.ndarray:
+    """What votes are first regressed on: the mean of the one-hot labels of the annotators, float32 [N, K]."""
+    given, there = annotators(labels, mask)
+    one_hot = np.eye(classes, dtype=np.float32)[given] * there[..., None]
+    return one_hot.sum(axis=0) / np.maximum(there.sum(axis=0), 1)[:, None].astype(np.float32)
+
+
+def _checked(labels: np.ndarray, mask: np.ndarray | None, count: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """The annotators of labels [M, N] that fit the number of instances and classes."""
+    labels = np.asarray(labels)
     if labels.ndim != 2 or labels.shape[1] != count or labels.dtype.kind not in "iu":
         raise InputError(f"labels are {labels.dtype} {list(labels.shape)}; they must be integers [M, {count}]")
     if mask is not None and np.shape(mask) != labels.shape:
@@ -99,8 +134,7 @@ def infer_labels(
     if classes < 2 or (known.size and not 0 <= known.min() <= known.max() < classes):
         ends = f"{known.min()} to {known.max()}" if known.size else "none"
         raise InputError(f"labels are {ends} with classes={classes}; give 0 to classes - 1, and two classes or more")
-    given, there = annotators(labels, mask)
-    return _infer(kernel, jnp.asarray(given), jnp.asarray(there), classes, rounds)
+    return annotators(labels, mask)
 
 
 class _Confusions(NamedTuple):
@@ -136,6 +170,14 @@ def _infer(kernel: VoteKernel, labels: Array, present: Array, classes: int, roun
     likelihood = _log_likelihood(labels, present, fit.confusions, fit.posterior)  # is held from here on
     for _ in range(rounds - 1):
         fit = _vote_again(loo_scores(kernel, fit.posterior), likelihood, fit)
+    return Inferred(fit.posterior, fit.votes, fit.confusions.transition)
+
+
+@jax.jit
+def _infer_from_scores(scores: Array, labels: Array, present: Array) -> Inferred:
+    classes = scores.shape[1]
+    one_hot = jax.nn.one_hot(labels, classes) * present[..., None]
+    fit = _expectation_maximisation(scores, labels, present, one_hot, _first(scores, labels, present, classes))
     return Inferred(fit.posterior, fit.votes, fit.confusions.transition)
 
 
