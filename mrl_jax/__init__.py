@@ -12,6 +12,8 @@ if sys.version_info < (3, 11):  # noqa: UP036  in a clone that was never install
     raise ImportError(f"mrl_jax needs Python 3.11 or newer; this is {'.'.join(map(str, sys.version_info[:3]))}")
 
 if TYPE_CHECKING:
+    from mrl_jax.audit.found import Audit
+    from mrl_jax.audit.run import audit
     from mrl_jax.config import Config, preset
     from mrl_jax.data.load import Dataset, load_dataset
     from mrl_jax.errors import InputError, NonFiniteLossError
@@ -39,6 +41,7 @@ if sys.argv[:1] == ["-m"]:  # `python -m mrl_jax.…` looks up the command, whos
     report_faults_of_imports()
 
 __all__ = [
+    "Audit",
     "Batch",
     "Config",
     "Dataset",
@@ -55,6 +58,7 @@ __all__ = [
     "Sweep",
     "TrainState",
     "TrainedModel",
+    "audit",
     "compare",
     "contrastive_loss",
     "evaluate",
@@ -78,6 +82,8 @@ __all__ = [
 ]
 
 _HOME = {
+    "audit.found": ("Audit",),
+    "audit.run": ("audit",),
     "config": ("Config", "preset"),
     "data.dataset": ("Dataset",),
     "data.load": ("load_dataset",),

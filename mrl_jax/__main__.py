@@ -13,6 +13,7 @@ COMMANDS = {
     "eval": "score a run or embeddings of any origin with all metrics, or compare two of them",
     "search": "find the nearest items of a run's data for a text, a picture or a row",
     "sweep": "train many runs: seeds, noise rates, losses, hyperparameters; tables and a plot",
+    "audit": "find the labels of a run or of a data set that are probably wrong, and the noise rate",
     "leaderboard": "rank methods on data of one's own, with paired tests over seeds and test instances",
     "data": "list, describe, prepare and download data sets; make features from pictures and texts",
     "methods": "print the page of methods, losses and their settings",
