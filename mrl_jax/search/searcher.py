@@ -24,7 +24,8 @@ from mrl_jax.run.representation import metric_of, represent, representation_of, 
 from mrl_jax.run.shapes import params_shapes
 from mrl_jax.search.gallery import Gallery, check_modality, check_splits, open_run, read_gallery
 from mrl_jax.search.index import Index, top_k
-from mrl_jax.search.query import query_features, query_inputs, query_modality
+from mrl_jax.search.query import Inputs, query_features, query_inputs, query_modality
+from mrl_jax.search.results import default_gallery, is_own, results_of
 
 __all__ = ["Query", "Searcher", "search", "warm_up"]
 
@@ -160,25 +161,23 @@ class Searcher:
             query = Query("text", query)
         if not isinstance(query, Query):
             raise InputError(f"query {query!r}: give a text, or a Query of kind text, image or row")
-        described, z = self._row(query.value) if query.kind == "row" else self._typed(query)
-        modality = self.modality or next(
-            (m for m in self.run.modalities if m != described["modality"]), described["modality"]
-        )
-        index = self.gallery(modality)
-        own = described["modality"] == modality and described.get("split") in self.splits
+        described, z = self.row(query.value) if query.kind == "row" else self._typed(query)
+        modality = self.modality or default_gallery(self.run.modalities, described["modality"])
+        index, own = self.gallery(modality), is_own(described, modality, self.splits)
         nearest = index.search(z, min(top + own, len(index)))
-        results: list[dict[str, Any]] = []
-        for score, number in zip(nearest.scores[0].tolist(), nearest.rows[0].tolist(), strict=True):
-            payload = index.payloads[number]  # type: ignore[index]
-            if own and (payload["split"], payload["row"]) == (described["split"], described["row"]):
-                continue
-            label = str(index.labels[number])  # type: ignore[index]
-            hit = {"hit": label == described["label"]} if "label" in described else {}
-            entry = {"rank": len(results) + 1, "score": round(score, 6), "label": label, **hit}
-            results.append(entry | {"id": str(index.ids[number])} | payload)  # type: ignore[index]
-        size = {"modality": modality, "splits": list(self.splits), "size": len(index), "epoch": self.run.epoch}
-        size |= {"representation": self.representation, "metric": self.metric, "ties": "gallery order"}
-        return {"query": described, "gallery": size, "results": results[:top]}
+        results = results_of(described, index, nearest.scores[0], nearest.rows[0], int(top), own)
+        return {"query": described, "gallery": self.about(modality), "results": results}
+
+    def about(self, modality: str) -> dict[str, Any]:
+        """What the answers of a gallery say of it: "gallery" of `answer`."""
+        size = {"modality": modality, "splits": list(self.splits), "size": len(self.gallery(modality))}
+        how = {"representation": self.representation, "metric": self.metric, "ties": "gallery order"}
+        return size | {"epoch": self.run.epoch} | how
+
+    @property
+    def inputs(self) -> Inputs | None:
+        """How features of texts and pictures are computed; None if only rows of the data can be queries."""
+        return self._inputs
 
     def _typed(self, query: Query) -> tuple[dict[str, Any], np.ndarray]:
         if query.kind not in ("text", "image"):
@@ -191,7 +190,15 @@ class Searcher:
     def _represented(self, modality: str, features: Any) -> np.ndarray:
         return self.run.represent({modality: features}, self.representation)[modality]
 
-    def _row(self, value: str) -> tuple[dict[str, Any], np.ndarray]:
+    def row(self, value: str) -> tuple[dict[str, Any], np.ndarray]:
+        """The description of a query that is a row of the data, and what it is compared by [1, L].
+
+        Args:
+            value: MODALITY:SPLIT:INDEX.
+
+        Raises:
+            InputError: there is no such row.
+        """
         modality, split, number = (["", "", *value.rsplit(":", 2)])[-3:]
         if not modality or split not in SPLITS or not (number.isascii() and number.isdigit()):
             raise InputError(
