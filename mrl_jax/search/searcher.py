@@ -190,11 +190,12 @@ class Searcher:
     def _represented(self, modality: str, features: Any) -> np.ndarray:
         return self.run.represent({modality: features}, self.representation)[modality]
 
-    def row(self, value: str) -> tuple[dict[str, Any], np.ndarray]:
+    def row(self, value: str, from_data: bool = False) -> tuple[dict[str, Any], np.ndarray]:
         """The description of a query that is a row of the data, and what it is compared by [1, L].
 
         Args:
             value: MODALITY:SPLIT:INDEX.
+            from_data: embed only this row, from the data; by default a small split is embedded and saved whole.
 
         Raises:
             InputError: there is no such row.
@@ -207,7 +208,7 @@ class Searcher:
             )
         check_modality(self.run, modality)
         described = {"kind": "row", "value": value, "modality": modality, "split": split, "row": int(number)}
-        if self.folder is not None and 0 < self.folder.data()["samples"][split][modality] <= _WARM:
+        if self.folder is not None and not from_data and 0 < self.folder.data()["samples"][split][modality] <= _WARM:
             index = self.gallery(modality, (split,))  # saved, so that the next start reads no data
             payloads: Sequence[Any] = index.payloads or ()
             at = next((i for i, payload in enumerate(payloads) if payload["row"] == int(number)), None)
