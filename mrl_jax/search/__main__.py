@@ -178,9 +178,9 @@ def _converse(searcher: "Searcher", args: argparse.Namespace, pictures: "Picture
 
 
 def _check_flags(args: argparse.Namespace) -> None:
+    _check_serve(args)
     if not args.queries and not args.interactive and not args.serve:
         raise InputError("nothing to search for; give --text, --image or --row, or --interactive, or --serve")
-    _check_serve(args)
     if args.top < 1:
         raise InputError(f"--top {args.top}: it must be 1 or more")
     for kind, value in args.queries:

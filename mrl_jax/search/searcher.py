@@ -161,7 +161,7 @@ class Searcher:
             query = Query("text", query)
         if not isinstance(query, Query):
             raise InputError(f"query {query!r}: give a text, or a Query of kind text, image or row")
-        described, z = self.row(query.value) if query.kind == "row" else self._typed(query)
+        described, z = self._row(query.value) if query.kind == "row" else self._typed(query)
         modality = self.modality or default_gallery(self.run.modalities, described["modality"])
         index, own = self.gallery(modality), is_own(described, modality, self.splits)
         nearest = index.search(z, min(top + own, len(index)))
@@ -190,16 +190,21 @@ class Searcher:
     def _represented(self, modality: str, features: Any) -> np.ndarray:
         return self.run.represent({modality: features}, self.representation)[modality]
 
-    def row(self, value: str, from_data: bool = False) -> tuple[dict[str, Any], np.ndarray]:
-        """The description of a query that is a row of the data, and what it is compared by [1, L].
+    def _row(self, value: str) -> tuple[dict[str, Any], np.ndarray]:
+        described = self._placed(value)
+        modality, split, row = described["modality"], described["split"], described["row"]
+        if self.folder is not None and 0 < self.folder.data()["samples"][split][modality] <= _WARM:
+            index = self.gallery(modality, (split,))  # saved, so that the next start reads no data
+            payloads: Sequence[Any] = index.payloads or ()
+            at = next((i for i, payload in enumerate(payloads) if payload["row"] == row), None)
+            if at is not None:
+                described |= {"label": str(index.labels[at]), "id": str(index.ids[at])}  # type: ignore[index]
+                return described | payloads[at], index.vectors([at])
+        described, features = self.row_of_data(value)
+        return described, self._represented(modality, features)
 
-        Args:
-            value: MODALITY:SPLIT:INDEX.
-            from_data: embed only this row, from the data; by default a small split is embedded and saved whole.
-
-        Raises:
-            InputError: there is no such row.
-        """
+    def _placed(self, value: str) -> dict[str, Any]:
+        """The place that MODALITY:SPLIT:INDEX names; there may be no row."""
         modality, split, number = (["", "", *value.rsplit(":", 2)])[-3:]
         if not modality or split not in SPLITS or not (number.isascii() and number.isdigit()):
             raise InputError(
@@ -207,15 +212,20 @@ class Searcher:
                 f"(splits: {', '.join(SPLITS)}; rows are counted from 0)"
             )
         check_modality(self.run, modality)
-        described = {"kind": "row", "value": value, "modality": modality, "split": split, "row": int(number)}
-        if self.folder is not None and not from_data and 0 < self.folder.data()["samples"][split][modality] <= _WARM:
-            index = self.gallery(modality, (split,))  # saved, so that the next start reads no data
-            payloads: Sequence[Any] = index.payloads or ()
-            at = next((i for i, payload in enumerate(payloads) if payload["row"] == int(number)), None)
-            if at is not None:
-                described |= {"label": str(index.labels[at]), "id": str(index.ids[at])}  # type: ignore[index]
-                return described | payloads[at], index.vectors([at])
-        rows, row = self.dataset.splits[split], int(number)
+        return {"kind": "row", "value": value, "modality": modality, "split": split, "row": int(number)}
+
+    def row_of_data(self, value: str) -> tuple[dict[str, Any], np.ndarray]:
+        """A query that is a row, as `answer` describes it, and its features [1, D].
+
+        Args:
+            value: MODALITY:SPLIT:INDEX.
+
+        Raises:
+            InputError: there is no such row.
+        """
+        described = self._placed(value)
+        modality, split, row = described["modality"], described["split"], described["row"]
+        rows = self.dataset.splits[split]
         present = rows.present(modality)
         if row >= len(present):
             raise InputError(f"row {value!r}: {split} has {len(present)} rows of {modality}, 0 to {len(present) - 1}")
@@ -226,8 +236,7 @@ class Searcher:
                 self.run, self.folder, modality, (split,), self.data, self.dataset
             )
         described["label"] = self.dataset.class_names[rows.labels[modality][row]]
-        described |= self._origins[modality, split].about(split, row)
-        return described, self._represented(modality, rows.features[modality][row : row + 1])
+        return described | self._origins[modality, split].about(split, row), rows.features[modality][row : row + 1]
 
     def gallery(self, modality: str, splits: tuple[str, ...] | None = None) -> Index:
         """The index of a modality's samples, from memory, from the run's folder, or embedded now.

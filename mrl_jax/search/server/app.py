@@ -87,7 +87,7 @@ class _Server:
     def __init__(self, service: Service, pictures: Thumbnails, limits: Limits, top: int) -> None:
         self._service, self._pictures, self._limits, self._top = service, pictures, limits, top
         self._batches = Batches(service.answer, limits.batch, limits.waiting)
-        self._others = ThreadPoolExecutor(1, "pictures")  # sent pictures, small pictures and lists of rows
+        self._small, self._large = (ThreadPoolExecutor(1, name) for name in ("small", "pictures"))
         self._sent = 0
         self._numbers = {m: i for i, m in enumerate(service.searcher.run.modalities)}
         self._about = about(service, top)
@@ -95,7 +95,8 @@ class _Server:
 
     def close(self) -> None:
         self._batches.close()
-        self._others.shutdown(wait=True)
+        self._small.shutdown(wait=True)
+        self._large.shutdown(wait=True)
 
     async def health(self, _: Request) -> Response:
         return _json({"status": "ok", "version": __version__})
@@ -112,7 +113,7 @@ class _Server:
         modality = given.get("modality", next(iter(self._service.galleries)))
         offset = number(given, "offset", 0, 0, 10**9 - 1)
         find, most = given.get("find", ""), self._limits.listed
-        found = await self._elsewhere(rows, self._service, modality, find, offset, most)
+        found = await _in(self._small, rows, self._service, modality, find, offset, most)
         for row in found["rows"]:
             self._illustrate(row, modality)
         return _json(found)
@@ -137,7 +138,7 @@ class _Server:
         self._sent += 1
         try:
             data, kind = await picture_body(request, self._limits)
-            features = await self._elsewhere(self._features, data, kind)
+            features = await _in(self._large, self._features, data, kind)
         finally:
             self._sent -= 1
         return await self._answered(given, "image", "picture", features)
@@ -169,13 +170,14 @@ class _Server:
         entry = self._service.row(modality, at["split"], at["row"]) if modality is not None else None
         if modality is None or entry is None:
             raise RefusedError(404, "there is no such row")
-        data = await self._elsewhere(self._pictures.of, at["split"], at["row"], entry["id"], modality)
+        data = await _in(self._small, self._pictures.of, at["split"], at["row"], entry["id"], modality)
         if data is None:
             raise RefusedError(404, "this row has no picture")
         return Response(data, media_type="image/png", headers={"cache-control": "private, max-age=3600"})
 
-    async def _elsewhere(self, function: Any, *args: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._others, function, *args)
+
+async def _in(thread: ThreadPoolExecutor, function: Any, *args: Any) -> Any:
+    return await asyncio.get_running_loop().run_in_executor(thread, function, *args)
 
 
 def _json(value: Any) -> Response:

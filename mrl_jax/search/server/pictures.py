@@ -88,17 +88,14 @@ def _decoded(data: bytes, kind: str, limits: Limits) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of unusual metadata, and of sizes, which are checked here
             with Image.open(io.BytesIO(data), formats=(PICTURES[kind],)) as picture:
-                width, height = picture.size
-                if width * height > limits.pixels:
-                    raise RefusedError(
-                        413, f"the picture has {width} x {height} pixels, more than {limits.pixels:,}; scale it down"
-                    )
+                if picture.width * picture.height > limits.pixels:
+                    raise Image.DecompressionBombError
                 picture.load()
                 if picture.mode in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "I;16"):
                     return picture.copy()
                 return picture.convert("RGB")
-    except RefusedError:
-        raise
+    except Image.DecompressionBombError:
+        raise RefusedError(413, f"the picture has more than {limits.pixels:,} pixels; scale it down") from None
     except Exception as error:  # on damaged files Pillow raises almost any type
         raise RefusedError(
             400, f"this is no {PICTURES[kind]} picture that can be read; send one, with its content type"

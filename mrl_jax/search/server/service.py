@@ -17,15 +17,14 @@ import numpy as np
 from mrl_jax.data.dataset import SPLITS
 from mrl_jax.errors import InputError
 from mrl_jax.search.index import Index
-from mrl_jax.search.query import Inputs, query_features, query_modality
+from mrl_jax.search.query import query_features, query_modality
 from mrl_jax.search.results import default_gallery, is_own, results_of
 from mrl_jax.search.searcher import Searcher
+from mrl_jax.search.server.kinds import Guarded, taking, why_closed
 from mrl_jax.search.server.limits import Limits, RefusedError
+from mrl_jax.search.server.nearest import NEAREST, TOGETHER, filled, nearest_of
 
 __all__ = ["Ask", "Service"]
-
-_TOGETHER = (1, 8, 32)  # numbers of queries that are compiled
-_NEAREST = (16, 128)  # numbers of results that are compiled
 
 
 class Ask(NamedTuple):
@@ -77,12 +76,13 @@ class Service:
         dataset, splits = searcher.dataset, searcher.splits
         here = [m for m in searcher.run.modalities if any(dataset.splits[s].present(m).any() for s in splits)]
         self.galleries = {m: searcher.gallery(m) for m in here or searcher.run.modalities}
+        self._nearest = {m: nearest_of(m, self.galleries) for m in self.galleries}
         self._places = {m: _places(index) for m, index in self.galleries.items()}
-        self.closed = {k: _closed(k) for k in ("text", "image") if not _taking(searcher.inputs, k)}
+        self.closed = {k: why_closed(k) for k in ("text", "image") if not taking(searcher.inputs, k)}
 
     def taking(self, kind: str) -> tuple[str, ...]:
         """Modalities that a text or a picture can be embedded as."""
-        return () if kind in self.closed else _taking(self.searcher.inputs, kind)
+        return () if kind in self.closed else taking(self.searcher.inputs, kind)
 
     def answer(self, asks: Sequence[Ask]) -> list[dict[str, Any] | InputError | RefusedError]:
         """Answers in the form of `Searcher.answer`, or for wrong queries the error."""
@@ -99,7 +99,7 @@ class Service:
             by_gallery[query.gallery].append((i, query))
         for gallery, asked in by_gallery.items():
             index = self.galleries[gallery]
-            scores, rows = _search(index, [q.z for _, q in asked], max(q.top for _, q in asked) + 1)
+            scores, rows = self._nearest[gallery]([q.z for _, q in asked], max(q.top for _, q in asked) + 1)
             about = self.searcher.about(gallery)
             for (i, q), s, r in zip(asked, scores, rows, strict=True):
                 own = is_own(q.described, gallery, self.searcher.splits)
@@ -123,8 +123,7 @@ class Service:
         known = number.isascii() and number.isdigit() and len(number) < 10
         at = self._places.get(modality, {}).get((split, int(number))) if known else None
         if at is None:  # of another split, or wrong
-            described, z = self.searcher.row(value, from_data=True)
-            return described, None, z
+            return *self.searcher.row_of_data(value), None
         index = self.galleries[modality]
         described = {"kind": "row", "value": value, "modality": modality} | index.payloads[at]  # type: ignore[index]
         described |= {"label": str(index.labels[at]), "id": str(index.ids[at])}  # type: ignore[index]
@@ -137,7 +136,7 @@ class Service:
         features = ask.features
         if features is None:
             assert self.searcher.inputs is not None
-            features = query_features(_Guarded(self.searcher.inputs), ask.kind, ask.value)
+            features = query_features(Guarded(self.searcher.inputs), ask.kind, ask.value)
         return {"kind": ask.kind, "value": ask.value, "modality": modality}, features
 
     def row(self, modality: str, split: str, row: int) -> dict[str, Any] | None:
@@ -146,7 +145,7 @@ class Service:
         if at is not None:
             return self.entry(modality, at)
         try:
-            return self.searcher.row(f"{modality}:{split}:{row}", from_data=True)[0]
+            return self.searcher.row_of_data(f"{modality}:{split}:{row}")[0]
         except InputError:
             return None
 
@@ -173,7 +172,7 @@ class Service:
             RefusedError: they cannot be computed.
         """
         assert self.searcher.inputs is not None
-        return _Guarded(self.searcher.inputs).features("image", path)
+        return Guarded(self.searcher.inputs).features("image", path)
 
     def _embed(self, queries: Iterable[_Query]) -> None:
         by_modality = defaultdict(list)
@@ -185,7 +184,7 @@ class Service:
                 query.z = row[None]
 
     def _represented(self, modality: str, features: Sequence[Any]) -> np.ndarray:
-        x = _filled(features)
+        x = filled(features)
         return self.searcher.run.represent({modality: x}, self.searcher.representation)[modality][: len(features)]
 
     def warm_up(self) -> None:
@@ -202,17 +201,17 @@ class Service:
                     self.closed[kind] = f"the features of a {kind} cannot be computed on this server; give a row"
         dims = self.searcher.dataset.dims
         for modality, index in self.galleries.items():
-            for count in _TOGETHER:
+            for count in TOGETHER:
                 self._represented(modality, [np.zeros((1, dims[modality]), np.float32)] * count)
-                for most in _NEAREST:
-                    _search(index, [index.vectors([0])] * count, most)
+                for most in NEAREST:
+                    self._nearest[modality]([index.vectors([0])] * count, most)
         for modality in self.galleries:
             self.words(modality)
         for split in (s for s in SPLITS if s not in self.searcher.splits):  # their rows may be queries, too
             for modality in self.searcher.run.modalities:
                 present = np.flatnonzero(self.searcher.dataset.splits[split].present(modality))
                 if len(present):
-                    self.searcher.row(f"{modality}:{split}:{present[0]}", from_data=True)
+                    self.searcher.row_of_data(f"{modality}:{split}:{present[0]}")
 
     def _warm_up(self, kind: str, sample: str | None) -> None:
         import tempfile
@@ -228,49 +227,6 @@ class Service:
             self.searcher.inputs.features(kind, file.name)
 
 
-@dataclass(frozen=True)
-class _Guarded:
-    """Inputs whose errors name no file of the server: those go to standard error."""
-
-    inputs: Inputs
-
-    @property
-    def modalities(self) -> Any:
-        return self.inputs.modalities
-
-    def features(self, kind: str, value: str) -> np.ndarray:
-        try:
-            return self.inputs.features(kind, value)
-        except InputError as error:
-            print(f"warning: features of a {kind}: {error}", file=sys.stderr, flush=True)
-            raise RefusedError(500, f"the features of this {kind} cannot be computed") from None
-
-
-def _taking(inputs: Inputs | None, kind: str) -> tuple[str, ...]:
-    return () if inputs is None else tuple(inputs.modalities[kind])
-
-
-def _closed(kind: str) -> str:
-    what = {"text": "a typed text", "image": "a picture"}[kind]
-    return (
-        f"features of {what} cannot be computed for the data of this run, only for the emoji set and for files made by "
-        "python -m mrl_jax.data featurize; choose a row"
-    )
-
-
 def _places(index: Index) -> dict[tuple[str, int], int]:
     """Split and row of each item -> its row number in the index."""
     return {(p["split"], p["row"]): i for i, p in enumerate(index.payloads or ())}
-
-
-def _filled(rows: Sequence[Any]) -> np.ndarray:
-    """Rows [1, D] each as one array; the last is repeated up to one of the numbers that are compiled."""
-    count = next((n for n in _TOGETHER if n >= len(rows)), len(rows))
-    return np.concatenate([*rows, *[rows[-1]] * (count - len(rows))])
-
-
-def _search(index: Index, rows: Sequence[Any], nearest: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scores and row numbers [Q, k] of the nearest of queries [1, L]; k is `nearest` or more, or the gallery's size."""
-    k = min(next((n for n in _NEAREST if n >= nearest), nearest), len(index))
-    found = index.search(_filled(rows), k)
-    return found.scores[: len(rows)], found.rows[: len(rows)]

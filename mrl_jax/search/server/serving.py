@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
@@ -48,11 +49,12 @@ def serve(
         host, port = bound.getsockname()[:2]
         service, small = prepared(searcher, pictures, limits)
         app = make_app(service, small, limits, loopback_names(host), min(top, limits.top))
-        server = make_server(app, limits)
         sizes = ", ".join(f"{len(index):,} of {m}" for m, index in service.galleries.items())
         where = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        if loopback_names(host) is None:
+            print(f"warning: who reaches {host} can search these data: there is no password", file=sys.stderr)
+        server = make_server(app, limits, f"{where} searches {sizes}; its API: {where}/docs; Ctrl-C stops it")
         with _stopped_by_signals(server) as numbers:
-            print(f"{where} searches {sizes}; its API: {where}/docs; Ctrl-C stops it", flush=True)
             server.run(sockets=[bound])
         if numbers:
             raise Interrupted("stopped; every request that had begun was answered; run it again to serve", numbers[0])
@@ -104,8 +106,14 @@ def bind(host: str, port: int) -> socket.socket:
     return bound
 
 
-def make_server(app: App, limits: Limits) -> uvicorn.Server:
-    """The server of an application; `run(sockets=[…])` runs it until `should_exit` is set."""
+def make_server(app: App, limits: Limits, greeting: str = "") -> uvicorn.Server:
+    """The server of an application; `run(sockets=[…])` runs it until `should_exit` is set.
+
+    Args:
+        app: the application.
+        limits: bounds.
+        greeting: a line for standard output once clients can connect.
+    """
     config = uvicorn.Config(
         app,
         http=connection_class(limits),
@@ -120,11 +128,20 @@ def make_server(app: App, limits: Limits) -> uvicorn.Server:
         timeout_keep_alive=int(limits.seconds) or 1,
         timeout_graceful_shutdown=limits.drain,  # type: ignore[arg-type]
     )
-    return _Server(config)
+    return _Server(config, greeting)
 
 
 class _Server(uvicorn.Server):
     """A server that leaves signals to `_stopped_by_signals`: uvicorn would raise them again at its end."""
+
+    def __init__(self, config: uvicorn.Config, greeting: str) -> None:
+        super().__init__(config)
+        self._greeting = greeting
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self._greeting:
+            print(self._greeting, flush=True)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
