@@ -72,7 +72,7 @@ def test_a_text_finds_pictures_whose_neighbours_are_a_click_away(opened, emoji_s
     page.wait_for_selector(f"#results h2:text-is('{name}')")
     hits, misses = page.locator(".tile.hit").count(), page.locator(".tile.miss").count()
     assert (hits + misses, tiles(page).count()) == (10, 10)
-    assert f"{hits} of 10 have its class" in page.inner_text(".asked")
+    assert f"{hits} of 10 results have its class" in page.inner_text(".asked")
     assert "row=image%3Atest%3A" in page.url
     page.go_back()
     page.wait_for_selector("#results h2:text-is('“red flag”')")
@@ -130,7 +130,7 @@ def test_a_row_is_found_and_picked(opened, emoji_server):
     page.keyboard.press("Enter")
     page.wait_for_selector(f"#results h2:text-is('{name}')")
     page.select_option("#gallery", "text_de")
-    page.wait_for_selector("#results .quiet:has-text('of text_de')")
+    page.wait_for_selector("#results .quiet:has-text('image → text_de')")
     assert tiles(page).count() == 10
     page.fill("#find", "no such thing")
     page.wait_for_selector("#rows li:text-is('no such row')")

@@ -119,7 +119,7 @@ class _Server:
         return _json(found)
 
     async def search(self, request: Request) -> Response:
-        if request.method == "POST":
+        if request.scope["method"] == "POST":
             return await self._search_picture(request)
         given = parameters(request, ("text", "row", "gallery", "modality", "top"), self._limits.text)
         if ("text" in given) == ("row" in given):

@@ -81,13 +81,13 @@ function draw(answer, file) {
   for (const r of results) counts.set(r.label, (counts.get(r.label) || 0) + 1);
   const source = file ? URL.createObjectURL(file) : asked.picture;
   const title = asked.kind === "text" ? `“${asked.value}”` : asked.kind === "image" ? "Your picture" : titled(asked);
-  const place = `${plural(results.length, "result")} in ${gallery.size.toLocaleString("en")} of ${gallery.modality}`;
+  const place = `${asked.modality} → ${gallery.modality}: the nearest ${results.length} of ${gallery.size.toLocaleString("en")}`;
   const classes = [...counts].sort((a, b) => b[1] - a[1]).map(([name, n]) => make("li", { textContent: `${name} ${n}` }));
   $("results").replaceChildren(
     make("div", { className: "asked" }, source ? plate(source) : null,
       make("div", {},
         make("h2", { textContent: title }),
-        known ? make("p", { textContent: `${hits} of ${results.length} have its class, ${asked.label}.` })
+        known ? make("p", { textContent: `${hits} of ${results.length} results have its class, ${asked.label}.` })
           : make("div", { className: "classes" }, make("span", { textContent: "Classes found:" }),
             make("ul", { className: "chips" }, ...classes)),
         make("p", { className: "quiet", textContent: `${place}, by ${about.ranked_by}. Click a result for its neighbours.` }))),
