@@ -11,7 +11,7 @@ from mrl_jax.train import main as train_main
 EVIL = "<script>alert(1)</script>"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def toy_run(tmp_path_factory):
     """Three modalities; "touch" is missing in row 2 of the test split; ids with a script; one picture per id."""
     base = tmp_path_factory.mktemp("served")
@@ -33,7 +33,7 @@ def toy_server(toy_run):
         yield server
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def emoji_run(tmp_path_factory):
     """A run that takes texts and pictures."""
     workdir = tmp_path_factory.mktemp("emoji") / "run"

@@ -6,6 +6,7 @@ import json
 import struct
 import threading
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from PIL import Image
@@ -87,6 +88,11 @@ def test_pages_of_other_sites_are_refused(server):
         refused(server.ask("/api/about", origin=origin), 403, "other sites")
     assert server.ask("/api/about", origin=server.url).status == 200
     refused(server.ask("/api/about", "OPTIONS", origin="http://evil.example"), 403)
+    for site in ("cross-site", "same-site"):
+        refused(server.ask("/api/about", sec_fetch_site=site), 403)
+        assert server.ask("/", sec_fetch_site=site).status == 200  # a link
+    through_a_proxy = {"origin": "https://search.example", "host": "localhost", "sec_fetch_site": "same-origin"}
+    assert server.ask("/api/search", "POST", png(), content_type="image/png", **through_a_proxy).status == 200
     assert loopback_names("0.0.0.0") is None
 
 
@@ -275,6 +281,12 @@ def test_pictures_of_every_mode_are_taken(server, mode):
 # --- many at once ---
 
 
+def awaited(coroutine):
+    """Its result, from a thread: in this one Playwright may have an event loop."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, coroutine).result()
+
+
 def test_queries_beyond_the_queue_are_refused_and_the_others_answered():
     free = threading.Event()
 
@@ -298,7 +310,7 @@ def test_queries_beyond_the_queue_are_refused_and_the_others_answered():
         batches.close()
         return done
 
-    done = asyncio.run(crowd())
+    done = awaited(crowd())
     assert done[:3] == [0, 1, 2]
     assert isinstance(done[3], ValueError)
     assert isinstance(done[4], asyncio.CancelledError)
@@ -315,7 +327,7 @@ def test_an_error_of_a_whole_batch_reaches_every_query():
         batches.close()
         return done
 
-    assert all(isinstance(error, ZeroDivisionError) for error in asyncio.run(crowd()))
+    assert all(isinstance(error, ZeroDivisionError) for error in awaited(crowd()))
 
 
 def test_requests_and_pictures_at_once_are_bounded(emoji_run, emoji_server):

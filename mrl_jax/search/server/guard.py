@@ -95,13 +95,21 @@ class Guard:
         name = host[: host.rfind("]") + 1] if host.startswith("[") else host.partition(":")[0]
         if self._names is not None and name not in self._names:
             raise RefusedError(421, f"this server answers only as {', '.join(sorted(self._names))}", connection="close")
-        origin = headers.get(b"origin", b"").decode("latin-1").lower()
-        if origin and origin.partition("://")[2] != host:
+        if _foreign(headers, host) and scope["path"] not in ("/", "/docs"):  # which may be linked
             raise RefusedError(403, "pages of other sites may not ask this server", connection="close")
         if len(scope["raw_path"]) + len(scope["query_string"]) > self._limits.address:
             raise RefusedError(414, f"the address has more than {self._limits.address} bytes", connection="close")
         if self._running > self._limits.requests and scope["path"] != "/healthz":
             raise RefusedError(503, "too many requests at once; try again in a second", retry_after="1")
+
+
+def _foreign(headers: Mapping[bytes, bytes], host: str) -> bool:
+    """Whether a page of another site asks, as the browser says; behind a proxy the host differs from the origin."""
+    site = headers.get(b"sec-fetch-site")
+    if site is not None:
+        return site not in (b"same-origin", b"none")
+    origin = headers.get(b"origin", b"").decode("latin-1").lower()
+    return bool(origin) and origin.partition("://")[2] != host
 
 
 _policy = (b"content-security-policy", _NO_SCRIPTS)

@@ -41,11 +41,16 @@ function again() {
   for (const key of ["text", "row", "picture"]) if (now.has(key)) ready(key, now.get(key));
 }
 
+function choose(id, value) {
+  if (![...$(id).options].some((x) => x.value === value)) $(id).append(option(value, value));
+  $(id).value = value;
+}
+
 async function show() {
   const now = query();
   $("error").hidden = true;
   if (now.has("gallery")) $("gallery").value = now.get("gallery");
-  if (now.has("top")) $("top").value = now.get("top");
+  if (now.has("top")) choose("top", now.get("top"));
   if (now.has("modality")) $("as").value = now.get("modality");
   if (now.has("text")) $("text").value = now.get("text");
   else $("text").value = "";
@@ -83,12 +88,14 @@ function draw(answer, file) {
   const title = asked.kind === "text" ? `“${asked.value}”` : asked.kind === "image" ? "Your picture" : titled(asked);
   const place = `${asked.modality} → ${gallery.modality}: the nearest ${results.length} of ${gallery.size.toLocaleString("en")}`;
   const classes = [...counts].sort((a, b) => b[1] - a[1]).map(([name, n]) => make("li", { textContent: `${name} ${n}` }));
+  const summary = known ? `${hits} of ${results.length} results have its class, ${asked.label}.` : "Classes found:";
+  $("said").textContent = `${title}: ${known ? summary : place}`;
   $("results").replaceChildren(
     make("div", { className: "asked" }, source ? plate(source) : null,
       make("div", {},
         make("h2", { textContent: title }),
-        known ? make("p", { textContent: `${hits} of ${results.length} results have its class, ${asked.label}.` })
-          : make("div", { className: "classes" }, make("span", { textContent: "Classes found:" }),
+        known ? make("p", { textContent: summary })
+          : make("div", { className: "classes" }, make("span", { textContent: summary }),
             make("ul", { className: "chips" }, ...classes)),
         make("p", { className: "quiet", textContent: `${place}, by ${about.ranked_by}. Click a result for its neighbours.` }))),
     make("ol", { className: "grid" }, ...results.map(tile)));
