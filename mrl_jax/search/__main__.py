@@ -80,10 +80,10 @@ def _serve(args: argparse.Namespace) -> None:
         from mrl_jax.search.searcher import Searcher
         from mrl_jax.search.server.serving import bind, serve
 
-    bound = bind(args.host or "127.0.0.1", 8000 if args.port is None else args.port)  # fails before all is loaded
     data = None if args.data_path is None else Path(args.data_path)
     how = (args.metric, args.representation)
-    serve(Searcher(args.workdir, None, args.split, data, args.checkpoint, *how), args.pictures, args.top, bound)
+    with bind(args.host or "127.0.0.1", 8000 if args.port is None else args.port) as bound:  # before all is loaded
+        serve(Searcher(args.workdir, None, args.split, data, args.checkpoint, *how), args.pictures, args.top, bound)
 
 
 @contextlib.contextmanager

@@ -306,7 +306,8 @@ def test_ctrl_c_ends_an_idle_server(toy_run):
         (["--serve", "--port", "70000"], "--port 70000: it must be from 0 to 65535"),
         (["--serve", "--host", "no such host"], "this is no address of this machine"),
         (["--serve", "--top", "0"], "--top 0"),
-        (["--serve", "--pictures", "nowhere"], "the folder does not exist"),
+        (["--serve", "--port", "0", "--top", "101"], "--top 101: a page has at most 100 results"),
+        (["--serve", "--port", "0", "--pictures", "nowhere"], "the folder does not exist"),
     ],
 )
 def test_flags_that_do_not_fit_are_refused(toy_run, flags, message, capsys):

@@ -19,6 +19,7 @@ from mrl_jax.search.server.limits import PICTURES, Limits, RefusedError
 __all__ = ["Thumbnails", "as_file"]
 
 _SIDE = 160  # pixels of a small picture
+_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")  # of pictures that PNG holds as they are
 _KEPT = 4096  # small pictures that stay in memory, a few kilobytes each
 
 
@@ -75,15 +76,15 @@ def as_file(data: bytes, kind: str, limits: Limits) -> Iterator[str]:
     Raises:
         RefusedError: it is damaged, of another format, or too large.
     """
-    picture = _decoded(data, kind, limits)
+    png = _as_png(data, kind, limits)
     with tempfile.TemporaryDirectory(prefix="mrl-jax-") as folder:
         path = Path(folder) / "picture.png"
-        more = {name: picture.info[name] for name in ("exif", "transparency") if name in picture.info}
-        picture.save(path, "PNG", compress_level=1, **more)
+        path.write_bytes(png)
         yield str(path)
 
 
-def _decoded(data: bytes, kind: str, limits: Limits) -> Image.Image:
+def _as_png(data: bytes, kind: str, limits: Limits) -> bytes:
+    file = io.BytesIO()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of unusual metadata, and of sizes, which are checked here
@@ -91,12 +92,13 @@ def _decoded(data: bytes, kind: str, limits: Limits) -> Image.Image:
                 if picture.width * picture.height > limits.pixels:
                     raise Image.DecompressionBombError
                 picture.load()
-                if picture.mode in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "I;16"):
-                    return picture.copy()
-                return picture.convert("RGB")
+                more = {name: picture.info[name] for name in ("exif", "transparency") if name in picture.info}
+                kept = picture if picture.mode in _MODES else picture.convert("RGB")
+                kept.save(file, "PNG", compress_level=1, **more)
     except Image.DecompressionBombError:
         raise RefusedError(413, f"the picture has more than {limits.pixels:,} pixels; scale it down") from None
     except Exception as error:  # on damaged files Pillow raises almost any type
         raise RefusedError(
             400, f"this is no {PICTURES[kind]} picture that can be read; send one, with its content type"
         ) from error
+    return file.getvalue()

@@ -45,19 +45,20 @@ def serve(
         Interrupted: it was stopped; all requests that had begun are answered.
     """
     limits = limits or Limits()
-    with bound:
-        host, port = bound.getsockname()[:2]
-        service, small = prepared(searcher, pictures, limits)
-        app = make_app(service, small, limits, loopback_names(host), min(top, limits.top))
-        sizes = ", ".join(f"{len(index):,} of {m}" for m, index in service.galleries.items())
-        where = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        if loopback_names(host) is None:
-            print(f"warning: who reaches {host} can search these data: there is no password", file=sys.stderr)
-        server = make_server(app, limits, f"{where} searches {sizes}; its API: {where}/docs; Ctrl-C stops it")
-        with _stopped_by_signals(server) as numbers:
-            server.run(sockets=[bound])
-        if numbers:
-            raise Interrupted("stopped; every request that had begun was answered; run it again to serve", numbers[0])
+    if top > limits.top:
+        raise InputError(f"--top {top}: a page has at most {limits.top} results")
+    host, port = bound.getsockname()[:2]
+    service, small = prepared(searcher, pictures, limits)
+    app = make_app(service, small, limits, loopback_names(host), top)
+    sizes = ", ".join(f"{len(index):,} of {m}" for m, index in service.galleries.items())
+    where = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    if loopback_names(host) is None:
+        print(f"warning: who reaches {host} can search these data: there is no password", file=sys.stderr)
+    server = make_server(app, limits, f"{where} searches {sizes}; its API: {where}/docs; Ctrl-C stops it")
+    with _stopped_by_signals(server) as numbers:
+        server.run(sockets=[bound])
+    if numbers:
+        raise Interrupted("stopped; every request that had begun was answered; run it again to serve", numbers[0])
 
 
 def prepared(searcher: Searcher, pictures: str | None, limits: Limits) -> tuple[Service, Thumbnails]:
