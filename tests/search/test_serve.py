@@ -15,6 +15,7 @@ from urllib.parse import quote
 import pytest
 from PIL import Image
 from server import Answer, Served, parsed, received, running, served
+from toy import TOY_FLAGS, save_npz
 
 from mrl_jax.data.emoji.load import load_records
 from mrl_jax.search.__main__ import main
@@ -22,6 +23,7 @@ from mrl_jax.search.searcher import Query, Searcher
 from mrl_jax.search.server import nearest
 from mrl_jax.search.server.guard import Guard
 from mrl_jax.search.server.limits import Limits
+from mrl_jax.train import main as train_main
 
 pytestmark = pytest.mark.slow
 
@@ -204,6 +206,22 @@ def test_wrong_and_right_queries_at_once(toy_server):
     with ThreadPoolExecutor(24) as threads:
         answers = list(threads.map(lambda row: asked(toy_server, row=row).status, rows))
     assert answers == [200, 400, 400, 200] * 6
+
+
+@pytest.mark.parametrize("flags", [["--method", "cca"], ["--representation", "both", *TOY_FLAGS]])
+def test_runs_of_other_methods_and_representations_on_data_without_ids(tmp_path, flags):
+    data, run = save_npz(tmp_path / "toy.npz"), tmp_path / "run"
+    assert train_main(["--data-path", str(data), "--workdir", str(run), *flags]) == 0
+    (tmp_path / "pictures").mkdir()
+    with served(run, pictures=str(tmp_path / "pictures"), splits=("valid", "test"), data=data) as server:
+        searcher = Searcher(run, splits=("valid", "test"), data=data)
+        for row in ("sound:test:5", "touch:valid:0", "sound:train:7"):
+            answer = asked(server, row=row, top=4)
+            close_to(bare(answer.json), searcher.answer(Query("row", row), 4))
+            assert "picture" not in answer.json["results"][0]
+        assert server.ask("/api/about").json["galleries"] == {"sound": 51, "touch": 51}
+        for place in ("0/test/5", "0/train/5", "1/valid/99"):
+            assert server.ask(f"/api/picture/{place}").status == 404
 
 
 def test_large_galleries_are_searched_by_bounds(toy_run, monkeypatch):

@@ -123,7 +123,8 @@ class Service:
         known = number.isascii() and number.isdigit() and len(number) < 10
         at = self._places.get(modality, {}).get((split, int(number))) if known else None
         if at is None:  # of another split, or wrong
-            return *self.searcher.row_of_data(value), None
+            described, features = self.searcher.row_of_data(value)
+            return {"id": f"{described['split']}:{described['row']}"} | described, features, None
         index = self.galleries[modality]
         described = {"kind": "row", "value": value, "modality": modality} | index.payloads[at]  # type: ignore[index]
         described |= {"label": str(index.labels[at]), "id": str(index.ids[at])}  # type: ignore[index]
@@ -145,7 +146,7 @@ class Service:
         if at is not None:
             return self.entry(modality, at)
         try:
-            return self.searcher.row_of_data(f"{modality}:{split}:{row}")[0]
+            return self._row(f"{modality}:{split}:{row}")[0]
         except InputError:
             return None
 
