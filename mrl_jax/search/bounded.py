@@ -30,6 +30,7 @@ _PARTS = 4  # of the coordinates after the first H
 _TRIALS = ((60, 128), (124, 256))  # H and C; the first that rules out enough is taken
 _SURE = 0.95  # share of the sampled queries that must need no further comparison
 _SAMPLE = 256  # queries
+_AGAIN = (1, 8)  # numbers of queries that are compared with all rows, if not all
 _SLACK = 6e-5  # for rounding, times the lengths: 1,024 products of float32
 
 
@@ -75,13 +76,14 @@ class BoundedSearch:
         """
         asked = self._asked(queries)
         if self._heads is None or 4 * k > self._candidates:
-            return self._all(asked, k)
+            return self.search_all(asked, k)
         scores, rows, sure = self._bounded(asked, k)
         if not sure.all():
             again = np.flatnonzero(~sure)
-            filled = asked[np.resize(again, 1 if len(again) == 1 else len(asked))]  # few shapes are compiled
+            count = next(n for n in (*_AGAIN, len(asked)) if n >= len(again))  # few shapes are compiled
+            filled = asked[np.resize(again, count)]
             scores, rows = scores.copy(), rows.copy()
-            scores[again], rows[again] = (x[: len(again)] for x in self._all(filled, k))
+            scores[again], rows[again] = (x[: len(again)] for x in self.search_all(filled, k))
         return scores, rows
 
     def _asked(self, queries: np.ndarray) -> np.ndarray:
@@ -95,8 +97,9 @@ class BoundedSearch:
         slack = _SLACK * self._length * np.linalg.norm(asked, axis=1)
         return scores, rows, scores[:, -1] > np.asarray(bounds)[:, -1] + slack
 
-    def _all(self, asked: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        scores, rows = _best(_products(self._rows, asked), self._count, k)
+    def search_all(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """As `search`, by comparison with all rows."""
+        scores, rows = _best(_products(self._rows, self._asked(queries)), self._count, k)
         return np.asarray(scores), np.asarray(rows)
 
 

@@ -3,7 +3,7 @@
 Shape letters: Q queries, L what rows are compared by, k results.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,49 +11,57 @@ import numpy as np
 from mrl_jax.search.bounded import BoundedSearch
 from mrl_jax.search.index import Index
 
-__all__ = ["NEAREST", "TOGETHER", "filled", "nearest_of"]
+__all__ = ["TOGETHER", "Nearest", "filled"]
 
 TOGETHER = (1, 8, 16, 24, 32)
 """Numbers of queries that are compiled."""
 
-NEAREST = (16, 128)
-"""Numbers of results that are compiled."""
-
+_NEAREST = (16, 128)  # numbers of results that are compiled
 _LARGE = 16384  # rows of a gallery for which upper bounds save time
 _SAMPLES = 256  # rows of each other gallery, as queries to try the bounds with
 
-Nearest = Callable[[Sequence[Any], int], tuple[np.ndarray, np.ndarray]]
-"""Scores and row numbers [Q, k] for queries [1, L] each and a number of results; k is at least that, or the gallery."""
 
-
-def nearest_of(modality: str, galleries: Mapping[str, Index]) -> Nearest:
+class Nearest:
     """What finds the nearest rows of a gallery.
 
     Args:
         modality: its modality.
         galleries: modality -> index, of all; queries are like rows of the others.
     """
-    index = galleries[modality]
-    search = _search_of(index, [x for m, x in galleries.items() if m != modality] or [index])
 
-    def nearest(rows: Sequence[Any], least: int) -> tuple[np.ndarray, np.ndarray]:
-        k = min(next((n for n in NEAREST if n >= least), least), len(index))
-        scores, numbers = search(filled(rows), k)
+    def __init__(self, modality: str, galleries: Mapping[str, Index]) -> None:
+        self._index = index = galleries[modality]
+        self._bounded = None
+        if len(index) >= _LARGE and index.real:
+            others = [x for m, x in galleries.items() if m != modality] or [index]
+            samples = [x.vectors(np.linspace(0, len(x) - 1, _SAMPLES).astype(int)) for x in others]
+            self._bounded = BoundedSearch(index, np.concatenate(samples))
+
+    def __call__(self, rows: Sequence[Any], least: int) -> tuple[np.ndarray, np.ndarray]:
+        """Scores and row numbers [Q, k].
+
+        Args:
+            rows: queries, [1, L] each.
+            least: k is this or more, or the size of the gallery.
+        """
+        k = min(next((n for n in _NEAREST if n >= least), least), len(self._index))
+        scores, numbers = self._searched(filled(rows), k)
         return scores[: len(rows)], numbers[: len(rows)]
 
-    return nearest
-
-
-def _search_of(index: Index, others: Sequence[Index]) -> Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]:
-    if len(index) >= _LARGE and index.real:
-        samples = [x.vectors(np.linspace(0, len(x) - 1, _SAMPLES).astype(int)) for x in others]
-        return BoundedSearch(index, np.concatenate(samples)).search
-
-    def search(queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        found = index.search(queries, k)
+    def _searched(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        if self._bounded is not None:
+            return self._bounded.search(queries, k)
+        found = self._index.search(queries, k)
         return found.scores, found.rows
 
-    return search
+    def warm_up(self) -> None:
+        """Compile every shape."""
+        one = self._index.vectors([0])
+        for count in TOGETHER:
+            for most in _NEAREST:
+                self([one] * count, most)
+                if self._bounded is not None:  # for queries that the bounds do not settle
+                    self._bounded.search_all(np.repeat(one, count, axis=0), min(most, len(self._index)))
 
 
 def filled(rows: Sequence[Any]) -> np.ndarray:

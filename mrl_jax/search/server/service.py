@@ -22,7 +22,7 @@ from mrl_jax.search.results import default_gallery, is_own, results_of
 from mrl_jax.search.searcher import Searcher
 from mrl_jax.search.server.kinds import Guarded, taking, why_closed
 from mrl_jax.search.server.limits import Limits, RefusedError
-from mrl_jax.search.server.nearest import NEAREST, TOGETHER, filled, nearest_of
+from mrl_jax.search.server.nearest import TOGETHER, Nearest, filled
 
 __all__ = ["Ask", "Service"]
 
@@ -76,7 +76,7 @@ class Service:
         dataset, splits = searcher.dataset, searcher.splits
         here = [m for m in searcher.run.modalities if any(dataset.splits[s].present(m).any() for s in splits)]
         self.galleries = {m: searcher.gallery(m) for m in here or searcher.run.modalities}
-        self._nearest = {m: nearest_of(m, self.galleries) for m in self.galleries}
+        self._nearest = {m: Nearest(m, self.galleries) for m in self.galleries}
         self._places = {m: _places(index) for m, index in self.galleries.items()}
         self.closed = {k: why_closed(k) for k in ("text", "image") if not taking(searcher.inputs, k)}
 
@@ -201,12 +201,10 @@ class Service:
                     print(f"warning: no query is a {kind}: {error}", file=sys.stderr)
                     self.closed[kind] = f"the features of a {kind} cannot be computed on this server; give a row"
         dims = self.searcher.dataset.dims
-        for modality, index in self.galleries.items():
+        for modality, nearest in self._nearest.items():
+            nearest.warm_up()
             for count in TOGETHER:
                 self._represented(modality, [np.zeros((1, dims[modality]), np.float32)] * count)
-                for most in NEAREST:
-                    self._nearest[modality]([index.vectors([0])] * count, most)
-        for modality in self.galleries:
             self.words(modality)
         for split in (s for s in SPLITS if s not in self.searcher.splits):  # their rows may be queries, too
             for modality in self.searcher.run.modalities:
