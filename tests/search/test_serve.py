@@ -12,6 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import quote
 
+import jax
 import pytest
 from PIL import Image
 from server import Answer, Served, parsed, received, running, served
@@ -23,6 +24,8 @@ from mrl_jax.search.searcher import Query, Searcher
 from mrl_jax.search.server import nearest
 from mrl_jax.search.server.guard import Guard
 from mrl_jax.search.server.limits import Limits
+from mrl_jax.search.server.service import Ask
+from mrl_jax.search.server.serving import prepared
 from mrl_jax.train import main as train_main
 
 pytestmark = pytest.mark.slow
@@ -222,6 +225,36 @@ def test_runs_of_other_methods_and_representations_on_data_without_ids(tmp_path,
         assert server.ask("/api/about").json["galleries"] == {"sound": 51, "touch": 51}
         for place in ("0/test/5", "0/train/5", "1/valid/99"):
             assert server.ask(f"/api/picture/{place}").status == 404
+
+
+@pytest.fixture
+def compiled():
+    """The programs that are compiled from now on."""
+    names, listening = [], [True]
+
+    def listen(name, *_, **__):
+        if listening and "backend_compile" in name:
+            names.append(name)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield names
+    listening.clear()
+
+
+@pytest.mark.parametrize("large", [1, 1 << 20])
+def test_no_request_compiles_anything(emoji_run, monkeypatch, compiled, large):
+    monkeypatch.setattr(nearest, "_LARGE", large)
+    service, _ = prepared(Searcher(emoji_run), None, Limits())
+    assert compiled
+    compiled.clear()
+    for count in (1, 2, 9, 20, 32):
+        for top in (1, 15, 100):
+            queries = [Ask("text", f"cat {i}", top) for i in range(count)]
+            queries += [Ask("row", f"image:train:{i}", top, "text") for i in range(32 - count)]
+            queries += [Ask("row", f"text_de:test:{i}", top, "image") for i in range(count)]
+            answers = [answer for i in range(0, len(queries), 32) for answer in service.answer(queries[i : i + 32])]
+            assert all(len(answer["results"]) == top for answer in answers)
+    assert compiled == []
 
 
 def test_large_galleries_are_searched_by_bounds(toy_run, monkeypatch):
