@@ -244,6 +244,7 @@ def compiled():
 @pytest.mark.parametrize("large", [1, 1 << 20])
 def test_no_request_compiles_anything(emoji_run, monkeypatch, compiled, large):
     monkeypatch.setattr(nearest, "_LARGE", large)
+    jax.clear_caches()  # of other tests
     service, _ = prepared(Searcher(emoji_run), None, Limits())
     assert compiled
     compiled.clear()
