@@ -1,12 +1,14 @@
 """Search with a run: find the nearest items of a gallery for a text, a picture or a row of the run's data.
 
 python -m mrl_jax.search --workdir DIR (--text "…" | --image FILE | --row MODALITY:SPLIT:INDEX) [--top 10]
+python -m mrl_jax.search --workdir DIR --serve [--host 127.0.0.1 --port 8000]
 """
 
 import argparse
 import contextlib
 import functools
 import gc
+import importlib.util
 import io
 import json
 import sys
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from mrl_jax.search.searcher import Searcher
 
 __all__ = ["main"]
+
+_SERVER = ("starlette", "uvicorn", "httptools")
+"""Packages of the extra `serve`."""
 
 _LINES = {
     "TEXT": "the nearest items of a text",
@@ -45,6 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str] | None) -> None:
     args = _parser().parse_args(argv)
     _check_flags(args)
+    if args.serve:
+        _serve(args)
+        return
     with _fast_start():  # imports take most of the time to the first answer: flags are checked before
         from mrl_jax.search.output import Pictures
         from mrl_jax.search.searcher import Query, Searcher
@@ -60,6 +68,22 @@ def _main(argv: Sequence[str] | None) -> None:
         _show(answers, args, pictures)
     if args.interactive:
         _converse(searcher, args, pictures)
+
+
+def _serve(args: argparse.Namespace) -> None:
+    missing = [name for name in _SERVER if importlib.util.find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f"--serve needs {', '.join(missing)}, not installed here; run: pip install {' '.join(missing)}"
+        )
+    with _fast_start():
+        from mrl_jax.search.searcher import Searcher
+        from mrl_jax.search.server.serving import bind, serve
+
+    data = None if args.data_path is None else Path(args.data_path)
+    how = (args.metric, args.representation)
+    with bind(args.host or "127.0.0.1", 8000 if args.port is None else args.port) as bound:  # before all is loaded
+        serve(Searcher(args.workdir, None, args.split, data, args.checkpoint, *how), args.pictures, args.top, bound)
 
 
 @contextlib.contextmanager
@@ -154,8 +178,9 @@ def _converse(searcher: "Searcher", args: argparse.Namespace, pictures: "Picture
 
 
 def _check_flags(args: argparse.Namespace) -> None:
-    if not args.queries and not args.interactive:
-        raise InputError("nothing to search for; give --text, --image or --row, or --interactive")
+    _check_serve(args)
+    if not args.queries and not args.interactive and not args.serve:
+        raise InputError("nothing to search for; give --text, --image or --row, or --interactive, or --serve")
     if args.top < 1:
         raise InputError(f"--top {args.top}: it must be 1 or more")
     for kind, value in args.queries:
@@ -170,8 +195,21 @@ def _check_flags(args: argparse.Namespace) -> None:
     check_outputs(outputs, [args.data_path, *pictures], args.workdir)
     if args.interactive and args.json not in (None, "-"):
         raise InputError("--interactive writes JSON to standard output, one line per answer; leave the file out")
-    if args.pictures is not None and args.png is None:
-        raise InputError("--pictures is used only for the picture grid; add --png FILE")
+    if args.pictures is not None and args.png is None and not args.serve:
+        raise InputError("--pictures is used only for the picture grid and the page; add --png FILE, or --serve")
+
+
+def _check_serve(args: argparse.Namespace) -> None:
+    if not args.serve:
+        if args.host is not None or args.port is not None:
+            raise InputError("--host and --port are for the page; add --serve")
+        return
+    others = {"--interactive": args.interactive, "--json": args.json, "--png": args.png, "--modality": args.modality}
+    others |= {f"--{kind}": value for kind, value in args.queries} | {"--query-modality": args.query_modality}
+    if given := [flag for flag, value in others.items() if value not in (None, False)]:
+        raise InputError(f"{given[0]} does not go with --serve: queries come from the page; leave it out")
+    if args.port is not None and not 0 <= args.port <= 65535:
+        raise InputError(f"--port {args.port}: it must be from 0 to 65535; 0 takes a free one")
 
 
 def _query(kind: str, value: str) -> tuple[str, str]:
@@ -199,6 +237,9 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="answer lines of standard input: texts, :image FILE, :row …, :help",
     )
+    add("--serve", action="store_true", help="serve a page and a JSON API until Ctrl-C; needs the extra serve")
+    add("--host", metavar="ADDRESS", help="with --serve: address to listen on (default: 127.0.0.1, this machine only)")
+    add("--port", type=int, metavar="N", help="with --serve: its port, 0 for a free one (default: 8000)")
     add("--top", type=int, default=10, metavar="K", help="results per query (default: 10)")
     add("--modality", metavar="NAME", help="modality of the gallery (default: the first that is not the query's)")
     add("--query-modality", metavar="NAME", help="modality of a text or picture (default: the first that takes it)")
@@ -236,7 +277,7 @@ def _parser() -> argparse.ArgumentParser:
         "--pictures",
         type=path,
         metavar="FOLDER",
-        help="for --png: folder of pictures named by id, unless the data are the emoji set",
+        help="for --png and --serve: folder of pictures named by id, unless the data are the emoji set",
     )
     return parser
 

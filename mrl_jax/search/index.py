@@ -122,6 +122,11 @@ class Index:
     def __repr__(self) -> str:
         return f"Index({self._rows} rows of {self.width} dimensions)"
 
+    @property
+    def real(self) -> bool:
+        """Whether rows are compared as real numbers, by cosines or products in float32."""
+        return self.metric != "hamming" and (self._unit or self._facts.squares is None)
+
     @classmethod
     @names_backend
     def build(

@@ -1,7 +1,7 @@
 """Results of a search as a table and as a picture grid."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,12 @@ class Pictures:
         if where is not None:
             self._files = {p.stem: p for p in sorted(Path(where).expanduser().iterdir()) if p.is_file()}
         self._records: dict[str, list[dict[str, Any]]] = {}
+
+    def read(self, splits: Iterable[str]) -> None:
+        """Read the pictures of these splits of the emoji set now, rather than when the first one is asked for."""
+        if self._files is None:
+            for split in splits:
+                self._records[split] = emoji_records(self._run, split)
 
     def of(self, entry: Mapping[str, Any], modality: str) -> Any:
         """A file that Pillow can open, or None if the item has no picture.

@@ -24,7 +24,8 @@ from mrl_jax.run.representation import metric_of, represent, representation_of, 
 from mrl_jax.run.shapes import params_shapes
 from mrl_jax.search.gallery import Gallery, check_modality, check_splits, open_run, read_gallery
 from mrl_jax.search.index import Index, top_k
-from mrl_jax.search.query import query_features, query_inputs, query_modality
+from mrl_jax.search.query import Inputs, query_features, query_inputs, query_modality
+from mrl_jax.search.results import default_gallery, is_own, results_of
 
 __all__ = ["Query", "Searcher", "search", "warm_up"]
 
@@ -161,24 +162,22 @@ class Searcher:
         if not isinstance(query, Query):
             raise InputError(f"query {query!r}: give a text, or a Query of kind text, image or row")
         described, z = self._row(query.value) if query.kind == "row" else self._typed(query)
-        modality = self.modality or next(
-            (m for m in self.run.modalities if m != described["modality"]), described["modality"]
-        )
-        index = self.gallery(modality)
-        own = described["modality"] == modality and described.get("split") in self.splits
+        modality = self.modality or default_gallery(self.run.modalities, described["modality"])
+        index, own = self.gallery(modality), is_own(described, modality, self.splits)
         nearest = index.search(z, min(top + own, len(index)))
-        results: list[dict[str, Any]] = []
-        for score, number in zip(nearest.scores[0].tolist(), nearest.rows[0].tolist(), strict=True):
-            payload = index.payloads[number]  # type: ignore[index]
-            if own and (payload["split"], payload["row"]) == (described["split"], described["row"]):
-                continue
-            label = str(index.labels[number])  # type: ignore[index]
-            hit = {"hit": label == described["label"]} if "label" in described else {}
-            entry = {"rank": len(results) + 1, "score": round(score, 6), "label": label, **hit}
-            results.append(entry | {"id": str(index.ids[number])} | payload)  # type: ignore[index]
-        size = {"modality": modality, "splits": list(self.splits), "size": len(index), "epoch": self.run.epoch}
-        size |= {"representation": self.representation, "metric": self.metric, "ties": "gallery order"}
-        return {"query": described, "gallery": size, "results": results[:top]}
+        results = results_of(described, index, nearest.scores[0], nearest.rows[0], int(top), own)
+        return {"query": described, "gallery": self.about(modality), "results": results}
+
+    def about(self, modality: str) -> dict[str, Any]:
+        """What the answers of a gallery say of it: "gallery" of `answer`."""
+        size = {"modality": modality, "splits": list(self.splits), "size": len(self.gallery(modality))}
+        how = {"representation": self.representation, "metric": self.metric, "ties": "gallery order"}
+        return size | {"epoch": self.run.epoch} | how
+
+    @property
+    def inputs(self) -> Inputs | None:
+        """How features of texts and pictures are computed; None if only rows of the data can be queries."""
+        return self._inputs
 
     def _typed(self, query: Query) -> tuple[dict[str, Any], np.ndarray]:
         if query.kind not in ("text", "image"):
@@ -192,6 +191,20 @@ class Searcher:
         return self.run.represent({modality: features}, self.representation)[modality]
 
     def _row(self, value: str) -> tuple[dict[str, Any], np.ndarray]:
+        described = self._placed(value)
+        modality, split, row = described["modality"], described["split"], described["row"]
+        if self.folder is not None and 0 < self.folder.data()["samples"][split][modality] <= _WARM:
+            index = self.gallery(modality, (split,))  # saved, so that the next start reads no data
+            payloads: Sequence[Any] = index.payloads or ()
+            at = next((i for i, payload in enumerate(payloads) if payload["row"] == row), None)
+            if at is not None:
+                described |= {"label": str(index.labels[at]), "id": str(index.ids[at])}  # type: ignore[index]
+                return described | payloads[at], index.vectors([at])
+        described, features = self.row_of_data(value)
+        return described, self._represented(modality, features)
+
+    def _placed(self, value: str) -> dict[str, Any]:
+        """The place that MODALITY:SPLIT:INDEX names; there may be no row."""
         modality, split, number = (["", "", *value.rsplit(":", 2)])[-3:]
         if not modality or split not in SPLITS or not (number.isascii() and number.isdigit()):
             raise InputError(
@@ -199,15 +212,20 @@ class Searcher:
                 f"(splits: {', '.join(SPLITS)}; rows are counted from 0)"
             )
         check_modality(self.run, modality)
-        described = {"kind": "row", "value": value, "modality": modality, "split": split, "row": int(number)}
-        if self.folder is not None and 0 < self.folder.data()["samples"][split][modality] <= _WARM:
-            index = self.gallery(modality, (split,))  # saved, so that the next start reads no data
-            payloads: Sequence[Any] = index.payloads or ()
-            at = next((i for i, payload in enumerate(payloads) if payload["row"] == int(number)), None)
-            if at is not None:
-                described |= {"label": str(index.labels[at]), "id": str(index.ids[at])}  # type: ignore[index]
-                return described | payloads[at], index.vectors([at])
-        rows, row = self.dataset.splits[split], int(number)
+        return {"kind": "row", "value": value, "modality": modality, "split": split, "row": int(number)}
+
+    def row_of_data(self, value: str) -> tuple[dict[str, Any], np.ndarray]:
+        """A query that is a row, as `answer` describes it, and its features [1, D].
+
+        Args:
+            value: MODALITY:SPLIT:INDEX.
+
+        Raises:
+            InputError: there is no such row.
+        """
+        described = self._placed(value)
+        modality, split, row = described["modality"], described["split"], described["row"]
+        rows = self.dataset.splits[split]
         present = rows.present(modality)
         if row >= len(present):
             raise InputError(f"row {value!r}: {split} has {len(present)} rows of {modality}, 0 to {len(present) - 1}")
@@ -218,8 +236,7 @@ class Searcher:
                 self.run, self.folder, modality, (split,), self.data, self.dataset
             )
         described["label"] = self.dataset.class_names[rows.labels[modality][row]]
-        described |= self._origins[modality, split].about(split, row)
-        return described, self._represented(modality, rows.features[modality][row : row + 1])
+        return described | self._origins[modality, split].about(split, row), rows.features[modality][row : row + 1]
 
     def gallery(self, modality: str, splits: tuple[str, ...] | None = None) -> Index:
         """The index of a modality's samples, from memory, from the run's folder, or embedded now.

@@ -1,0 +1,1 @@
+"""The page and the JSON API of `python -m mrl_jax.search --serve`. From `limits` to `serving`, imports run upwards."""
