@@ -14,6 +14,7 @@ COMMANDS = {
     "search": "find the nearest items of a run's data for a text, a picture or a row",
     "sweep": "train many runs: seeds, noise rates, losses, hyperparameters; tables and a plot",
     "leaderboard": "rank methods on data of one's own, with paired tests over seeds and test instances",
+    "report": "write a page of HTML on a run, or on several: scores, whether it memorised, samples",
     "data": "list, describe, prepare and download data sets; make features from pictures and texts",
     "methods": "print the page of methods, losses and their settings",
 }

@@ -1,0 +1,151 @@
+"""From the folders of runs to one file of HTML."""
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from mrl_jax.backend import names_backend
+from mrl_jax.errors import InputError
+from mrl_jax.files import check_outputs, write_atomically
+from mrl_jax.interface import option
+from mrl_jax.report.memory import Memory, Predictions, memory_of, memory_record, predictions
+from mrl_jax.report.opened import Found, OpenedRun, Recorded, find_runs, open_run
+from mrl_jax.report.page import Page, check_packages, library, render
+from mrl_jax.report.retrieved import retrieve
+from mrl_jax.report.samples import Samples
+from mrl_jax.report.sections.comparison import TESTED, comparison, sweep_section
+from mrl_jax.report.sections.overview import about, heading, protocol, tiles, verdict
+from mrl_jax.report.sections.reproduce import reproduce
+from mrl_jax.report.sections.results import by_class, precision_recall, results
+from mrl_jax.report.sections.shown import PageItems, example_section, map_section, suspect_section
+from mrl_jax.report.sections.training import learning_curves, memorising
+
+__all__ = ["write_report"]
+
+SUSPECTS = 40
+"""Doubtful labels that a page shows."""
+
+Say = Callable[[str], None]
+
+
+@names_backend
+def write_report(
+    workdirs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    html: str | os.PathLike[str] | None = None,
+    *,
+    split: str = "test",
+    data: Any = None,
+    title: str | None = None,
+    pictures: str | os.PathLike[str] | None = None,
+    progress: bool = False,
+) -> Path:
+    """Write a page on a run, or on several.
+
+    Args:
+        workdirs: the folder of a run or of a sweep, or several.
+        html: the file to write; None for `report.html` in the folder, if there is one only.
+        split: "test" or "valid".
+        data: anything `load_dataset` takes; None for the data that the runs name.
+        title: heading of the page; None for data and method.
+        pictures: folder of pictures of the samples, named by id; None for those that come with the data.
+        progress: say on standard error what is being computed.
+
+    Returns:
+        The file.
+
+    Raises:
+        InputError: a package is missing, a folder holds no run, the data do not fit, or the file cannot be written.
+    """
+    check_packages()
+    if split not in ("test", "valid"):
+        raise InputError(f"split {split!r}: choose test or valid")
+    folders = [workdirs] if isinstance(workdirs, str | os.PathLike) else list(workdirs)
+    found = find_runs(folders)
+    if html is None and len(folders) > 1:
+        raise InputError(
+            f"a report on several folders belongs to none of them; name its file: {option('html', 'FILE')}"
+        )
+    path = Path(html) if html is not None else Path(folders[0]) / "report.html"
+    inputs = [str(data) if isinstance(data, str | os.PathLike) else None]
+    for recorded in found.runs:
+        check_outputs({"--html": str(path)}, inputs, str(recorded.folder.path))
+    started, packing = time.monotonic(), threading.Thread(target=library)
+    packing.start()  # puts the library together meanwhile
+    say: Say = lambda what: None  # noqa: E731
+    if progress:
+        say = lambda what: print(f"{time.monotonic() - started:5.1f} s  {what}", file=sys.stderr)  # noqa: E731
+    try:
+        page = _page(found, split, data, title, None if pictures is None else str(pictures), say)
+    finally:
+        packing.join()
+    write_atomically(path, render(page))
+    return path
+
+
+def _page(found: Found, split: str, data: Any, title: str | None, pictures: str | None, say: Say) -> Page:
+    best = max(found.runs, key=lambda r: r.valid_map)
+    several = len(found.runs) > 1
+    opened: list[OpenedRun] = []
+    for recorded in found.runs if len(found.runs) <= TESTED else (best,):
+        say(f"scores of {recorded.name}")
+        opened.append(open_run(recorded, split, data))
+    main = next(o for o in opened if o.recorded is best)
+    remark = " ".join(found.skipped)
+    before = []
+    if several:
+        say("comparison")
+        before.append(comparison(found.runs, opened if len(found.runs) <= TESTED else [], best))
+        remark = f"{len(found.runs)} runs; what follows is of {best.name}, the best in validation. {remark}".strip()
+    before += [sweep_section(name, sweep, i) for i, (name, sweep) in enumerate(found.sweeps.items(), 1)]
+    return _page_of(main, before, title, remark, pictures, say)
+
+
+def _page_of(
+    opened: OpenedRun, before: Sequence[Any], title: str | None, remark: str, pictures: str | None, say: Say
+) -> Page:
+    """The page of a run, with other sections before its own."""
+    samples, items = Samples(opened, pictures), PageItems()
+    say("training labels")
+    kept, memory, why = _memory(opened)
+    say("classes")
+    retrieved = retrieve(opened.embedded, opened.metric)
+    sections = [*before, protocol(opened), results(opened), learning_curves(opened)]
+    sections.append(memorising(opened, kept, memory, why))
+    sections += [precision_recall(opened), by_class(opened, retrieved)]
+    say("map")
+    sections.append(map_section(opened, samples, items, kept))
+    say("examples")
+    sections.append(example_section(opened, retrieved, samples))
+    if (suspects := _suspects(opened.recorded)) is not None:
+        names = opened.run.class_names
+        sections.append(suspect_section(suspects, lambda m, row: samples.of(m, "train", row), names))
+    sections.append(reproduce(opened))
+    text, tone = verdict(opened, memory)
+    top = title or heading(opened), about(opened), text, tone, remark, tiles(opened, memory)
+    return Page(*top, sections, items.values, samples.pictures)
+
+
+def _memory(opened: OpenedRun) -> tuple[dict[str, Predictions] | None, Memory | None, str]:
+    """What the kept model says of training samples, and the shares of it; or why that is unknown."""
+    try:
+        kept = predictions(opened)
+    except InputError as error:
+        return None, None, str(error)
+    return kept, memory_record(opened) or memory_of(opened, kept), ""
+
+
+def _suspects(recorded: Recorded) -> Sequence[Any] | None:
+    """The most doubtful labels of a run's audit, or None without the audit."""
+    if find_spec("mrl_jax.audit") is None:
+        return None
+    try:
+        suspects: Sequence[Any] = import_module("mrl_jax.audit").audit(recorded.folder.path).suspects(SUSPECTS)
+    except InputError:  # the audit says for which runs it cannot be made
+        return None
+    return suspects
