@@ -48,7 +48,7 @@ def lines(
     """
     values = [{"s": name, "x": _number(a), "y": _number(b)} for name, points in series.items() for a, b in points]
     few = max((len(points) for points in series.values()), default=0) <= _MARKED
-    ticks: dict[str, Any] = {"format": "d", "tickMinStep": 1} if whole else {}
+    ticks: dict[str, Any] = {"format": "d", "tickMinStep": 1, "tickCount": 10} if whole else {"tickCount": 5}
     scale: dict[str, Any] = {"domain": [0, 1]} if share else {"zero": zero}
     across: dict[str, Any] = {"nice": False, "zero": False} if low is None else {"nice": False, "domainMin": low}
     line: Spec = {
@@ -189,7 +189,7 @@ def points(
         wrong: whether samples with wrong labels have a dark rim.
     """
     hidden = {"axis": {"labels": False, "ticks": False, "domain": False, "grid": False}, "title": None}
-    legend = {"symbolLimit": 30, "columns": 1, "symbolType": "circle", "labelLimit": 150}
+    legend = {"symbolLimit": 30, "symbolType": "circle", "labelLimit": 150}  # its place is that of the script
     encoding: Spec = {
         "x": {"field": "x", "type": "quantitative", "scale": {"zero": False}, **hidden},
         "y": {"field": "y", "type": "quantitative", "scale": {"zero": False}, **hidden},
@@ -263,7 +263,7 @@ def _axis(
 def _colour(field: str, names: Sequence[str], colours: Sequence[str] = (), title: str | None = None) -> Spec:
     """Colours of names; without a legend where there is only one."""
     scale = {"domain": list(names), "range": list(colours) or _cycle(_PALETTE, len(names))}
-    legend = {"orient": "bottom", "columns": 2, "title": title, "labelLimit": 260} if len(names) > 1 else None
+    legend = {"orient": "bottom", "title": title, "labelLimit": 260} if len(names) > 1 else None
     return {"field": field, "type": "nominal", "scale": scale, "legend": legend}
 
 

@@ -56,17 +56,15 @@ def in_plane(rows: Mapping[str, np.ndarray], seed: int = 0) -> tuple[dict[str, n
     from threadpoolctl import threadpool_limits
 
     x = np.concatenate([np.asarray(z, np.float64) for z in rows.values()])
-    with threadpool_limits(1):  # sums of several threads come in any order, and t-SNE enlarges the difference
-        components = min(_COMPONENTS, *x.shape)
-        reduced = PCA(components, svd_solver="full").fit_transform(x) if components > 1 else x
-        spread = float(reduced[:, 0].std())
-        if len(x) < _LEAST or not spread > 0:
-            xy, name = np.pad(reduced, [(0, 0), (0, 2)])[:, :2], "principal components"
-        else:
-            perplexity = min(_PERPLEXITY, (len(x) - 1) / 3)
-            start = reduced[:, :2] / spread * 1e-4
-            start = np.pad(start, [(0, 0), (0, 2 - start.shape[1])]).astype(np.float32)
-            xy = TSNE(2, perplexity=perplexity, init=start, random_state=seed).fit_transform(reduced.astype(np.float32))
-            name = "t-SNE"
     ends = np.cumsum([len(z) for z in rows.values()])[:-1]
+    xy, name = np.zeros((len(x), 2)), "principal components"
+    with threadpool_limits(1):  # sums of several threads come in any order, and t-SNE enlarges the difference
+        if np.ptp(x, axis=0).any():  # equal rows have no components
+            parts = PCA(min(_COMPONENTS, *x.shape), svd_solver="full").fit_transform(x)
+            xy[:, : parts.shape[1]] = parts[:, :2]
+            if len(x) >= _LEAST:
+                start = (xy / parts[:, 0].std() * 1e-4).astype(np.float32)
+                perplexity = min(_PERPLEXITY, (len(x) - 1) / 3)
+                tsne = TSNE(2, perplexity=perplexity, init=start, random_state=seed)
+                xy, name = tsne.fit_transform(parts.astype(np.float32)), "t-SNE"
     return dict(zip(rows, np.split(np.asarray(xy, np.float64), ends), strict=True)), name

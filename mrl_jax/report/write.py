@@ -14,16 +14,18 @@ from mrl_jax.backend import names_backend
 from mrl_jax.errors import InputError
 from mrl_jax.files import check_outputs, write_atomically
 from mrl_jax.interface import option
+from mrl_jax.report.blocks import Section
 from mrl_jax.report.memory import Memory, Predictions, memory_of, memory_record, predictions
 from mrl_jax.report.opened import Found, OpenedRun, Recorded, find_runs, open_run
 from mrl_jax.report.page import Page, check_packages, library, render
 from mrl_jax.report.retrieved import retrieve
 from mrl_jax.report.samples import Samples
-from mrl_jax.report.sections.comparison import TESTED, comparison, sweep_section
+from mrl_jax.report.sections.comparison import TESTED, compared_verdict, comparison, tested
 from mrl_jax.report.sections.overview import about, heading, protocol, tiles, verdict
 from mrl_jax.report.sections.reproduce import reproduce
 from mrl_jax.report.sections.results import by_class, precision_recall, results
 from mrl_jax.report.sections.shown import PageItems, example_section, map_section, suspect_section
+from mrl_jax.report.sections.swept import sweep_section
 from mrl_jax.report.sections.training import learning_curves, memorising
 
 __all__ = ["write_report"]
@@ -96,20 +98,28 @@ def _page(found: Found, split: str, data: Any, title: str | None, pictures: str 
         say(f"scores of {recorded.name}")
         opened.append(open_run(recorded, split, data))
     main = next(o for o in opened if o.recorded is best)
-    remark = " ".join(found.skipped)
-    before = []
+    remark, before, verdict_of_all = " ".join(found.skipped), [], ""
     if several:
         say("comparison")
-        before.append(comparison(found.runs, opened if len(found.runs) <= TESTED else [], best))
-        remark = f"{len(found.runs)} runs; what follows is of {best.name}, the best in validation. {remark}".strip()
+        loaded = opened if len(found.runs) <= TESTED else []
+        tests, notes = tested(loaded, best) if loaded else ([], [])
+        before.append(comparison(found.runs, loaded, best, tests, notes))
+        verdict_of_all = compared_verdict(found.runs, tests, best)
+        title = title or f"{main.dataset.name}: {len(found.runs)} runs compared"
     before += [sweep_section(name, sweep, i) for i, (name, sweep) in enumerate(found.sweeps.items(), 1)]
-    return _page_of(main, before, title, remark, pictures, say)
+    return _page_of(main, before, title, verdict_of_all, remark, pictures, say)
 
 
 def _page_of(
-    opened: OpenedRun, before: Sequence[Any], title: str | None, remark: str, pictures: str | None, say: Say
+    opened: OpenedRun,
+    before: Sequence[Section],
+    title: str | None,
+    comparing: str,
+    remark: str,
+    pictures: str | None,
+    say: Say,
 ) -> Page:
-    """The page of a run, with other sections before its own."""
+    """The page of a run, with other sections before its own, and with a verdict on several runs before its own."""
     samples, items = Samples(opened, pictures), PageItems()
     say("training labels")
     kept, memory, why = _memory(opened)
@@ -127,6 +137,7 @@ def _page_of(
         sections.append(suspect_section(suspects, lambda m, row: samples.of(m, "train", row), names))
     sections.append(reproduce(opened))
     text, tone = verdict(opened, memory)
+    text = f"{comparing} {opened.recorded.name}: {text[0].lower()}{text[1:]}" if comparing else text
     top = title or heading(opened), about(opened), text, tone, remark, tiles(opened, memory)
     return Page(*top, sections, items.values, samples.pictures)
 

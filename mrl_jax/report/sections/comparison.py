@@ -2,33 +2,50 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from mrl_jax.errors import InputError
+from mrl_jax.errors import InputError, listed
 from mrl_jax.eval.comparison import compare_embedded
-from mrl_jax.eval.differences import LEAST_SEEDS, Difference, compared, holm_levels, with_holm
+from mrl_jax.eval.differences import holm_levels
 from mrl_jax.eval.scores import Options
 from mrl_jax.report.blocks import NOTHING, Block, Cell, Chart, Note, Section, Table, number_cell, share_cell
 from mrl_jax.report.charts import forest, intervals, lines
 from mrl_jax.report.memory import memory_at, predictions
 from mrl_jax.report.opened import OpenedRun, Recorded
 from mrl_jax.sweep.names import setting, varied
-from mrl_jax.sweep.results import Sweep
 
-__all__ = ["TESTED", "comparison", "sweep_section"]
+__all__ = ["TESTED", "Tested", "compared_verdict", "comparison", "tested", "value_cell"]
 
 TESTED = 8
 """Runs up to which each is loaded and tested; of more only what training recorded is compared."""
 _CURVES, _DIRECTIONS = 10, 4
 
 
-def comparison(runs: Sequence[Recorded], opened: Sequence[OpenedRun], reference: Recorded) -> Section:
+class Tested(NamedTuple):
+    """The difference of a run from another in mean mAP: its interval, p, and "ahead", "behind" or "level" (Holm)."""
+
+    name: str
+    difference: float
+    ends: Sequence[float]
+    p: float
+    verdict: str
+
+
+def comparison(
+    runs: Sequence[Recorded],
+    opened: Sequence[OpenedRun],
+    reference: Recorded,
+    tests: Sequence[Tested] = (),
+    notes: Sequence[str] = (),
+) -> Section:
     """A table of runs, their differences from one of them, and their curves.
 
     Args:
         runs: all runs.
         opened: the same runs, loaded; empty if they are too many.
         reference: the run that the others are tested against.
+        tests: the first result of `tested`.
+        notes: the second.
     """
     configs = [r.folder.config() for r in runs]
     settings = [name for name in varied(configs) if name not in ("data_path", "noise_file")][:6]
@@ -38,7 +55,7 @@ def comparison(runs: Sequence[Recorded], opened: Sequence[OpenedRun], reference:
         caption = "The dot is the mean mAP of all directions, the line its 95 % interval over queries."
         blocks.append(Chart("mAP of every run", caption, intervals(sorted(rows, key=lambda r: -r[1]), "mAP", {})))
         blocks.append(_scored_table(opened, settings))
-        blocks += _tests(opened, reference)
+        blocks += [*_test_blocks(tests, reference), *map(Note, notes)]
     else:
         blocks.append(_recorded_table(runs, settings))
         blocks.append(Note(f"More than {TESTED} runs: the scores are those that training recorded, without tests of "
@@ -103,51 +120,75 @@ def _recorded_table(runs: Sequence[Recorded], settings: Sequence[str]) -> Table:
 
 def _setting_cells(r: Recorded, settings: Sequence[str]) -> list[Cell]:
     config = r.folder.config()
-    return [_value_cell(setting(config, name)) for name in settings]
+    return [value_cell(setting(config, name)) for name in settings]
 
 
-def _value_cell(value: Any) -> Cell:
+def value_cell(value: Any) -> Cell:
+    """The value of a setting."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return Cell(f"{value:g}", float(value))
     text = " ".join(map(str, value)) if isinstance(value, tuple) else NOTHING.text if value is None else str(value)
     return Cell(text if len(text) <= 40 else "…" + text[-39:])
 
 
-def _tests(opened: Sequence[OpenedRun], reference: Recorded) -> list[Block]:
-    """Differences of mean mAP from the reference: paired over instances, corrected by Holm."""
+def tested(opened: Sequence[OpenedRun], reference: Recorded) -> tuple[list[Tested], list[str]]:
+    """How far each run lies above or below one of them in mean mAP, and why some are not tested.
+
+    Args:
+        opened: the runs.
+        reference: one of them.
+    """
     (base,) = (o for o in opened if o.recorded is reference)
     found: list[tuple[str, Mapping[str, Any]]] = []
-    notes: list[Block] = []
+    notes: list[str] = []
     for o in opened:
         if o is base:
             continue
-        names = {"a": o.recorded.name, "b": base.recorded.name}
         one, other = (dataclasses.replace(x.embedded, source=x.recorded.name) for x in (o, base))
         try:
-            found.append((names["a"], compare_embedded(one, other, Options())["average"]))
+            found.append((o.recorded.name, compare_embedded(one, other, Options())["average"]))
         except InputError as error:
-            notes.append(Note(f"Not tested: {error}"))
-    if not found:
-        return notes
+            notes.append(f"Not tested: {error}")
     allowed = [1 - level for level in holm_levels([line["p"] for _, line in found])]
-    rows = []
+    tests = []
     for (name, line), limit in zip(found, allowed, strict=True):
-        sure = line["p"] <= limit
-        word = ("ahead" if line["difference"] > 0 else "behind") if sure else "level"
-        tone = {"ahead": "good", "behind": "bad"}.get(word, "")
-        p = Cell(f"{line['p']:.4f}", line["p"])
-        rows.append((Cell(name), number_cell(line["difference"], ends=line["ci"]), p, Cell(word, None, tone)))
-    title = f"Differences from {reference.name}"
-    points = [(name, line["difference"], *line["ci"]) for name, line in found]
+        word = "level" if line["p"] > limit else "ahead" if line["difference"] > 0 else "behind"
+        tests.append(Tested(name, line["difference"], line["ci"], line["p"], word))
+    return tests, notes
+
+
+def compared_verdict(runs: Sequence[Recorded], tests: Sequence[Tested], reference: Recorded) -> str:
+    """One line on several runs: which is the best in validation, and how the others lie to it in the tests."""
+    text = f"Of {len(runs)} runs, {reference.name} is the best in validation."
+    by_word = {word: [t.name for t in tests if t.verdict == word] for word in ("behind", "level", "ahead")}
+    words = {"behind": "significantly below it", "level": "not significantly apart from it", "ahead": "above it"}
+    parts = [f"{listed(names, 4)} {words[word]}" for word, names in by_word.items() if names]
+    return f"{text} In the tests: {'; '.join(parts)}." if parts else text
+
+
+def _test_blocks(tests: Sequence[Tested], reference: Recorded) -> list[Block]:
+    if not tests:
+        return []
+    tones = {"ahead": "good", "behind": "bad"}
+    rows = [
+        (
+            Cell(t.name),
+            number_cell(t.difference, ends=t.ends),
+            Cell(f"{t.p:.4f}", t.p),
+            Cell(t.verdict, None, tones.get(t.verdict, "")),
+        )
+        for t in tests
+    ]
+    points = [(t.name, t.difference, t.ends[0], t.ends[1]) for t in tests]
     caption = "An interval right of the dashed line: this run is better. Intervals are not corrected for their number."
-    chart = Chart(title, caption, forest(points, "difference of mean mAP"))
+    chart = Chart(f"Differences from {reference.name}", caption, forest(points, "difference of mean mAP"))
     table = Table(
         "Paired randomisation test over the instances of the split; all verdicts together err in at most 5 % of the "
         "cases (Holm). They hold for these runs; another seed gives other ones.",
         ("run", "difference of mean mAP", "p", "verdict"),
         rows,
     )
-    return [chart, table, *notes]
+    return [chart, table]
 
 
 def _curves(runs: Sequence[Recorded]) -> list[Block]:
@@ -163,103 +204,3 @@ def _curves(runs: Sequence[Recorded]) -> list[Block]:
         caption += f" The {len(shown)} of {len(series)} runs with the highest curves are shown."
     chart = lines(shown, "epoch", "validation mAP", whole=True)
     return [Chart("Validation mAP during training", caption, chart)]
-
-
-def sweep_section(name: str, sweep: Sweep, number: int) -> Section:
-    """The cells of a sweep: mean ± standard deviation over seeds, against what varies, with tests over seeds.
-
-    Args:
-        name: what the page calls the sweep.
-        sweep: the sweep.
-        number: which sweep of the page it is, for its address.
-    """
-    summary = sweep.summary()
-    cells = sorted(summary["cells"], key=lambda c: -c["valid"]["mean"])
-    fields = list(summary["varied"])
-    directions = list(dict.fromkeys(d for c in cells for d in c["test"]["kept"] if d != "average"))
-    columns = [*(directions if len(directions) <= _DIRECTIONS else ()), "average"]
-    rows = []
-    for c in cells:
-        kept = c["test"]["kept"]
-        rows.append(
-            (
-                Cell(_label(c, fields)),
-                *(_value_cell(c["settings"][f]) for f in fields),
-                share_cell(c["wrong_share"]),
-                Cell(str(len(c["seeds"])), len(c["seeds"])),
-                _spread_cell(c["valid"], "good" if c["best"] else ""),
-                *(_spread_cell(kept[d]) for d in columns),
-                _spread_cell(c["test"]["last"]["average"]),
-            )
-        )
-    head = ["cell", *fields, "wrong", "seeds", "valid mAP"]
-    head += [*(f"test {d.replace('->', ' → ')}" for d in columns), "average, last epoch"]
-    caption = "mAP, mean ± standard deviation over seeds; in green the best cell of its noise by validation mAP."
-    blocks: list[Block] = [*_against(cells, fields), Table(caption, head, rows), *_seed_tests(cells, fields, sweep)]
-    lead = f"{len(sweep.finished)} runs in {len(cells)} cells; a cell holds the seeds of one setting."
-    return Section(f"sweep-{number}", f"Sweep {name}", lead, blocks)
-
-
-def _label(cell: Mapping[str, Any], fields: Sequence[str]) -> str:
-    return ", ".join(f"{f} {_value_cell(cell['settings'][f]).text}" for f in fields) or "all seeds"
-
-
-def _spread_cell(spread: Mapping[str, Any], tone: str = "") -> Cell:
-    text = f"{spread['mean']:.3f}" + ("" if spread["std"] is None else f" ± {spread['std']:.3f}")
-    return Cell(text, float(spread["mean"]), tone)
-
-
-def _against(cells: Sequence[Mapping[str, Any]], fields: Sequence[str]) -> list[Block]:
-    """Test mAP against the first field with numbers, or a row per cell."""
-    numeric = [f for f in fields if all(_value_cell(c["settings"][f]).sort is not None for c in cells)]
-    x = "noise_rate" if "noise_rate" in numeric else next(iter(numeric), None)
-    if x is None:
-        spreads = [c["test"]["kept"]["average"] for c in cells]
-        rows = [
-            (_label(c, fields), s["mean"], s["mean"] - (s["std"] or 0), s["mean"] + (s["std"] or 0))
-            for c, s in zip(cells, spreads, strict=True)
-        ][:30]
-        caption = "The dot is the mean of the seeds, the line one standard deviation to both sides."
-        return [Chart("Test mAP of every cell", caption, intervals(rows, "test mAP", {}))]
-    series: dict[str, list[tuple[float, float]]] = {}
-    for c in sorted(cells, key=lambda c: c["settings"][x]):
-        rest = _label(c, [f for f in fields if f != x])
-        series.setdefault(rest, []).append((float(c["settings"][x]), c["test"]["kept"]["average"]["mean"]))
-    shown = dict(list(sorted(series.items(), key=lambda s: -max(y for _, y in s[1])))[:_CURVES])
-    caption = f"Mean over the seeds against {x.replace('_', ' ')}; the table has the standard deviations."
-    return [Chart("Test mAP against what varies", caption, lines(shown, x.replace("_", " "), "test mAP"))]
-
-
-def _seed_tests(cells: Sequence[Mapping[str, Any]], fields: Sequence[str], sweep: Sweep) -> list[Block]:
-    """Differences from the best cell by validation, paired over the seeds that both have."""
-    if len(cells) < 2:
-        return []
-    base, names, found = cells[0], [], []
-    for c in cells[1:]:
-        ours, theirs = (_by_seed(x, sweep) for x in (c, base))
-        if len(seeds := sorted(set(ours) & set(theirs))) >= 2:
-            names.append(_label(c, fields))
-            found.append(compared([ours[s] for s in seeds], [theirs[s] for s in seeds]))
-    if not found:
-        return [Note("No two cells have two seeds in common: their differences cannot be tested.")]
-    rows = [(Cell(name), *_difference_cells(d)) for name, d in zip(names, with_holm(found), strict=True)]
-    few = f" Verdicts need {LEAST_SEEDS} seeds." if any(d.seeds < LEAST_SEEDS for d in found) else ""
-    caption = (
-        f"Differences from the best cell in validation ({_label(base, fields)}), paired over seeds (Student's t, "
-        f"corrected by Holm for their number).{few}"
-    )
-    return [Table(caption, ("cell", "difference of mean test mAP", "p", "verdict"), rows)]
-
-
-def _difference_cells(d: Difference) -> tuple[Cell, Cell, Cell]:
-    tone = {"ahead": "good", "behind": "bad"}.get(d.verdict, "")
-    return number_cell(d.mean, ends=d.over_seeds), Cell(f"{d.p:.4f}", d.p), Cell(d.verdict or NOTHING.text, None, tone)
-
-
-def _by_seed(cell: Mapping[str, Any], sweep: Sweep) -> dict[int, float]:
-    out = {}
-    for name in cell["runs"]:
-        run = sweep.runs[name]
-        assert run.scores is not None
-        out[run.config.seed] = float(run.scores["test"][run.scores.get("kept", "best")]["average"])
-    return out

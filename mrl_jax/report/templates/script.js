@@ -19,6 +19,7 @@
       Object.entries(value).map(([k, v]) => [k, k === "values" ? v : coloured(v, style)])
     );
   };
+  const narrow = window.matchMedia("(max-width: 700px)");  // legends then go below
   const config = (style) => coloured({
     background: "transparent",
     font: "system-ui, sans-serif",
@@ -27,7 +28,12 @@
       labelColor: "var(--muted)", titleColor: "var(--muted)", domainColor: "var(--line)", tickColor: "var(--line)",
       gridColor: "var(--line)", gridOpacity: 0.6, labelFontSize: 12, titleFontSize: 12, titleFontWeight: 500,
     },
-    legend: { labelColor: "var(--ink)", titleColor: "var(--muted)", labelFontSize: 12, titleFontSize: 12 },
+    legend: {
+      labelColor: "var(--ink)", titleColor: "var(--muted)", labelFontSize: 12, titleFontSize: 12,
+      symbolBaseFillColor: "var(--muted)",
+      ...(narrow.matches ? { orient: "bottom", columns: 1 } : {}),
+      layout: { bottom: { direction: narrow.matches ? "vertical" : "horizontal" } },
+    },
     mark: { color: "var(--c1)" }, rule: { color: "var(--c1)" }, point: { color: "var(--c1)" },
     text: { fill: null },
   }, style);
@@ -84,7 +90,7 @@
     document.documentElement.dataset.drawn = "yes";
   };
   draw();
-  window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  for (const query of [narrow, window.matchMedia("(prefers-color-scheme: dark)")]) query.addEventListener("change", draw);
   window.addEventListener("scroll", () => { tooltip.hidden = true; }, { passive: true });
 
   // Tables sort by a click on a heading, or Enter: numbers by size, the largest first, and texts by letter.

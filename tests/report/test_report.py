@@ -1,0 +1,197 @@
+"""Pages of runs of all kinds, from the function and from the command."""
+
+import json
+import shlex
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from report_runs import Page, odd_arrays, trained
+from toy import save_npz, toy_config
+
+from mrl_jax import InputError, compare
+from mrl_jax.cli import Parser, add_config_flags
+from mrl_jax.config import preset, with_settings
+from mrl_jax.report import write_report
+from mrl_jax.report.__main__ import main
+from mrl_jax.report.opened import find_runs, open_run, read_run
+from mrl_jax.report.sections import comparison
+from mrl_jax.report.sections.reproduce import training_command
+from mrl_jax.run.folder import RunFolder
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_library")]
+OF_A_RUN = ["protocol", "results", "curves", "memory", "precision-recall", "classes", "map", "examples", "reproduce"]
+
+
+def page_of(path):
+    return Page(path.read_text("utf-8"))
+
+
+def test_a_run_has_all_sections(noisy, arrays):
+    path = write_report(noisy, data=arrays)
+    assert path == noisy / "report.html"
+    page = page_of(path)
+    assert page.sections == OF_A_RUN
+    result = json.loads((noisy / "result.json").read_text())
+    assert f"mAP {result['test'][result['kept']]['average']:.3f}" in page.text
+    path.unlink()
+
+
+def test_three_modalities_missing_samples_unequal_galleries_no_noise_streamed(odd, tmp_path):
+    page = page_of(write_report(odd, tmp_path / "odd.html", data=odd_arrays()))
+    assert page.sections == OF_A_RUN
+    assert "missing training samples touch 2" in page.text
+    assert "test: sound 27, touch 27, smell 20" in page.text
+    assert "which of the labels are wrong is unknown" in page.text
+    assert {item["m"] for item in page.data["items"]} == {"sound", "touch", "smell"}
+
+
+def test_a_closed_form_has_neither_curves_nor_classes(closed, arrays, tmp_path):
+    page = page_of(write_report(closed, tmp_path / "closed.html", data=arrays))
+    assert "closed form" in page.text
+    assert "assigns no classes" in page.text
+
+
+def test_noisy_validation_and_few_rows(base, arrays, tmp_path):
+    few = {**arrays, "test_labels": np.array([0, 1, 2]), "test_sound": arrays["test_sound"][:3]}
+    few["test_touch"] = arrays["test_touch"][:3]
+    run = trained(tmp_path / "run", few, noise_rate=0.5, noisy_validation=True, epochs=1)
+    page = page_of(write_report(run, tmp_path / "valid.html", data=few, split="valid"))
+    assert "with the noise of the run's validation labels" in page.text
+    assert page_of(write_report(run, tmp_path / "test.html", data=few)).sections == OF_A_RUN
+
+
+def test_a_run_that_is_not_complete(noisy, arrays, tmp_path):
+    begun = tmp_path / "begun"
+    shutil.copytree(noisy, begun)
+    for name in ("result.json", "model.npz"):
+        (begun / name).unlink()
+    assert page_of(write_report(begun, data=arrays)).sections == OF_A_RUN
+
+
+def test_two_runs_are_tested(base, noisy, closed, arrays, tmp_path):
+    page = page_of(write_report([noisy, closed], tmp_path / "two.html", data=arrays))
+    assert page.sections == ["comparison", *OF_A_RUN]
+    runs = [read_run(p, p.name) for p in (noisy, closed)]
+    opened = [open_run(r, "test", arrays) for r in runs]
+    best = max(runs, key=lambda r: r.valid_map)
+    (test,), notes = comparison.tested(opened, best)
+    (other,) = (r for r in runs if r is not best)
+    expected = compare(other.folder.path, best.folder.path, arrays)["average"]
+    assert not notes
+    assert (test.difference, test.p, test.ends) == (expected["difference"], expected["p"], expected["ci"])
+    assert test.verdict == ("behind" if test.difference < 0 else "ahead") if test.p <= 0.05 else "level"
+    assert comparison.compared_verdict(runs, [test], best) in page.text
+
+
+def test_runs_on_other_data_are_named_and_not_tested(noisy, odd, arrays, tmp_path):
+    runs = [read_run(noisy, "noisy"), read_run(odd, "odd")]
+    opened = [open_run(runs[0], "test", arrays), open_run(runs[1], "test", odd_arrays())]
+    tests, (note,) = comparison.tested(opened, runs[0])
+    assert tests == []
+    assert note.startswith("Not tested: odd and noisy differ in modalities")
+
+
+def test_a_sweep_is_its_runs(swept, tmp_path):
+    page = page_of(write_report(swept, tmp_path / "sweep.html"))
+    assert page.sections == ["comparison", "sweep-1", *OF_A_RUN]
+    summary = json.loads((swept / "summary.json").read_text())
+    for cell in summary["cells"]:
+        spread = cell["test"]["kept"]["average"]
+        assert f"{spread['mean']:.3f} ± {spread['std']:.3f}" in page.text
+    assert "4 runs in 2 cells" in page.text
+
+
+def test_many_runs_are_not_loaded(swept, noisy, arrays, tmp_path, monkeypatch):
+    monkeypatch.setattr("mrl_jax.report.write.TESTED", 3)
+    page = page_of(write_report(swept, tmp_path / "many.html"))
+    assert "without tests of single runs" in page.text
+
+
+def test_names_of_folders_differ(swept, base, tmp_path):
+    (tmp_path / "swept").mkdir()
+    found = find_runs([swept, base / "swept/runs" / next((swept / "runs").iterdir()).name])
+    assert len({r.name for r in found.runs}) == len(found.runs) == 5
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        preset("emoji"),
+        preset("emoji", method="consensus", noise_rate=0.4, tau1=0.3),
+        preset("custom", data_path="/x y/a.npz", modalities=("a", "b c"), noisy_validation=True, noise_rate=0.2),
+        preset("wikipedia", loss="gce", hidden_dims=(7, 8)),
+        preset("custom", method="cca", keys=("a=b", "c=d")),
+    ],
+)
+def test_the_command_gives_the_configuration(config):
+    words = shlex.split(training_command(config))
+    assert words[:3] == ["python", "-m", "mrl_jax.train"]
+    parser = Parser()
+    add_config_flags(parser)
+    given = vars(parser.parse_args(words[3:]))
+    assert preset(given.pop("preset"), **given) == config
+
+
+def test_the_command(noisy, arrays, tmp_path, capsys):
+    data = save_npz(tmp_path / "data.npz", arrays)
+    out = tmp_path / "page.html"
+    flags = ["--workdir", str(noisy), "--data-path", str(data), "--html", str(out), "--title", "A & B"]
+    assert main(flags) == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith(f"report: {out} (")
+    assert "s  map" in captured.err
+    assert "<title>A &amp; B</title>" in out.read_text("utf-8")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["data.npz", "page.html"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "needs the folder of a run or a sweep: --workdir DIR"),
+        (["--workdir", "RUN", "--split", "train"], "invalid choice: 'train'"),
+        (["--workdir", "BASE/nowhere"], "holds no run"),
+        (["--workdir", "BASE"], "holds neither a run nor a sweep"),
+        (["--workdir", "RUN", "RUN"], "is given twice"),
+        (["--workdir", "RUN", "ODD"], "name its file: --html FILE"),
+        (["--workdir", "RUN", "--html", "RUN/config.json"], "belongs to the run"),
+        (["--workdir", "RUN", "--html", "BASE/none/x.html"], "its folder does not exist"),
+        (["--workdir", "RUN"], "trained on arrays in memory; pass them, or their file: --data-path FILE"),
+        (["--workdir", "https://x.org/run"], "is an address"),
+    ],
+)
+def test_bad_input_is_one_line(flags, message, noisy, odd, base, capsys):
+    words = {"RUN": str(noisy), "ODD": str(odd), "BASE": str(base)}
+    flags = [f.replace("BASE", words["BASE"]).replace("RUN", words["RUN"]).replace("ODD", words["ODD"]) for f in flags]
+    assert main(flags) == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_in_python_the_message_names_the_argument(noisy, odd):
+    with pytest.raises(InputError, match="html=FILE"):
+        write_report([noisy, odd])
+    with pytest.raises(InputError, match="choose test or valid"):
+        write_report(noisy, split="train")
+
+
+def test_pictures_from_a_folder_are_small_and_once(noisy, arrays, tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    ids = np.array([f"id{i}" for i in range(27)])
+    data = {**arrays, "test_ids": ids}
+    data |= {f"{s}_ids": np.array([f"{s}{i}" for i in range(n)]) for s, n in (("train", 60), ("valid", 24))}
+    for i in (0, 1):
+        Image.new("RGB", (300, 200), (200 * i, 0, 0)).save(folder / f"id{i}.png")
+    page = page_of(write_report(noisy, tmp_path / "p.html", data=data, pictures=folder))
+    assert len(page.data["pictures"]) == 2
+    assert all(p.startswith("data:image/") and len(p) < 2000 for p in page.data["pictures"])
+    shown = [item for item in page.data["items"] if item["p"] >= 0]
+    assert {item["id"] for item in shown} == {"id0", "id1"}
+    assert len(shown) == 4  # of both modalities
+
+
+def test_the_toy_run_is_what_it_says(noisy):
+    assert RunFolder.open(noisy).config() == with_settings(
+        toy_config(modalities=("sound", "touch"), noise_rate=0.5), tau1=1.0, tau2=1.0, representation="embedding"
+    )
