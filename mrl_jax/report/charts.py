@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Spec", "bars", "forest", "heat_map", "intervals", "lines", "points", "stacked"]
+__all__ = ["COLOURS", "Spec", "bars", "forest", "heat_map", "intervals", "lines", "points", "stacked"]
 
 Spec = dict[str, Any]
 
-_PALETTE = [f"var(--c{i})" for i in range(1, 11)]
+COLOURS = 10
+"""Colours of lines and classes; of more, they repeat."""
+_PALETTE = [f"var(--c{i})" for i in range(1, COLOURS + 1)]
 _SHAPES = ["circle", "triangle-up", "square", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left"]
 _LABELLED = 14  # classes up to which the cells of a heat map show their numbers
 _MARKED = 30  # points up to which every point of a line has a marker

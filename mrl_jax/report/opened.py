@@ -9,7 +9,7 @@ from typing import Any
 from mrl_jax.data.dataset import Dataset
 from mrl_jax.errors import InputError
 from mrl_jax.eval.embedded import Embedded
-from mrl_jax.eval.evaluate import embed_split
+from mrl_jax.eval.evaluate import embed_dataset
 from mrl_jax.eval.scores import Options, PerQuery, full_report
 from mrl_jax.methods.base import MethodEntry
 from mrl_jax.methods.registry import entry_of
@@ -175,15 +175,31 @@ def read_run(path: str | os.PathLike[str], name: str) -> Recorded:
     return Recorded(name, folder, folder.data(), folder.noise(), folder.metrics(), folder.result())
 
 
-def open_run(recorded: Recorded, split: str, data: Any = None, options: Options = Options()) -> OpenedRun:  # noqa: B008
+def open_run(
+    recorded: Recorded,
+    split: str,
+    data: Any = None,
+    options: Options = Options(),  # noqa: B008 - frozen
+    shared: dict[Any, Dataset] | None = None,
+) -> OpenedRun:
     """Load the model that a run keeps, and score it on a split.
+
+    Args:
+        recorded: the run.
+        split: "test" or "valid".
+        data: as for `mrl_jax.evaluate`.
+        options: of the scores.
+        shared: data that other runs have loaded, to which those of this run are added.
 
     Raises:
         InputError: as `mrl_jax.evaluate`.
     """
-    run = load_run(recorded.folder.path)
-    embedded = embed_split(recorded.folder.path, data, split, "kept")
-    dataset = run_data(run, recorded.folder, data)
+    run, shared = load_run(recorded.folder.path), {} if shared is None else shared
+    key = (recorded.data["sha256"], run.config.preset, *run.config.cut.values())  # the same key, the same data
+    if key not in shared:
+        shared[key] = run_data(run, recorded.folder, data)
+    dataset = shared[key]
+    embedded = embed_dataset(run, recorded.folder if data is None else None, dataset, split, None, recorded.name)
     scores, per_query = full_report(embedded, options)
     own = data is None or dataset.digest() == recorded.data["sha256"]
     return OpenedRun(recorded, run, dataset, own, embedded, scores, per_query, data)

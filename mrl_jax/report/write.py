@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mrl_jax.backend import names_backend
+from mrl_jax.data.dataset import Dataset
 from mrl_jax.errors import InputError
 from mrl_jax.files import check_outputs, write_atomically
 from mrl_jax.interface import option
@@ -94,9 +95,10 @@ def _page(found: Found, split: str, data: Any, title: str | None, pictures: str 
     best = max(found.runs, key=lambda r: r.valid_map)
     several = len(found.runs) > 1
     opened: list[OpenedRun] = []
+    shared: dict[Any, Dataset] = {}
     for recorded in found.runs if len(found.runs) <= TESTED else (best,):
         say(f"scores of {recorded.name}")
-        opened.append(open_run(recorded, split, data))
+        opened.append(open_run(recorded, split, data, shared=shared))
     main = next(o for o in opened if o.recorded is best)
     remark, before, verdict_of_all = " ".join(found.skipped), [], ""
     if several:

@@ -64,7 +64,9 @@ def test_a_table_sorts_by_click_and_by_key(shown):
 def test_pointing_at_a_sample_shows_it(shown):
     point = shown.locator("#map .chart").first.locator(".mark-symbol.role-mark path").first
     point.scroll_into_view_if_needed()
-    point.hover(force=True)
+    shown.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")  # scrolled by then
+    place = point.bounding_box()
+    shown.mouse.move(place["x"] + place["width"] / 2, place["y"] + place["height"] / 2)
     tooltip = shown.locator("#tooltip")
     tooltip.wait_for(state="visible")
     text = tooltip.inner_text()

@@ -83,7 +83,7 @@ def test_without_noise_nothing_is_said_of_wrong_labels(odd):
     memory = memory_of(o, kept)
     assert not memory.has_wrong
     section = memorising(o, kept, memory)
-    assert "which of the labels are wrong is unknown" in section.lead
+    assert "which of the labels of the data set are wrong is unknown" in section.lead
     (table,) = blocks_of(section, Table)
     assert list(table.head) == ["model", "right labels: accuracy"]
     assert "No training label is known to be wrong" in verdict(o, memory)[0]

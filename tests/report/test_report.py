@@ -43,7 +43,7 @@ def test_three_modalities_missing_samples_unequal_galleries_no_noise_streamed(od
     assert page.sections == OF_A_RUN
     assert "missing training samples touch 2" in page.text
     assert "test: sound 27, touch 27, smell 20" in page.text
-    assert "which of the labels are wrong is unknown" in page.text
+    assert "which of the labels of the data set are wrong is unknown" in page.text
     assert {item["m"] for item in page.data["items"]} == {"sound", "touch", "smell"}
 
 
@@ -60,6 +60,14 @@ def test_noisy_validation_and_few_rows(base, arrays, tmp_path):
     page = page_of(write_report(run, tmp_path / "valid.html", data=few, split="valid"))
     assert "with the noise of the run's validation labels" in page.text
     assert page_of(write_report(run, tmp_path / "test.html", data=few)).sections == OF_A_RUN
+
+
+def test_mismatched_pairs_are_no_wrong_labels(arrays, tmp_path):
+    run = trained(tmp_path / "run", arrays, noise_rate=0.5, noise_kind="pair-mismatch")
+    page = page_of(write_report(run, data=arrays))
+    assert "all labels are right" in page.text
+    share = json.loads((run / "noise.json").read_text())["mismatched_share"]
+    assert f"{sum(share.values()) / 2:.0%} mean of the modalities" in page.text
 
 
 def test_a_run_that_is_not_complete(noisy, arrays, tmp_path):

@@ -61,6 +61,23 @@ def test_heat_map_on_the_page_is_the_table(noisy_opened):
             assert sum(row) == pytest.approx(1.0, abs=1e-3)
 
 
+def test_of_many_directions_the_mean_is_shown(noisy_opened, monkeypatch):
+    retrieved = retrieve(noisy_opened.embedded, noisy_opened.metric)
+    each = [confusion(r.query_labels, r.labels, 3) for r in retrieved.values()]
+    monkeypatch.setattr("mrl_jax.report.sections.results.DIRECTIONS", 1)
+    charts = [b for b in by_class(noisy_opened, retrieved).blocks if isinstance(b, Chart)]
+    assert [c.title for c in charts[1:]] == ["Classes among the first 10 results, mean of all directions"]
+    names = noisy_opened.run.class_names
+    for (a, b), value in heat_cells(charts[1]).items():
+        expected = np.mean([t[names.index(a), names.index(b)] for t in each])
+        assert value == pytest.approx(expected, rel=1e-4)
+    (chart,) = precision_recall(noisy_opened).blocks
+    assert {v["s"] for v in chart.spec["layer"][0]["data"]["values"]} == {
+        "sound, mean of galleries",
+        "touch, mean of galleries",
+    }
+
+
 def test_the_table_of_scores_is_that_of_evaluate(noisy, noisy_opened, arrays):
     scores = evaluate(load_run(noisy), arrays)
     table = next(b for b in results(noisy_opened).blocks if isinstance(b, Table))

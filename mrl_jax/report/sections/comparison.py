@@ -1,6 +1,5 @@
 """Several runs beside each other: their scores, tests of their differences, curves, and the cells of sweeps."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -144,9 +143,8 @@ def tested(opened: Sequence[OpenedRun], reference: Recorded) -> tuple[list[Teste
     for o in opened:
         if o is base:
             continue
-        one, other = (dataclasses.replace(x.embedded, source=x.recorded.name) for x in (o, base))
         try:
-            found.append((o.recorded.name, compare_embedded(one, other, Options())["average"]))
+            found.append((o.recorded.name, compare_embedded(o.embedded, base.embedded, Options())["average"]))
         except InputError as error:
             notes.append(f"Not tested: {error}")
     allowed = [1 - level for level in holm_levels([line["p"] for _, line in found])]

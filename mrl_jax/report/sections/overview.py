@@ -76,6 +76,9 @@ def tiles(opened: OpenedRun, memory: Memory | None) -> list[Tile]:
     known = recorded.noise["kind"] == "file" or recorded.noise.get("rate", 0) > 0
     if known and share is not None:
         out.append(Tile("training labels that are wrong", f"{share:.0%}", describe_noise(recorded.noise).split(";")[0]))
+    if mismatched := recorded.noise.get("mismatched_share"):
+        mean = sum(mismatched.values()) / len(mismatched)
+        out.append(Tile("samples paired with another instance", f"{mean:.0%}", "mean of the modalities"))
     if memory is not None and memory.has_wrong:
         at = memory.epochs.index(opened.run.epoch)
         repeated, recovered = memory.repeated[at], memory.recovered[at]

@@ -7,7 +7,7 @@ import numpy as np
 from mrl_jax.report.blocks import Block, Cell, Chart, Note, Section, Table, number_cell, share_cell
 from mrl_jax.report.charts import heat_map, intervals, lines
 from mrl_jax.report.opened import OpenedRun
-from mrl_jax.report.retrieved import Retrieved, class_map, confused_pairs, confusion, curves, hardest
+from mrl_jax.report.retrieved import TOP, Retrieved, class_map, confused_pairs, confusion, curves, hardest
 
 __all__ = ["by_class", "precision_recall", "results"]
 
@@ -113,16 +113,13 @@ def by_class(opened: OpenedRun, retrieved: Mapping[str, Retrieved]) -> Section:
         )
     ]
     shares = {n: confusion(r.query_labels, r.labels, len(classes)) for n, r in retrieved.items()}
-    k = next(iter(retrieved.values())).rows.shape[1]
     charts = {_arrow(n): s for n, s in shares.items()}
     if len(shares) > DIRECTIONS:
-        pooled = [np.concatenate([getattr(r, f) for r in retrieved.values()]) for f in ("query_labels", "rows")]
-        every = np.concatenate([r.labels for r in retrieved.values()])
-        charts = {"all directions together": confusion(pooled[0], every, len(classes))}
+        charts = {"mean of all directions": _mean(list(shares.values()))}
     for title, s in charts.items():
         blocks.append(
             Chart(
-                f"Classes among the first {k} results, {title}",
+                f"Classes among the first {TOP} results, {title}",
                 "Each row adds up to 1: a bright cell beside the diagonal is a class that is taken for another.",
                 heat_map(s[np.ix_(shown, shown)], names, names, "class of the query", "retrieved class", "share"),
                 least=max(340, 26 * len(shown) + 200),
@@ -136,10 +133,18 @@ def by_class(opened: OpenedRun, retrieved: Mapping[str, Retrieved]) -> Section:
     ]
     rows = sorted(rows, key=lambda row: -(row[3].sort or 0.0))[:_PAIRS]
     if rows:
-        caption = f"The most frequent mistakes: the share of the first {k} results that have the wrong class."
+        caption = f"The most frequent mistakes: the share of the first {TOP} results that have the wrong class."
         blocks.append(Table(caption, ("direction", "class of the query", "retrieved instead", "share"), rows))
     lead = "Where retrieval is good and where it is not, by the class of the query."
     return Section("classes", "Classes", lead, blocks)
+
+
+def _mean(tables: Sequence[np.ndarray]) -> np.ndarray:
+    """The mean of tables, of each cell over those that are not NaN; NaN where all are."""
+    stacked = np.stack(tables)
+    known = (~np.isnan(stacked)).sum(axis=0)
+    total = np.nansum(stacked, axis=0)
+    return np.divide(total, known, out=np.full_like(total, np.nan), where=known > 0)
 
 
 def _ends(opened: OpenedRun) -> list[tuple[str, float, float, float]]:

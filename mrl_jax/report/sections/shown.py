@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from mrl_jax.report.blocks import Block, Chart, Hit, Note, Queries, Query, Section, Suspects, share_cell
-from mrl_jax.report.charts import points
+from mrl_jax.report.charts import COLOURS, points
 from mrl_jax.report.memory import Predictions
 from mrl_jax.report.opened import OpenedRun
 from mrl_jax.report.plane import even_sample, in_plane
@@ -61,6 +61,8 @@ def map_section(
     caption = (
         f"{len(values):,} samples by {how} of what the run retrieves by: classes should form islands in which all "
         "symbols mix. Point at a sample to see it; a click on a class hides the others."
+        + " Colours repeat: there are more classes than colours."
+        * (len(classes) > COLOURS)
     )
     blocks: list[Block] = [Chart(f"Samples of the split {opened.split}", caption, points(values, classes, modalities))]
     if found is not None and any(p.wrong.any() for p in found.values()):

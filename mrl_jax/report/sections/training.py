@@ -33,9 +33,11 @@ def learning_curves(opened: OpenedRun) -> Section:
         caption = "Mean over the instances of an epoch: it falls while the model fits its labels, right or wrong."
         blocks.append(Chart("Training loss", caption, chart, half=True))
     valid = {d: [(line["epoch"], line["valid"]["map"][d]) for line in metrics] for d in metrics[0]["valid"]["map"]}
-    split = opened.dataset.splits["valid"]
-    chance = cross_modal_chance({m: split.samples(m)[1] for m in opened.run.modalities})
-    level = {"chance": sum(chance.values()) / len(chance)}
+    level = {}
+    if opened.own_data:
+        split = opened.dataset.splits["valid"]
+        chance = cross_modal_chance({m: split.samples(m)[1] for m in opened.run.modalities})
+        level = {"chance": sum(chance.values()) / len(chance)}
     chart = lines(
         directed(valid), "epoch", "validation mAP", rules={"epoch kept": opened.run.epoch}, levels=level, whole=True
     )
@@ -63,8 +65,13 @@ def memorising(
         "Wrong labels are those that differ from the labels of the data set. A model that memorised repeats them; one "
         "that learned the classes predicts the true class instead."
     )
-    if not memory.has_wrong:
-        lead = "No noise was injected: which of the labels are wrong is unknown. All of them count as right here."
+    if not memory.has_wrong and "mismatched_share" in opened.recorded.noise:
+        lead = "The noise pairs samples of different instances and changes no label: all labels are right."
+    elif not memory.has_wrong:
+        lead = (
+            "No noise was injected: which of the labels of the data set are wrong is unknown. All of them count as "
+            "right here."
+        )
     blocks.append(_predictions_chart(memory))
     series = {
         "right labels: accuracy": memory.right,
