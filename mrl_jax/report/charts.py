@@ -34,6 +34,7 @@ def lines(
     share: bool = False,
     zero: bool = False,
     low: float | None = None,
+    errors: Mapping[str, Sequence[float]] | None = None,
 ) -> Spec:
     """Lines of values against x.
 
@@ -47,8 +48,14 @@ def lines(
         share: whether y are shares, shown in percent on an axis from 0 to 1.
         zero: whether the axis of y begins at 0.
         low: the least x of the axis; None for that of the points.
+        errors: name -> how far an upright bar reaches to both sides of each point.
     """
     values = [{"s": name, "x": _number(a), "y": _number(b)} for name, points in series.items() for a, b in points]
+    ends = [
+        {"s": name, "x": _number(x), "low": _number(y - e), "high": _number(y + e)}
+        for name, of in (errors or {}).items()
+        for (x, y), e in zip(series[name], of, strict=True)
+    ]
     few = max((len(points) for points in series.values()), default=0) <= _MARKED
     ticks: dict[str, Any] = {"format": "d", "tickMinStep": 1, "tickCount": 10} if whole else {"tickCount": 5}
     scale: dict[str, Any] = {"domain": [0, 1]} if share else {"zero": zero}
@@ -74,7 +81,7 @@ def lines(
     }
     # An invisible wide line takes the pointer, which a line of two pixels hardly can.
     wide = {**line, "mark": {"type": "point", "size": 260, "opacity": 0, "filled": True}}
-    layers = [*_upright(rules or {}), *_level(levels or {}), line, wide]
+    layers = [*_upright(rules or {}), *_level(levels or {}), *_bars_of_error(ends, list(series)), line, wide]
     return _chart(260, layer=layers, resolve={"legend": {"color": "shared"}})
 
 
@@ -191,13 +198,18 @@ def points(
         wrong: whether samples with wrong labels have a dark rim.
     """
     hidden = {"axis": {"labels": False, "ticks": False, "domain": False, "grid": False}, "title": None}
-    legend = {"symbolLimit": 30, "symbolType": "circle", "labelLimit": 150}  # its place is that of the script
+    legend = {
+        "symbolLimit": 30,
+        "columns": 1,
+        "symbolType": "circle",
+        "labelLimit": 150,
+    }  # its place is that of the script
     encoding: Spec = {
         "x": {"field": "x", "type": "quantitative", "scale": {"zero": False}, **hidden},
         "y": {"field": "y", "type": "quantitative", "scale": {"zero": False}, **hidden},
         "color": {**_colour("k", classes), "legend": {**legend, "title": "class"}},
         "shape": {
-            "field": "m", "type": "nominal", "sort": list(modalities), "title": "modality",
+            "field": "m", "type": "nominal", "sort": list(modalities), "title": "modality", "legend": {"columns": 1},
             "scale": {"domain": list(modalities), "range": _cycle(_SHAPES, len(modalities))},
         },
         "opacity": {"condition": {"param": "chosen", "value": 0.85}, "value": 0.06},
@@ -265,7 +277,7 @@ def _axis(
 def _colour(field: str, names: Sequence[str], colours: Sequence[str] = (), title: str | None = None) -> Spec:
     """Colours of names; without a legend where there is only one."""
     scale = {"domain": list(names), "range": list(colours) or _cycle(_PALETTE, len(names))}
-    legend = {"orient": "bottom", "title": title, "labelLimit": 260} if len(names) > 1 else None
+    legend = {"orient": "bottom", "columns": 3, "title": title, "labelLimit": 240} if len(names) > 1 else None
     return {"field": field, "type": "nominal", "scale": scale, "legend": legend}
 
 
@@ -283,6 +295,15 @@ def _level(levels: Mapping[str, float]) -> list[Spec]:
     tip = [{"field": "n", "title": "line"}, {"field": "y", "type": "quantitative", "title": "at", "format": ".3f"}]
     encoding = {"y": {"field": "y", "type": "quantitative"}, "tooltip": tip}
     return [{"data": {"values": values}, "mark": mark, "encoding": encoding}] if values else []
+
+
+def _bars_of_error(ends: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[Spec]:
+    if not ends:
+        return []
+    y = {"field": "low", "type": "quantitative", "scale": {"zero": False}}
+    place = {"x": {"field": "x", "type": "quantitative"}, "y": y, "y2": {"field": "high"}}
+    mark = {"type": "rule", "strokeWidth": 1.5, "opacity": 0.7}
+    return [{"data": {"values": list(ends)}, "mark": mark, "encoding": {**place, "color": _colour("s", names)}}]
 
 
 def _step(values: Sequence[Mapping[str, Any]]) -> float:

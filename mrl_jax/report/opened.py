@@ -19,7 +19,7 @@ from mrl_jax.run.model import TrainedModel
 from mrl_jax.sweep.folder import SweepFolder
 from mrl_jax.sweep.results import Outcome, Sweep
 
-__all__ = ["Found", "OpenedRun", "Recorded", "find_runs", "open_run", "read_run"]
+__all__ = ["Found", "OpenedRun", "Recorded", "find_runs", "open_run", "read_run", "short_names"]
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,8 @@ def find_runs(workdirs: Sequence[str | os.PathLike[str]]) -> Found:
             raise InputError(f"workdir {str(path)!r}: no run of this sweep is complete; let it finish (--resume)")
         sweeps[name] = sweep
         prefix = f"{name}/" if len(paths) > 1 else ""
-        runs += [read_run(path / "runs" / run, prefix + run) for run in complete]
+        short = short_names(list(complete))
+        runs += [read_run(path / "runs" / run, prefix + short[run]) for run in complete]
     return Found(tuple(runs), sweeps, tuple(skipped))
 
 
@@ -154,6 +155,19 @@ def _names(paths: Sequence[Path]) -> list[str]:
         if len(set(names)) == len(names):
             return names
     return [str(p) for p in paths]
+
+
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """Names of the runs of a sweep without the parts that all have.
+
+    Example:
+        >>> short_names(["rc-noise0.2-beta0.9-seed0", "rc-noise0.6-beta0.9-seed0"])
+        {'rc-noise0.2-beta0.9-seed0': 'noise0.2', 'rc-noise0.6-beta0.9-seed0': 'noise0.6'}
+    """
+    parts = {name: name.split("-") for name in names}
+    common = set.intersection(*map(set, parts.values()))
+    short = {name: "-".join(p for p in own if p not in common) or name for name, own in parts.items()}
+    return short if len(set(short.values())) == len(short) else {name: name for name in names}
 
 
 def _read_sweep(path: Path) -> Sweep:

@@ -26,7 +26,7 @@ from mrl_jax.report.sections.overview import about, heading, protocol, tiles, ve
 from mrl_jax.report.sections.reproduce import reproduce
 from mrl_jax.report.sections.results import by_class, precision_recall, results
 from mrl_jax.report.sections.shown import PageItems, example_section, map_section, suspect_section
-from mrl_jax.report.sections.swept import sweep_section
+from mrl_jax.report.sections.swept import sweep_section, sweep_verdict
 from mrl_jax.report.sections.training import learning_curves, memorising
 
 __all__ = ["write_report"]
@@ -93,23 +93,23 @@ def write_report(
 
 def _page(found: Found, split: str, data: Any, title: str | None, pictures: str | None, say: Say) -> Page:
     best = max(found.runs, key=lambda r: r.valid_map)
-    several = len(found.runs) > 1
+    alone = not found.sweeps and len(found.runs) <= TESTED  # runs that are loaded, and tested one by one
     opened: list[OpenedRun] = []
     shared: dict[Any, Dataset] = {}
-    for recorded in found.runs if len(found.runs) <= TESTED else (best,):
+    for recorded in found.runs if alone else (best,):
         say(f"scores of {recorded.name}")
         opened.append(open_run(recorded, split, data, shared=shared))
     main = next(o for o in opened if o.recorded is best)
-    remark, before, verdict_of_all = " ".join(found.skipped), [], ""
-    if several:
+    swept = [sweep_section(name, sweep, i) for i, (name, sweep) in enumerate(found.sweeps.items(), 1)]
+    comparing = " ".join(sweep_verdict(name, sweep) for name, sweep in found.sweeps.items())
+    compared = []
+    if len(found.runs) > 1:
         say("comparison")
-        loaded = opened if len(found.runs) <= TESTED else []
-        tests, notes = tested(loaded, best) if loaded else ([], [])
-        before.append(comparison(found.runs, loaded, best, tests, notes))
-        verdict_of_all = compared_verdict(found.runs, tests, best)
+        tests, notes = tested(opened, best) if alone else ([], [])
+        compared.append(comparison(found.runs, opened if alone else [], best, tests, notes))
+        comparing = comparing or compared_verdict(found.runs, tests, best)
         title = title or f"{main.dataset.name}: {len(found.runs)} runs compared"
-    before += [sweep_section(name, sweep, i) for i, (name, sweep) in enumerate(found.sweeps.items(), 1)]
-    return _page_of(main, before, title, verdict_of_all, remark, pictures, say)
+    return _page_of(main, [*swept, *compared], title, comparing, " ".join(found.skipped), pictures, say)
 
 
 def _page_of(
@@ -139,7 +139,8 @@ def _page_of(
         sections.append(suspect_section(suspects, lambda m, row: samples.of(m, "train", row), names))
     sections.append(reproduce(opened))
     text, tone = verdict(opened, memory)
-    text = f"{comparing} {opened.recorded.name}: {text[0].lower()}{text[1:]}" if comparing else text
+    if comparing:
+        text, remark = comparing, f"{opened.recorded.name}, shown below: {text} {remark}".strip()
     top = title or heading(opened), about(opened), text, tone, remark, tiles(opened, memory)
     return Page(*top, sections, items.values, samples.pictures)
 

@@ -1,5 +1,6 @@
 """Pages of runs of all kinds, from the function and from the command."""
 
+import dataclasses
 import json
 import shlex
 import shutil
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from report_runs import Page, odd_arrays, trained
+from scipy import stats
 from toy import save_npz, toy_config
 
 from mrl_jax import InputError, compare
@@ -15,10 +17,13 @@ from mrl_jax.cli import Parser, add_config_flags
 from mrl_jax.config import preset, with_settings
 from mrl_jax.report import write_report
 from mrl_jax.report.__main__ import main
+from mrl_jax.report.blocks import NOTHING, Table
 from mrl_jax.report.opened import find_runs, open_run, read_run
 from mrl_jax.report.sections import comparison
 from mrl_jax.report.sections.reproduce import training_command
+from mrl_jax.report.sections.swept import sweep_section
 from mrl_jax.run.folder import RunFolder
+from mrl_jax.sweep.results import Sweep
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_library")]
 OF_A_RUN = ["protocol", "results", "curves", "memory", "precision-recall", "classes", "map", "examples", "reproduce"]
@@ -103,18 +108,54 @@ def test_runs_on_other_data_are_named_and_not_tested(noisy, odd, arrays, tmp_pat
 
 def test_a_sweep_is_its_runs(swept, tmp_path):
     page = page_of(write_report(swept, tmp_path / "sweep.html"))
-    assert page.sections == ["comparison", "sweep-1", *OF_A_RUN]
+    assert page.sections == ["sweep-1", "comparison", *OF_A_RUN]
     summary = json.loads((swept / "summary.json").read_text())
     for cell in summary["cells"]:
         spread = cell["test"]["kept"]["average"]
         assert f"{spread['mean']:.3f} ± {spread['std']:.3f}" in page.text
     assert "4 runs in 2 cells" in page.text
+    assert "no differences are tested" in page.text  # one method: nothing to choose from
 
 
-def test_many_runs_are_not_loaded(swept, noisy, arrays, tmp_path, monkeypatch):
-    monkeypatch.setattr("mrl_jax.report.write.TESTED", 3)
-    page = page_of(write_report(swept, tmp_path / "many.html"))
+def test_cells_of_a_sweep_are_tested_over_seeds(swept):
+    """Against SciPy, on scores made up for a second setting."""
+    (sweep,) = find_runs([swept]).sweeps.values()
+    runs = {}
+    for beta, shift in ((0.9, 0.0), (0.7, 0.2)):
+        for (name, run), noise in zip(sweep.runs.items(), (0.0, 0.03, 0.0, 0.01), strict=True):
+            scores = json.loads(json.dumps(run.scores))
+            for split in ("valid", "test"):
+                scores[split][scores["kept"]]["average"] -= shift and shift + noise
+            config = with_settings(run.config, beta=beta)
+            runs[f"{name}-{beta}"] = dataclasses.replace(run, config=config, scores=scores)
+    section = sweep_section("made up", Sweep(runs, None), 1)
+    table = next(b for b in section.blocks if isinstance(b, Table) and b.head[1] == "against")
+    expected = {(f"noise rate {r}, beta 0.7", f"noise rate {r}, beta 0.9") for r in (0.2, 0.6)}
+    assert {(r[0].text, r[1].text) for r in table.rows} == expected
+    for row in table.rows:
+        rate = float(row[0].text.split()[2].rstrip(","))
+        pairs = [
+            [runs[f"{n}-{b}"].scores["test"][runs[f"{n}-{b}"].scores["kept"]]["average"] for b in (0.7, 0.9)]
+            for n, run in sweep.runs.items()
+            if run.config.noise_rate == rate
+        ]
+        expected = stats.ttest_rel(*np.transpose(pairs))
+        assert row[2].sort == pytest.approx(np.diff(np.transpose(pairs)[::-1], axis=0).mean())
+        assert row[3].sort == pytest.approx(expected.pvalue)
+        assert row[4].text == NOTHING.text  # two seeds are too few for a verdict
+
+
+def test_runs_of_sweeps_and_many_runs_are_not_loaded(swept, noisy, arrays, tmp_path, monkeypatch):
+    page = page_of(write_report(swept, tmp_path / "swept.html"))
     assert "without tests of single runs" in page.text
+    assert "swept: 4 runs in 2 cells." in page.text
+    runs = sorted((swept / "runs").iterdir())
+    monkeypatch.setattr("mrl_jax.report.write.TESTED", 3)
+    many = page_of(write_report(runs, tmp_path / "many.html"))
+    assert "without tests of single runs" in many.text
+    monkeypatch.setattr("mrl_jax.report.write.TESTED", 4)
+    few = page_of(write_report(runs, tmp_path / "few.html"))
+    assert "Paired randomisation test" in few.text
 
 
 def test_names_of_folders_differ(swept, base, tmp_path):

@@ -41,7 +41,7 @@ def comparison(
 
     Args:
         runs: all runs.
-        opened: the same runs, loaded; empty if they are too many.
+        opened: the same runs, loaded; empty if they are too many, or of a sweep.
         reference: the run that the others are tested against.
         tests: the first result of `tested`.
         notes: the second.
@@ -51,14 +51,14 @@ def comparison(
     blocks: list[Block] = []
     if opened:
         rows = [(o.recorded.name, o.scores["average"], *o.scores["average_ci"]) for o in opened]
-        caption = "The dot is the mean mAP of all directions, the line its 95 % interval over queries."
+        caption = "The dot is the mean mAP of all directions, the line its 95% interval over queries."
         blocks.append(Chart("mAP of every run", caption, intervals(sorted(rows, key=lambda r: -r[1]), "mAP", {})))
         blocks.append(_scored_table(opened, settings))
         blocks += [*_test_blocks(tests, reference), *map(Note, notes)]
     else:
         blocks.append(_recorded_table(runs, settings))
-        blocks.append(Note(f"More than {TESTED} runs: the scores are those that training recorded, without tests of "
-                           "single runs."))  # fmt: skip
+        what = f"Runs of a sweep, and more than {TESTED} runs"
+        blocks.append(Note(f"{what}, are compared by what training recorded, without tests of single runs."))
     blocks += _curves(runs)
     lead = f"{len(runs)} runs. The sections below this one show one of them, {reference.name}, the best in validation."
     return Section("comparison", "Comparison", lead, blocks)
@@ -87,7 +87,7 @@ def _scored_table(opened: Sequence[OpenedRun], settings: Sequence[str]) -> Table
         )
     head = ["run", *settings, "epoch", *(d.replace("->", " → ") for d in directions), "mean mAP"]
     head += ["wrong labels repeated", "seen through"]
-    caption = f"mAP on the split {opened[0].split} with 95 % intervals, and how each model treats wrong labels."
+    caption = f"mAP on the split {opened[0].split} with 95% intervals, and how each model treats wrong labels."
     return Table(caption, head, rows)
 
 
@@ -157,11 +157,14 @@ def tested(opened: Sequence[OpenedRun], reference: Recorded) -> tuple[list[Teste
 
 def compared_verdict(runs: Sequence[Recorded], tests: Sequence[Tested], reference: Recorded) -> str:
     """One line on several runs: which is the best in validation, and how the others lie to it in the tests."""
-    text = f"Of {len(runs)} runs, {reference.name} is the best in validation."
-    by_word = {word: [t.name for t in tests if t.verdict == word] for word in ("behind", "level", "ahead")}
-    words = {"behind": "significantly below it", "level": "not significantly apart from it", "ahead": "above it"}
-    parts = [f"{listed(names, 4)} {words[word]}" for word, names in by_word.items() if names]
-    return f"{text} In the tests: {'; '.join(parts)}." if parts else text
+    words = {
+        "behind": "significantly worse than it",
+        "level": "not significantly apart from it",
+        "ahead": "significantly better than it on the split that is scored",
+    }
+    by_word = {word: [t.name for t in tests if t.verdict == word] for word in words}
+    parts = [f"{listed(names, 4)}: {words[word]}" for word, names in by_word.items() if names]
+    return "; ".join([f"Best of {len(runs)} runs in validation is {reference.name}", *parts]) + "."
 
 
 def _test_blocks(tests: Sequence[Tested], reference: Recorded) -> list[Block]:
@@ -181,7 +184,7 @@ def _test_blocks(tests: Sequence[Tested], reference: Recorded) -> list[Block]:
     caption = "An interval right of the dashed line: this run is better. Intervals are not corrected for their number."
     chart = Chart(f"Differences from {reference.name}", caption, forest(points, "difference of mean mAP"))
     table = Table(
-        "Paired randomisation test over the instances of the split; all verdicts together err in at most 5 % of the "
+        "Paired randomisation test over the instances of the split; all verdicts together err in at most 5% of the "
         "cases (Holm). They hold for these runs; another seed gives other ones.",
         ("run", "difference of mean mAP", "p", "verdict"),
         rows,

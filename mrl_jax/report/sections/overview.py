@@ -69,7 +69,7 @@ def tiles(opened: OpenedRun, memory: Memory | None) -> list[Tile]:
         Tile(
             f"mAP on {opened.split}, mean of directions",
             f"{scores['average']:.3f}",
-            (f"95 % interval {ends[0]:.3f} to {ends[1]:.3f}; " if ends else "") + f"chance {_chance(opened):.3f}",
+            (f"95% interval {ends[0]:.3f} to {ends[1]:.3f}; " if ends else "") + f"chance {_chance(opened):.3f}",
         )
     ]
     share = recorded.noise.get("wrong_share_overall")
@@ -83,7 +83,7 @@ def tiles(opened: OpenedRun, memory: Memory | None) -> list[Tile]:
         at = memory.epochs.index(opened.run.epoch)
         repeated, recovered = memory.repeated[at], memory.recovered[at]
         tone = "bad" if repeated > recovered else "good" if repeated < _HELD else ""
-        out.append(Tile("wrong labels that the model repeats", f"{repeated:.0%}", "0 % is best", tone))
+        out.append(Tile("wrong labels that the model repeats", f"{repeated:.0%}", "0% is best", tone))
         out.append(Tile("wrong labels that it sees through", f"{recovered:.0%}", "it predicts the true class"))
     if recorded.result is not None:
         best, last = (recorded.result["test"][which] for which in ("best", "last"))

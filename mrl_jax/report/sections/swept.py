@@ -9,7 +9,7 @@ from mrl_jax.report.charts import intervals, lines
 from mrl_jax.report.sections.comparison import value_cell
 from mrl_jax.sweep.results import Sweep
 
-__all__ = ["sweep_section"]
+__all__ = ["sweep_section", "sweep_verdict"]
 
 _LINES, _DIRECTIONS, _ROWS = 10, 4, 30
 
@@ -32,8 +32,7 @@ def sweep_section(name: str, sweep: Sweep, number: int) -> Section:
         kept = c["test"]["kept"]
         rows.append(
             (
-                Cell(_label(c, fields)),
-                *(value_cell(c["settings"][f]) for f in fields),
+                *([value_cell(c["settings"][f]) for f in fields] or [Cell("all seeds")]),
                 share_cell(c["wrong_share"]),
                 Cell(str(len(c["seeds"])), len(c["seeds"])),
                 _spread_cell(c["valid"], "good" if c["best"] else ""),
@@ -41,16 +40,33 @@ def sweep_section(name: str, sweep: Sweep, number: int) -> Section:
                 _spread_cell(c["test"]["last"]["average"]),
             )
         )
-    head = ["cell", *fields, "wrong", "seeds", "valid mAP"]
+    head = [*([f.replace("_", " ") for f in fields] or ["setting"]), "wrong", "seeds", "valid mAP"]
     head += [*(f"test {d.replace('->', ' → ')}" for d in columns), "average, last epoch"]
     caption = "mAP, mean ± standard deviation over seeds; in green the best cell of its noise by validation mAP."
-    blocks: list[Block] = [*_against(cells, fields), Table(caption, head, rows), *_seed_tests(cells, fields, sweep)]
+    blocks: list[Block] = [
+        *_against(cells, fields),
+        Table(caption, head, rows),
+        *_seed_tests(summary, cells, fields, sweep),
+    ]
     lead = f"{len(sweep.finished)} runs in {len(cells)} cells; a cell holds the seeds of one setting."
     return Section(f"sweep-{number}", f"Sweep {name}", lead, blocks)
 
 
+def sweep_verdict(name: str, sweep: Sweep) -> str:
+    """One line on a sweep: its best setting in validation, of every noise."""
+    summary = sweep.summary()
+    text = f"{name}: {len(sweep.finished)} runs in {len(summary['cells'])} cells."
+    parts = []
+    for best in summary["best"]:
+        if best["noise"] is not None:
+            where = _label({"settings": best["noise"]}, list(best["noise"]))
+            setting = _label(best, list(best["settings"]))
+            parts.append(f"{where}: {setting}" if best["noise"] else setting)
+    return f"{text} Best in validation: {'; '.join(parts)}." if parts else text
+
+
 def _label(cell: Mapping[str, Any], fields: Sequence[str]) -> str:
-    return ", ".join(f"{f} {value_cell(cell['settings'][f]).text}" for f in fields) or "all seeds"
+    return ", ".join(f"{f.replace('_', ' ')} {value_cell(cell['settings'][f]).text}" for f in fields) or "all seeds"
 
 
 def _spread_cell(spread: Mapping[str, Any], tone: str = "") -> Cell:
@@ -71,33 +87,42 @@ def _against(cells: Sequence[Mapping[str, Any]], fields: Sequence[str]) -> list[
         caption = "The dot is the mean of the seeds, the line one standard deviation to both sides."
         return [Chart("Test mAP of every cell", caption, intervals(rows, "test mAP", {}))]
     series: dict[str, list[tuple[float, float]]] = {}
+    errors: dict[str, list[float]] = {}
     for c in sorted(cells, key=lambda c: c["settings"][x]):
-        rest = _label(c, [f for f in fields if f != x])
-        series.setdefault(rest, []).append((float(c["settings"][x]), c["test"]["kept"]["average"]["mean"]))
-    shown = dict(list(sorted(series.items(), key=lambda s: -max(y for _, y in s[1])))[:_LINES])
-    caption = f"Mean over the seeds against {x.replace('_', ' ')}; the table has the standard deviations."
-    return [Chart("Test mAP against what varies", caption, lines(shown, x.replace("_", " "), "test mAP"))]
+        rest, score = _label(c, [f for f in fields if f != x]), c["test"]["kept"]["average"]
+        series.setdefault(rest, []).append((float(c["settings"][x]), score["mean"]))
+        errors.setdefault(rest, []).append(score["std"] or 0.0)
+    shown = dict(sorted(series.items(), key=lambda s: -max(y for _, y in s[1]))[:_LINES])
+    title = x.replace("_", " ")
+    chart = lines(shown, title, "test mAP", errors={name: errors[name] for name in shown})
+    caption = f"Mean over the seeds against the {title}; the bars reach one standard deviation to both sides."
+    return [Chart("Test mAP against what varies", caption, chart)]
 
 
-def _seed_tests(cells: Sequence[Mapping[str, Any]], fields: Sequence[str], sweep: Sweep) -> list[Block]:
-    """Differences from the best cell by validation, paired over the seeds that both have."""
-    if len(cells) < 2:
-        return []
-    base, names, found = cells[0], [], []
-    for c in cells[1:]:
+def _seed_tests(
+    summary: Mapping[str, Any], cells: Sequence[Mapping[str, Any]], fields: Sequence[str], sweep: Sweep
+) -> list[Block]:
+    """Differences from the best cell in validation of the same noise, paired over the seeds that both have."""
+    noises = list(next((b["noise"] for b in summary["best"] if b["noise"] is not None), {}))
+    best = {tuple(c["settings"][n] for n in noises): c for c in cells if c["best"]}
+    names, found = [], []
+    for c in cells:
+        base = best.get(tuple(c["settings"][n] for n in noises))
+        if base is None or c is base:
+            continue
         ours, theirs = (_by_seed(x, sweep) for x in (c, base))
         if len(seeds := sorted(set(ours) & set(theirs))) >= 2:
-            names.append(_label(c, fields))
+            names.append((_label(c, fields), _label(base, fields)))
             found.append(compared([ours[s] for s in seeds], [theirs[s] for s in seeds]))
     if not found:
-        return [Note("No two cells have two seeds in common: their differences cannot be tested.")]
-    rows = [(Cell(name), *_difference_cells(d)) for name, d in zip(names, with_holm(found), strict=True)]
+        return [Note("No two cells of the same noise have two seeds in common: no differences are tested.")]
+    rows = [(Cell(a), Cell(b), *_difference_cells(d)) for (a, b), d in zip(names, with_holm(found), strict=True)]
     few = f" Verdicts need {LEAST_SEEDS} seeds." if any(d.seeds < LEAST_SEEDS for d in found) else ""
     caption = (
-        f"Differences from the best cell in validation ({_label(base, fields)}), paired over seeds (Student's t, "
-        f"corrected by Holm for their number).{few}"
+        "Differences from the best cell of the same noise in validation, paired over seeds (Student's t, corrected by "
+        f"Holm for their number).{few}"
     )
-    return [Table(caption, ("cell", "difference of mean test mAP", "p", "verdict"), rows)]
+    return [Table(caption, ("cell", "against", "difference of mean test mAP", "p", "verdict"), rows)]
 
 
 def _difference_cells(d: Difference) -> tuple[Cell, Cell, Cell]:

@@ -8,6 +8,7 @@
     place.src = data.pictures[Number(place.dataset.picture)];
   }
 
+  const narrow = window.matchMedia("(max-width: 700px)");  // legends are then below, in one column
   // Charts. Colours of the style sheet are read when a chart is drawn, so it is drawn again for another scheme.
   const coloured = (value, style) => {
     if (typeof value === "string") {
@@ -16,10 +17,11 @@
     if (Array.isArray(value)) return value.map((v) => coloured(v, style));
     if (value === null || typeof value !== "object") return value;
     return Object.fromEntries(
-      Object.entries(value).map(([k, v]) => [k, k === "values" ? v : coloured(v, style)])
+      Object.entries(value).map(([k, v]) => [
+        k, k === "values" ? v : k === "columns" && narrow.matches ? 1 : coloured(v, style),
+      ])
     );
   };
-  const narrow = window.matchMedia("(max-width: 700px)");  // legends then go below
   const config = (style) => coloured({
     background: "transparent",
     font: "system-ui, sans-serif",
@@ -31,7 +33,7 @@
     legend: {
       labelColor: "var(--ink)", titleColor: "var(--muted)", labelFontSize: 12, titleFontSize: 12,
       symbolBaseFillColor: "var(--muted)",
-      ...(narrow.matches ? { orient: "bottom", columns: 1 } : {}),
+      ...(narrow.matches ? { orient: "bottom" } : {}),
       layout: { bottom: { direction: narrow.matches ? "vertical" : "horizontal" } },
     },
     mark: { color: "var(--c1)" }, rule: { color: "var(--c1)" }, point: { color: "var(--c1)" },
