@@ -20,6 +20,7 @@ _PALETTE = [f"var(--c{i})" for i in range(1, COLOURS + 1)]
 _SHAPES = ["circle", "triangle-up", "square", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left"]
 _LABELLED = 14  # classes up to which the cells of a heat map show their numbers
 _MARKED = 30  # points up to which every point of a line has a marker
+_LEGEND = 24  # classes in the legend of a map; of more, the first
 _SHARE = ".1%"
 
 
@@ -198,12 +199,8 @@ def points(
         wrong: whether samples with wrong labels have a dark rim.
     """
     hidden = {"axis": {"labels": False, "ticks": False, "domain": False, "grid": False}, "title": None}
-    legend = {
-        "symbolLimit": 30,
-        "columns": 1,
-        "symbolType": "circle",
-        "labelLimit": 150,
-    }  # its place is that of the script
+    shown = list(classes[:_LEGEND])
+    legend = {"values": shown, "columns": 1, "symbolType": "circle", "labelLimit": 150}
     encoding: Spec = {
         "x": {"field": "x", "type": "quantitative", "scale": {"zero": False}, **hidden},
         "y": {"field": "y", "type": "quantitative", "scale": {"zero": False}, **hidden},

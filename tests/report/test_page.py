@@ -112,6 +112,14 @@ def test_charts_are_json_without_gaps():
     assert len(charts[2]["data"]["values"]) == 1
 
 
+def test_a_map_of_many_classes_has_a_short_legend():
+    """A longer one makes the library warn on the console, and runs out of the picture."""
+    names = [f"class {i}" for i in range(200)]
+    colour = points([], names, ["a", "b"])["encoding"]["color"]
+    assert colour["legend"]["values"] == names[:24]
+    assert len(colour["scale"]["range"]) == 200
+
+
 def test_suspects_with_names_or_numbers():
     suspects = [
         {"row": 4, "id": "x", "modality": "image", "given": 0, "suggested": 1, "p_wrong": 0.93, "agreement": 0.5},

@@ -52,7 +52,7 @@ def verdict(opened: OpenedRun, memory: Memory | None) -> tuple[str, str]:
     at = memory.epochs.index(opened.run.epoch)
     repeated, recovered = memory.repeated[at], memory.recovered[at]
     shares = f"it repeats {repeated:.0%} of the wrong labels and sees through {recovered:.0%}"
-    if repeated > recovered:
+    if repeated >= _HELD and repeated > recovered:
         return f"{text} It memorised its labels: {shares}.", "bad"
     part = repeated >= _HELD
     text += f" It memorised a part of the wrong labels: {shares}." if part else f" It did not memorise: {shares}."
@@ -82,7 +82,7 @@ def tiles(opened: OpenedRun, memory: Memory | None) -> list[Tile]:
     if memory is not None and memory.has_wrong:
         at = memory.epochs.index(opened.run.epoch)
         repeated, recovered = memory.repeated[at], memory.recovered[at]
-        tone = "bad" if repeated > recovered else "good" if repeated < _HELD else ""
+        tone = "good" if repeated < _HELD else "bad" if repeated > recovered else ""
         out.append(Tile("wrong labels that the model repeats", f"{repeated:.0%}", "0% is best", tone))
         out.append(Tile("wrong labels that it sees through", f"{recovered:.0%}", "it predicts the true class"))
     if recorded.result is not None:

@@ -14,6 +14,7 @@ __all__ = ["by_class", "precision_recall", "results"]
 DIRECTIONS = 6
 """Directions up to which each has its own line or chart."""
 _CLASSES = 30  # classes of a heat map
+_SMALL = 10  # classes up to which two tables stand side by side, and each direction has its own
 _PAIRS = 12  # rows of the table of confused classes
 
 
@@ -108,22 +109,33 @@ def by_class(opened: OpenedRun, retrieved: Mapping[str, Retrieved]) -> Section:
         Chart(
             "mAP by class and direction",
             f"Each cell is the mAP of the queries of a class: dark cells are classes that are hard to find.{left}",
-            heat_map(table[:, shown].T, names, [_arrow(n) for n in maps], "class of the query", "direction", "mAP"),
+            heat_map(
+                table[:, shown].T,
+                names,
+                [_arrow(n) for n in maps],
+                "class of the query",
+                "direction",
+                "mAP",
+                _top(table[:, shown]),
+            ),
             least=max(320, 90 * len(maps)),
         )
     ]
     shares = {n: confusion(r.query_labels, r.labels, len(classes)) for n, r in retrieved.items()}
     charts = {_arrow(n): s for n, s in shares.items()}
-    if len(shares) > DIRECTIONS:
+    if len(shares) > (DIRECTIONS if len(shown) <= _SMALL else 2):
         charts = {"mean of all directions": _mean(list(shares.values()))}
     for title, s in charts.items():
+        part = s[np.ix_(shown, shown)]
+        caption = "Each row adds up to 1" + " over all classes" * (len(shown) < len(classes))
+        chart = heat_map(part, names, names, "class of the query", "retrieved class", "share", _top(part))
         blocks.append(
             Chart(
                 f"Classes among the first {TOP} results, {title}",
-                "Each row adds up to 1: a bright cell beside the diagonal is a class that is taken for another.",
-                heat_map(s[np.ix_(shown, shown)], names, names, "class of the query", "retrieved class", "share"),
+                f"{caption}: a bright cell beside the diagonal is a class that is taken for another.",
+                chart,
                 least=max(340, 26 * len(shown) + 200),
-                half=len(shown) <= 10,
+                half=len(shown) <= _SMALL,
             )
         )
     rows = [
@@ -137,6 +149,11 @@ def by_class(opened: OpenedRun, retrieved: Mapping[str, Retrieved]) -> Section:
         blocks.append(Table(caption, ("direction", "class of the query", "retrieved instead", "share"), rows))
     lead = "Where retrieval is good and where it is not, by the class of the query."
     return Section("classes", "Classes", lead, blocks)
+
+
+def _top(table: np.ndarray) -> float:
+    """The end of a scale of colours from 0: the largest number, rounded up to tenths."""
+    return float(np.clip(np.ceil(np.nanmax(table) * 10 - 1e-9) / 10, 0.1, 1.0))
 
 
 def _mean(tables: Sequence[np.ndarray]) -> np.ndarray:

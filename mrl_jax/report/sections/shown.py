@@ -61,7 +61,8 @@ def map_section(
     caption = (
         f"{len(values):,} samples by {how} of what the run retrieves by: classes should form islands in which all "
         "symbols mix. Point at a sample to see it; a click on a class hides the others."
-        + " Colours repeat: there are more classes than colours."
+        + " Colours repeat, as there are many classes."
+        * (len(classes) > COLOURS)
         * (len(classes) > COLOURS)
     )
     blocks: list[Block] = [Chart(f"Samples of the split {opened.split}", caption, points(values, classes, modalities))]
