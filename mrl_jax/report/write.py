@@ -15,9 +15,9 @@ from mrl_jax.data.dataset import Dataset
 from mrl_jax.errors import InputError
 from mrl_jax.files import check_outputs, write_atomically
 from mrl_jax.interface import option
-from mrl_jax.report.blocks import Section
+from mrl_jax.report.blocks import Note, Section
 from mrl_jax.report.memory import Memory, Predictions, memory_of, memory_record, predictions
-from mrl_jax.report.opened import Found, OpenedRun, Recorded, find_runs, open_run
+from mrl_jax.report.opened import Found, OpenedRun, find_runs, open_run
 from mrl_jax.report.page import Page, check_packages, library, render
 from mrl_jax.report.retrieved import retrieve
 from mrl_jax.report.samples import Samples
@@ -134,9 +134,7 @@ def _page_of(
     sections.append(map_section(opened, samples, items, kept))
     say("examples")
     sections.append(example_section(opened, retrieved, samples))
-    if (suspects := _suspects(opened.recorded)) is not None:
-        names = opened.run.class_names
-        sections.append(suspect_section(suspects, lambda m, row: samples.of(m, "train", row), names))
+    sections += _audited(opened, samples)
     sections.append(reproduce(opened))
     text, tone = verdict(opened, memory)
     if comparing:
@@ -154,12 +152,12 @@ def _memory(opened: OpenedRun) -> tuple[dict[str, Predictions] | None, Memory | 
     return kept, memory_record(opened) or memory_of(opened, kept), ""
 
 
-def _suspects(recorded: Recorded) -> Sequence[Any] | None:
-    """The most doubtful labels of a run's audit, or None without the audit."""
+def _audited(opened: OpenedRun, samples: Samples) -> list[Section]:
+    """The section of the most doubtful labels, by the audit of the run; none where the package has no audit."""
     if find_spec("mrl_jax.audit") is None:
-        return None
+        return []
     try:
-        suspects: Sequence[Any] = import_module("mrl_jax.audit").audit(recorded.folder.path).suspects(SUSPECTS)
-    except InputError:  # the audit says for which runs it cannot be made
-        return None
-    return suspects
+        suspects = import_module("mrl_jax.audit").audit(opened.recorded.folder.path).suspects(SUSPECTS)
+    except InputError as error:  # the audit says why a run has none
+        return [Section("suspects", "Suspicious labels", "", [Note(f"Unknown: {error}.")])]
+    return [suspect_section(suspects, lambda m, row: samples.of(m, "train", row), opened.run.class_names)]

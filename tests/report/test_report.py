@@ -4,6 +4,9 @@ import dataclasses
 import json
 import shlex
 import shutil
+import tarfile
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -244,3 +247,40 @@ def test_the_toy_run_is_what_it_says(noisy):
     assert RunFolder.open(noisy).config() == with_settings(
         toy_config(modalities=("sound", "touch"), noise_rate=0.5), tau1=1.0, tau2=1.0, representation="embedding"
     )
+
+
+def test_suspects_of_the_audit_have_a_section(noisy, arrays, tmp_path, monkeypatch):
+    """The audit is another room; here is one with its interface."""
+
+    class Audit:
+        def suspects(self, n):
+            one = {"row": 7, "id": "x", "modality": "touch", "given": "0", "suggested": "2"}
+            return [one | {"p_wrong": 0.75, "agreement": 0.5}][:n]
+
+    def refuse(folder):
+        raise InputError("no labels are recorded")
+
+    monkeypatch.setattr("mrl_jax.report.write.find_spec", lambda name: object())
+    for audit, words in ((lambda folder: Audit(), "train:7"), (refuse, "Unknown: no labels are recorded.")):
+        monkeypatch.setattr("mrl_jax.report.write.import_module", lambda name, a=audit: SimpleNamespace(audit=a))
+        page = page_of(write_report(noisy, tmp_path / "audit.html", data=arrays))
+        assert page.sections == [*OF_A_RUN[:-1], "suspects", "reproduce"]
+        assert words in page.text
+
+
+def test_the_same_run_gives_the_same_page(noisy, arrays, tmp_path):
+    pages = [write_report(noisy, tmp_path / name, data=arrays).read_bytes() for name in ("a.html", "b.html")]
+    assert pages[0] == pages[1]
+
+
+def test_folders_of_the_first_version(tmp_path):
+    with tarfile.open(Path(__file__).parents[1] / "run" / "format1.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    for file in [
+        *tmp_path.glob("*/config.json"),
+        *tmp_path.glob("*/runs/*/config.json"),
+        tmp_path / "sweep/sweep.json",
+    ]:
+        file.write_text(file.read_text().replace("/format1/toy.npz", str(tmp_path / "toy.npz")))
+    page = page_of(write_report([tmp_path / "mrl", tmp_path / "sweep"], tmp_path / "old.html"))
+    assert page.sections == ["sweep-1", "comparison", *OF_A_RUN]
