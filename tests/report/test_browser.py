@@ -1,8 +1,13 @@
 """The page in a real browser."""
 
+import numpy as np
 import pytest
-from browser import NARROW, new_page, overflow
+from browser import NARROW, WIDE, new_page, overflow
+from PIL import Image
 from report_runs import HOSTILE
+from toy import SIZES
+
+from mrl_jax.report import write_report
 
 pytestmark = pytest.mark.slow
 
@@ -86,3 +91,31 @@ def test_hits_and_misses_are_framed(shown):
     assert hits.count() > 0
     if misses.count():
         assert hits.first.evaluate(colour) != misses.first.evaluate(colour)
+
+
+def test_pages_of_several_runs_and_of_a_sweep(browser, swept, tmp_path):
+    runs = sorted((swept / "runs").iterdir())[:2]
+    pages = [write_report(runs, tmp_path / "runs.html"), write_report(swept, tmp_path / "sweep.html")]
+    for path, size, section in zip(pages, (NARROW, WIDE), ("comparison", "sweep-1"), strict=True):
+        with new_page(browser, size) as (page, faults):
+            page.goto(path.as_uri())
+            page.wait_for_function(DRAWN)
+            assert page.locator(f"#{section} .chart svg").count() >= 1
+            assert page.locator(".chart:not(:has(svg))").count() == 0
+            assert overflow(page) <= 0
+            assert faults == []
+
+
+def test_a_picture_is_in_the_file_once_and_shown_where_it_belongs(browser, noisy, arrays, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    Image.new("RGB", (9, 9), (200, 0, 0)).save(tmp_path / "pictures" / "id.png")
+    ids = {f"{split}_ids": np.array(["id"] * n) for split, n in SIZES.items()}
+    path = write_report(noisy, tmp_path / "page.html", data=arrays | ids, pictures=tmp_path / "pictures")
+    assert path.read_text("utf-8").count("data:image/webp") <= 1
+    with new_page(browser) as (page, faults):
+        page.goto(path.as_uri())
+        page.wait_for_function(DRAWN)
+        shown = page.locator("#examples img.picture")
+        assert shown.count() > 10
+        assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth === 9)")
+        assert faults == []
