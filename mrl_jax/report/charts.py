@@ -196,7 +196,7 @@ def points(
             page, for its tooltip), and with `wrong` "w", "right" or "wrong".
         classes: all classes, in the order of their colours.
         modalities: all modalities, in the order of their symbols.
-        wrong: whether samples with wrong labels have a dark rim.
+        wrong: whether samples with wrong labels have a rim.
     """
     hidden = {"axis": {"labels": False, "ticks": False, "domain": False, "grid": False}, "title": None}
     shown = list(classes[:_LEGEND])

@@ -86,7 +86,7 @@ def _training_map(opened: OpenedRun, samples: Samples, items: PageItems, found: 
             number = items.add(sample, given)
             values.append({"x": _short(x), "y": _short(y), "k": sample.label, "m": m, "i": number, "w": w})
     caption = (
-        f"{len(values):,} training samples by {how}, coloured by true class: those with a wrong label have a dark rim. "
+        f"{len(values):,} training samples by {how}, coloured by true class: those with a wrong label have a rim. "
         "If they lie on the islands of their colour, the model saw through the noise."
     )
     return Chart("Training samples", caption, points(values, classes, list(found), wrong=True))
