@@ -15,9 +15,9 @@ from mrl_jax.options import FILE_FIELDS
 from mrl_jax.search.query import query_features
 from mrl_jax.sweep.folder import SweepFolder
 
-COMMANDS = ("train", "sweep", "eval", "search", "data")
+COMMANDS = ("train", "sweep", "eval", "search", "data", "report")
 PLACES = ("FILE", "DIR", "FOLDER", ("A", "B"))  # metavars of flags that take paths
-OUTPUTS = ("--json", "--csv", "--per-query", "--plot", "--png", "--output")
+OUTPUTS = ("--json", "--csv", "--per-query", "--plot", "--png", "--output", "--html")
 
 
 class SeenError(Exception):
@@ -51,7 +51,7 @@ def test_every_flag_that_takes_a_path_refuses_an_address(command, address, capsy
     monkeypatch.chdir(tmp_path)
     module = importlib.import_module("mrl_jax.train" if command == "train" else f"mrl_jax.{command}.__main__")
     flags = list(path_flags(parser_of(module.main, monkeypatch)))
-    assert len(flags) >= 5
+    assert len(flags) >= 4
     capsys.readouterr()
     for before, flag, count in flags:
         assert module.main([*before, flag, *[address] * (count if isinstance(count, int) else 1)]) == 2

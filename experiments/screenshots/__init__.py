@@ -1,1 +1,1 @@
-"""Pictures of pages, for the documentation."""
+"""Pictures of pages for the documentation, taken in a real browser."""

@@ -21,7 +21,7 @@ def confident_scores(labels: np.ndarray, p: np.ndarray, present: np.ndarray) -> 
     try:
         from cleanlab.rank import get_label_quality_scores
     except ImportError:
-        raise InputError("method 'confident' needs cleanlab; pip install 'mrl_jax[audit]'") from None
+        raise InputError("method 'confident' needs cleanlab; pip install cleanlab") from None
     known, there = labels[present], np.asarray(p[present], np.float64)
     there = there / there.sum(axis=1, keepdims=True)
     if missing := sorted(set(range(p.shape[1])) - set(known.tolist())):

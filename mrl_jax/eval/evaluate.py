@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mrl_jax.backend import names_backend
-from mrl_jax.data.dataset import SPLITS, Split
+from mrl_jax.data.dataset import SPLITS, Dataset, Split
 from mrl_jax.errors import InputError, listed
 from mrl_jax.eval.comparison import compare_embedded
 from mrl_jax.eval.embedded import Embedded, check_embedded
@@ -20,7 +20,7 @@ from mrl_jax.run.folder import RunFolder
 from mrl_jax.run.load import load_run, run_data
 from mrl_jax.run.model import Run
 
-__all__ = ["PERMUTATIONS", "Options", "compare", "embed_split", "evaluate", "evaluate_embeddings"]
+__all__ = ["PERMUTATIONS", "Options", "compare", "embed_dataset", "embed_split", "evaluate", "evaluate_embeddings"]
 
 PERMUTATIONS = 10_000  # default of the test
 
@@ -158,22 +158,43 @@ def embed_split(
         raise InputError(f"split {split!r}: choose from {', '.join(SPLITS)}")
     folder = None if isinstance(run, Run) else RunFolder.open(run)
     loaded = run if isinstance(run, Run) else load_run(run, checkpoint)
-    kind = loaded.representation_for(representation)
+    loaded.representation_for(representation)  # refused before the data are read
     dataset = run_data(loaded, folder, data)
-    # With data of its own a run has its digest, and the labels that it was validated on.
-    own = folder if data is None else None
+    source = "run" if folder is None else str(run)
+    return embed_dataset(loaded, folder if data is None else None, dataset, split, representation, source)
+
+
+def embed_dataset(
+    run: Run, own: RunFolder | None, dataset: Dataset, split: str, representation: str | None, source: str
+) -> Embedded:
+    """Rows of a split of data that are loaded.
+
+    Args:
+        run: the run.
+        own: its folder, if the data are those that it was trained on: they then have its digest, and the validation
+            split the labels that it was validated on.
+        dataset: the data.
+        split: "train", "valid" or "test".
+        representation: as in `evaluate`.
+        source: what messages and tables call the run.
+
+    Raises:
+        InputError: its method does not have the representation.
+        NonFiniteLossError: an embedding is inf or NaN.
+    """
+    kind = run.representation_for(representation)
     given = None if own is None else own.noise().get("validation", {}).get("labels")
-    samples = {m: dataset.splits[split].samples(m) for m in loaded.modalities}
+    samples = {m: dataset.splits[split].samples(m) for m in run.modalities}
     labels = {m: y for m, (_, y) in samples.items()}
     if split == "valid" and given is not None:
         labels = {m: np.asarray(given[m], np.int32)[: len(y)] for m, y in dataset.splits["valid"].labels.items()}
         labels = {m: y[dataset.splits["valid"].present(m)] for m, y in labels.items()}
-    rows = {m: np.flatnonzero(dataset.splits[split].present(m)) for m in loaded.modalities}
+    rows = {m: np.flatnonzero(dataset.splits[split].present(m)) for m in run.modalities}
     instances = _instances(dataset.splits[split], rows)
-    z = loaded.represent({m: x for m, (x, _) in samples.items()}, kind)
+    z = run.represent({m: x for m, (x, _) in samples.items()}, kind)
     check_finite(z)
-    source, digest = "run" if folder is None else str(run), None if own is None else own.data()["sha256"]
-    found = Embedded(source, z, labels, instances, rows, loaded.class_names, split, loaded.epoch, digest)
+    digest = None if own is None else own.data()["sha256"]
+    found = Embedded(source, z, labels, instances, rows, run.class_names, split, run.epoch, digest)
     return replace(found, representation=kind)
 
 

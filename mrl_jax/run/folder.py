@@ -10,6 +10,7 @@ lengths.json    the numbers of epochs of a run that was given more of them
 model.npz       the model that the run keeps, of the best epoch or the last; a complete run has it
 result.json     the test scores; written last, it marks the run as complete
 curves.png      learning curves
+report.html     a page on the run, by mrl_jax.report; may be deleted
 search/         galleries embedded by mrl_jax.search; may be deleted
 ```
 """

@@ -1,0 +1,129 @@
+"""What a page shows of a sample: its id, its text, and a small picture, each picture once."""
+
+import base64
+import io
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from mrl_jax.report.opened import OpenedRun
+from mrl_jax.search.gallery import Gallery, is_emoji, read_gallery
+from mrl_jax.search.output import Pictures
+
+__all__ = ["SIDE", "Sample", "Samples"]
+
+SIDE = 56
+"""Pixels of the longer side of a picture."""
+_BUDGET = 2 << 20  # bytes of all pictures of a page as text; samples beyond it are shown without
+_TEXT = 120  # characters
+
+
+class Sample(NamedTuple):
+    """A sample as the page shows it.
+
+    Attributes:
+        id: its id in the data, or split and row.
+        modality: its modality.
+        label: the name of its class.
+        name: its name, or "".
+        text: the text that it consists of, or "".
+        picture: number of its picture in `Samples.pictures`, or None.
+    """
+
+    id: str
+    modality: str
+    label: str
+    name: str
+    text: str
+    picture: int | None
+
+    @property
+    def caption(self) -> str:
+        """Its name, or else its text, or its id."""
+        return self.name or self.text or self.id
+
+
+class Samples:
+    """Looks up samples of a run's data.
+
+    Args:
+        opened: the run.
+        where: folder of pictures, named by id; None for those that come with the data.
+
+    Attributes:
+        pictures: addresses of the pictures so far, `data:image/…`.
+
+    Raises:
+        InputError: the folder does not exist.
+    """
+
+    def __init__(self, opened: OpenedRun, where: str | None = None) -> None:
+        self._opened = opened
+        self.pictures: list[str] = []
+        self._numbers: dict[Any, int | None] = {}
+        self._bytes = 0
+        self._galleries: dict[tuple[str, str], Gallery] = {}
+        run, folder = opened.run, opened.recorded.folder
+        has = where is not None or is_emoji(run, folder, opened.data)
+        self._source = Pictures(run, folder, opened.data, where) if has else None
+
+    def of(self, modality: str, split: str, row: int) -> Sample:
+        """The sample of a row of the data."""
+        about = self._about(modality, split, row)
+        label = self._opened.dataset.class_names[int(self._opened.dataset.splits[split].labels[modality][row])]
+        return Sample(
+            str(about.get("id", f"{split}:{row}")),
+            modality,
+            label,
+            _cut(str(about.get("name", ""))),
+            _cut(str(about.get(modality, ""))),
+            self._picture(modality, split, row, about),
+        )
+
+    def _about(self, modality: str, split: str, row: int) -> Mapping[str, Any]:
+        key = (modality, split)
+        if key not in self._galleries:
+            o = self._opened
+            self._galleries[key] = read_gallery(o.run, o.recorded.folder, modality, (split,), o.data, o.dataset)
+        return self._galleries[key].about(split, row)
+
+    def _picture(self, modality: str, split: str, row: int, about: Mapping[str, Any]) -> int | None:
+        if self._source is None:
+            return None
+        source = self._source.of({"split": split, "row": row, "kind": "row", **about}, modality)
+        if source is None:
+            return None
+        key = source if not isinstance(source, io.BytesIO) else source.getvalue()
+        if key not in self._numbers:
+            self._numbers[key] = self._add(source)
+        return self._numbers[key]
+
+    def _add(self, source: Any) -> int | None:
+        if self._bytes >= _BUDGET:
+            return None
+        address = picture_address(source)
+        self._bytes += len(address)
+        self.pictures.append(address)
+        return len(self.pictures) - 1
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _TEXT else text[: _TEXT - 1] + "…"
+
+
+def picture_address(source: Any) -> str:
+    """A picture of any format that Pillow reads, made small, as an address that holds it.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    from PIL import Image, features  # deferred: slow
+
+    from mrl_jax.search.picture_grid import open_picture
+
+    picture = open_picture(source)
+    assert picture is not None
+    picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    kind = "webp" if features.check("webp") else "png"
+    out = io.BytesIO()
+    picture.save(out, kind, **({"quality": 80, "method": 4} if kind == "webp" else {"optimize": True}))
+    return f"data:image/{kind};base64,{base64.b64encode(out.getvalue()).decode()}"

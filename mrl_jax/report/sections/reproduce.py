@@ -1,0 +1,61 @@
+"""How a run is repeated: the command, its settings, versions, and digests."""
+
+import dataclasses
+import shlex
+from typing import Any
+
+from mrl_jax.config import Config, preset
+from mrl_jax.report.blocks import Block, Code, Facts, Section
+from mrl_jax.report.opened import OpenedRun
+from mrl_jax.version import __version__
+
+__all__ = ["reproduce", "training_command"]
+
+
+def training_command(config: Config) -> str:
+    """The command that trains with a configuration: its preset, its method, and the flags that differ from these."""
+    base = preset(config.preset, method=config.method)
+    words = ["python -m mrl_jax.train", config.preset, f"--method {config.method}"]
+    for f in dataclasses.fields(Config):
+        value = getattr(config, f.name)
+        if f.name in ("preset", "method") or value == getattr(base, f.name) or not config.has_effect(f.name):
+            continue
+        flag = f"--{f.name.replace('_', '-')}"
+        if isinstance(value, bool):
+            words.append(flag if value else f"--no-{flag[2:]}")
+        elif value is not None:
+            values = value if isinstance(value, tuple) else (value,)
+            words.append(f"{flag} {' '.join(shlex.quote(str(v)) for v in values)}")
+    return " ".join(words)
+
+
+def reproduce(opened: OpenedRun) -> Section:
+    """The command, all settings, versions and digests of a run, and the origin of its data."""
+    recorded, config = opened.recorded, opened.run.config
+    result = recorded.result or {}
+    where = shlex.quote(str(recorded.folder.path))
+    commands = [training_command(config), f"python -m mrl_jax.report --workdir {where}"]
+    settings = [(name, _shown(value)) for name, value in config.to_json().items()]
+    versions = [*result.get("versions", {}).items(), ("mrl_jax of this page", __version__)]
+    metadata = recorded.data.get("metadata", {})
+    origin = [(name, str(metadata[name])) for name in ("source", "homepage", "attribution") if name in metadata]
+    digests = [("data", recorded.data["sha256"]), ("training labels", recorded.noise.get("labels_sha256", "unknown"))]
+    facts = [
+        *[(f"version of {name}" if " " not in name else name, str(v)) for name, v in versions],
+        *([("trained on", f"{result['device']}, {result['seconds']:.1f} s")] if result else []),
+        *[(f"SHA-256 of the {name}", digest) for name, digest in digests],
+        *origin,
+    ]
+    lead = "The first command trains the run again, with the same noise; the second makes this page from its folder."
+    every = Code("All settings", _lines(settings), folded=True)
+    blocks: list[Block] = [Code("Commands", "\n".join(commands)), Facts(facts), every]
+    return Section("reproduce", "How to reproduce", lead, blocks)
+
+
+def _shown(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _lines(rows: list[tuple[str, str]]) -> str:
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in rows)
