@@ -199,6 +199,7 @@ def _train(
                 lambda: show(active.log),
                 keep_checkpoints=keep_checkpoints,
                 stop=stop,
+                record=placement is None or not placement.divides,  # else one device may not hold the model
             )
         epoch = active.scores["test"][active.scores["kept"]]["epoch"]
         columns = dataset.metadata.get("columns", {})

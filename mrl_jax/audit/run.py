@@ -142,7 +142,7 @@ def audit_run(
         rows=partners,
         modalities=names,
         class_names=dataset.class_names,
-        margin=None if log_p is None else _margin(log_p, labels),
+        margin=_recorded_margin(folder) if log_p is None or folder.samples() else _margin(log_p, labels),
         neighbours=neighbours,
     )
     return Audited(replace(found, duplicates=duplicates(dataset)), dataset, run, folder)
@@ -232,6 +232,12 @@ def _model_log_p(run: TrainedModel, features: list[_Rows]) -> np.ndarray | None:
         ]
         found.append(np.concatenate(parts))
     return np.minimum(np.stack(found).astype(np.float32), 0.0)
+
+
+def _recorded_margin(folder: RunFolder) -> np.ndarray | None:
+    """The mean margin over the epochs that training recorded, [M, N]; None where it recorded none."""
+    margins = [np.asarray(x["margin"], np.float64) for x in folder.samples().values()]
+    return np.mean(margins, axis=0) if margins else None
 
 
 def _margin(log_p: np.ndarray, labels: np.ndarray) -> np.ndarray:

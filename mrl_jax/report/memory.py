@@ -114,6 +114,10 @@ def _given_labels(opened: OpenedRun) -> dict[str, np.ndarray]:
 def memory_at(found: Mapping[str, Predictions]) -> tuple[float, float, float]:
     """Accuracy on right labels, share of wrong labels repeated, and of true classes recovered, over all modalities."""
     given, true, predicted = (np.concatenate([getattr(p, name) for p in found.values()]) for name in _FIELDS)
+    return _memory_of(predicted, given, true)
+
+
+def _memory_of(predicted: np.ndarray, given: np.ndarray, true: np.ndarray) -> tuple[float, float, float]:
     wrong = given != true
     return _mean((predicted == given)[~wrong]), _mean((predicted == given)[wrong]), _mean((predicted == true)[wrong])
 
@@ -140,9 +144,29 @@ def memory_of(opened: OpenedRun, kept: Mapping[str, Predictions]) -> Memory:
     return Memory(epochs, right, repeated, recovered, names)
 
 
-def memory_record(opened: OpenedRun) -> Memory | None:
-    """The memory at the epochs that training recorded, or None where it recorded none."""
-    return None
+def memory_record(opened: OpenedRun, kept: Mapping[str, Predictions]) -> Memory | None:
+    """The memory at the epochs that training recorded and at that of the kept model, or None without a record.
+
+    Args:
+        opened: the run.
+        kept: what the kept model says.
+    """
+    recorded = opened.recorded.folder.samples()
+    if not recorded:
+        return None
+    split, modalities = opened.dataset.splits["train"], opened.run.modalities
+    labels = _given_labels(opened)
+    partners = opened.recorded.noise.get("partners", {})  # the columns of the record are instances of the run
+    rows = [np.asarray(partners.get(m, np.arange(len(split)))) for m in modalities]
+    there, given, true = (
+        np.concatenate([of(m)[at] for m, at in zip(modalities, rows, strict=True)])
+        for of in (split.present, labels.__getitem__, split.labels.__getitem__)
+    )
+    values = {e: _memory_of(x["predicted"].ravel()[there], given[there], true[there]) for e, x in recorded.items()}
+    values.setdefault(opened.run.epoch, memory_at(kept))
+    epochs = tuple(sorted(values))
+    right, repeated, recovered = zip(*(values[e] for e in epochs), strict=True)
+    return Memory(epochs, right, repeated, recovered)
 
 
 def histogram(p: np.ndarray, wrong: np.ndarray) -> list[dict[str, Any]]:

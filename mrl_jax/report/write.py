@@ -148,7 +148,7 @@ def _memory(opened: OpenedRun) -> tuple[dict[str, Predictions] | None, Memory | 
         kept = predictions(opened)
     except InputError as error:
         return None, None, str(error)
-    return kept, memory_record(opened) or memory_of(opened, kept), ""
+    return kept, memory_record(opened, kept) or memory_of(opened, kept), ""
 
 
 def _audited(opened: OpenedRun, samples: Samples) -> Section:

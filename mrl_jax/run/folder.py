@@ -5,6 +5,7 @@ config.json     every field of `Config`
 data.json       the data set: modalities, dimensions, classes, sizes, digest, attribution
 noise.json      noise spec, seed, fractions of wrong labels, digests, and the training labels (--noise-file reads them)
 metrics.jsonl   one line per epoch
+samples/        what the model says of the training samples at some epochs, one file each
 checkpoints/    the last two checkpoints, each with the best model so far; of a complete run the last
 lengths.json    the numbers of epochs of a run that was given more of them
 model.npz       the model that the run keeps, of the best epoch or the last; a complete run has it
@@ -22,13 +23,16 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
 
 from mrl_jax.config import Config
 from mrl_jax.config_formats import format_of
 from mrl_jax.data.dataset import Dataset
 from mrl_jax.data.emoji.versions import recorded_source
 from mrl_jax.errors import InputError
-from mrl_jax.files import locked, pretty_json, refuse_address, write_atomically
+from mrl_jax.files import atomic_path, locked, pretty_json, refuse_address, write_atomically
 from mrl_jax.interface import option
 from mrl_jax.methods.state import Shapes
 from mrl_jax.run.model import Model
@@ -37,7 +41,7 @@ from mrl_jax.run.model_file import read_model, write_model
 __all__ = ["RunFolder", "best_epoch", "describe", "shapes_of"]
 
 _CONFIG, _DATA, _NOISE, _METRICS, _RESULT = "config.json", "data.json", "noise.json", "metrics.jsonl", "result.json"
-_MODEL, _LENGTHS = "model.npz", "lengths.json"
+_MODEL, _LENGTHS, _SAMPLES = "model.npz", "lengths.json", "samples"
 
 
 def best_epoch(metrics: Sequence[Mapping[str, Any]]) -> int:
@@ -261,6 +265,28 @@ class RunFolder:
             file.write(_line(line))
             file.flush()
             os.fsync(file.fileno())
+
+    def write_samples(self, epoch: int, arrays: Mapping[str, np.ndarray]) -> None:
+        """Write what the model says of the training samples after an epoch."""
+        path = self.path / _SAMPLES / f"{epoch:06d}.npz"
+        path.parent.mkdir(exist_ok=True)
+        with atomic_path(path) as part, part.open("wb") as file:
+            np.savez(file, predicted=arrays["predicted"], margin=arrays["margin"])
+
+    def samples(self) -> dict[int, dict[str, np.ndarray]]:
+        """Epoch -> "predicted" int32 [M, N] and "margin" float16 [M, N] of the training samples; empty without any.
+
+        Raises:
+            InputError: a file is damaged.
+        """
+        found = {}
+        for path in sorted((self.path / _SAMPLES).glob("*.npz")):
+            try:
+                with np.load(path, allow_pickle=False) as arrays:
+                    found[int(path.stem)] = {name: arrays[name] for name in ("predicted", "margin")}
+            except (OSError, ValueError, KeyError, BadZipFile) as error:
+                raise InputError(f"{path} is damaged ({error}); delete it") from error
+        return found
 
     def result(self) -> dict[str, Any] | None:
         """The content of `result.json`, or None for a run that is not complete."""

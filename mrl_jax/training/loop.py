@@ -21,6 +21,7 @@ from mrl_jax.run.folder import RunFolder, best_epoch
 from mrl_jax.run.model import Model
 from mrl_jax.training.epoch import Metrics
 from mrl_jax.training.processes import highest, is_main, on_main
+from mrl_jax.training.recorded import record_samples, recorded_epochs
 from mrl_jax.training.run_spec import RunSpec
 from mrl_jax.version import __version__
 
@@ -147,6 +148,7 @@ def train_epochs(
     keep_state: bool = True,
     keep_checkpoints: bool = False,
     stop: StopRequest | None = None,
+    record: bool = False,
 ) -> None:
     """Train the remaining epochs. Afterwards the runs have scores and models, and their folders are complete.
 
@@ -158,6 +160,7 @@ def train_epochs(
         keep_state: also keep the state after the last epoch, not only the model.
         keep_checkpoints: keep every checkpoint; otherwise the last two, and the last one at the end.
         stop: asked after every epoch but the last whether to stop.
+        record: record what the model of a single run says of the training samples at some epochs.
 
     Raises:
         Interrupted: `stop` has a request; the runs are saved.
@@ -183,6 +186,8 @@ def train_epochs(
         for epoch in range(len(runs[0].log), epochs):
             trainer.keep_best(_run_epoch(trainer, runs, epoch))
             last = epoch + 1 == epochs
+            if record and epoch + 1 in recorded_epochs(epochs):
+                _record(trainer, runs[0], epoch + 1)  # before the checkpoint, after which a resumed run begins
             stops = stop is not None and not last and highest(stop.number) > 0
             if on_main(pace.due) or stops or (keep_state and last):
                 with pace:
@@ -226,6 +231,15 @@ def _save(
         run.save(store, epoch, trainer.snapshot(i), time.perf_counter() - started)
         if len(runs) > 1:  # one copy in memory at a time
             store.wait()
+
+
+def _record(trainer: Trainer, run: ActiveRun, epoch: int) -> None:
+    """Write what the model says of the training samples, if it has class posteriors and a folder."""
+    if run.folder is None or run.error is not None:
+        return
+    found = record_samples(run.spec, trainer.snapshot().state.params)
+    if found is not None and is_main():
+        run.folder.write_samples(epoch, found)
 
 
 def _wait(stores: Sequence[Checkpoints | None]) -> None:

@@ -27,8 +27,8 @@ HERE = Path(__file__).parents[2] / "experiments"
 PROGRAMS = ("table3", "figure2", "figure3", "figure4", "figure5")
 COMMITTED = (
     "table3", "figure2", "figure3", "figure4", "figure5",
-    "comparison", "consensus_settings", "defaults", "choose_defaults", "label_quality", "noisy_label_losses",
-    "temperatures",
+    "comparison", "consensus_settings", "defaults", "choose_defaults", "label_quality", "audit_quality",
+    "noisy_label_losses", "temperatures",
 )  # fmt: skip
 
 
@@ -776,6 +776,24 @@ def test_the_quality_of_labels_is_measured_against_clean_ones(tmp_path):
     rebuilt("label_quality", tmp_path, "--smoke")
     with pytest.raises(InputError, match="holds generated-5 with other noises or seeds; move it away"):
         run("label_quality", "--sets", "generated-5", "--out", tmp_path)
+
+
+def test_the_quality_of_the_audit_is_measured_against_clean_ones(tmp_path):
+    flags = ("--smoke", "--sets", "generated-5", "--out", tmp_path)
+    run("audit_quality", *flags, "--seeds", 2)
+    of_set = json.loads((tmp_path / "audit_quality.json").read_text())["sets"]["generated-5"]
+    assert [(r["scope"], r["rate"], r["seed"]) for r in of_set["rows"]] == [
+        (scope, 0.4, seed) for scope in ("modality", "instance") for seed in (0, 1)
+    ]
+    data = module_of("sets").load_set("generated-5", None)
+    wrong = train_labels_of(Config(modalities=data.modalities, noise_rate=0.4, seed=1), data)["wrong_share"]
+    row = of_set["rows"][1]
+    assert row["wrong"] == pytest.approx(list(wrong.values()), abs=1e-4)
+    assert row["estimated"] == pytest.approx(row["wrong"], abs=0.03)
+    assert row["quality"]["consensus"]["auroc"] > row["quality"]["confident"]["auroc"] - 0.002 > 0.9
+    rebuilt("audit_quality", tmp_path, "--smoke", "--seeds", 2)
+    with pytest.raises(InputError, match="holds generated-5 with other rates or seeds; move it away"):
+        run("audit_quality", "--sets", "generated-5", "--out", tmp_path)
 
 
 def train_labels_of(config, data):

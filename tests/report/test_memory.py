@@ -6,13 +6,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from report_runs import odd_arrays, opened
+from report_runs import odd_arrays, opened, trained
 
 from mrl_jax import InputError, load_run
 from mrl_jax.report.blocks import Chart, Note, Table
-from mrl_jax.report.memory import BINS, Memory, Predictions, histogram, memory_at, memory_of, predictions
+from mrl_jax.report.memory import BINS, Memory, Predictions, histogram, memory_at, memory_of, memory_record, predictions
 from mrl_jax.report.sections.overview import verdict
 from mrl_jax.report.sections.training import memorising
+from mrl_jax.training.recorded import recorded_epochs
 
 pytestmark = pytest.mark.slow
 
@@ -137,3 +138,17 @@ def test_the_verdict_warns_of_a_later_epoch():
     assert text.startswith("Retrieves no better than chance")
     assert "Epoch 9, which is not kept, repeats 80%" in text
     assert tone == "bad"
+
+
+@pytest.mark.parametrize("kind", ["symmetric", "pair-mismatch"])
+def test_the_record_of_training_and_the_kept_model_make_the_curve(arrays, tmp_path, kind):
+    path = trained(tmp_path / "run", noise_rate=0.5, noise_kind=kind, epochs=20, data=arrays)
+    run = opened(path, arrays)
+    kept, last = predictions(run), predictions(run, load_run(path, "last"))
+    found = memory_record(run, kept)
+    assert set(found.epochs) == recorded_epochs(20) | {run.run.epoch}
+    assert list(found.epochs) == sorted(found.epochs)
+    for epoch, said in ((run.run.epoch, kept), (20, last)):
+        at = found.epochs.index(epoch)
+        np.testing.assert_allclose((found.right[at], found.repeated[at], found.recovered[at]), memory_at(said))
+    assert verdict(run, found)[0]

@@ -133,7 +133,7 @@ def test_nothing_but_whole_files_remains(finished):
     names = {p.name for p in folder.iterdir()}
     assert names == {
         "config.json", "data.json", "noise.json", "metrics.jsonl", "checkpoints", "model.npz", "result.json",
-            "curves.png"
+            "curves.png", "samples"
     }  # fmt: skip
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
 
