@@ -146,6 +146,7 @@ def main() -> None:
     print(table(results))
     if not args.smoke:
         write_numbers(RESULTS_FILE, results)
+        RESULTS_FILE.with_suffix(".md").write_text(table(results) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

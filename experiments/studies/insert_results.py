@@ -12,7 +12,10 @@ from experiments.shared.command_line import run_main
 from experiments.shared.folders import RESULTS, ROOT
 from mrl_jax import InputError
 
-PAGES = ("README.md", "docs/audit.md", "docs/consensus.md", "docs/results.md", "docs/retrieval.md", "docs/scale.md")
+PAGES = (
+    *("README.md", "docs/audit.md", "docs/consensus.md", "docs/results.md", "docs/retrieval.md", "docs/scale.md"),
+    "docs/search.md",
+)
 _MARKED = re.compile(r"<!-- (\w+) -->\n.*?<!-- end -->", re.DOTALL)
 
 

@@ -458,6 +458,7 @@ BACKEND = [
     ("benchmarks.benchmark_pytorch", "--smoke"),
     ("benchmarks.benchmark_program", "ours", "smoke"),
     ("benchmarks.gpu_check", "--smoke"),
+    ("benchmarks.audit_timings", "--smoke"),
 ]
 
 
