@@ -34,9 +34,18 @@ def test_emoji_from_nothing_to_a_searchable_model(tmp_path, monkeypatch):
     scored = python("mrl_jax.eval", "--workdir", workdir, "--split", "valid", "--checkpoint", "last", "--json")
     assert json.loads(scored.stdout)["map"] == result["valid"]["last"]["map"]
 
+    from mrl_jax.data.emoji.load import load, load_records
+
+    # Half of the labels are wrong: which ones, without a clean label.
+    audited = json.loads(python("mrl_jax.audit", "--workdir", workdir, "--json").stdout)
+    assert audited["injected"]["all"]["auroc"] > 0.95
+    for m, share in result["wrong_share"].items():
+        assert audited["noise"][m]["rate"] == pytest.approx(share, abs=0.03)
+    ids = {record["id"]: i for i, record in enumerate(load_records("train"))}
+    assert all(ids[suspect["id"]] == suspect["row"] for suspect in audited["suspects"])
+
     # A new text finds pictures of its kind: the features are those of training, computed anew.
     from mrl_jax.data.emoji.features import text_features
-    from mrl_jax.data.emoji.load import load
 
     pictures = load().splits["train"]
     run = load_run(workdir)

@@ -38,7 +38,7 @@ def _main(argv: Sequence[str] | None) -> None:
         from mrl_jax.data.load import load_dataset
 
         cut = {name: getattr(args, name) for name in CUT_FIELDS if hasattr(args, name)}
-        found = audit_data(load_dataset(data or "emoji", args.modalities, **cut), **how)
+        found = audit_data(load_dataset(Path(args.data_path), args.modalities, **cut), **how)
     audit = found.audit
     if args.csv:
         write_atomically(Path(args.csv), audit_csv(audit))

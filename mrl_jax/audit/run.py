@@ -23,6 +23,7 @@ from mrl_jax.noise.record import recorded_labels
 from mrl_jax.run.folder import RunFolder
 from mrl_jax.run.load import load_run, run_data
 from mrl_jax.run.model import TrainedModel
+from mrl_jax.search.gallery import emoji_records, is_emoji
 from mrl_jax.train import Result, train
 from mrl_jax.training.labels import present_mask
 
@@ -138,7 +139,7 @@ def audit_run(
         method=method,
         mask=mask,
         clean=clean if injected else None,
-        ids=split.ids,
+        ids=_ids(run, folder, data, split.ids),
         rows=partners,
         modalities=names,
         class_names=dataset.class_names,
@@ -192,6 +193,13 @@ def audit_data(
         neighbours=neighbours,
     )
     return Audited(replace(found, duplicates=duplicates(data)), data, run, folder)
+
+
+def _ids(run: TrainedModel, folder: RunFolder, data: Any, own: np.ndarray | None) -> np.ndarray | None:
+    """Names of the training instances; the embedded set has them beside its features."""
+    if own is None and is_emoji(run, folder, data):
+        return np.array([record["id"] for record in emoji_records(run, "train")])
+    return own
 
 
 def _check_method(method: str) -> None:
