@@ -129,7 +129,8 @@ def audit_run(
     ]
     labels, clean = (np.take_along_axis(x, partners, axis=1) for x in (labels, clean))
     mask = None if mask is None else np.take_along_axis(mask, partners, axis=1)
-    log_p = _model_log_p(run, features)
+    margin = _recorded_margin(folder)
+    log_p = _model_log_p(run, features) if method == "model" or margin is None else None
     if method == "model" and log_p is None:
         raise InputError(f"{folder.path}: method {run.config.method} has no class posterior; choose consensus or votes")
     found = audit_labels(
@@ -143,7 +144,7 @@ def audit_run(
         rows=partners,
         modalities=names,
         class_names=dataset.class_names,
-        margin=_recorded_margin(folder) if log_p is None or folder.samples() else _margin(log_p, labels),
+        margin=_margin(log_p, labels) if margin is None and log_p is not None else margin,
         neighbours=neighbours,
     )
     return Audited(replace(found, duplicates=duplicates(dataset)), dataset, run, folder)
