@@ -73,6 +73,7 @@ def audit_labels(
         raise InputError(f"mask is {list(present.shape)}; it must have the shape of the labels, {list(y.shape)}")
     if method not in METHODS:
         raise InputError(f"method {method!r}: choose from {', '.join(METHODS)}")
+    _check_shown(y, ids, rows, margin, modalities, neighbours)
     by_modality = None if log_p is None else _log_probabilities(log_p, y)
     features = _per_modality(z, y)
     if by_modality is None and features is None and kernel is None:
@@ -118,6 +119,19 @@ def audit_labels(
     )
 
 
+def _check_shown(labels: np.ndarray, ids: Any, rows: Any, margin: Any, modalities: Any, neighbours: int) -> None:
+    """Refuse what is only shown, where it does not fit the labels [M, N]."""
+    count, instances = labels.shape
+    shapes = {"ids": (ids, (instances,)), "rows": (rows, labels.shape), "margin": (margin, labels.shape)}
+    for name, (value, shape) in shapes.items():
+        if value is not None and np.shape(value) != shape:
+            raise InputError(f"{name} is {list(np.shape(value))}; with these labels it must be {list(shape)}")
+    if len(modalities) not in (0, count):
+        raise InputError(f"modalities are {len(modalities)} names, and the labels are of {count}; give one name each")
+    if neighbours < 0:
+        raise InputError(f"neighbours={neighbours}: it must be 0 or more")
+
+
 def _names(count: int) -> tuple[str, ...]:
     return ("sample",) if count == 1 else tuple(f"modality {i + 1}" for i in range(count))
 
@@ -129,10 +143,8 @@ def _log_probabilities(log_p: Any, labels: np.ndarray) -> np.ndarray:
     if x.ndim != 3 or x.shape[1] != labels.shape[1] or x.shape[0] not in (1, len(labels)):
         rule = f"[{labels.shape[1]}, K] or [{len(labels)}, {labels.shape[1]}, K]"
         raise InputError(f"log_p is {list(np.shape(log_p))}; with these labels it must be {rule}")
-    if not np.isfinite(x).all() or x.max() > 1e-3:
-        raise InputError(
-            f"log_p must be finite and at most 0, and is {np.nanmin(x):g} to {np.nanmax(x):g}; give np.log(p + 1e-9)"
-        )
+    if bad := int((~np.isfinite(x) | (x > 1e-3)).sum()):
+        raise InputError(f"log_p has {bad} values that are not finite or above 0; give np.log(p + 1e-9)")
     return x
 
 
