@@ -25,7 +25,7 @@ format: $(VENV)/.installed-test
 
 docs: $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --constraint requirements.txt --editable '.[docs]'
-	$(BIN)/python -m pdoc --math --docformat google --output-directory site mrl_jax
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 clean:
 	rm -rf $(VENV) build *.egg-info
