@@ -249,8 +249,9 @@ class _Scores:
 
     def add(self, params: Any) -> None:
         """Score a model."""
+        embedded = {split: self._embedded(params, split) for split in self._spec.data.held_out}
         for kind, own in self.values.items():
-            rows = {split: self._rows(params, split, kind) for split in self._spec.data.held_out}
+            rows = {split: self._rows(params, z, kind) for split, z in embedded.items()}
             precision = _instance_precision(rows["test"], self._spec.held_out["test"], kind)
             scores = {
                 "valid_clean": _mean_map(rows["valid"], self._spec.held_out["valid"], kind),
@@ -266,11 +267,12 @@ class _Scores:
                 if valid[-1] > max(valid[:-1], default=-1.0):  # the first one of a tie of the rounded scores
                     of_kind["clean"] = of_kind["last"]
 
-    def _rows(self, params: Any, split: str, kind: str) -> dict[str, np.ndarray]:
+    def _embedded(self, params: Any, split: str) -> dict[str, jax.Array]:
+        method, h, features = self._spec.method, self._spec.hyperparameters, self._spec.data.held_out[split]
+        return {m: embed_rows(method, h, params, i, x) for i, (m, x) in enumerate(features.items())}
+
+    def _rows(self, params: Any, embedded: Mapping[str, jax.Array], kind: str) -> dict[str, np.ndarray]:
         method, h = self._spec.method, self._spec.hyperparameters
-        embedded = {
-            m: embed_rows(method, h, params, i, x) for i, (m, x) in enumerate(self._spec.data.held_out[split].items())
-        }
         return {m: np.asarray(represent(method, h, params, z, kind)) for m, z in embedded.items()}
 
 
