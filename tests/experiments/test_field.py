@@ -13,6 +13,7 @@ from experiments.paper import field_tables, table1, table2
 from experiments.shared.field import FIELD, config_of
 from experiments.shared.protocol import BUDGET, RATES, TRIAL_SEED, published
 from experiments.shared.timings import read_numbers
+from experiments.studies import field_ranking
 from mrl_jax import Config, InputError
 from mrl_jax.methods.registry import METHODS, entry_of
 
@@ -80,6 +81,25 @@ def test_it_is_rebuilt_without_training(out, tmp_path, monkeypatch):
         assert (tmp_path / name).read_bytes() == (out / name).read_bytes()
     with pytest.raises(InputError, match="no results"):
         table1.main(["--smoke", "--out", str(out), "--from-results"])
+
+
+@pytest.mark.slow
+def test_the_kept_runs_are_ranked(out, capsys):
+    args = Namespace(out=out, smoke=True, seeds=2, from_results=True, views=None)
+    field = field_tables.field_of("generated-5", args, METHODS_TRIED)
+    maps = np.array([field.precision(method).mean(axis=2) for method in METHODS_TRIED])  # [M, R, S]
+    worse = (maps[None] > maps[:, None]).sum(axis=1) + ((maps[None] == maps[:, None]).sum(axis=1) - 1) / 2
+    ranks = dict(zip(METHODS_TRIED, (1 + worse).mean(axis=(1, 2)), strict=True))
+    field_ranking.main(["--smoke", "--out", str(out)])
+    lines = lines_of(out / "field_ranking.csv")
+    assert {line["method"]: float(line["average_rank"]) for line in lines} == pytest.approx(ranks, abs=1e-4)
+    assert [line["method"] for line in lines] == sorted(ranks, key=lambda method: ranks[method])
+    table = (out / "field_ranking.md").read_text("utf-8")
+    assert capsys.readouterr().out == table
+    for method in METHODS_TRIED:
+        row = next(row for row in table.splitlines() if f"| {method} |" in row)
+        assert f"{statistics.mean(map(statistics.mean, field.maps(method))):.3f} | {ranks[method]:.2f}" in row
+    assert (out / "field_ranking_generated-5.png").stat().st_size > 10_000
 
 
 def test_published_cells_stand_in_brackets():
