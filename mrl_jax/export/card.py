@@ -118,6 +118,9 @@ def _limits(opened: OpenedRun) -> Iterator[str]:
         yield f"The model was trained with wrong labels: {_plain(noise)}; {share:.0%} of the training labels are wrong."
     else:
         yield "No labels were changed for training. How many labels of the data are wrong is not recorded."
+    if mismatched := recorded.noise.get("mismatched_share"):
+        mean = sum(mismatched.values()) / len(mismatched)
+        yield f"{mean:.0%} of the training samples were paired with another instance (mean of the modalities)."
     chosen = {"best": "the best by validation mAP", "last": "the last of its training"}[recorded.kept]
     validation = "noisy" if "validation" in recorded.noise else "given"
     by = f", which the {validation} validation labels decided" if recorded.kept == "best" else ""

@@ -71,17 +71,16 @@ def read_rows(
     dataset = run_data(run, folder, data)
     own = folder if data is None else None
     embedded = embed_dataset(run, own, dataset, split, representation, "run" if folder is None else str(folder.path))
-    ids, shown = {}, {}
-    names = dataset.splits[split].ids
+    ids: dict[str, np.ndarray] = {}
+    shown: dict[str, list[dict[str, Any]]] = {}
     for m in run.modalities:
         gallery, rows = read_gallery(run, folder, m, (split,), data, dataset, representation), embedded.rows_of(m)
         about = [gallery.about(split, row) for row in rows.tolist()]
-        shown[m] = [
-            {**known, **({"picture": files[known["id"]]} if known.get("id") in files else {})} for known in about
-        ]
-        own_names = names is not None and np.array_equal(embedded.instances[m], rows)
-        ids[m] = np.array([str(names[row]) for row in rows]) if own_names else embedded.instances[m]  # type: ignore[index]
-    if any(x.dtype.kind == "U" for x in ids.values()) and not _one_each(ids, embedded.instances):
+        paths = [{"picture": files[known["id"]]} if known.get("id") in files else {} for known in about]
+        shown[m] = [{**known, **path} for known, path in zip(about, paths, strict=True)]
+        named = all("id" in known for known in about)
+        ids[m] = np.array([known["id"] for known in about]) if named else embedded.instances[m]
+    if not _one_each(ids, embedded.instances):
         ids = dict(embedded.instances)
     return Rows(embedded, ids, shown)
 

@@ -1,5 +1,6 @@
 """A model as a state of PyTorch with the text of its module, and as ONNX, by PyTorch's own exporter."""
 
+import io
 import json
 import logging
 import warnings
@@ -56,8 +57,9 @@ def write_torch(path: Path, model: PlainModel) -> list[Path]:
     if path.suffix == ".py":
         raise InputError(f"{str(path)!r}: the module is written beside the state as .py; name the state {path.stem}.pt")
     torch = need(["torch"], "--format torch")
-    with atomic_path(path) as part:
-        torch.save({name: torch.tensor(x) for name, x in model.tensors.items()}, part)
+    content = io.BytesIO()
+    torch.save({name: torch.tensor(x) for name, x in model.tensors.items()}, content)
+    write_atomically(path, content.getvalue())
     beside = path.with_suffix(".py")
     write_atomically(beside, module_text(model, path.name))
     return [path, beside]

@@ -1,5 +1,6 @@
 """Models in PyTorch and ONNX, and weights of the official implementation taken in."""
 
+import dataclasses
 import importlib.util
 import re
 from pathlib import Path
@@ -13,6 +14,7 @@ from mrl_jax import InputError, audit, evaluate, export, load_run, train
 from mrl_jax.export.__main__ import main
 from mrl_jax.export.official import import_official, read_official
 from mrl_jax.methods.registry import METHODS, hyperparameters_of, method_of
+from mrl_jax.search.__main__ import main as search_main
 
 pytestmark = pytest.mark.bench
 TOLERANCE = 1e-5
@@ -68,8 +70,6 @@ def test_names_are_those_of_the_benchmark_program():
 
 
 def test_odd_names_stay_text(tmp_path):
-    import dataclasses
-
     names = ('im"age', "te\\xt'''")
     run = untrained(representation="both")
     stats = dict(zip(names, run.model.preprocess.values(), strict=True))
@@ -171,6 +171,7 @@ def test_official_weights_become_a_run(tmp_path, data, capsys):
     scores = evaluate(tmp_path / "run")
     assert set(scores["map"]) == {"sound->touch", "touch->sound"}
     assert len(audit(tmp_path / "run", method="model")) == 120
+    assert search_main(["--workdir", str(tmp_path / "run"), "--row", "sound:test:0", "--top", "3"]) == 0
     export(tmp_path / "run", tmp_path / "model.safetensors")
     settings = run.config
     assert (settings.hidden_dims, settings.embed_dim, settings.preprocess) == ((7, 7), 8, ("none",))
@@ -182,8 +183,6 @@ def test_training_starts_from_official_weights(tmp_path, data):
     run = import_official(
         tmp_path / "official.t7", tmp_path / "run", data_path=str(data), modalities=("sound", "touch")
     )
-    import dataclasses
-
     config = dataclasses.replace(run.config, init_from=str(tmp_path / "run"), epochs=1, batch_size=20)
     assert train(config, tmp_path / "on").scores["test"]["last"]["epoch"] == 1
 
