@@ -40,12 +40,16 @@ def _main(argv: Sequence[str] | None) -> None:
 
 def _import(args: argparse.Namespace) -> None:
     from mrl_jax.export.official import import_official
+    from mrl_jax.run.folder import RunFolder
 
     settings = {name: getattr(args, name) for name in _OF_IMPORT if hasattr(args, name)}
     settings |= {} if args.split is None else {"split": args.split}
     run = import_official(args.source, args.workdir, data_path=args.data_path, **settings)
     print(f"{args.workdir}: {', '.join(run.modalities)}, {len(run.class_names)} classes, epoch {run.epoch}")
-    print(f"scores: python -m mrl_jax.eval --workdir {args.workdir}")
+    recorded = RunFolder.open(args.workdir).data()["imported"]["scores"]
+    if recorded:
+        print("its own test scores: " + ", ".join(f"{name} {value:.3f}" for name, value in recorded.items()))
+    print(f"scores here: python -m mrl_jax.eval --workdir {args.workdir}")
 
 
 def _parser() -> argparse.ArgumentParser:

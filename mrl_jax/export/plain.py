@@ -75,6 +75,7 @@ def plain_model(run: TrainedModel, representation: str | None = None) -> PlainMo
         "mrl_jax": __version__,
         "modalities": list(run.modalities),
         "preprocess": [kinds[m] for m in run.modalities],
+        "columns": {m: [str(name) for name in names] for m, names in run.columns.items()},
         "class_names": list(run.class_names),
         "widths": [_widths(layers) for layers in encoders],
         "classifier_widths": _widths(classifier),

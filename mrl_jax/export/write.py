@@ -12,6 +12,7 @@ from mrl_jax.files import check_outputs
 from mrl_jax.run.folder import RunFolder
 from mrl_jax.run.load import load_run
 from mrl_jax.run.model import TrainedModel
+from mrl_jax.train import Result
 
 __all__ = ["FORMATS", "export"]
 
@@ -30,7 +31,7 @@ _FOLDERS = ("stablehlo", "onnx")
 
 @names_backend
 def export(
-    run: TrainedModel | str | os.PathLike[str],
+    run: TrainedModel | Result | str | os.PathLike[str],
     out: str | os.PathLike[str],
     format: str = "safetensors",
     *,
@@ -43,7 +44,7 @@ def export(
     """Write a trained model, or the rows of its data, for other programs. docs/export.md describes each format.
 
     Args:
-        run: the folder of a run, or a model from `load_run`.
+        run: the folder of a run, the `Result` of `train`, or a model from `load_run`.
         out: the file to write; for "stablehlo" and "onnx" a new folder.
         format: one of `FORMATS`.
         checkpoint: "kept", "best", "last" or a number of epochs; only used with a folder.
@@ -63,6 +64,8 @@ def export(
         raise InputError(f"format {format!r}: choose from {', '.join(FORMATS)}")
     if split not in SPLITS:
         raise InputError(f"split {split!r}: choose from {', '.join(SPLITS)}")
+    if isinstance(run, Result):
+        run = run.run if run.workdir is None else run.workdir
     loaded = run if isinstance(run, TrainedModel) else load_run(run, checkpoint)
     folder = None if isinstance(run, TrainedModel) else RunFolder.open(run)
     path = Path(out).expanduser()

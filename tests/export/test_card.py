@@ -67,7 +67,7 @@ def test_an_incomplete_run_has_no_card(toy_run, tmp_path):
 
 
 def test_data_in_memory_are_given(tmp_path):
-    train(toy_config(epochs=1), tmp_path / "run", data=toy_arrays())
+    result = train(toy_config(epochs=1), tmp_path / "run", data=toy_arrays())
     with pytest.raises(InputError, match="trained on arrays in memory"):
         export(tmp_path / "run", tmp_path / "README.md", "card")
-    assert export(tmp_path / "run", tmp_path / "README.md", "card", data=toy_arrays())
+    assert export(result, tmp_path / "README.md", "card", data=toy_arrays())
