@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mrl_jax.data.load import Dataset, load_dataset
     from mrl_jax.errors import InputError, NonFiniteLossError
     from mrl_jax.eval.evaluate import compare, evaluate, evaluate_embeddings
+    from mrl_jax.export.write import export
     from mrl_jax.losses.contrastive import contrastive_loss
     from mrl_jax.losses.mrl import mrl_loss, robust_clustering_loss, soft_assignment
     from mrl_jax.models.mlp import Encoder
@@ -63,6 +64,7 @@ __all__ = [
     "contrastive_loss",
     "evaluate",
     "evaluate_embeddings",
+    "export",
     "grid",
     "init_state",
     "inject_noise",
@@ -89,6 +91,7 @@ _HOME = {
     "data.load": ("load_dataset",),
     "errors": ("InputError", "NonFiniteLossError"),
     "eval.evaluate": ("compare", "evaluate", "evaluate_embeddings"),
+    "export.write": ("export",),
     "losses.contrastive": ("contrastive_loss",),
     "losses.mrl": ("mrl_loss", "robust_clustering_loss", "soft_assignment"),
     "models.mlp": ("Encoder",),

@@ -16,6 +16,7 @@ COMMANDS = {
     "audit": "find the labels of a run or of a data set that are probably wrong, and the noise rate",
     "leaderboard": "rank methods on data of one's own, with paired tests over seeds and test instances",
     "report": "write a page of HTML on a run, or on several: scores, whether it memorised, samples",
+    "export": "write a model or its rows for PyTorch, ONNX and others; take in official weights",
     "data": "list, describe, prepare and download data sets; make features from pictures and texts",
     "methods": "print the page of methods, losses and their settings",
 }

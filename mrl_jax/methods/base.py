@@ -47,6 +47,10 @@ class Method(NamedTuple):
         needs: some of `NEEDS`, checked before training.
         init_params: (h, key, shapes) -> the parameters that `init` returns, or their shapes. Embedding then needs no
             optimiser; None takes those of `init`.
+        layers: (h, params, modality) -> the embedding as affine maps x W + b, pairs of kernel [D, H] and bias [H]: ReLU
+            between two maps, none after the last, then unit rows. Exports to other libraries need it; None where an
+            embedding has another form.
+        class_layers: (h, params) -> the same from an embedding to scores, whose log-softmax `assign` returns.
     """
 
     name: str
@@ -61,6 +65,8 @@ class Method(NamedTuple):
     log: Callable[..., Mapping[str, float]] = lambda h, epoch: {}
     needs: frozenset[str] = frozenset()
     init_params: Callable[..., Any] | None = None
+    layers: Callable[..., Any] | None = None
+    class_layers: Callable[..., Any] | None = None
 
 
 class MethodEntry(NamedTuple):

@@ -16,17 +16,20 @@ from jax.typing import ArrayLike
 from mrl_jax.losses.mrl import log_soft_assignment, mrl_loss
 from mrl_jax.methods.augmentation import drop_units
 from mrl_jax.methods.state import Batch, Partners, Shapes
-from mrl_jax.models.mlp import init_centers
+from mrl_jax.models.mlp import dense_layers, init_centers
 from mrl_jax.unit_rows import unit_rows
 
 __all__ = [
     "Weights",
     "assign",
+    "class_layers",
     "decays",
     "embed",
     "embed_all",
     "init_params",
+    "layers",
     "project",
+    "scores_of",
     "total_loss",
 ]
 
@@ -126,3 +129,18 @@ def project(params: Weights) -> Weights:
 def assign(h: Any, params: Weights, z: Array) -> Array:
     """Log-probabilities of the classes [..., K] (eq. 2 of the paper of MRL)."""
     return log_soft_assignment(z, unit_rows(params.centers), h.tau1)
+
+
+def layers(h: Any, params: Any, modality: int) -> list[tuple[Array, Array]]:
+    """The layers of an encoder, see `Method`."""
+    return dense_layers(params.encoders[modality])
+
+
+def class_layers(h: Any, params: Weights) -> list[tuple[Array, Array]]:
+    """The scores that `assign` takes the softmax of, see `Method`."""
+    return scores_of(unit_rows(params.centers), h.tau1)
+
+
+def scores_of(centers: Array, tau: ArrayLike = 1.0) -> list[tuple[Array, Array]]:
+    """One layer whose outputs are the products with centres [K, L], divided by a temperature."""
+    return [(centers.T / tau, jnp.zeros(len(centers)))]

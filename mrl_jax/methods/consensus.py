@@ -24,7 +24,17 @@ from mrl_jax.label_inference.votes import vote_kernel
 from mrl_jax.losses.mrl import log_soft_assignment
 from mrl_jax.methods.augmentation import AUGMENTATION, augment
 from mrl_jax.methods.base import Method, MethodEntry
-from mrl_jax.methods.class_centers import assign, decays, embed, embed_all, init_params, project, total_loss
+from mrl_jax.methods.class_centers import (
+    assign,
+    class_layers,
+    decays,
+    embed,
+    embed_all,
+    init_params,
+    layers,
+    project,
+    total_loss,
+)
 from mrl_jax.methods.gradient import SETTINGS, gradient_method
 from mrl_jax.methods.mrl import Hyperparameters, hyperparameters
 from mrl_jax.methods.state import Batch, Shapes, TrainData
@@ -85,6 +95,8 @@ def consensus() -> Method:
         prepare=_prepare,
         assign=assign,
         decays=decays,
+        layers=layers,
+        class_layers=class_layers,
     )
 
 

@@ -83,6 +83,8 @@ def gradient_method(
     decays: Callable[[tuple[Any, ...], Array], bool] = lambda path, leaf: leaf.ndim >= 2,
     prepare: Callable[..., Any] | None = None,
     needs: frozenset[str] = frozenset(),
+    layers: Callable[..., Any] | None = None,
+    class_layers: Callable[..., Any] | None = None,
 ) -> Method:
     """A method that follows the gradient of one objective with Adam.
 
@@ -104,6 +106,8 @@ def gradient_method(
         decays: (path, leaf) -> whether weight decay acts on a leaf of the parameters; by default on matrices.
         prepare: see `Method`.
         needs: see `Method`.
+        layers: see `Method`.
+        class_layers: see `Method`.
     """
 
     def init(h: Any, key: Array, shapes: Shapes) -> State:
@@ -147,4 +151,6 @@ def gradient_method(
         log=log,
         needs=needs,
         init_params=init_params,
+        layers=layers,
+        class_layers=class_layers,
     )

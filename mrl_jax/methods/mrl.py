@@ -22,10 +22,12 @@ from mrl_jax.methods.base import Method, MethodEntry
 from mrl_jax.methods.class_centers import (
     Weights,
     assign,
+    class_layers,
     decays,
     embed,
     embed_all,
     init_params,
+    layers,
     project,
     total_loss,
 )
@@ -157,6 +159,8 @@ def mrl(loss: str = "rc") -> Method:
         refresh=None if refresh_part is None else refresh,
         assign=assign,
         decays=decays,
+        layers=layers,
+        class_layers=class_layers,
         needs=part.needs | ({"noise"} if LOSSES[loss].needs_noise else set()),
     )
 

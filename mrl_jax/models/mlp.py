@@ -16,7 +16,7 @@ from jax import Array
 from mrl_jax.options import INITIALIZERS, PRECISIONS
 from mrl_jax.unit_rows import unit_rows
 
-__all__ = ["INITIALIZERS", "PRECISIONS", "Encoder", "init_centers", "unit_rows"]
+__all__ = ["INITIALIZERS", "PRECISIONS", "Encoder", "dense_layers", "init_centers", "unit_rows"]
 
 _MATMUL = {"tf32": "tensorfloat32"}  # JAX's names, where they differ
 
@@ -102,6 +102,12 @@ def _dot_backward(
 
 
 _dot_general.defvjp(_dot_forward, _dot_backward)
+
+
+def dense_layers(params: Any) -> list[tuple[Array, Array]]:
+    """The layers of an `Encoder` from its parameters, in their order: kernel [D, H] and bias [H] of each."""
+    layers = params["params"]
+    return [(layers[f"Dense_{i}"]["kernel"], layers[f"Dense_{i}"]["bias"]) for i in range(len(layers))]
 
 
 def init_centers(key: Array, num_classes: int, embed_dim: int) -> Array:

@@ -14,6 +14,7 @@ from mrl_jax.data.tables import columns_of, order_of
 from mrl_jax.errors import InputError
 from mrl_jax.methods.base import Method
 from mrl_jax.methods.registry import hyperparameters_of, method_of
+from mrl_jax.run.apply import Output, apply_model
 from mrl_jax.run.representation import check_representation, represent, representation_of, representation_width
 from mrl_jax.run.shapes import embedding_width
 from mrl_jax.tensors import from_tensor
@@ -76,6 +77,10 @@ class TrainedModel:
         for m, x in features.items():
             if m not in kinds:
                 raise InputError(f"modality {m!r} is not in this run; it has: {', '.join(self.modalities)}")
+            if isinstance(x, jax.core.Tracer):
+                raise InputError(
+                    "embed and represent work on the host; under jit, vmap or grad use run.apply(run.model, …)"
+                )
             stats = self.model.preprocess[m]
             order = order_of(columns_of(x) or (), self.columns.get(m, ()), f"{m} features")
             x, width = np.asarray(from_tensor(x)), len(stats["mean"])
@@ -109,6 +114,25 @@ class TrainedModel:
         method, h = method_of(self.config), hyperparameters_of(self.config)
         z = self.embed(features)
         return {m: np.asarray(represent(method, h, self.model.params, x, kind)) for m, x in z.items()}
+
+    def apply(self, model: Model, features: Mapping[str, Any], representation: str | None = None) -> dict[str, Output]:
+        """What `represent` does as a pure function of arrays, for `jax.jit`, `jax.vmap`, `jax.grad` and `jax.export`.
+
+        Preprocessing is included. Values are not checked, since they are unknown under a transformation.
+
+        Args:
+            model: parameters and preprocessing, such as `run.model`; a pytree of arrays.
+            features: modality -> [N, D], or [D] of a single sample; columns as in training.
+            representation: "embedding", "posterior" or "both"; None for that of the run.
+
+        Returns:
+            Modality -> `Output(rows, log_posterior)`: rows as of `represent`, and log p(k | x) [N, K]; None where the
+            method assigns no classes.
+
+        Raises:
+            InputError: an unknown modality, another number of features, or a representation that the method lacks.
+        """
+        return apply_model(self.config, self.modalities, model, features, self.representation_for(representation))
 
     def representation_for(self, representation: str | None = None) -> str:
         """The given representation, otherwise that of the run.

@@ -27,11 +27,11 @@ from jax.typing import ArrayLike
 
 from mrl_jax.losses.mrl import label_log_probability
 from mrl_jax.methods.base import Method, MethodEntry
-from mrl_jax.methods.class_centers import decays, embed
+from mrl_jax.methods.class_centers import decays, embed, layers
 from mrl_jax.methods.deep.parts import NETWORKS, Hyperparameters, hyperparameters, network, of_whole_batch, present
 from mrl_jax.methods.gradient import adam, learning_rate_at
 from mrl_jax.methods.state import Batch, Shapes, State
-from mrl_jax.models.mlp import Encoder
+from mrl_jax.models.mlp import Encoder, dense_layers
 from mrl_jax.options import Number
 from mrl_jax.unit_rows import unit_rows
 
@@ -149,6 +149,11 @@ def _assign(h: Hyperparameters, params: Weights, z: Array) -> Array:
     return jax.nn.log_softmax(_class_scores(h, params.classifier, z), axis=-1)
 
 
+def _class_layers(h: Hyperparameters, params: Weights) -> list[tuple[Array, Array]]:
+    kernel, bias = dense_layers(params.classifier)[0]
+    return [(kernel / h.tau1, bias / h.tau1)]
+
+
 def _embed_batch(h: Hyperparameters, encoders: Any, batch: Batch) -> list[Array]:
     return [network(h).apply(p, x) for p, x in zip(encoders, batch.features, strict=True)]  # type: ignore[misc]
 
@@ -230,7 +235,17 @@ def _log(h: Hyperparameters, epoch: int) -> dict[str, float]:
 @functools.cache
 def acmr() -> Method:
     """ACMR of two modalities or more."""
-    return Method("method acmr", _init, embed, step=_step, assign=_assign, log=_log, init_params=_init_params)
+    return Method(
+        "method acmr",
+        _init,
+        embed,
+        step=_step,
+        assign=_assign,
+        log=_log,
+        init_params=_init_params,
+        layers=layers,
+        class_layers=_class_layers,
+    )
 
 
 ENTRY = MethodEntry(

@@ -22,6 +22,7 @@ from mrl_jax.methods.deep.parts import NETWORKS, Hyperparameters, hyperparameter
 from mrl_jax.methods.gradient import gradient_method
 from mrl_jax.methods.linear.method import Projection
 from mrl_jax.methods.state import Batch, Shapes, TrainData
+from mrl_jax.models.mlp import dense_layers
 from mrl_jax.options import Number
 from mrl_jax.unit_rows import unit_rows
 
@@ -133,6 +134,16 @@ def _embed(h: Hyperparameters, params: Weights, modality: int, x: Array) -> Arra
     return unit_rows(jnp.dot(z - jnp.broadcast_to(offset, z.shape), kernel, precision="highest"))
 
 
+def _layers(h: Hyperparameters, params: Weights, modality: int) -> list[tuple[Array, Array]]:
+    """The layers of the network, the last one with the projection after it."""
+    *first, (kernel, bias) = dense_layers(params.encoders[modality])
+    offset, directions = params.projections[modality]
+    return [
+        *first,
+        (jnp.dot(kernel, directions, precision="highest"), jnp.dot(bias - offset, directions, precision="highest")),
+    ]
+
+
 def _objective(
     h: Hyperparameters, params: Weights, batch: Batch, epoch: ArrayLike, axis_name: str | None
 ) -> tuple[Array, tuple[dict[str, Array], None]]:
@@ -174,6 +185,7 @@ def dcca(decodes: bool = False) -> Method:
         objective=_objective,
         complete=_complete,
         decays=decays,
+        layers=_layers,
         needs=frozenset({"two modalities", "resident"}),
     )
 

@@ -24,6 +24,7 @@ from jax.typing import ArrayLike
 
 from mrl_jax.errors import InputError
 from mrl_jax.methods.base import Method, MethodEntry
+from mrl_jax.methods.class_centers import scores_of
 from mrl_jax.methods.deep.parts import (
     NETWORKS,
     Hyperparameters,
@@ -34,7 +35,7 @@ from mrl_jax.methods.deep.parts import (
 )
 from mrl_jax.methods.gradient import gradient_method
 from mrl_jax.methods.state import Batch, Shapes
-from mrl_jax.models.mlp import Encoder
+from mrl_jax.models.mlp import Encoder, dense_layers
 from mrl_jax.options import Number
 from mrl_jax.unit_rows import unit_rows
 
@@ -133,16 +134,31 @@ def _objective(
 
 
 def _assign(h: Hyperparameters, params: Weights, z: Array) -> Array:
-    """Softmax of the scores; the classifier is scaled so that its directions have length 1 in the mean square."""
-    p = params.classifier
-    scale = jax.lax.rsqrt(jnp.maximum(jnp.square(p).sum() / p.shape[1], jnp.finfo(p.dtype).tiny))
-    return jax.nn.log_softmax(jnp.dot(z, scale * p, precision="highest") / h.tau1, axis=-1)
+    """Softmax of the scores of the scaled classifier."""
+    return jax.nn.log_softmax(jnp.dot(z, _scaled(params.classifier), precision="highest") / h.tau1, axis=-1)
+
+
+def _scaled(p: Array) -> Array:
+    """The classifier [L, K], scaled so that its directions have length 1 in the mean square."""
+    return jax.lax.rsqrt(jnp.maximum(jnp.square(p).sum() / p.shape[1], jnp.finfo(p.dtype).tiny)) * p
+
+
+def _layers(h: Hyperparameters, params: Weights, modality: int) -> list[tuple[Array, Array]]:
+    return [*dense_layers(params.encoders[modality]), *dense_layers(params.shared)]
 
 
 @functools.cache
 def dscmr() -> Method:
     """The method."""
-    return gradient_method("method dscmr", init_params=_init_params, embed=_embed, objective=_objective, assign=_assign)
+    return gradient_method(
+        "method dscmr",
+        init_params=_init_params,
+        embed=_embed,
+        objective=_objective,
+        assign=_assign,
+        layers=_layers,
+        class_layers=lambda h, params: scores_of(_scaled(params.classifier).T, h.tau1),
+    )
 
 
 def _check(config: "Config") -> None:

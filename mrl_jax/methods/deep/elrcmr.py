@@ -25,7 +25,17 @@ from mrl_jax.losses.contrastive import contrastive_loss, masked_rows
 from mrl_jax.losses.mrl import log_soft_assignment, robust_clustering_loss
 from mrl_jax.losses.robust.early_learning import ema_targets
 from mrl_jax.methods.base import Method, MethodEntry
-from mrl_jax.methods.class_centers import Weights, assign, decays, embed, embed_all, init_params, project
+from mrl_jax.methods.class_centers import (
+    Weights,
+    assign,
+    class_layers,
+    decays,
+    embed,
+    embed_all,
+    init_params,
+    layers,
+    project,
+)
 from mrl_jax.methods.deep.parts import NETWORKS, Hyperparameters, hyperparameters, of_whole_batch, present
 from mrl_jax.methods.gradient import gradient_method
 from mrl_jax.methods.state import Batch, Shapes, instance_count
@@ -136,6 +146,8 @@ def elrcmr() -> Method:
         init_samples=_init_samples,
         assign=assign,
         decays=decays,
+        layers=layers,
+        class_layers=class_layers,
     )
 
 

@@ -24,12 +24,12 @@ from jax.typing import ArrayLike
 from mrl_jax.errors import InputError
 from mrl_jax.losses.mrl import label_log_probability
 from mrl_jax.methods.base import Method, MethodEntry
-from mrl_jax.methods.class_centers import decays
+from mrl_jax.methods.class_centers import decays, scores_of
 from mrl_jax.methods.deep.parts import NETWORKS, Hyperparameters, hyperparameters, of_whole_batch, present
 from mrl_jax.methods.gradient import gradient_method
 from mrl_jax.methods.state import Batch, Shapes
 from mrl_jax.models.dropout import instance_keys
-from mrl_jax.models.mlp import Encoder
+from mrl_jax.models.mlp import Encoder, dense_layers
 from mrl_jax.options import Number
 from mrl_jax.unit_rows import unit_rows
 
@@ -153,6 +153,10 @@ def _assign(h: Hyperparameters, params: Weights, z: Array) -> Array:
     return jax.nn.log_softmax(z, axis=-1)
 
 
+def _layers(h: Hyperparameters, params: Weights, modality: int) -> list[tuple[Array, Array]]:
+    return [*dense_layers(params.encoders[modality]), *dense_layers(params.shared)]
+
+
 def _with_keys(h: Hyperparameters, batch: Batch, step: Array, axis_name: str | None) -> Batch:
     if batch.rows is None:
         raise ValueError("method fgcrossnet draws quadruplets by the number of every instance; give Batch(rows=…)")
@@ -194,6 +198,8 @@ def fgcrossnet() -> Method:
         augment=_with_keys,
         assign=_assign,
         decays=decays,
+        layers=_layers,
+        class_layers=lambda h, params: scores_of(jnp.eye(len(params.centers))),
     )
 
 

@@ -28,7 +28,7 @@ from jax.typing import ArrayLike
 from mrl_jax.losses.contrastive import masked_rows
 from mrl_jax.losses.mrl import label_log_probability, log_soft_assignment
 from mrl_jax.methods.base import Method, MethodEntry
-from mrl_jax.methods.class_centers import Weights, assign, decays, embed, init_params
+from mrl_jax.methods.class_centers import Weights, assign, class_layers, decays, embed, init_params, layers
 from mrl_jax.methods.deep.parts import NETWORKS, Hyperparameters, hyperparameters, of_whole_batch, present
 from mrl_jax.methods.gradient import gradient_method
 from mrl_jax.methods.state import Batch, Shapes, State, TrainData, instance_count
@@ -205,6 +205,8 @@ def nirnl() -> Method:
         assign=assign,
         decays=decays,
         needs=frozenset({"resident"}),
+        layers=layers,
+        class_layers=class_layers,
     )
 
 

@@ -22,7 +22,7 @@ from jax.typing import ArrayLike
 
 from mrl_jax.losses.contrastive import contrastive_loss, masked_rows
 from mrl_jax.methods.base import Method, MethodEntry
-from mrl_jax.methods.class_centers import Weights, decays, embed, embed_all, init_params
+from mrl_jax.methods.class_centers import Weights, decays, embed, embed_all, init_params, layers
 from mrl_jax.methods.deep.parts import NETWORKS, Hyperparameters, bounded, hyperparameters, of_whole_batch, present
 from mrl_jax.methods.gradient import gradient_method
 from mrl_jax.methods.state import Batch
@@ -266,6 +266,7 @@ def rfcmh() -> Method:
         objective=_objective,
         assign=_assign,
         decays=decays,
+        layers=layers,
     )
 
 

@@ -22,12 +22,12 @@ from jax.typing import ArrayLike
 
 from mrl_jax.losses.contrastive import contrastive_loss, masked_rows
 from mrl_jax.methods.base import Method, MethodEntry
-from mrl_jax.methods.class_centers import decays, embed, embed_all
+from mrl_jax.methods.class_centers import decays, embed, embed_all, layers
 from mrl_jax.methods.class_centers import init_params as encoders_and_centers
 from mrl_jax.methods.deep.parts import NETWORKS, Hyperparameters, hyperparameters, present
 from mrl_jax.methods.gradient import gradient_method
 from mrl_jax.methods.state import Batch, Shapes, instance_count
-from mrl_jax.models.mlp import Encoder
+from mrl_jax.models.mlp import Encoder, dense_layers
 from mrl_jax.options import Number
 from mrl_jax.unit_rows import unit_rows
 
@@ -133,6 +133,8 @@ def rono() -> Method:
         objective=_objective,
         assign=_assign,
         decays=decays,
+        layers=layers,
+        class_layers=lambda h, params: dense_layers(params.classifier),
     )
 
 

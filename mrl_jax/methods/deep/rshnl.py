@@ -23,7 +23,7 @@ from jax.typing import ArrayLike
 from mrl_jax.losses.contrastive import contrastive_loss, masked_rows
 from mrl_jax.losses.mrl import label_log_probability, log_soft_assignment
 from mrl_jax.methods.base import Method, MethodEntry
-from mrl_jax.methods.class_centers import decays, embed
+from mrl_jax.methods.class_centers import decays, embed, layers, scores_of
 from mrl_jax.methods.deep.parts import NETWORKS, Hyperparameters, bounded, hyperparameters, network, present
 from mrl_jax.methods.gradient import gradient_method
 from mrl_jax.methods.state import Batch, Shapes, instance_count
@@ -137,6 +137,8 @@ def rshnl() -> Method:
         objective=_objective,
         assign=_assign,
         decays=decays,
+        layers=layers,
+        class_layers=lambda h, params: scores_of(centers_of(h, params), h.tau1),
     )
 
 

@@ -21,7 +21,7 @@ from jax.typing import ArrayLike
 
 from mrl_jax.losses.mrl import log_soft_assignment
 from mrl_jax.methods.base import Method, MethodEntry
-from mrl_jax.methods.class_centers import decays, embed
+from mrl_jax.methods.class_centers import decays, embed, layers, scores_of
 from mrl_jax.methods.deep.parts import NETWORKS, Hyperparameters, hyperparameters, mean_distance, network, present
 from mrl_jax.methods.gradient import gradient_method
 from mrl_jax.methods.state import Batch, Shapes
@@ -116,6 +116,8 @@ def sdml() -> Method:
         objective=_objective,
         assign=_assign,
         decays=decays,
+        layers=layers,
+        class_layers=lambda h, params: scores_of(params.directions, h.tau1),
     )
 
 

@@ -25,7 +25,7 @@ from jax.scipy.linalg import cho_solve
 from jax.typing import ArrayLike
 
 from mrl_jax.methods.base import Method, MethodEntry
-from mrl_jax.methods.class_centers import decays, embed
+from mrl_jax.methods.class_centers import decays, embed, layers
 from mrl_jax.methods.deep.parts import NETWORKS, Hyperparameters, hyperparameters, network, of_whole_batch, present
 from mrl_jax.methods.gradient import gradient_method
 from mrl_jax.methods.state import Batch, OracleNoise, Shapes
@@ -143,6 +143,7 @@ def smln() -> Method:
         embed=embed,
         objective=_objective,
         decays=decays,
+        layers=layers,
     )
 
 

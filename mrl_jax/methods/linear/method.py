@@ -124,7 +124,11 @@ def linear_method(
         encoders = tuple(Projection(*pair) for pair in zip(offsets, kernels, strict=True))  # type: ignore[arg-type]
         return weights(encoders, np.pad(spectrum, (0, missing)))
 
-    return Method(name, init, embed, fit=fit, needs=needs)
+    def layers(h: Hyperparameters, params: Any, modality: int) -> list[tuple[Array, Array]]:
+        offset, kernel = params.encoders[modality]
+        return [(kernel, -jnp.dot(offset, kernel, precision="highest"))]
+
+    return Method(name, init, embed, fit=fit, needs=needs, layers=layers)
 
 
 def top(a: np.ndarray, b: np.ndarray, count: int, remedy: str) -> tuple[np.ndarray, np.ndarray]:
