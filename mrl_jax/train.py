@@ -22,6 +22,7 @@ from mrl_jax.display.curves import plot_curves
 from mrl_jax.display.progress import epoch_progress
 from mrl_jax.display.text import describe_noise, summary
 from mrl_jax.errors import InputError
+from mrl_jax.interface import option
 from mrl_jax.interrupt import continues_hint, stop_request
 from mrl_jax.methods.registry import entry_of
 from mrl_jax.options import PARALLEL
@@ -136,6 +137,11 @@ def _folder_to_use(config: Config, workdir: str | os.PathLike[str] | None, data:
     if not resume:
         return RunFolder.refuse_occupied(workdir)
     folder = RunFolder.open(workdir)
+    if folder.imported():
+        raise InputError(
+            f"{folder.path}: the weights of this run were imported, so there is no training to go on with; start a new "
+            f"run from them: {option('init_from', str(folder.path))}"
+        )
     if data is None and config.data_path is None and config.preset == "custom":
         raise InputError(f"{folder.path}: this run was trained on arrays in memory; pass them: train(…, data=…)")
     return folder

@@ -212,6 +212,10 @@ class RunFolder:
             raise InputError(f"{self.path / _DATA} is damaged (modalities, dims or class_names); train anew")
         return data
 
+    def imported(self) -> bool:
+        """Whether the model came from another program, so that no training led to it."""
+        return (self.path / _DATA).exists() and "imported" in self.data()
+
     def source(self) -> str | None:
         """The version of the embedded set that the run began with, as `load_dataset` takes it.
 

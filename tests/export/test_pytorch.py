@@ -187,6 +187,10 @@ def test_training_starts_from_official_weights(tmp_path, data):
     )
     config = dataclasses.replace(run.config, init_from=str(tmp_path / "run"), epochs=1, batch_size=20)
     assert train(config, tmp_path / "on").scores["test"]["last"]["epoch"] == 1
+    before = (tmp_path / "run" / "model.npz").read_bytes()
+    with pytest.raises(InputError, match="were imported, so there is no training to go on with"):
+        train(run.config, tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "model.npz").read_bytes() == before
 
 
 class Harmful:
