@@ -20,7 +20,7 @@ from mrl_jax.report import write_report
 PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 WIDE, NARROW = (1280, 720), (400, 800)
-SHOWN = ("memory", "map", "examples")
+SHOWN = ("memory", "map", "suspects")
 """Sections whose beginnings are shown after the top of the page."""
 HOVERED = 40
 """The point of the map that the pointer is on."""

@@ -51,7 +51,7 @@ def main() -> None:
     """Serve, look, write."""
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("--workdir", required=True, help="folder of a run on the emoji set")
-    flags.add_argument("--query", default="row=text:test:192&top=10", help="what is asked, as in the page's address")
+    flags.add_argument("--query", default="row=text:test:192&top=5", help="what is asked, as in the page's address")
     flags.add_argument("--width", type=int, default=1100, help="of the window; default: 1100")
     flags.add_argument("--dark", action="store_true", help="dark instead of light")
     flags.add_argument("--out", type=Path, default=ROOT / "docs" / "pictures" / "search_page.png")

@@ -101,9 +101,10 @@ class Pictures:
 
 
 def write_grid(path: Path, answers: Sequence[Mapping[str, Any]], pictures: Pictures) -> None:
-    """Draw answers as PNG: each query at the left, its results beside it, hits framed in green and misses in red.
+    """Draw answers as PNG: each query at the left, its results beside it.
 
-    A result without a picture is shown as text.
+    A result without a picture is shown as text. Where the class of the query is known, hits have green frames with
+    ticks, misses red ones with crosses, and the query its class and their number.
 
     Raises:
         InputError: a picture cannot be read, or the file cannot be written.
@@ -120,10 +121,18 @@ def write_grid(path: Path, answers: Sequence[Mapping[str, Any]], pictures: Pictu
             for r in answer["results"]
         ]
         title = query["value"] if query["kind"] == "text" else _caption(query)
-        lines.append(Line(title, open_picture(pictures.of(query, query["modality"])), tiles))
+        lines.append(Line(title, open_picture(pictures.of(query, query["modality"])), tiles, _notes(answer)))
     with atomic_path(path) as part:
         # 256 colours are enough, and take a third of the bytes.
         draw_grid(lines).quantize(256, dither=Image.Dither.NONE).save(part, format="png", optimize=True)
+
+
+def _notes(answer: Mapping[str, Any]) -> list[str]:
+    """The class of a query and the number of its hits; empty if the class is unknown."""
+    if "label" not in answer["query"]:
+        return []
+    hits = [r["hit"] for r in answer["results"]]
+    return [answer["query"]["label"], f"{sum(hits)} of {len(hits)} hit"]
 
 
 def _caption(entry: Mapping[str, Any]) -> str:

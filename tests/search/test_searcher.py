@@ -19,7 +19,7 @@ from mrl_jax.data.emoji.ngrams import hashed_counts
 from mrl_jax.retrieval.similarity import METRICS
 from mrl_jax.search import picture_grid
 from mrl_jax.search.__main__ import _parser, main
-from mrl_jax.search.output import answer_table
+from mrl_jax.search.output import _notes, answer_table
 from mrl_jax.search.searcher import Query, Searcher, search
 from mrl_jax.train import main as train_main
 
@@ -227,11 +227,15 @@ def test_pictures_of_ones_own_by_id(run, tmp_path):
     green, red = (sum(np.abs(pixels.astype(int) - c).sum(1) < 8) for c in ((26, 127, 55), (207, 34, 46)))
     assert (green > 100) == any(r["hit"] for r in results)
     assert (red > 100) == (not all(r["hit"] for r in results))
+    answer = search(run, row="sound:test:5", top=3)
+    assert _notes(answer) == [answer["query"]["label"], f"{sum(r['hit'] for r in answer['results'])} of 3 hit"]
+    del answer["query"]["label"]  # as of a text
+    assert _notes(answer) == []
 
 
 def test_captions_are_drawn_with_a_font_that_has_their_letters():
-    assert picture_grid._font(11, "cat · naïve…") is picture_grid._font(11)
-    font = picture_grid._font(11, "красный флаг")
+    assert picture_grid.font_for(11, "cat · naïve…") is picture_grid.font_for(11)
+    font = picture_grid.font_for(11, "красный флаг")
     assert font.getname()[0] == "DejaVu Sans"  # comes with matplotlib
     # Without a font that has them, letters are boxes, as before: no error.
     line = picture_grid.Line("猫 and кот", None, [picture_grid.Tile("旗 " * 40, "0.9", None, None)])
