@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mrl_jax.audit.run import audit
     from mrl_jax.config import Config, preset
     from mrl_jax.data.load import Dataset, load_dataset
-    from mrl_jax.errors import InputError, NonFiniteLossError
+    from mrl_jax.errors import CallbackError, InputError, NonFiniteLossError
     from mrl_jax.eval.evaluate import compare, evaluate, evaluate_embeddings
     from mrl_jax.export.write import export
     from mrl_jax.losses.contrastive import contrastive_loss
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from mrl_jax.sweep.sweep import Sweep, grid, sweep
     from mrl_jax.train import Result, train
     from mrl_jax.train_step import Batch, Recipe, TrainState, init_state, train_epoch, train_step
+    from mrl_jax.training.callbacks import Callback, RunStart
+    from mrl_jax.training.early_stopping import EarlyStopping
 
 from mrl_jax.version import __version__ as __version__
 
@@ -44,8 +46,11 @@ if sys.argv[:1] == ["-m"]:  # `python -m mrl_jax.…` looks up the command, whos
 __all__ = [
     "Audit",
     "Batch",
+    "Callback",
+    "CallbackError",
     "Config",
     "Dataset",
+    "EarlyStopping",
     "Encoder",
     "Index",
     "InputError",
@@ -55,6 +60,7 @@ __all__ = [
     "Recipe",
     "Result",
     "Run",
+    "RunStart",
     "Searcher",
     "Sweep",
     "TrainState",
@@ -89,7 +95,7 @@ _HOME = {
     "config": ("Config", "preset"),
     "data.dataset": ("Dataset",),
     "data.load": ("load_dataset",),
-    "errors": ("InputError", "NonFiniteLossError"),
+    "errors": ("CallbackError", "InputError", "NonFiniteLossError"),
     "eval.evaluate": ("compare", "evaluate", "evaluate_embeddings"),
     "export.write": ("export",),
     "losses.contrastive": ("contrastive_loss",),
@@ -103,6 +109,8 @@ _HOME = {
     "search.searcher": ("Query", "Searcher"),
     "sweep.sweep": ("Sweep", "grid", "sweep"),
     "train": ("Result", "train"),
+    "training.callbacks": ("Callback", "RunStart"),
+    "training.early_stopping": ("EarlyStopping",),
     "train_step": ("Batch", "Recipe", "TrainState", "init_state", "train_epoch", "train_step"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

@@ -13,7 +13,7 @@ from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 from mrl_jax.backend import describe_fault
 from mrl_jax.compile_cache import cache_folder, keep_compiled
 from mrl_jax.config import PRESETS, Config, shown
-from mrl_jax.errors import DatasetWarning, InputError, NonFiniteLossError, ProcessLostError
+from mrl_jax.errors import CallbackError, DatasetWarning, InputError, NonFiniteLossError, ProcessLostError
 from mrl_jax.files import refuse_address
 from mrl_jax.interface import as_command
 from mrl_jax.interrupt import Interrupted, raise_interrupts, was_interrupted
@@ -192,7 +192,7 @@ def run_command(command: Callable[[], object], interrupted: str = "run it again"
     except OSError as error:
         nameless = type(error) is OSError and error.filename is None  # raised by standard output
         return _report(f"the output cannot be written ({error.strerror})" if nameless else error, 1)
-    except (NonFiniteLossError, ProcessLostError) as error:
+    except (CallbackError, NonFiniteLossError, ProcessLostError) as error:
         return _report(error, 1)
     except (AssertionError, RuntimeError) as error:  # JAX raises either where a backend is not there
         if (fault := describe_fault(error)) is not None:

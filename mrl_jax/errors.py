@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 __all__ = [
+    "CallbackError",
     "CheckpointError",
     "DatasetWarning",
     "InputError",
@@ -27,6 +28,10 @@ class NonFiniteLossError(FloatingPointError):
 
 class CheckpointError(OSError):
     """A checkpoint could not be written. The message names folder and reason; earlier checkpoints remain."""
+
+
+class CallbackError(RuntimeError):
+    """A callback failed. The message names it, its method and its error; the run is saved, and can be resumed."""
 
 
 class DatasetWarning(UserWarning):

@@ -32,7 +32,9 @@ from mrl_jax.run.load import load_run
 from mrl_jax.run.model import TrainedModel
 from mrl_jax.run.representation import metric_of, ranked_by, representation_of
 from mrl_jax.run.same_config import as_begun, extends, refuse_other_config
-from mrl_jax.training.loop import ActiveRun, train_epochs
+from mrl_jax.training.active_run import ActiveRun
+from mrl_jax.training.callbacks import checked
+from mrl_jax.training.loop import train_epochs
 from mrl_jax.training.placement import Placement, choose_placement
 from mrl_jax.training.processes import convert_process_loss, in_all, is_main, leave, on_main, start_processes
 from mrl_jax.training.run_spec import RunSpec, prepare_data, prepare_run
@@ -78,6 +80,7 @@ def train(
     data: Any = None,
     resume: bool = False,
     progress: bool = False,
+    callbacks: Sequence[Any] = (),
     parallel: str = "auto",
     model_parallel: int = 1,
     keep_checkpoints: bool = False,
@@ -91,6 +94,9 @@ def train(
         resume: go on after the last checkpoint of the run in `workdir`. It ends with the same bits, on the same
             machine, as a run that was never interrupted. With more epochs in `config` a run is extended, complete or
             not: from its last epoch on the schedule is that of the new length.
+        callbacks: objects that are told when the run begins, an epoch ends, a checkpoint is written, and the run ends,
+            such as `EarlyStopping(patience=10)` and those of `mrl_jax.track`; see `Callback`. A run that resumes needs
+            them again. A complete run tells nothing.
         progress: show a bar on a terminal, or a line per epoch elsewhere, on standard error.
         parallel: over several devices by "jit", "shard_map" or "pmap"; "auto" takes several only where batches are
             large enough (docs/scale.md). The numbers are those of one device, up to the order of sums.
@@ -107,8 +113,10 @@ def train(
         Interrupted: a KeyboardInterrupt; Ctrl-C or SIGTERM came, and the epoch was finished and saved. A second one
             interrupts at once.
         NonFiniteLossError: the loss or a parameter became inf or NaN; checkpoints of earlier epochs stay.
+        CallbackError: a callback failed; the run is saved.
         CheckpointError: a checkpoint could not be written.
     """
+    told = checked(callbacks)
     started = time.perf_counter()
     folder = _folder_to_use(config, workdir, data, resume)  # refusals come before any work
     if folder is not None and resume:
@@ -125,7 +133,10 @@ def train(
             if progress and is_main():
                 print(f"run folder: {folder.path}", file=sys.stderr)
         spec = dataclasses.replace(spec, data=dataclasses.replace(spec.data, shared=None))
-        return _train(ActiveRun(spec, folder), placement, started, progress and is_main(), keep_checkpoints)
+        active = ActiveRun(
+            spec, folder, name="" if folder is None else folder.path.name, callbacks=told if is_main() else ()
+        )
+        return _train(active, placement, started, progress and is_main(), keep_checkpoints)
 
 
 def _folder_to_use(config: Config, workdir: str | os.PathLike[str] | None, data: Any, resume: bool) -> RunFolder | None:

@@ -29,7 +29,7 @@ from mrl_jax.retrieval.pairs import pair_ranks
 from mrl_jax.run.model import embed_rows
 from mrl_jax.run.representation import metric_of, represent
 from mrl_jax.sweep.groups import groups
-from mrl_jax.training.loop import ActiveRun
+from mrl_jax.training.active_run import ActiveRun
 from mrl_jax.training.run_spec import RunSpec, prepare_data, prepare_run
 from mrl_jax.training.single_run import SingleRun
 from mrl_jax.training.vmapped_runs import VmappedRuns

@@ -67,6 +67,9 @@ def summary(
     ]
     if "stream_waiting_share" in result:
         lines.append(f"streamed: steps waited {result['stream_waiting_share']:.1%} of the time for their batches")
+    if "stopped" in result:
+        stopped = result["stopped"]
+        lines.append(f"stopped early after epoch {stopped['epoch']} of {stopped['of']} by {stopped['by']}")
     if result.get("kept") == "last":
         lines.append("the model of the last epoch is kept")
     if note := memorised(best["average"], last["average"]):

@@ -20,8 +20,8 @@ import numpy as np
 from mrl_jax.config import preset, with_settings
 from mrl_jax.data.dataset import Dataset
 from mrl_jax.errors import InputError, first_line, listed
-from mrl_jax.export.packages import need
 from mrl_jax.files import refuse_address
+from mrl_jax.packages import need
 from mrl_jax.run.folder import RunFolder
 from mrl_jax.run.model import Model, TrainedModel
 from mrl_jax.run.shapes import path_names

@@ -10,10 +10,10 @@ from string import Template
 from typing import Any
 
 from mrl_jax.errors import InputError, first_line
-from mrl_jax.export.packages import need
 from mrl_jax.export.places import file_of
 from mrl_jax.export.plain import PlainModel
 from mrl_jax.files import atomic_path, write_atomically
+from mrl_jax.packages import need
 
 __all__ = ["module_text", "torch_module", "write_onnx", "write_torch"]
 

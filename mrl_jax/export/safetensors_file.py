@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-from mrl_jax.export.packages import need
 from mrl_jax.export.plain import PlainModel
 from mrl_jax.files import write_atomically
+from mrl_jax.packages import need
 
 __all__ = ["write_safetensors"]
 

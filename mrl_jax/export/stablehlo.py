@@ -10,9 +10,9 @@ import jax
 import numpy as np
 from jax import export as jax_export
 
-from mrl_jax.export.packages import need
 from mrl_jax.export.places import file_of
 from mrl_jax.files import write_atomically
+from mrl_jax.packages import need
 from mrl_jax.run.model import TrainedModel
 
 __all__ = ["PLATFORMS", "exported", "write_stablehlo"]

@@ -136,6 +136,10 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         with self._writing():
             self._manager.save(epoch, args=ocp.args.StandardSave(copy), metrics=dict(metrics))
 
+    def is_writing(self) -> bool:
+        """Whether a save is not yet on disk."""
+        return self._manager.is_saving_in_progress()
+
     def wait(self) -> None:
         """Wait until every save is on disk.
 

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from mrl_jax.run.representation import representation_of
-from mrl_jax.training.loop import ActiveRun
+from mrl_jax.training.active_run import ActiveRun
 from mrl_jax.training.run_spec import device_memory
 from mrl_jax.training.vmapped_runs import bytes_of_a_run
 

@@ -7,7 +7,7 @@ import itertools
 import os
 import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import fields, replace
 from typing import Any
@@ -26,7 +26,9 @@ from mrl_jax.sweep.folder import SweepFolder
 from mrl_jax.sweep.groups import groups, program_of
 from mrl_jax.sweep.names import name_runs
 from mrl_jax.sweep.results import Outcome, Sweep
-from mrl_jax.training.loop import ActiveRun, train_epochs
+from mrl_jax.training.active_run import ActiveRun
+from mrl_jax.training.callbacks import checked
+from mrl_jax.training.loop import train_epochs
 from mrl_jax.training.run_spec import RunData, prepare_data, prepare_run
 from mrl_jax.training.single_run import SingleRun
 from mrl_jax.training.vmapped_runs import VmappedRuns
@@ -83,6 +85,7 @@ def sweep(
     data: Any = None,
     resume: bool = False,
     progress: bool = False,
+    callbacks: Callable[[str], Sequence[Any]] | None = None,
     way: str = "auto",
 ) -> Sweep:
     """Train many runs. Each has the result that `train` gives, up to the order of sums.
@@ -102,6 +105,8 @@ def sweep(
         resume: continue the sweep in `workdir`: complete runs stay, the others continue after their last checkpoint.
             Configurations that it does not have are added.
         progress: show a bar on a terminal, or lines elsewhere, on standard error, with the time left.
+        callbacks: takes the name of a run, and gives its callbacks, as of `train`; called for the runs that are not
+            complete. A run that they stop early is scored where it stopped; the others go on.
         way: "together" in one program, "apart" one after the other, or "auto" for whichever is faster.
 
     Returns:
@@ -110,12 +115,15 @@ def sweep(
     Raises:
         InputError: anything wrong with configurations, data or folder, before anything is trained.
         Interrupted: as in `train`.
+        CallbackError: a callback failed; the runs are saved.
         CheckpointError: a checkpoint could not be written.
     """
     if isinstance(configs, Config):
         raise InputError("sweep takes a list of configurations: [config], or grid(config, …)")
     if way not in SWEEP_WAYS:
         raise InputError(f"way {way!r}: choose from {', '.join(SWEEP_WAYS)}")
+    if callbacks is not None and not callable(callbacks):
+        raise InputError("callbacks of a sweep: give a function from a run's name to its callbacks: lambda name: […]")
     if resume and workdir is None:
         raise InputError("resume needs the folder of the sweep: workdir")
     if jax.process_count() > 1:
@@ -138,6 +146,8 @@ def sweep(
             for name, run in runs.items():
                 _settle(run, folder.run(name, run.spec.config))
         left = [r for r in runs.values() if not r.read_complete() and not _recall_failure(r)]
+        for run in left:
+            run.callbacks = () if callbacks is None else checked(callbacks(run.name))
         done = [_epochs_done(r) for r in left]
         epochs = sum(r.spec.epochs for r in left) - sum(done)
         todo = groups(left, done, way, jax.devices())
@@ -173,7 +183,7 @@ def _prepare_runs(named: Mapping[str, Config], data: Any, folder: SweepFolder | 
         if key not in loaded:
             loaded[key] = prepare_data(config, data, source=source)
         recorded = None if folder is None else folder.recorded_noise(name)
-        runs[name] = ActiveRun(prepare_run(config, loaded[key], recorded), None)
+        runs[name] = ActiveRun(prepare_run(config, loaded[key], recorded), None, name=name)
     return runs
 
 

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any, Protocol
 
@@ -17,15 +16,16 @@ from mrl_jax.methods.registry import entry_of
 from mrl_jax.retrieval.measure import cross_modal_chance
 from mrl_jax.retrieval.on_host import usable_cores
 from mrl_jax.run.checkpoint import Checkpoints, Snapshot
-from mrl_jax.run.folder import RunFolder, best_epoch
+from mrl_jax.run.folder import best_epoch
 from mrl_jax.run.model import Model
+from mrl_jax.training.active_run import ActiveRun
 from mrl_jax.training.epoch import Metrics
-from mrl_jax.training.processes import highest, is_main, on_main
+from mrl_jax.training.events import Events
+from mrl_jax.training.processes import highest, is_main
 from mrl_jax.training.recorded import record_samples, recorded_epochs
-from mrl_jax.training.run_spec import RunSpec
 from mrl_jax.version import __version__
 
-__all__ = ["ActiveRun", "Trainer", "train_epochs"]
+__all__ = ["Trainer", "train_epochs"]
 
 _INTERVAL = 30.0  # minimum of seconds between checkpoints
 _TIME_FRACTION = 0.1  # maximum fraction of the time for checkpoints
@@ -53,92 +53,6 @@ class Trainer(Protocol):
         """Entries of `result.json` that only this trainer has."""
 
 
-@dataclass
-class ActiveRun:
-    """A run during its training.
-
-    Attributes:
-        spec: the run.
-        folder: its folder, or None for a run in memory.
-        log: the lines of `metrics.jsonl` so far.
-        spent: seconds of training before it was last resumed.
-        error: the error that ended it, or None.
-        scores: content of `result.json`, at the end.
-        model: the `Model` that it keeps, at the end of its training.
-    """
-
-    spec: RunSpec
-    folder: RunFolder | None
-    log: list[dict[str, Any]] = field(default_factory=list)
-    spent: float = 0.0
-    error: NonFiniteLossError | None = None
-    scores: Any = None
-    model: Any = None
-
-    def read_complete(self) -> bool:
-        """Read log and scores if the folder holds a complete run; returns whether it does."""
-        self.scores = None if self.folder is None else self.folder.result()
-        if self.folder is not None and self.scores is not None:
-            self.log = self.folder.metrics_until(self.spec.epochs)
-        return self.scores is not None
-
-    def begin(self, store: Checkpoints | None) -> Snapshot | None:
-        """Read the last checkpoint, and remove later lines from the log; returns None without a checkpoint."""
-        if self.folder is None or store is None:
-            self.log = []
-            return None
-        epochs = store.epochs()
-        folder, last = self.folder, epochs[-1] if epochs else 0
-        self.log = on_main(lambda: folder.rewind(last))
-        if not epochs:
-            return None
-        self.spent = store.metrics(last)["seconds"]
-        return store.restore(last, self.spec.template)
-
-    def add(self, epoch: int, metrics: Metrics, finite: bool, valid: dict[str, Any] | NonFiniteLossError) -> bool:
-        """Log an epoch, counted from 0; returns whether it is the best so far.
-
-        Raises:
-            NonFiniteLossError: loss, parameters or embeddings are not finite.
-        """
-        losses = metrics.get("loss", np.zeros(0))
-        bad = np.flatnonzero(~np.isfinite(losses))
-        if len(bad):
-            raise self._non_finite(epoch, f"the loss is {losses[bad[0]]} in step {bad[0] + 1} of {len(losses)}")
-        if not finite:
-            when = f" after step {len(losses)}, the last" if len(losses) else ""
-            raise self._non_finite(epoch, f"parameters are not finite{when}")
-        if isinstance(valid, NonFiniteLossError):
-            raise self._non_finite(epoch, str(valid))
-        line = {
-            "epoch": epoch + 1,
-            **self.spec.method.log(self.spec.hyperparameters, epoch),
-            "train": _means(metrics),
-            "valid": valid,
-        }
-        self.log.append(line)
-        if self.folder is not None and is_main():
-            self.folder.log(line)
-        return best_epoch(self.log) == epoch + 1
-
-    def _non_finite(self, epoch: int, what: str) -> NonFiniteLossError:
-        remedy = entry_of(self.spec.config.method).remedy
-        kept = "checkpoints of earlier epochs stay; " if epoch else ""
-        return NonFiniteLossError(f"epoch {epoch + 1}: {what}; {kept}{remedy}")
-
-    def save(self, store: Checkpoints, epoch: int, snapshot: Snapshot, seconds: float) -> None:
-        """Start to write a checkpoint.
-
-        Args:
-            store: checkpoints of the run.
-            epoch: number of completed epochs.
-            snapshot: content of the checkpoint.
-            seconds: time since training was started or resumed.
-        """
-        average = self.log[-1]["valid"]["average"]
-        store.save(epoch, snapshot, {"epoch": epoch, "average": average, "seconds": self.spent + seconds})
-
-
 def train_epochs(
     trainer: Trainer,
     runs: Sequence[ActiveRun],
@@ -164,6 +78,7 @@ def train_epochs(
 
     Raises:
         Interrupted: `stop` has a request; the runs are saved.
+        CallbackError: a callback of a run failed; the runs are saved.
         NonFiniteLossError: loss, parameters or embeddings became inf or NaN in every run. If only some runs fail, each
             of them has its `error`.
         CheckpointError: a checkpoint could not be written.
@@ -182,26 +97,55 @@ def train_epochs(
                 f"another process has continued a run of this group in the meantime; start again with "
                 f"{option('resume')}"
             )
+        events = stack.enter_context(Events(runs, stores))
+        events.begin()
+        if events.failed:
+            raise events.error()
         trainer.begin(snapshots)
+
+        def save() -> None:
+            with pace:
+                _save(trainer, runs, stores, started)
+            events.saving()
+
+        def finish(stopped: bool) -> None:
+            """Score runs: all that are left, or those that were stopped; if a callback fails, the others are saved."""
+            _finish(trainer, runs, started, stopped)
+            events.settle()
+            if events.failed:
+                if any(run.trains and run.scores is None for run in runs):
+                    save()
+                    _wait(stores)
+                raise events.error()
+
         for epoch in range(len(runs[0].log), epochs):
+            if not any(run.trains for run in runs):
+                break
+            if any(run.stopped and run.scores is None for run in runs):
+                finish(stopped=True)
             trainer.keep_best(_run_epoch(trainer, runs, epoch))
-            last = epoch + 1 == epochs
-            if record and epoch + 1 in recorded_epochs(epochs):
+            due = events.epoch(pace.due)
+            last = epoch + 1 == epochs or not any(run.trains for run in runs)
+            if record and (last or epoch + 1 in recorded_epochs(epochs)):
                 _record(trainer, runs[0], epoch + 1)  # before the checkpoint, after which a resumed run begins
-            stops = stop is not None and not last and highest(stop.number) > 0
-            if on_main(pace.due) or stops or (keep_state and last):
-                with pace:
-                    _save(trainer, runs, stores, epoch + 1, started)
+            asked = stop is not None and not last and highest(stop.number) > 0
+            if due or asked or events.failed or (keep_state and last):
+                save()
             show()
-            if stop is not None and stops:
+            if asked or events.failed:
                 _wait(stores)
+                events.settle()
+            if events.failed:
+                raise events.error()
+            if stop is not None and asked:
                 raise stop.interrupted(f"saved after epoch {epoch + 1} of {epochs}")
         _wait(stores)
+        events.settle()  # a callback that fails now does not keep the run from its end
         if keep_state and not keep_checkpoints:
-            for store in stores:
+            for run, store in zip(runs, stores, strict=True):
                 if store is not None:
-                    store.drop_before(epochs)
-        _finish(trainer, runs, started)
+                    store.drop_before(len(run.log))
+        finish(stopped=False)
 
 
 def _run_epoch(trainer: Trainer, runs: Sequence[ActiveRun], epoch: int) -> list[bool]:
@@ -211,7 +155,7 @@ def _run_epoch(trainer: Trainer, runs: Sequence[ActiveRun], epoch: int) -> list[
     valid = trainer.score("valid")
     improved = [False] * len(runs)
     for i, run in enumerate(runs):
-        if run.error is not None:
+        if not run.trains:
             continue
         try:
             own = {name: x[i] for name, x in metrics.items()}
@@ -222,13 +166,11 @@ def _run_epoch(trainer: Trainer, runs: Sequence[ActiveRun], epoch: int) -> list[
     return improved
 
 
-def _save(
-    trainer: Trainer, runs: Sequence[ActiveRun], stores: Sequence[Checkpoints | None], epoch: int, started: float
-) -> None:
+def _save(trainer: Trainer, runs: Sequence[ActiveRun], stores: Sequence[Checkpoints | None], started: float) -> None:
     for i, (run, store) in enumerate(zip(runs, stores, strict=True)):
-        if store is None or run.error is not None:
+        if store is None or run.error is not None or run.scores is not None:
             continue
-        run.save(store, epoch, trainer.snapshot(i), time.perf_counter() - started)
+        run.save(store, len(run.log), trainer.snapshot(i), time.perf_counter() - started)
         if len(runs) > 1:  # one copy in memory at a time
             store.wait()
 
@@ -253,19 +195,11 @@ def _raise_if_all_failed(runs: Sequence[ActiveRun]) -> None:
         raise runs[0].error  # type: ignore[misc]
 
 
-def _means(metrics: Metrics) -> dict[str, float]:
-    """Means of the metrics over the instances of an epoch; the loss comes first."""
-    if not metrics:
-        return {}
-    weights = metrics["instances"] / metrics["instances"].sum()
-    names = sorted(set(metrics) - {"instances"}, key=lambda name: (name != "loss", name))
-    return {name: float(metrics[name] @ weights) for name in names}
-
-
-def _finish(trainer: Trainer, runs: Sequence[ActiveRun], started: float) -> None:
+def _finish(trainer: Trainer, runs: Sequence[ActiveRun], started: float, stopped: bool) -> None:
+    """Score runs and write their models and results: those that were stopped, or all that are left."""
     tests = {"best": trainer.score("test", best=True), "last": trainer.score("test")}
     for i, run in enumerate(runs):
-        if run.error is not None:
+        if run.error is not None or run.scores is not None or (stopped and not run.stopped):
             continue
         for scores in tests.values():
             if isinstance(scores[i], NonFiniteLossError):
@@ -278,6 +212,8 @@ def _finish(trainer: Trainer, runs: Sequence[ActiveRun], started: float) -> None
         test = {which: {"epoch": at[which], **scores[i]} for which, scores in tests.items()}  # type: ignore[dict-item]
         run.scores = _scores(run, test, run.spent + time.perf_counter() - started, len(runs))
         run.scores |= {"kept": kept} | trainer.extra_scores()
+        if run.stopped is not None:
+            run.scores["stopped"] = {"epoch": len(run.log), "of": run.spec.epochs, "by": run.stopped}
         if run.folder is not None and (lengths := run.folder.lengths()):
             run.scores["lengths"] = lengths
         if run.folder is not None and is_main():

@@ -19,7 +19,7 @@ from mrl_jax.methods.consensus import consensus
 from mrl_jax.methods.mrl import Hyperparameters
 from mrl_jax.methods.state import Batch, Shapes, TrainData
 from mrl_jax.search.searcher import Query, Searcher
-from mrl_jax.training.loop import ActiveRun
+from mrl_jax.training.active_run import ActiveRun
 from mrl_jax.training.prepare import prepared_samples
 from mrl_jax.training.run_spec import prepare_data, prepare_run
 

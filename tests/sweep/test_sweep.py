@@ -25,7 +25,7 @@ from mrl_jax.sweep.groups import groups
 from mrl_jax.sweep.names import name_runs
 from mrl_jax.sweep.results import Outcome, Sweep
 from mrl_jax.training import loop
-from mrl_jax.training.loop import ActiveRun
+from mrl_jax.training.active_run import ActiveRun
 from mrl_jax.training.run_spec import prepare_data, prepare_run
 from mrl_jax.training.single_run import SingleRun
 from mrl_jax.training.vmapped_runs import VmappedRuns, bytes_of_a_run

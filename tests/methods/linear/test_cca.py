@@ -17,7 +17,7 @@ from mrl_jax.methods.linear.method import Hyperparameters
 from mrl_jax.methods.state import Shapes, TrainData
 from mrl_jax.search.index import Index
 from mrl_jax.search.searcher import Query, Searcher
-from mrl_jax.training.loop import ActiveRun
+from mrl_jax.training.active_run import ActiveRun
 from mrl_jax.training.prepare import fitted_params
 from mrl_jax.training.run_spec import prepare_data, prepare_run
 

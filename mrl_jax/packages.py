@@ -1,4 +1,4 @@
-"""Packages that only some formats need."""
+"""Packages that only parts of the program need: those of extras."""
 
 import importlib
 import importlib.util
