@@ -32,6 +32,7 @@ from mrl_jax.run.load import load_run
 from mrl_jax.run.model import TrainedModel
 from mrl_jax.run.representation import metric_of, ranked_by, representation_of
 from mrl_jax.run.same_config import as_begun, extends, refuse_other_config
+from mrl_jax.track.named import add_track_flag, tracker
 from mrl_jax.training.active_run import ActiveRun
 from mrl_jax.training.callbacks import checked
 from mrl_jax.training.loop import train_epochs
@@ -275,9 +276,11 @@ def _main(argv: Sequence[str] | None) -> None:
         metavar="N",
         help="devices over which parameters and optimiser state are divided; default: 1",
     )
+    add_track_flag(parser)
     _add_process_flags(parser)
     given = vars(parser.parse_args(argv))
     workdir, resume = given.pop("workdir", None), given.pop("resume")
+    callbacks = [tracker(name) for name in given.pop("track")]
     ways = {name: given.pop(name) for name in ("parallel", "model_parallel", "keep_checkpoints")}
     processes = [given.pop(name) for name in ("coordinator_address", "num_processes", "process_id")]
     if given.pop("distributed") or any(x is not None for x in processes):
@@ -299,7 +302,7 @@ def _main(argv: Sequence[str] | None) -> None:
         config = preset(name, **given)
         workdir = workdir or time.strftime(f"runs/{name}-%Y%m%d-%H%M%S")
     with continues_hint(Path(workdir) / "config.json"):
-        result = train(config, workdir, resume=resume, progress=True, **ways)
+        result = train(config, workdir, resume=resume, progress=True, callbacks=callbacks, **ways)
     if is_main():
         print(result.table())
 

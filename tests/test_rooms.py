@@ -14,7 +14,7 @@ ROOMS = (
     "version", "errors", "backend", "interface", "interrupt", "files", "packages", "tensors", "unit_rows",
     "methods.registry", "cut_options", "options", "compile_cache", "config_formats", "config",
     "cli", "data", "retrieval", "metrics", "noise", "losses", "models", "label_inference", "methods", "run", "display",
-    "training", "train_step", "eval", "search", "sweep", "leaderboard", "train", "audit", "report", "export",
+    "training", "track", "train_step", "eval", "search", "sweep", "leaderboard", "train", "audit", "report", "export",
     "__main__",
 )  # fmt: skip
 

@@ -10,6 +10,7 @@ from mrl_jax.cli import Parser, add_config_flags, exit_process, output_path, run
 from mrl_jax.config import Config, fields_used, preset, with_settings
 from mrl_jax.errors import InputError, NonFiniteLossError
 from mrl_jax.interrupt import continues_hint
+from mrl_jax.track.named import add_track_flag, tracker
 
 _AXES = {
     "method": ("--methods", str),
@@ -47,7 +48,10 @@ def _main(argv: Sequence[str] | None) -> None:
         action="store_true",
         help="continue the sweep in --workdir; values that are given replace its own and add runs",
     )
+    add_track_flag(parser)
     given = vars(parser.parse_args(argv))
+    track = given.pop("track")
+    _ = [tracker(name) for name in track]  # what is not installed is refused before anything is written
     workdir, resume = given.pop("workdir"), given.pop("resume")
     seeds = given.pop("seeds")
     axes = {name: given.pop(flag[2:].replace("-", "_")) for name, (flag, _) in _AXES.items()}
@@ -85,7 +89,8 @@ def _main(argv: Sequence[str] | None) -> None:
         base = preset(name, **given, **first)
         configs = _grid(base, axes, range(base.seed, base.seed + (seeds or _SEEDS)))
     with continues_hint(Path(workdir) / "sweep.json"):
-        results = sweep(configs, workdir, resume=resume, progress=True)
+        trackers = lambda _: [tracker(name) for name in track]  # noqa: E731
+        results = sweep(configs, workdir, resume=resume, progress=True, callbacks=trackers)
     print(results.markdown())
     print(f"\nsweep folder: {workdir} (sweep.csv, sweep.md, summary.json, sweep.png, runs/)")
     if failed := results.failed:
