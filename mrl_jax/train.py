@@ -19,7 +19,7 @@ from mrl_jax.cli import Parser, add_config_flags, exit_process, output_path, run
 from mrl_jax.config import Config, preset, with_settings
 from mrl_jax.data.emoji.versions import recorded_source
 from mrl_jax.display.curves import plot_curves
-from mrl_jax.display.progress import epoch_progress
+from mrl_jax.display.progress import epoch_progress, is_watched
 from mrl_jax.display.text import describe_noise, summary
 from mrl_jax.errors import InputError
 from mrl_jax.interface import option
@@ -80,7 +80,7 @@ def train(
     *,
     data: Any = None,
     resume: bool = False,
-    progress: bool = False,
+    progress: bool | None = None,
     callbacks: Sequence[Any] = (),
     parallel: str = "auto",
     model_parallel: int = 1,
@@ -98,7 +98,8 @@ def train(
         callbacks: objects that are told when the run begins, an epoch ends, a checkpoint is written, and the run ends,
             such as `EarlyStopping(patience=10)` and those of `mrl_jax.track`; see `Callback`. A run that resumes needs
             them again. A complete run tells nothing.
-        progress: show a bar on a terminal, or a line per epoch elsewhere, on standard error.
+        progress: show a bar on a terminal or in a notebook, or a line per epoch elsewhere, on standard error. None
+            shows the bar alone, and is silent elsewhere.
         parallel: over several devices by "jit", "shard_map" or "pmap"; "auto" takes several only where batches are
             large enough (docs/scale.md). The numbers are those of one device, up to the order of sums.
         model_parallel: over how many devices parameters and optimiser state are divided, for encoders that one device
@@ -117,7 +118,7 @@ def train(
         CallbackError: a callback failed; the run is saved.
         CheckpointError: a checkpoint could not be written.
     """
-    told = checked(callbacks)
+    told, progress = checked(callbacks), is_watched() if progress is None else progress
     started = time.perf_counter()
     folder = _folder_to_use(config, workdir, data, resume)  # refusals come before any work
     if folder is not None and resume:

@@ -3,11 +3,34 @@
 import statistics
 import sys
 import time
+import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-__all__ = ["SweepProgress", "epoch_progress"]
+__all__ = ["SweepProgress", "epoch_progress", "is_watched"]
+
+
+def is_watched() -> bool:
+    """Whether somebody sees a bar: standard error is a terminal, or the program runs in a notebook."""
+    return in_notebook() or (sys.stderr is not None and sys.stderr.isatty())
+
+
+def in_notebook() -> bool:
+    """Whether the program runs in the kernel of a notebook: Jupyter, Colab, or an editor that has them."""
+    if "IPython" not in sys.modules:
+        return False
+    shell = sys.modules["IPython"].get_ipython()
+    return shell is not None and hasattr(shell, "kernel")
+
+
+def _bar(**settings: Any) -> Any:
+    """A bar of tqdm: a widget in a notebook, or text where widgets are not installed, without a warning of that."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from tqdm.auto import tqdm
+
+    return tqdm(**settings, unit="epoch", dynamic_ncols=True, bar_format=_BAR)
 
 
 @contextmanager
@@ -20,11 +43,9 @@ def epoch_progress(epochs: int, enabled: bool) -> Iterator[Callable[[Sequence[Ma
     """
     if not enabled:
         yield lambda log: None
-    elif sys.stderr.isatty() or "ipykernel" in sys.modules:
-        from tqdm.auto import tqdm
-
+    elif is_watched():
         time_left = _TimeLeft(time.monotonic)
-        with tqdm(total=epochs, desc="training", unit="epoch", dynamic_ncols=True, bar_format=_BAR) as bar:
+        with _bar(total=epochs, desc="training") as bar:
 
             def advance(log: Sequence[Mapping[str, Any]]) -> None:
                 if bar.n == 0 and len(log) > 1:  # resumed
@@ -34,6 +55,8 @@ def epoch_progress(epochs: int, enabled: bool) -> Iterator[Callable[[Sequence[Ma
                 bar.update()
 
             yield advance
+            if bar.n:  # a run that stopped early is complete: notebooks draw other bars in red
+                bar.total = bar.n
     else:
         started = False
 
@@ -75,10 +98,8 @@ class SweepProgress(AbstractContextManager["SweepProgress"]):
         self._bar: Any = None
         self._left, self._of_group, self._training, self._printed = epochs, 0, 0, clock()
         self._time_left = _TimeLeft(clock)
-        if enabled and (sys.stderr.isatty() or "ipykernel" in sys.modules):
-            from tqdm.auto import tqdm
-
-            self._bar = tqdm(total=epochs, desc="sweep", unit="epoch", dynamic_ncols=True, bar_format=_BAR)
+        if enabled and is_watched():
+            self._bar = _bar(total=epochs, desc="sweep")
         elif enabled and done:
             print(f"{done} of {runs} runs are complete", file=sys.stderr)
 

@@ -16,7 +16,7 @@ import jax
 
 from mrl_jax.backend import names_backend
 from mrl_jax.config import Config, fields_used, with_settings
-from mrl_jax.display.progress import SweepProgress
+from mrl_jax.display.progress import SweepProgress, is_watched
 from mrl_jax.errors import InputError, NonFiniteLossError
 from mrl_jax.interrupt import StopRequest, stop_request
 from mrl_jax.options import CUT_FIELDS, SWEEP_WAYS
@@ -84,7 +84,7 @@ def sweep(
     *,
     data: Any = None,
     resume: bool = False,
-    progress: bool = False,
+    progress: bool | None = None,
     callbacks: Callable[[str], Sequence[Any]] | None = None,
     way: str = "auto",
 ) -> Sweep:
@@ -104,7 +104,8 @@ def sweep(
         data: anything `load_dataset` takes, for all runs; None for what each configuration names.
         resume: continue the sweep in `workdir`: complete runs stay, the others continue after their last checkpoint.
             Configurations that it does not have are added.
-        progress: show a bar on a terminal, or lines elsewhere, on standard error, with the time left.
+        progress: show a bar on a terminal or in a notebook, or lines elsewhere, on standard error, with the time left.
+            None shows the bar alone, and is silent elsewhere.
         callbacks: takes the name of a run, and gives its callbacks, as of `train`; called for the runs that are not
             complete. A run that they stop early is scored where it stopped; the others go on.
         way: "together" in one program, "apart" one after the other, or "auto" for whichever is faster.
@@ -118,6 +119,7 @@ def sweep(
         CallbackError: a callback failed; the runs are saved.
         CheckpointError: a checkpoint could not be written.
     """
+    progress = is_watched() if progress is None else progress
     if isinstance(configs, Config):
         raise InputError("sweep takes a list of configurations: [config], or grid(config, …)")
     if way not in SWEEP_WAYS:

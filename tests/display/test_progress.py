@@ -4,8 +4,9 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+from tqdm import std
 
-from mrl_jax.display.progress import SweepProgress, epoch_progress
+from mrl_jax.display.progress import SweepProgress, epoch_progress, is_watched
 
 
 class Clock:
@@ -124,3 +125,31 @@ def test_the_bar_of_a_run_estimates_from_its_second_epoch_on(monkeypatch, capsys
     left = [30 - resumed - i for i in (2, 3)]
     scores = "loss 1.0000, valid mAP 0.500 (best 0.500)"
     assert postfixes == [scores, *(f"{2 * n} s left, {scores}" for n in left)]
+
+
+def test_progress_is_shown_by_default_where_somebody_sees_a_bar(monkeypatch):
+    monkeypatch.delitem(sys.modules, "IPython", raising=False)
+    monkeypatch.setattr(sys, "stderr", SimpleNamespace(isatty=lambda: False))
+    assert not is_watched()
+    monkeypatch.setattr(sys, "stderr", SimpleNamespace(isatty=lambda: True))
+    assert is_watched()
+    monkeypatch.setattr(sys, "stderr", None)  # a program without console
+    assert not is_watched()
+    for shell, seen in ((None, False), (SimpleNamespace(), False), (SimpleNamespace(kernel=0), True)):
+        monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda shell=shell: shell))
+        assert is_watched() == seen
+
+
+def test_a_bar_in_a_notebook_without_widgets_gives_no_warning_and_ends_full_when_a_run_stops(monkeypatch, capsys):
+    shell = SimpleNamespace(kernel=0, config={"IPKernelApp": {}})  # as tqdm and `is_watched` ask for it
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    for name in ("tqdm.auto", "tqdm.autonotebook", "tqdm.notebook"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    ends, close = [], std.tqdm.close
+    monkeypatch.setattr(std.tqdm, "close", lambda self: (ends.append((self.n, self.total)), close(self)))
+    with epoch_progress(30, True) as show:  # pytest makes every warning an error
+        show([{"train": {}, "valid": {"average": 0.5}}])
+        show([{"train": {}, "valid": {"average": 0.5}}] * 2)
+    assert ends[0] == (2, 2)
+    assert "valid mAP 0.500" in capsys.readouterr().err
