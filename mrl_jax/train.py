@@ -25,6 +25,7 @@ from mrl_jax.errors import InputError
 from mrl_jax.interface import option
 from mrl_jax.interrupt import continues_hint, stop_request
 from mrl_jax.methods.registry import entry_of
+from mrl_jax.notebook import facts_html, table_html
 from mrl_jax.options import PARALLEL
 from mrl_jax.retrieval.measure import cross_modal_chance
 from mrl_jax.run.folder import RunFolder
@@ -55,6 +56,7 @@ class Result:
         data: content of `data.json`.
         run: the model that is kept: of the best epoch, or of the last one if the method keeps that.
         workdir: the run's folder, or None if it was trained in memory.
+        chance: the validation mAP of a random ranking, expected, mean of all directions.
     """
 
     scores: Mapping[str, Any]
@@ -63,6 +65,35 @@ class Result:
     data: Mapping[str, Any]
     run: TrainedModel
     workdir: Path | None
+    chance: float = float("nan")
+
+    def __repr__(self) -> str:
+        return f"Result({', '.join(f'{name} {value}' for name, value in self._facts().items())})"
+
+    def _repr_html_(self) -> str:
+        test = self.scores["test"]
+        head = ("test mAP", *(f"{which}, epoch {scores['epoch']}" for which, scores in test.items()))
+        rows = [[d, *(f"{s['map'][d]:.3f}" for s in test.values())] for d in test["best"]["map"]]
+        average = ["average", *(f"{s['average']:.3f}" for s in test.values())]
+        return facts_html("Result", self._facts(), table_html([head, *rows[:20], average]))
+
+    def _facts(self) -> dict[str, str]:
+        best, last = (f"{s['average']:.3f} (epoch {s['epoch']})" for s in self.scores["test"].values())
+        where = {} if self.workdir is None else {"workdir": str(self.workdir)}
+        about = {"data": self.data["name"], "method": self.run.config.method, "noise": describe_noise(self.noise)}
+        return about | {"test mAP best": best, "last": last} | where
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
+        """Draw the learning curves: training losses and validation mAP.
+
+        Args:
+            path: a PNG file to write, or None.
+
+        Returns:
+            The figure of matplotlib.
+        """
+        title = _title(self.data["name"], self.noise, self.run.config)
+        return plot_curves(None if path is None else Path(path), self.metrics, self.scores, title, self.chance)
 
     def table(self) -> str:
         """The result as text."""
@@ -224,18 +255,18 @@ def _train(
         columns = dataset.metadata.get("columns", {})
         source = recorded_source(dataset.metadata)
         run = TrainedModel(config, epoch, active.model, dataset.modalities, dataset.class_names, columns, source)
+    where, chance = None if folder is None else folder.path, cross_modal_chance(spec.held_out["valid"])
+    mean = sum(chance.values()) / len(chance)
+    result = Result(active.scores, active.log, spec.noise, spec.data.described, run, where, mean)
     if folder is not None and is_main():
-        chance = cross_modal_chance(spec.held_out["valid"])
-        mean = sum(chance.values()) / len(chance)
-        plot_curves(folder.path / "curves.png", active.log, active.scores, _title(spec), mean)
-    where = None if folder is None else folder.path
-    return Result(active.scores, active.log, spec.noise, spec.data.described, run, where)
+        result.plot(folder.path / "curves.png")
+    return result
 
 
-def _title(spec: RunSpec) -> str:
-    noise = describe_noise(spec.noise).split(";")[0].removesuffix(", no noise injected")
+def _title(data: str, noise_of_run: Mapping[str, Any], config: Config) -> str:
+    noise = describe_noise(noise_of_run).split(";")[0].removesuffix(", no noise injected")
     noise = noise if noise != "as given" else "labels as given"
-    return f"{spec.data.dataset.name}, {noise}, {entry_of(spec.config.method).title(spec.config)}"
+    return f"{data}, {noise}, {entry_of(config.method).title(config)}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

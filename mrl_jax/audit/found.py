@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mrl_jax.label_inference.quality import auroc
+from mrl_jax.notebook import facts_html, table_html
 
 __all__ = ["METHODS", "Audit", "Noise", "average_precision", "ranking_quality"]
 
@@ -100,6 +101,21 @@ class Audit:
     def __len__(self) -> int:
         """Number of samples that are present, of all modalities."""
         return int(self.present.sum())
+
+    def __repr__(self) -> str:
+        return f"Audit({', '.join(f'{name} {value}' for name, value in self._facts().items())})"
+
+    def _repr_html_(self) -> str:
+        suspects = self.suspects(10)
+        head = ("row", "modality", "given", "suggested", "p_wrong")
+        rows = [[f"{x[name]:.3f}" if name == "p_wrong" else x[name] for name in head] for x in suspects]
+        return facts_html("Audit", self._facts(), table_html([head, *rows]) if rows else "")
+
+    def _facts(self) -> dict[str, str]:
+        noise = zip(self.modalities, self.noise.rate, self.noise.low, self.noise.high, strict=True)
+        wrong = [f"{m} {rate:.1%} ({low:.1%} to {high:.1%})" for m, rate, low, high in noise]
+        counts = {"samples": f"{len(self):,}", "classes": str(len(self.class_names))}
+        return {"method": self.method, **counts, "wrong": ", ".join(wrong)}
 
     def ranking(self) -> tuple[np.ndarray, np.ndarray]:
         """Modality and instance of all samples that are present, most suspicious first; ties in order of the rows."""

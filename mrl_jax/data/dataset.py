@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from mrl_jax.notebook import facts_html
+
 __all__ = ["SPLITS", "Dataset", "Split", "array_sha256"]
 
 SPLITS = ("train", "valid", "test")
@@ -68,6 +70,19 @@ class Dataset:
     splits: Mapping[str, Split]
     metadata: Mapping[str, Any] = field(default_factory=dict)
     sha256: Mapping[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        facts = ", ".join(f"{name} {value}" for name, value in list(self._facts().items())[1:])
+        return f"Dataset({self.name!r}, {facts})"
+
+    def _repr_html_(self) -> str:
+        names = ", ".join(self.class_names[:20]) + (", …" if self.num_classes > 20 else "")
+        return facts_html("Dataset", self._facts() | {"class names": names})
+
+    def _facts(self) -> dict[str, str]:
+        sizes = [f"{len(split):,} {name}" for name, split in self.splits.items()]
+        features = " + ".join(f"{m} [{d}]" for m, d in self.dims.items())
+        return {"name": self.name, "features": features, "classes": str(self.num_classes), "rows": " / ".join(sizes)}
 
     @property
     def num_classes(self) -> int:

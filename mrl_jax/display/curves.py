@@ -12,15 +12,19 @@ _MARKED = 30  # epochs up to which every point has a marker
 
 
 def plot_curves(
-    path: Path, metrics: Sequence[Mapping[str, Any]], result: Mapping[str, Any], title: str, chance: float
-) -> None:
-    """Draw training losses and validation mAP against the epoch, as PNG.
+    path: Path | None,
+    metrics: Sequence[Mapping[str, Any]],
+    result: Mapping[str, Any],
+    title: str,
+    chance: float,
+) -> Any:
+    """Draw training losses and validation mAP against the epoch, as PNG; returns the figure.
 
     Without training losses only the validation mAP is drawn. Of more than 6 directions the mean over galleries is drawn
     for each query modality, and the mean over all directions.
 
     Args:
-        path: the file to write.
+        path: the file to write, or None.
         metrics: the lines of `metrics.jsonl`, at least one; every entry of "train" is drawn.
         result: content of `result.json`.
         title: heading of the picture.
@@ -56,3 +60,4 @@ def plot_curves(
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             if len(epochs) == 1:
                 axes.set_xticks(epochs)
+    return panels[0].figure

@@ -1,6 +1,7 @@
 """What all pictures share: names that the fonts can draw, lines that differ, legends that fit, and no warnings."""
 
 import functools
+import io
 import logging
 import math
 import statistics
@@ -139,12 +140,14 @@ def legend(axes: Any, title: str = "") -> None:
 
 @contextmanager
 def picture(
-    path: Path, size: tuple[float, float], panels: int = 1, title: str = "", note: str = ""
+    path: Path | None, size: tuple[float, float], panels: int = 1, title: str = "", note: str = ""
 ) -> Iterator[tuple[Any, ...]]:
     """Give axes to draw in; at the end the picture grows by its legends and labels, and is written as PNG.
 
+    The figure of the axes (`axes[0].figure`) may be kept; notebooks show it, also without `matplotlib.pyplot`.
+
     Args:
-        path: the file to write.
+        path: the file to write, or None.
         size: width and height without legends outside of the axes, in inches.
         panels: number of axes side by side.
         title: heading of the picture, as it is: wrapped and made readable here.
@@ -156,11 +159,10 @@ def picture(
     with _quiet():
         import matplotlib  # deferred: slow to import; Figure needs no display and no global state
         from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
         from matplotlib.text import Text
 
         with matplotlib.rc_context({"text.usetex": False, "font.family": ["DejaVu Sans"]}):
-            figure = Figure(figsize=size, dpi=120, layout="constrained")
+            figure = _figure_type()(figsize=size, dpi=120, layout="constrained")
             axes = tuple(figure.subplots(1, panels, squeeze=False)[0])
             yield axes
             for text in figure.findobj(Text):
@@ -172,8 +174,24 @@ def picture(
                 heading.set_fontfamily(_families(title))
             if note:
                 figure.supxlabel(_wrapped(note, columns * 1.3), fontsize=8, color="0.35")
-            with atomic_path(path) as part:
-                figure.savefig(part, format="png", dpi="figure")
+            if path is not None:
+                with atomic_path(path) as part:
+                    figure.savefig(part, format="png", dpi="figure")
+
+
+@functools.cache
+def _figure_type() -> Any:
+    """A figure that notebooks show, which they do with those of `pyplot` only."""
+    from matplotlib.figure import Figure
+
+    class Picture(Figure):
+        def _repr_png_(self) -> bytes:
+            content = io.BytesIO()
+            with _quiet():
+                self.savefig(content, format="png", dpi="figure")
+            return content.getvalue()
+
+    return Picture
 
 
 def _grow(figure: Any, axes: Sequence[Any], size: tuple[float, float], renderer: Any) -> None:

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import jax
 from jax import Array
 
+from mrl_jax.notebook import facts_html
+
 __all__ = ["Batch", "OracleNoise", "Partners", "Shapes", "State", "TrainData", "instance_count"]
 
 
@@ -39,6 +41,29 @@ class State(NamedTuple):
     optimizer: Any
     step: Array
     samples: Any = ()
+
+    def __repr__(self) -> str:
+        return f"State({', '.join(f'{name} {value}' for name, value in self._facts().items())})"
+
+    def _repr_html_(self) -> str:
+        return facts_html("State", self._facts() | {"shapes": ", ".join(_shapes(self.params))})
+
+    def _facts(self) -> dict[str, str]:
+        parts = {"params": self.params, "optimizer": self.optimizer, "samples": self.samples}
+        try:
+            step = str(int(self.step))
+        except (TypeError, RuntimeError):  # of several runs, traced, or donated to a compiled program
+            step = "unknown"
+        return {"step": step} | {name: _numbers(part) for name, part in parts.items()}
+
+
+def _numbers(tree: Any) -> str:
+    """How many numbers a tree holds."""
+    return f"{sum(getattr(x, 'size', 1) for x in jax.tree.leaves(tree)):,} numbers"
+
+
+def _shapes(tree: Any) -> list[str]:
+    return [str(list(getattr(x, "shape", ()))) for x in jax.tree.leaves(tree)]
 
 
 class TrainData(NamedTuple):

@@ -14,6 +14,7 @@ from mrl_jax.data.tables import columns_of, order_of
 from mrl_jax.errors import InputError
 from mrl_jax.methods.base import Method
 from mrl_jax.methods.registry import hyperparameters_of, method_of
+from mrl_jax.notebook import facts_html
 from mrl_jax.run.apply import Output, apply_model
 from mrl_jax.run.representation import check_representation, represent, representation_of, representation_width
 from mrl_jax.run.shapes import embedding_width
@@ -57,6 +58,21 @@ class TrainedModel:
     class_names: tuple[str, ...]
     columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     source: str | None = None
+
+    def __repr__(self) -> str:
+        return f"TrainedModel({', '.join(f'{name} {value}' for name, value in self._facts().items())})"
+
+    def _repr_html_(self) -> str:
+        return facts_html("TrainedModel", self._facts())
+
+    def _facts(self) -> dict[str, str]:
+        return {
+            "method": self.config.method,
+            "modalities": " + ".join(self.modalities),
+            "classes": str(len(self.class_names)),
+            "epoch": str(self.epoch),
+            "embedding": f"[{self.embed_dim}]",
+        }
 
     def embed(self, features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Embed raw features, preprocessing included.

@@ -8,12 +8,13 @@ from typing import Any
 from mrl_jax.display.tables import aligned_lines
 from mrl_jax.errors import InputError
 from mrl_jax.files import atomic_path
+from mrl_jax.interface import option
 from mrl_jax.run.folder import RunFolder
 from mrl_jax.run.model import Run
 from mrl_jax.run.representation import ranked_by
 from mrl_jax.search.gallery import emoji_records, is_emoji
 
-__all__ = ["Pictures", "answer_table", "write_grid"]
+__all__ = ["Pictures", "answer_table", "grid", "write_grid"]
 
 
 def answer_table(answer: Mapping[str, Any]) -> str:
@@ -66,7 +67,9 @@ class Pictures:
 
     def __init__(self, run: Run, folder: RunFolder | None, data: Any, where: str | None) -> None:
         if where is None and not is_emoji(run, folder, data):
-            raise InputError("the data of this run have no pictures; give a folder of pictures: --pictures FOLDER")
+            raise InputError(
+                f"the data of this run have no pictures; give a folder of pictures: {option('pictures', 'FOLDER')}"
+            )
         if where is not None and not Path(where).expanduser().is_dir():
             raise InputError(f"pictures {where}: the folder does not exist; give the folder that holds the pictures")
         self._run = run
@@ -101,13 +104,26 @@ class Pictures:
 
 
 def write_grid(path: Path, answers: Sequence[Mapping[str, Any]], pictures: Pictures) -> None:
-    """Draw answers as PNG: each query at the left, its results beside it.
+    """Write the picture of answers as PNG.
+
+    Raises:
+        InputError: a picture cannot be read, or the file cannot be written.
+    """
+    with atomic_path(path) as part:
+        grid(answers, pictures).save(part, format="png", optimize=True)
+
+
+def grid(answers: Sequence[Mapping[str, Any]], pictures: Pictures) -> Any:
+    """Draw answers: each query at the left, its results beside it.
 
     A result without a picture is shown as text. Where the class of the query is known, hits have green frames with
     ticks, misses red ones with crosses, and the query its class and their number.
 
+    Returns:
+        A picture of Pillow with 256 colours, which are enough, and take a third of the bytes.
+
     Raises:
-        InputError: a picture cannot be read, or the file cannot be written.
+        InputError: a picture cannot be read.
     """
     from PIL import Image
 
@@ -122,9 +138,7 @@ def write_grid(path: Path, answers: Sequence[Mapping[str, Any]], pictures: Pictu
         ]
         title = query["value"] if query["kind"] == "text" else _caption(query)
         lines.append(Line(title, open_picture(pictures.of(query, query["modality"])), tiles, _notes(answer)))
-    with atomic_path(path) as part:
-        # 256 colours are enough, and take a third of the bytes.
-        draw_grid(lines).quantize(256, dither=Image.Dither.NONE).save(part, format="png", optimize=True)
+    return draw_grid(lines).quantize(256, dither=Image.Dither.NONE)
 
 
 def _notes(answer: Mapping[str, Any]) -> list[str]:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -16,6 +16,7 @@ from mrl_jax.data.dataset import SPLITS, Dataset
 from mrl_jax.data.preprocess import kinds_for
 from mrl_jax.errors import InputError
 from mrl_jax.methods.registry import hyperparameters_of, method_of
+from mrl_jax.notebook import facts_html
 from mrl_jax.retrieval.similarity import check_metric
 from mrl_jax.run.folder import RunFolder, shapes_of
 from mrl_jax.run.load import run_data
@@ -26,6 +27,9 @@ from mrl_jax.search.gallery import Gallery, check_modality, check_splits, open_r
 from mrl_jax.search.index import Index, top_k
 from mrl_jax.search.query import Inputs, query_features, query_inputs, query_modality
 from mrl_jax.search.results import default_gallery, is_own, results_of
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 __all__ = ["Query", "Searcher", "search", "warm_up"]
 
@@ -167,6 +171,41 @@ class Searcher:
         nearest = index.search(z, min(top + own, len(index)))
         results = results_of(described, index, nearest.scores[0], nearest.rows[0], int(top), own)
         return {"query": described, "gallery": self.about(modality), "results": results}
+
+    def show(
+        self, *queries: Query | str, top: int = 10, pictures: str | os.PathLike[str] | None = None
+    ) -> "Image.Image":
+        """Draw the nearest items of queries, one line per query, as `search --png` does. Notebooks show the picture.
+
+        Args:
+            queries: queries, as of `answer`.
+            top: number of results of each.
+            pictures: folder of pictures named by id; None for those of the emoji set.
+
+        Returns:
+            A picture of Pillow.
+
+        Raises:
+            InputError: no query or a wrong one, or the data have no pictures.
+        """
+        from mrl_jax.search.output import Pictures, grid  # deferred: Pillow
+
+        if not queries:
+            raise InputError('no query given; give one or several: show("cat", "dog")')
+        found = Pictures(self.run, self.folder, self.data, None if pictures is None else str(pictures))
+        return grid([self.answer(query, top) for query in queries], found)
+
+    def __repr__(self) -> str:
+        return f"Searcher({', '.join(f'{name} {value}' for name, value in self._facts().items())})"
+
+    def _repr_html_(self) -> str:
+        return facts_html("Searcher", self._facts())
+
+    def _facts(self) -> dict[str, str]:
+        where = {} if self.folder is None else {"run": str(self.folder.path)}
+        gallery = f"{self.modality or 'the other modality'} of {' '.join(self.splits)}"
+        how = {"representation": self.representation, "metric": self.metric}
+        return where | {"epoch": str(self.run.epoch), "gallery": gallery} | how
 
     def about(self, modality: str) -> dict[str, Any]:
         """What the answers of a gallery say of it: "gallery" of `answer`."""

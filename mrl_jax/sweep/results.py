@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import statistics
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,9 @@ from mrl_jax.config import Config, shown
 from mrl_jax.display.drawing import legend, picture, readable, style
 from mrl_jax.display.tables import markdown_table
 from mrl_jax.display.text import MEMORISED
+from mrl_jax.errors import InputError
 from mrl_jax.interface import option
+from mrl_jax.notebook import facts_html, plural, table_html
 from mrl_jax.options import CUT_FIELDS, NOISE_FIELDS, OPTIONS
 from mrl_jax.sweep.names import axes_of, setting, varied
 
@@ -63,6 +66,19 @@ class Sweep:
 
     runs: Mapping[str, Outcome]
     workdir: Path | None
+
+    def __repr__(self) -> str:
+        return f"Sweep({', '.join(self._facts())})"
+
+    def _repr_html_(self) -> str:
+        lines = self.markdown().splitlines()
+        rows = [[x.strip() for x in line.strip("|").split(" | ")] for line in lines if line.startswith("|")]
+        return facts_html(", ".join(["Sweep", *self._facts()]), {}, table_html([rows[0], *rows[2:]]) if rows else "")
+
+    def _facts(self) -> list[str]:
+        counts = [plural(len(self.runs), "run"), f"{len(self.finished)} complete"]
+        counts += [f"{len(self.failed)} failed"] if self.failed else []
+        return counts + ([] if self.workdir is None else [str(self.workdir)])
 
     @property
     def finished(self) -> dict[str, Outcome]:
@@ -188,22 +204,30 @@ class Sweep:
         notes = [*_best_lines(summary), *_memorised_lines(summary), *_failure_lines(summary)]
         return "\n".join([markdown_table(rows), "", caption, *notes])
 
-    def plot(self, path: Path) -> None:
-        """Draw test mAP, averaged over directions, against what was varied, as PNG.
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
+        """Draw test mAP, averaged over directions, against what was varied.
 
         Args:
-            path: the file to write.
+            path: a PNG file to write, or None.
+
+        Returns:
+            The figure of matplotlib.
+
+        Raises:
+            InputError: no run is complete, or the file cannot be written.
         """
+        path = None if path is None else Path(path)
         summary = self.summary()
         cells, names = summary["cells"], summary["varied"]
+        if not cells:
+            raise InputError("no run of the sweep is complete, so there is nothing to draw; let one end first")
         numeric = [n for n in names if all(_is_number(c["settings"][n]) for c in cells)]
         if numeric:
-            _plot_lines(path, cells, names, "noise_rate" if "noise_rate" in numeric else numeric[0])
-        else:
-            _plot_bars(path, cells, names)
+            return _plot_lines(path, cells, names, "noise_rate" if "noise_rate" in numeric else numeric[0])
+        return _plot_bars(path, cells, names)
 
 
-def _plot_lines(path: Path, cells: Sequence[dict[str, Any]], names: Sequence[str], x: str) -> None:
+def _plot_lines(path: Path | None, cells: Sequence[dict[str, Any]], names: Sequence[str], x: str) -> Any:
     """A line for each combination of the settings other than x."""
     lines: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for cell in cells:
@@ -223,9 +247,10 @@ def _plot_lines(path: Path, cells: Sequence[dict[str, Any]], names: Sequence[str
         axes.set(xlabel=_short(x), ylabel=_SCORE)
         axes.grid(alpha=0.3)
         legend(axes)
+    return axes.figure
 
 
-def _plot_bars(path: Path, cells: Sequence[dict[str, Any]], names: Sequence[str]) -> None:
+def _plot_bars(path: Path | None, cells: Sequence[dict[str, Any]], names: Sequence[str]) -> Any:
     """A bar for each cell, the best at the top."""
     cells = sorted(cells, key=lambda c: c["valid"]["mean"])
     title = f"the {_BARS} of {len(cells)} with the best validation mAP" if len(cells) > _BARS else ""
@@ -239,6 +264,7 @@ def _plot_bars(path: Path, cells: Sequence[dict[str, Any]], names: Sequence[str]
         axes.set_yticks(range(len(cells)), labels, fontsize=8)
         axes.set(xlabel=_SCORE, ylim=(-0.7, len(cells) - 0.3))
         axes.grid(alpha=0.3, axis="x")
+    return axes.figure
 
 
 def _described(settings: Mapping[str, Any], names: Sequence[str]) -> tuple[str, ...]:

@@ -220,6 +220,14 @@ def test_pictures_of_ones_own_by_id(run, tmp_path):
     with Image.open(tmp_path / "grid.png") as grid:
         assert grid.format == "PNG"
         pixels = np.asarray(grid.convert("RGB")).reshape(-1, 3)
+    searcher, queries = Searcher(run), [Query("row", row) for row in ("sound:test:5", "touch:test:0")]
+    shown = searcher.show(*queries, top=3, pictures=run.parent / "pictures")  # from Python
+    np.testing.assert_array_equal(np.asarray(shown.convert("RGB")).reshape(-1, 3), pixels)
+    for given, message in (([], "no query given"), (queries, "give a folder of pictures: pictures=FOLDER")):
+        with pytest.raises(InputError, match=message):
+            searcher.show(*given)
+    assert repr(searcher).endswith("gallery the other modality of test, representation embedding, metric cosine)")
+    assert str(run) in searcher._repr_html_()
     results = [r for row in ("sound:test:5", "touch:test:0") for r in search(run, row=row, top=3)["results"]]
     colours = {tuple(c) for c in pixels}
     for r in results:  # each picture is of one colour

@@ -1,0 +1,46 @@
+"""What notebooks show of an object: small tables of HTML, in which every text is escaped."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+
+__all__ = ["facts_html", "plural", "table_html"]
+
+
+def facts_html(title: str, facts: Mapping[str, object], more: str = "") -> str:
+    """A title, and a line for each fact.
+
+    Args:
+        title: a few words.
+        facts: name -> value.
+        more: HTML to follow.
+
+    Example:
+        >>> facts_html("Dataset", {"name": "a<b"})
+        '<div><b>Dataset</b><table><tr><th>name</th><td>a&lt;b</td></tr></table></div>'
+    """
+    rows = "".join(f"<tr><th>{_text(name)}</th><td>{_text(value)}</td></tr>" for name, value in facts.items())
+    return f"<div><b>{_text(title)}</b><table>{rows}</table>{more}</div>"
+
+
+def table_html(rows: Sequence[Sequence[object]], most: int = 30) -> str:
+    """A table whose first row is the header; of more rows than `most` the first are shown, and their number."""
+    head, *body = rows
+    lines = ["<tr>" + "".join(f"<th>{_text(x)}</th>" for x in head) + "</tr>"]
+    lines += ["<tr>" + "".join(f"<td>{_text(x)}</td>" for x in row) + "</tr>" for row in body[:most]]
+    rest = f"<p>… {len(body):,} rows in all</p>" if len(body) > most else ""
+    return f"<table>{''.join(lines)}</table>{rest}"
+
+
+def plural(count: int, noun: str) -> str:
+    """A number and its noun.
+
+    Example:
+        >>> plural(1, "class"), plural(1200, "class"), plural(2, "run")
+        ('1 class', '1,200 classes', '2 runs')
+    """
+    ending = "" if count == 1 else "es" if noun.endswith("s") else "s"
+    return f"{count:,} {noun}{ending}"
+
+
+def _text(value: object) -> str:
+    return escape(str(value))
