@@ -168,3 +168,48 @@ def test_without_a_cluster_there_is_nothing_to_detect(tmp_path):
     assert done.returncode == 2
     assert "cannot be joined" in done.stderr.splitlines()[-1]
     assert "give the coordinator's address" in done.stderr.splitlines()[-1]
+
+
+CALLBACKS = """
+import sys
+import jax
+jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
+sys.path.insert(0, sys.argv[4])
+from toy import toy_arrays, toy_config
+from mrl_jax import Callback, CallbackError, EarlyStopping, train
+
+class Speaks(Callback):
+    def __init__(self, fails): self.fails = fails
+    def epoch_ends(self, line):
+        print("told", line["epoch"], flush=True)
+        return 1 / 0 if line["epoch"] == self.fails else None
+
+config, arrays = toy_config(epochs=8, noise_rate=0.6, learning_rate=0.1), toy_arrays()
+try:
+    train(config, sys.argv[3], data=arrays, callbacks=[EarlyStopping(2), Speaks(2)])
+except CallbackError as error:
+    print("failed", error, flush=True)
+result = train(config, sys.argv[3], data=arrays, resume=True, callbacks=[EarlyStopping(2), Speaks(0)])
+print("stopped", result.scores["stopped"]["epoch"], len(result.metrics), flush=True)
+"""
+
+
+def test_the_first_process_has_callbacks_and_all_do_what_they_decide(tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    tests = os.path.dirname(os.path.dirname(__file__))
+    commands = [[sys.executable, "-c", CALLBACKS, address, str(i), str(tmp_path / "run"), tests] for i in range(2)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "1"}
+    codes, outputs, errors = ended([subprocess.Popen(c, env=environment, **pipes) for c in commands], 240)
+    assert codes == [0, 0], errors
+    words = ("told", "failed", "stopped")  # other libraries print, too
+    first, second = ([line for line in out.splitlines() if line.startswith(words)] for out in outputs)
+    count = json.loads((tmp_path / "run" / "result.json").read_text())["stopped"]["epoch"]
+    assert [line for line in first if line.startswith("told")] == [f"told {i + 1}" for i in range(count)]
+    assert [line.split(";")[0] for line in second] == [
+        "failed callback Speaks failed in epoch_ends after epoch 2 (ZeroDivisionError: division by zero)",
+        f"stopped {count} {count}",
+    ]
+    assert second[-1] == first[-1]
