@@ -7,9 +7,10 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from tables import NAMES, N, arrays, narrow, parts, wide
-from toy import toy_arrays
+from toy import toy_arrays, toy_config
 
-from mrl_jax import Dataset, InputError, load_dataset
+from mrl_jax import Dataset, InputError, evaluate, load_dataset, train
+from mrl_jax.config import with_settings
 from mrl_jax.data.dataset import SPLITS
 from mrl_jax.errors import DatasetWarning
 
@@ -280,7 +281,6 @@ REFUSED = {
         "the index holds '0' twice, in rows 0 and 36; .*reset_index",
     ),
     "labels of no modality": (lambda: wide(sound_label=0), "column 'sound_label' belongs to no modality"),
-    "two kinds of one name": (lambda: narrow(text_0=1.0, text_1=2.0), "a column 'text' of lists and columns text_0"),
 }
 
 
@@ -317,6 +317,9 @@ def test_wrong_names_of_columns_are_refused(how, message):
 def test_columns_of_numbers_that_are_not_used_are_named():
     with pytest.warns(DatasetWarning, match="not used: age; modalities are image, text"):
         load_dataset(wide(age=1.0, caption="words"))
+    with pytest.warns(DatasetWarning, match="not used: text_0, text_1; modalities are image, text"):
+        data = load_dataset(narrow(text_0=1.0, text_1=2.0))  # the column of lists of this name has the features
+    assert data.digest() == load_dataset(arrays()).digest()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Dataset.from_frame(wide(age=1.0), {"image": "image", "text": "text"})
@@ -340,3 +343,18 @@ def test_a_dict_of_frames_that_are_features_is_no_table():
         load_dataset({k: pd.DataFrame(x) if x.ndim == 2 else x for k, x in plain.items()}).digest()
         == load_dataset(plain).digest()
     )
+
+
+@pytest.mark.slow
+def test_a_run_on_a_frame_is_trained_evaluated_and_resumed(tmp_path):
+    frame = wide(split=None)
+    config = toy_config(split="60/15/25", epochs=1)
+    first = train(config, tmp_path / "run", data=frame)
+    again = train(config, data=Dataset.from_frame(frame, split="60/15/25"), progress=False)
+    assert again.scores["test"]["best"]["map"] == first.scores["test"]["best"]["map"]
+    other_order = frame[frame.columns[::-1]]  # features are found by the names of their columns
+    found = evaluate(tmp_path / "run", data=other_order)
+    assert found["map"] == pytest.approx(first.scores["test"]["best"]["map"])
+    train(with_settings(config, epochs=2), tmp_path / "run", data=frame, resume=True)
+    with pytest.raises(InputError, match="the run began with other data"):
+        train(with_settings(config, epochs=3), tmp_path / "run", data=frame.assign(text_0=0.0), resume=True)

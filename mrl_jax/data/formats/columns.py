@@ -163,10 +163,8 @@ def _modalities(kinds: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     numbered = {
         stem: columns
         for stem, columns in _numbered([name for name, kind in kinds.items() if kind != LISTS]).items()
-        if any(kinds[column] == NUMBER for column in columns)
+        if stem not in lists and any(kinds[column] == NUMBER for column in columns)
     }
-    if clash := [stem for stem in numbered if stem in lists]:
-        raise RefusedError(f"has a column {clash[0]!r} of lists and columns {clash[0]}_0, …; keep one of them")
     stem_of = {name: stem for stem, columns in numbered.items() for name in columns}
     stems = dict.fromkeys(stem_of.get(name, name) for name in kinds if name in stem_of or name in lists)
     if not stems:
