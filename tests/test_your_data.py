@@ -10,6 +10,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "your_data.md"
 OPTIONAL = ("torch", "datasets")  # of examples that are left out where these are not installed
 
 
+@pytest.mark.slow
 def test_the_page_of_your_own_data_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     names, ran = {}, 0

@@ -10,7 +10,7 @@ import numpy as np
 from mrl_jax.cut_options import CutOptions
 from mrl_jax.data.dataset import SPLITS, Dataset
 from mrl_jax.data.formats.arrow_table import TableArrays, arrays_of_table
-from mrl_jax.data.formats.columns import SPLIT_NUMBERS, is_labels, is_modality
+from mrl_jax.data.formats.columns import SPLIT_NUMBERS, check_modalities, is_labels, is_modality
 from mrl_jax.data.formats.errors import RefusedError
 from mrl_jax.data.published.load_file import dataset_from_layout
 from mrl_jax.data.table_objects import column_name, is_bunch, is_table, table_of
@@ -63,11 +63,6 @@ def dataset_from_frame(
             raise
         read = _read(frame, None, modalities, name)
     found = list(read.roles.features)
-    if len(found) < 2:
-        raise InputError(
-            f"{name}: only one modality is found, {found[0]}; two or more are needed: number the columns of each "
-            "(image_0, image_1, …), or say which they are with features (--keys)"
-        )
     if read.roles.unused and not named:
         warnings.warn(
             f"{name}: columns of numbers that are not used: {listed(read.roles.unused, 6)}; modalities are "
@@ -106,7 +101,9 @@ def _arrays(
         by_place.pop("labels", None)
     named = by_place | dict(named or {})
     try:
-        return arrays_of_table(table, named)
+        read = arrays_of_table(table, named)
+        check_modalities(read.roles)
+        return read
     except RefusedError as error:
         raise InputError(f"{source}: {error}") from None
 

@@ -113,9 +113,11 @@ REFUSED = {
         f"{HEAD}1,2,3,4,a,train\n1,2,3,four,a,train\n",
         "column 'text_1', row 1 is 'four': the column",
     ),
+    "one modality": ("image_0,image_1,label\n1,2,a\n", "only one modality is found, image; two or more"),
     "no list": ('image,text,label\n"[1, 2]","[1 2]",a\n"[1]","x",b\n', r"column 'text', row 0 is no list .*'\[1 2\]'"),
+    "a bomb of columns": ('"\n"' + "," * 70_000 + "\n1\n", "has more than 65536 columns"),  # 5 kB of memory for each
     "a web page": ("<!DOCTYPE html><html></html>", "is a web page"),
-    "bytes": (b"image_0,image_1,label\n1,2,\xff\xfe\n", "column 'label' is of type binary"),
+    "bytes": (b"image_0,image_1,label,text_0,text_1\n1,2,\xff\xfe,3,4\n", "column 'label' is of type binary"),
 }
 
 

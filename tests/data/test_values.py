@@ -255,5 +255,7 @@ def test_only_features_are_advised_to_be_filled(name, shape, filled):
 
 @pytest.mark.parametrize("source", [(1, 2), None, 3])
 def test_a_source_of_another_type_is_refused(source):
-    with pytest.raises(InputError, match="give a mapping of arrays, a table .*, a path, the name of a set, or a Dataset"):
+    with pytest.raises(
+        InputError, match=r"give a mapping of arrays, a table .*, a path, the name of a set, or a Dataset"
+    ):
         load_dataset(source)

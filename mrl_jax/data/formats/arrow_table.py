@@ -14,6 +14,7 @@ from mrl_jax.data.dataset import SPLITS
 from mrl_jax.data.formats.columns import (
     LISTS,
     NUMBER,
+    OTHER,
     SPLIT_NUMBERS,
     TEXT,
     NoNumbersError,
@@ -120,6 +121,8 @@ def _with_row(table: Table, error: NoNumbersError) -> RefusedError:
         for row, text in enumerate(_without_dictionary(table.columns[column]).to_pylist()):
             if text is not None and not _is_float(text):
                 return RefusedError(f"column {column!r}, row {row} is {text[:40]!r}: the column {error.problem}")
+    if table.kinds[column] == OTHER:
+        return RefusedError(f"column {column!r} is of type {table.columns[column].type}: the column {error.problem}")
     return error
 
 

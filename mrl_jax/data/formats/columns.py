@@ -1,7 +1,7 @@
 """Which columns of a table are modalities, labels, ids and the split: by their names, or as the user says."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mrl_jax.data.formats.errors import RefusedError
@@ -16,6 +16,7 @@ __all__ = [
     "TEXT",
     "NoNumbersError",
     "Roles",
+    "check_modalities",
     "is_labels",
     "is_modality",
     "is_text",
@@ -121,7 +122,7 @@ def roles_of(kinds: Mapping[str, str], named: Mapping[str, Sequence[str]] | None
     plain = {role: columns for role, columns in given.items() if _is_plain(role)}
     features = {role: _features(role, columns, kinds) for role, columns in given.items() if not _is_plain(role)}
     split = plain.pop("split", (None,))[0]
-    free = {name: kind for name, kind in kinds.items() if name not in (*_every(plain), split)}
+    free = _without(kinds, (*_every(plain), split))
     by_name = not features
     if by_name:
         features = _modalities(free)
@@ -131,12 +132,25 @@ def roles_of(kinds: Mapping[str, str], named: Mapping[str, Sequence[str]] | None
             raise RefusedError(f"{role}: there is no modality {owner!r}; there are {', '.join(features)}")
         if len(columns) > 1 and any(kinds[c] != NUMBER for c in columns):
             raise RefusedError(f"{role}: several columns are those of one-hot labels, and must be numbers; name one")
-    free = {name: kind for name, kind in free.items() if name not in _every(features)}
+    free = _without(free, _every(features))
     known, own_split = _plain_roles(free, [*features], strict=by_name)
     has_labels = any(role != "ids" for role in plain)
     plain |= {role: c for role, c in known.items() if role not in plain and (role == "ids" or not has_labels)}
-    unused = [name for name, kind in free.items() if kind == NUMBER and name not in _every(plain)]
+    unused = [name for name, kind in _without(free, _every(plain)).items() if kind == NUMBER]
     return Roles(features, plain, split or own_split, tuple(unused))
+
+
+def check_modalities(roles: Roles) -> None:
+    """Refuse a table with one modality.
+
+    Raises:
+        RefusedError: it has one.
+    """
+    if len(roles.features) < 2:
+        raise RefusedError(
+            f"only one modality is found, {next(iter(roles.features))}; two or more are needed: number the columns of "
+            "each (image_0, image_1, …), or say which they are with features (--keys)"
+        )
 
 
 def _role(name: str) -> str:
@@ -216,6 +230,11 @@ def _numbered(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
         for stem, found in stems.items()
         if len(found) > 1 and min(found) in (0, 1) and max(found) - min(found) == len(found) - 1
     }
+
+
+def _without(kinds: Mapping[str, str], columns: Iterable[str | None]) -> dict[str, str]:
+    gone = set(columns)
+    return {name: kind for name, kind in kinds.items() if name not in gone}
 
 
 def _every(columns: Mapping[str, Sequence[str]]) -> list[str]:

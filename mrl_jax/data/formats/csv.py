@@ -6,6 +6,7 @@ Input is one file, or a folder with a file for each split. Columns go by their n
 
 import io
 import json
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -16,7 +17,7 @@ import numpy as np
 
 from mrl_jax.data.dataset import SPLITS
 from mrl_jax.data.formats.arrow_table import Table, arrays_of_table
-from mrl_jax.data.formats.columns import TEXT, kind_of
+from mrl_jax.data.formats.columns import TEXT, check_modalities, kind_of
 from mrl_jax.data.formats.errors import Read, RefusedError, input_errors
 from mrl_jax.data.formats.limits import check_memory
 from mrl_jax.data.formats.parquet import split_of_name
@@ -27,6 +28,8 @@ __all__ = ["SUFFIXES", "open_csv"]
 SUFFIXES = (".csv", ".tsv")
 """Names of files that are read as CSV, in lower case; a `.tsv` has tabs between its cells."""
 _BLOCK = (1 << 31) - 1  # bytes from which the types of columns are known; Arrow allows no more
+_COLUMNS = 1 << 16
+_HEADER = re.compile(rb'(?:[^"\r\n]+|"[^"]*"?)*')  # the first line; quoted names may hold ends of lines
 _INDEX = ("", "Unnamed: 0")  # headers of an index that pandas wrote
 
 
@@ -58,6 +61,7 @@ def open_csv(paths: Sequence[Path], named: Mapping[str, Any] | None = None) -> d
             )
         with input_errors(path):
             read = arrays_of_table(_read_table(path), named)
+            check_modalities(read.roles)
             if split is not None and read.roles.split is not None:
                 raise RefusedError(
                     f"has a split in its name and a column {read.roles.split!r}; drop the column, or give the file by "
@@ -87,9 +91,13 @@ def _read_table(path: Path) -> Table:
     raw = path.read_bytes()
     if not raw.strip():
         raise RefusedError("is empty; write a header and one line per instance")
-    header = raw.partition(b"\n")[0]
+    header = _HEADER.match(raw)[0]  # type: ignore[index]
     check_memory(16 * len(raw), len(raw), "the table")
     delimiter = "\t" if path.suffix.lower() == ".tsv" else _delimiter(header)
+    if header.count(delimiter.encode()) >= _COLUMNS:  # each takes some kilobytes, however few bytes name it
+        raise RefusedError(
+            f"has more than {_COLUMNS} columns; write features as one column of lists per modality, or as Parquet"
+        )
     blank = ("", "NaN", "nan", "NA", "N/A", "null", "NULL", "None")
     convert: dict[str, Any] = {"strings_can_be_null": True, "null_values": blank, "quoted_strings_can_be_null": False}
     try:

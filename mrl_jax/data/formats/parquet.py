@@ -339,7 +339,8 @@ def _read_features(shards: Sequence[_Shard], column: str, split: int) -> np.ndar
 def _read_numbers(shards: Sequence[_Shard], columns: tuple[str, ...], split: int, missing: bool = True) -> np.ndarray:
     """Columns of numbers of a split as a matrix [N, D]; rows without a number are zeros, if they may be missing."""
     count = sum(int((shard.splits == split).sum()) for shard in shards)
-    kind = float_type([shards[0].file.schema_arrow.field(column).type for column in columns])
+    schema = shards[0].file.schema_arrow  # made anew at every access
+    kind = float_type([schema.field(column).type for column in columns])
     with input_errors(shards[0].path, f" {_of(columns)}"):
         size = sum(shard.size for shard in shards)
         check_memory(count * len(columns) * np.dtype(kind).itemsize, size, _of(columns))
