@@ -14,7 +14,13 @@ from typing import Any
 from mrl_jax.errors import InputError
 from mrl_jax.files import refuse_address
 
-__all__ = ["CutOptions", "key_entries", "parse_keys", "parse_split", "split_text"]
+__all__ = ["KEY_RULE", "CutOptions", "is_split", "key_entries", "parse_keys", "parse_split", "split_text"]
+
+KEY_RULE = (
+    "give NAME=KEY (no splits yet), NAME=TRAIN,TEST or NAME=TRAIN,VALID,TEST, such as image=I_tr,I_te; of tables "
+    "NAME=COLUMN,COLUMN or NAME=PREFIX"
+)
+"""What entries of keys are, for messages."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,18 @@ def split_text(split: str | Sequence[float] | None) -> str | None:
     if len(numbers) != 3 or not all(isinstance(number, Real) for number in numbers):
         raise InputError(f'split {split!r}: give the percentages of train, validation and test, such as "60/15/25"')
     return "/".join(map(str, numbers))
+
+
+def is_split(split: Any) -> bool:
+    """Whether this is meant as the percentages of a split, and not as the name of a column.
+
+    Example:
+        >>> is_split("60/15/25"), is_split((60, 15, 25)), is_split("fold")
+        (True, True, False)
+    """
+    if isinstance(split, str):
+        return "/" in split and set(split) <= set("0123456789./ ")
+    return not isinstance(split, Integral)
 
 
 def parse_split(text: str) -> dict[str, float]:
@@ -149,10 +167,11 @@ def parse_keys(entries: Sequence[str]) -> dict[str, tuple[str, ...]]:
 
     Args:
         entries: one key per name for data without splits; two, of train and test; or three, of train, validation and
-            test. A name is a modality, `labels`, `ids`, `MODALITY_labels`, `MODALITY_mask` or `class_names`.
+            test. A name is a modality, `labels`, `ids`, `MODALITY_labels`, `MODALITY_mask` or `class_names`. In tables,
+            any number of columns.
 
     Raises:
-        InputError: an entry of another form, more than three keys, or a name given twice.
+        InputError: an entry of another form, or a name given twice.
 
     Example:
         >>> parse_keys(["image=I_tr,I_te", "labels=L_tr,L_te"])
@@ -162,11 +181,8 @@ def parse_keys(entries: Sequence[str]) -> dict[str, tuple[str, ...]]:
     for entry in entries:
         name, equals, value = entry.partition("=")
         parts = tuple(part.strip() for part in value.split(","))
-        if not equals or not name.strip() or not all(parts) or len(parts) > 3:
-            raise InputError(
-                f"keys {entry!r}: give NAME=KEY (no splits yet), NAME=TRAIN,TEST or NAME=TRAIN,VALID,TEST, such as "
-                "image=I_tr,I_te"
-            )
+        if not equals or not name.strip() or not all(parts):
+            raise InputError(f"keys {entry!r}: {KEY_RULE}")
         if name.strip() in keys:
             raise InputError(f"keys: {name.strip()} is given twice; name it once")
         keys[name.strip()] = parts

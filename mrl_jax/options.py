@@ -290,7 +290,9 @@ OPTIONS: dict[str, Option] = {
         None, "data file or folder: your own, or a published one of the preset; default: the prepared copy"
     ),
     "keys": Option(
-        (), "names for the arrays of the file, NAME=TRAIN,TEST (or KEY alone), or a JSON file of them (docs/data.md)"
+        (),
+        "names for the arrays of the file, NAME=TRAIN,TEST (or KEY alone), of tables NAME=COLUMN,COLUMN or "
+        "NAME=PREFIX; or a JSON file of them (docs/data.md)",
     ),
     "split": Option(None, "cut data without splits, by class: percentages of train/validation/test, such as 60/15/25"),
     "split_seed": Option(0, "seed of --split and --valid-share; of emoji, which of its splits", low=0, high=2**32 - 1),

@@ -258,7 +258,7 @@ def test_the_cut_of_the_data_is_a_part_of_the_configuration(tmp_path):
         ({"valid_share": 0.0}, "valid_share 0.0: must be a number greater than 0 and less than 1, such as 0.1"),
         ({"valid_share": 1.0}, "valid_share 1.0: must be a number greater than 0 and less than 1"),
         ({"keys": ("image",)}, "keys 'image': no entry NAME=KEY,KEY, and no JSON file"),
-        ({"keys": ("image=a,b,c,d",)}, "give NAME=KEY"),
+        ({"keys": ("image=a,,b",)}, "give NAME=KEY"),
         ({"keys": ("image=a", "text=")}, "give NAME=KEY"),
         ({"keys": ("image=a", "image=b")}, "image is given twice"),
     ],

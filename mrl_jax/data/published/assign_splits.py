@@ -31,6 +31,7 @@ def canonical(
     set_name: str | None = None,
     keys: Sequence[str] = (),
     options: CutOptions | None = None,
+    is_own: bool = False,
 ) -> tuple[Mapping[str, Any], dict[str, Any] | None, dict[str, list[Any]]]:
     """Present arrays of any known layout under the keys of the own layout, with all three splits.
 
@@ -44,6 +45,7 @@ def canonical(
         set_name: which set it is (a key of `CATALOG`), or None to infer it from the number of training rows.
         keys: names for the arrays, as `cut_options.parse_keys` takes them; empty to recognise the layout.
         options: what to cut.
+        is_own: whether the keys are those of the own layout, with or without splits; others are not recognised.
 
     Returns:
         The arrays; a description of what was cut, as values that JSON can hold, or None; and modality -> names of its
@@ -53,7 +55,10 @@ def canonical(
         InputError: splits are missing and nothing says how to cut them, or the options do not fit the data.
     """
     options = options or CutOptions()
-    if keys and not (options.as_needed and _without(arrays, keys)):
+    if is_own:
+        layout = "own" if any(key.startswith(_PREFIXES) for key in arrays) else "whole"
+        names = {key: key for key in arrays}
+    elif keys and not (options.as_needed and _without(arrays, keys)):
         layout, names = "named by the user", named_keys(keys, arrays, source)
     else:
         try:
