@@ -124,6 +124,7 @@ def _views(have: set[str]) -> Keys | None:
             continue
         views = [stacks[0][number] for number in sorted(stacks[0])]
         keys = {f"view{v}": key for v, key in enumerate(views, start=1)}
+        keys |= {f"view{v}_mask": mask for v, key in enumerate(views, start=1) if (mask := f"{key}_mask") in have}
         if (label := _first(have, *LABEL_WORDS)) is not None:
             return keys | {"labels": label}
         for cells in (_cells_of(have, word) for word in LABEL_WORDS):
