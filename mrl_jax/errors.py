@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+from mrl_jax.names import printable
+
 __all__ = [
     "CheckpointError",
     "DatasetWarning",
@@ -18,7 +20,7 @@ class InputError(ValueError):
 
     def __init__(self, message: str) -> None:
         # Names from damaged files may hold any character; the message stays one line that a terminal can show.
-        super().__init__("".join(c if c.isprintable() else " " if c.isspace() else "?" for c in message))
+        super().__init__(printable("".join(" " if c in "\r\n\t\v\f" else c for c in message)))
 
 
 class NonFiniteLossError(FloatingPointError):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mrl_jax.data.dataset import SPLITS, Dataset, Split
+from mrl_jax.data.dataset import SPLITS, Dataset, Split, check_modality_names
 from mrl_jax.data.formats import read_float32
 from mrl_jax.data.key_names import keys_hint
 from mrl_jax.data.label_forms import RawLabels, normalize_labels
@@ -148,6 +148,7 @@ def _modalities(arrays: Mapping[str, Any], wanted: Sequence[str], source: str) -
             f"{source}: two or more modalities are needed; the layout is {LAYOUT}, or one of the published layouts "
             f"(docs/data.md); keys found: {listed(_file_keys(arrays))}; {keys_hint(_file_keys(arrays))}"
         )
+    check_modality_names(names, source)
     return tuple(names)
 
 

@@ -5,6 +5,7 @@ Programs that embed large sets write `img_emb_0.npy`, `img_emb_1.npy`, … (clip
 """
 
 import re
+import shlex
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
@@ -263,4 +264,4 @@ def _note(name: str, parts: Sequence[_Shard]) -> str:
 
 
 def _take(modalities: Sequence[str]) -> str:
-    return f"--modalities {' '.join(modalities[:2])} takes each as a modality of its own"
+    return f"--modalities {shlex.join(modalities[:2])} takes each as a modality of its own"

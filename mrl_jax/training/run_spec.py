@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import shlex
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -301,7 +302,7 @@ def _check_needs(method: Method, data: RunData) -> None:
     if "two modalities" in method.needs and len(modalities) != 2:
         raise InputError(
             f"{method.name} takes two modalities; the data have {len(modalities)}: {', '.join(modalities)}; choose "
-            f"two, such as --modalities {modalities[0]} {modalities[1]}"
+            f"two, such as --modalities {shlex.join(modalities[:2])}"
         )
     resident = "resident" in method.needs or method.refresh is not None or method.complete is not None
     if resident and data.features is None:
