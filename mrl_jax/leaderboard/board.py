@@ -35,6 +35,7 @@ from mrl_jax.leaderboard.picture import draw_ranking
 from mrl_jax.leaderboard.ranking import Ranking, rank_methods
 from mrl_jax.methods.registry import METHODS, entry_of
 from mrl_jax.names import printable
+from mrl_jax.options import MOST_RUNS
 from mrl_jax.run.representation import metric_of
 from mrl_jax.sweep.folder import SweepFolder
 from mrl_jax.sweep.sweep import Outcome, grid, sweep
@@ -268,8 +269,9 @@ def _asked(
         entry_of(name)
     if not asked["methods"]:
         raise InputError("methods: give at least one")
-    if asked["seeds"] < 1:
-        raise InputError(f"seeds {asked['seeds']}: must be at least 1")
+    if not 1 <= asked["seeds"] <= MOST_RUNS:
+        rule = "at least 1" if asked["seeds"] < 1 else f"at most {MOST_RUNS}"
+        raise InputError(f"seeds {asked['seeds']}: must be {rule}")
     for name, rule in _NOT_A_SETTING.items():
         if name in asked["settings"]:
             raise InputError(f"{name} {asked['settings'][name]!r}: {rule}")
