@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from dataclasses import replace
 
 import matplotlib.image
 import numpy as np
@@ -18,8 +19,10 @@ from mrl_jax.display import drawing
 from mrl_jax.eval.__main__ import main as eval_main
 from mrl_jax.eval.embeddings import read_embeddings
 from mrl_jax.retrieval import cross_modal_chance
+from mrl_jax.run import RunFolder
 from mrl_jax.search.__main__ import main as search_main
 from mrl_jax.sweep.folder import SweepFolder
+from mrl_jax.sweep.results import Outcome, Sweep
 from mrl_jax.train import main as train_main
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::mrl_jax.errors.DatasetWarning")]
@@ -89,6 +92,23 @@ def test_spreadsheets_get_no_formula(hostile, tmp_path):
     assert not [text for text in texts if re.match("[=+@\t\r-]", text)]
     assert {f"'{CLASSES[0]}", f"'{MODALITIES[0]}", f"'{MODALITIES[0]}->{MODALITIES[1]}"} <= texts
     assert "'@0\x1b[2J\nidline" in texts
+
+
+def test_tables_of_a_sweep_hold_the_names_as_text(hostile, tmp_path):
+    folder = RunFolder.open(hostile[1])
+    outcome = Outcome(folder.config(), folder.result(), folder.metrics(), None, None)
+    second = Outcome(replace(outcome.config, data_path="/tmp/a|b`<i>"), outcome.scores, outcome.metrics, None, None)
+    results = Sweep({"one": outcome, "two": second}, None)
+    lines = results.markdown().splitlines()
+    assert_shown("\n".join(lines))
+    assert all(len(re.findall(r"(?<!\\)\|", line)) == 9 for line in lines[:4])  # 8 columns
+    assert r"\`\|" in lines[0]
+    assert r"/tmp/a\|b\`\<i\>" in lines[3]
+    rows = list(csv.reader(results.csv().splitlines(keepends=True)))
+    assert {row[rows[0].index("direction")] for row in rows[1:]} == {
+        f"'{MODALITIES[0]}->{MODALITIES[1]}",
+        f"{MODALITIES[1]}->{MODALITIES[0]}",
+    }
 
 
 def test_pictures_show_names_as_they_are(hostile, tmp_path, monkeypatch):

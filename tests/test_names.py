@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mrl_jax.errors import InputError
+from mrl_jax.errors import DatasetWarning, InputError
 from mrl_jax.names import file_name, is_file_name, printable
 
 HOSTILE = ("", ".", "..", "../../evil", "/etc/passwd", "a\\b", "a\nb", "\x1b[31m", "\x9b31m", "C:x", "-rf", "a" * 300)
@@ -27,6 +27,7 @@ def test_escapes_are_those_of_json():
 
 
 def test_messages_of_errors_are_printable():
+    assert str(DatasetWarning("a\n\x1b[31m")) == "a \\u001b[31m"
     assert (
         str(InputError("modality '\x1b[31m👨‍👩‍👧\u202e'\nis wrong")) == "modality '\\u001b[31m👨‍👩‍👧\\u202e' is wrong"
     )
