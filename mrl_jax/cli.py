@@ -17,6 +17,7 @@ from mrl_jax.errors import DatasetWarning, InputError, NonFiniteLossError, Proce
 from mrl_jax.files import refuse_address
 from mrl_jax.interface import as_command
 from mrl_jax.interrupt import Interrupted, raise_interrupts, was_interrupted
+from mrl_jax.names import printable
 from mrl_jax.options import OPTIONS, RECIPES, Option
 
 __all__ = [
@@ -243,9 +244,9 @@ def _repeat_swallowed_interrupts() -> None:
 
 
 def _report(error: object, code: int) -> int:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"error: {printable(' '.join(str(error).split()))}", file=sys.stderr)
     return code
 
 
 def _warn(message: object) -> None:
-    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+    print(f"warning: {printable(' '.join(str(message).split()))}", file=sys.stderr)

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+from mrl_jax.names import printable
+
 __all__ = [
     "CheckpointError",
     "DatasetWarning",
@@ -17,8 +19,7 @@ class InputError(ValueError):
     """Wrong input. The message names what was given, the rule and the remedy; commands print it and exit with 2."""
 
     def __init__(self, message: str) -> None:
-        # Names from damaged files may hold any character; the message stays one line that a terminal can show.
-        super().__init__("".join(c if c.isprintable() else " " if c.isspace() else "?" for c in message))
+        super().__init__(_one_line(message))
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -31,6 +32,9 @@ class CheckpointError(OSError):
 
 class DatasetWarning(UserWarning):
     """Data differ from what was published or expected, but can be used. Commands print one line and continue."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(_one_line(message))
 
 
 def listed(names: Iterable[str], most: int = 30) -> str:
@@ -47,3 +51,8 @@ class ProcessLostError(RuntimeError):
 def first_line(error: Exception) -> str:
     """The first line of an error's message, or its type if there is none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def _one_line(message: str) -> str:
+    """A message in which names from damaged files may hold any character, as one line that a terminal can show."""
+    return printable("".join(" " if c in "\r\n\t\v\f" else c for c in message))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mrl_jax.errors import InputError
+from mrl_jax.names import printable
 
 try:
     import fcntl
@@ -168,7 +169,8 @@ def locked(folder: Path, message: str) -> Iterator[None]:
 def pretty_json(value: Any, margin: str = "") -> str:
     """JSON with one line per entry of an object, and each list on one line, so that people can read it."""
     if not isinstance(value, dict) or not value:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+        return printable(json.dumps(value, ensure_ascii=False, allow_nan=False))
     inner = margin + "  "
-    entries = (f"{inner}{json.dumps(str(k), ensure_ascii=False)}: {pretty_json(v, inner)}" for k, v in value.items())
+    keys = {k: printable(json.dumps(str(k), ensure_ascii=False)) for k in value}
+    entries = (f"{inner}{keys[k]}: {pretty_json(v, inner)}" for k, v in value.items())
     return "{\n" + ",\n".join(entries) + f"\n{margin}}}"

@@ -150,7 +150,9 @@ def _folder_to_use(config: Config, workdir: str | os.PathLike[str] | None, data:
 def _prepare(config: Config, data: Any, folder: RunFolder | None, placement: Placement | None) -> RunSpec:
     """The run, with the noise that its folder records; refuses parameters that the placement cannot divide."""
     begun = folder if folder is not None and folder.checkpoints.exists() else None
-    spec = prepare_run(config, prepare_data(config, data, begun), None if begun is None else begun.recorded_noise)
+    recorded = None if begun is None else begun.recorded_noise
+    parts = 1 if placement is None else placement.model_parts
+    spec = prepare_run(config, prepare_data(config, data, begun), recorded, parts)
     if placement is not None:
         placement.check_layers(spec.method, spec.template.state)
     return spec

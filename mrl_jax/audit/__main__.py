@@ -12,7 +12,7 @@ from typing import Any
 from mrl_jax.cli import Parser, add_field_flags, exit_process, output_path, path, run_command
 from mrl_jax.errors import InputError
 from mrl_jax.files import check_outputs, pretty_json, write_atomically
-from mrl_jax.options import CUT_FIELDS
+from mrl_jax.options import CUT_FIELDS, MOST_NEIGHBOURS
 
 __all__ = ["main"]
 
@@ -116,6 +116,8 @@ def _check_flags(args: argparse.Namespace) -> None:
     for name, value in (("top", args.top), ("neighbours", args.neighbours)):
         if value < 0 + (name == "top"):
             raise InputError(f"--{name} {value}: it must be {1 if name == 'top' else 0} or more")
+    if args.neighbours > MOST_NEIGHBOURS:
+        raise InputError(f"--neighbours {args.neighbours}: it must be at most {MOST_NEIGHBOURS}")
     if args.keep is not None and not args.write_cleaned:
         raise InputError("--keep belongs to --write-cleaned FILE; give both")
     if args.keep is not None and not 0.0 < args.keep <= 1.0:

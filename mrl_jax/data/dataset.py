@@ -4,15 +4,16 @@ Shape letters: N instances of a split, D features of a modality, K classes.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from mrl_jax.cut_options import is_split
+from mrl_jax.errors import InputError
 
-__all__ = ["SPLITS", "Dataset", "Split", "array_sha256"]
+__all__ = ["SPLITS", "Dataset", "Split", "array_sha256", "check_modality_names"]
 
 SPLITS = ("train", "valid", "test")
 
@@ -70,6 +71,9 @@ class Dataset:
     splits: Mapping[str, Split]
     metadata: Mapping[str, Any] = field(default_factory=dict)
     sha256: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_modality_names(self.modalities, self.name)
 
     @classmethod
     def from_frame(
@@ -153,6 +157,24 @@ class Dataset:
         for name, array in self.arrays().items():
             sha.update(f"{name} {self.sha256.get(name) or array_sha256(array)}\n".encode())
         return sha.hexdigest()
+
+
+def check_modality_names(names: Iterable[str], source: str) -> None:
+    """Refuse names of modalities from which the name of a direction, `a->b`, could not be read back.
+
+    Args:
+        names: the names.
+        source: where they come from, for the message.
+
+    Raises:
+        InputError: one is empty, or holds "->".
+    """
+    for name in names:
+        if not name or "->" in name:
+            raise InputError(
+                f"{source}: modality {name!r}: a name must not be empty or hold '->', which stands between query and "
+                "gallery in results; rename the array, or name it with keys (--keys NAME=KEY)"
+            )
 
 
 def array_sha256(array: np.ndarray) -> str:

@@ -9,8 +9,6 @@ leaderboard.png    the ranking as a critical-difference diagram
 ```
 """
 
-import csv
-import io
 import json
 import os
 import statistics
@@ -25,7 +23,7 @@ import numpy as np
 
 from mrl_jax.backend import names_backend
 from mrl_jax.config import Config, fields_used, preset, with_settings
-from mrl_jax.display.tables import markdown_table
+from mrl_jax.display.tables import csv_table, markdown_table, markdown_text
 from mrl_jax.errors import DatasetWarning, InputError, NonFiniteLossError, first_line
 from mrl_jax.eval.evaluate import embed_split
 from mrl_jax.eval.scores import directions, rank_queries
@@ -36,6 +34,8 @@ from mrl_jax.interrupt import Interrupted
 from mrl_jax.leaderboard.picture import draw_ranking
 from mrl_jax.leaderboard.ranking import Ranking, rank_methods
 from mrl_jax.methods.registry import METHODS, entry_of
+from mrl_jax.names import printable
+from mrl_jax.options import MOST_RUNS
 from mrl_jax.run.representation import metric_of
 from mrl_jax.sweep.folder import SweepFolder
 from mrl_jax.sweep.sweep import Outcome, grid, sweep
@@ -105,8 +105,8 @@ class Leaderboard:
             cells = [*map(_spread, row.maps), f"{row.maps.mean():.3f}", rank, *same, f"{np.median(row.seconds):.1f}"]
             table.append([str(i), name, *cells])
         lines = [markdown_table(table), "", self._caption()]
-        lines += [f"- {name} was left out: {why}" for name, why in self.left_out.items()]
-        lines += [f"- {name} failed: {why}" for name, why in self.failed.items()]
+        lines += [f"- {name} was left out: {markdown_text(why)}" for name, why in self.left_out.items()]
+        lines += [f"- {name} failed: {markdown_text(why)}" for name, why in self.failed.items()]
         return "\n".join(lines)
 
     @property
@@ -127,15 +127,13 @@ class Leaderboard:
 
     def csv(self) -> str:
         """A row per run, as comma-separated values."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["method", "noise_rate", "seed", "map", "wrong_share", "seconds"])
+        rows: list[list[Any]] = [["method", "noise_rate", "seed", "map", "wrong_share", "seconds"]]
         for name, row in self.rows.items():
             for i, rate in enumerate(self.noise_rates):
                 for j, seed in enumerate(self.seeds):
                     values = (row.maps[i, j], row.wrong_share[i, j], row.seconds[i, j])
-                    writer.writerow([name, rate, seed, *(round(float(value), 5) for value in values)])
-        return text.getvalue()
+                    rows.append([name, rate, seed, *(round(float(value), 5) for value in values)])
+        return csv_table(rows)
 
     def plot(self, path: Path) -> None:
         """Draw the ranking as PNG."""
@@ -218,7 +216,7 @@ def _trained(
     for i, (name, own) in enumerate(configs.items(), 1):
         if progress:
             what = f", left out: {left_out[name]}" if name in left_out else ""
-            print(f"{name} ({i} of {len(configs)}){what}", file=sys.stderr, flush=True)
+            print(f"{name} ({i} of {len(configs)}){printable(what)}", file=sys.stderr, flush=True)
         if name in left_out:
             continue
         begun = (folder / name / "sweep.json").is_file()
@@ -237,7 +235,7 @@ def _trained(
         except Exception as error:  # a fault of one method must not end the others
             failed[name] = f"{type(error).__name__}: {first_line(error)}"
         if progress and name in failed:
-            print(f"{name} failed: {failed[name]}", file=sys.stderr, flush=True)
+            print(f"{name} failed: {printable(failed[name])}", file=sys.stderr, flush=True)
     return rows, failed
 
 
@@ -271,8 +269,9 @@ def _asked(
         entry_of(name)
     if not asked["methods"]:
         raise InputError("methods: give at least one")
-    if asked["seeds"] < 1:
-        raise InputError(f"seeds {asked['seeds']}: must be at least 1")
+    if not 1 <= asked["seeds"] <= MOST_RUNS:
+        rule = "at least 1" if asked["seeds"] < 1 else f"at most {MOST_RUNS}"
+        raise InputError(f"seeds {asked['seeds']}: must be {rule}")
     for name, rule in _NOT_A_SETTING.items():
         if name in asked["settings"]:
             raise InputError(f"{name} {asked['settings'][name]!r}: {rule}")

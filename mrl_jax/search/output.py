@@ -8,6 +8,7 @@ from typing import Any
 from mrl_jax.display.tables import aligned_lines
 from mrl_jax.errors import InputError
 from mrl_jax.files import atomic_path
+from mrl_jax.names import printable
 from mrl_jax.run.folder import RunFolder
 from mrl_jax.run.model import Run
 from mrl_jax.run.representation import ranked_by
@@ -33,7 +34,7 @@ def answer_table(answer: Mapping[str, Any]) -> str:
         name = [_name(r)] if _shown(results) else []
         rows.append([str(r["rank"]), f"{r['score']:.3f}", r["label"], *hit, r["id"], *name])
     lines = aligned_lines(rows, left=range(2, len(rows[0])))
-    return "\n".join([heading, "-" * min(max(map(len, lines)), 100), *lines])
+    return "\n".join([printable(heading), "-" * min(max(map(len, lines)), 100), *lines])
 
 
 def _short(text: str, most: int = 60) -> str:

@@ -23,6 +23,7 @@ from mrl_jax.config_formats import format_of
 from mrl_jax.errors import InputError
 from mrl_jax.files import pretty_json, refuse_address, write_atomically
 from mrl_jax.interface import option
+from mrl_jax.names import is_file_name
 from mrl_jax.run.folder import RunFolder
 
 __all__ = ["SweepFolder"]
@@ -75,6 +76,11 @@ class SweepFolder:
             runs = {str(name): {**content["common"], **own, **number} for name, own in content["runs"].items()}
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{where} is damaged ({error!r}); restore it or sweep anew") from error
+        if elsewhere := [name for name in runs if not is_file_name(name)]:
+            raise InputError(
+                f"{where} names a run {elsewhere[0]!r}, which is no name of a folder within runs/; give it the name of "
+                "its folder, or sweep anew"
+            )
         return {name: Config.from_json(values, where) for name, values in runs.items()}
 
     def lock(self) -> AbstractContextManager[None]:

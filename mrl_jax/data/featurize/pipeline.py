@@ -41,6 +41,7 @@ from mrl_jax.data.featurize.raw_table import (
 )
 from mrl_jax.errors import InputError
 from mrl_jax.files import locked, refuse_address
+from mrl_jax.names import printable_lines
 
 __all__ = ["add_arguments", "featurize", "run"]
 
@@ -366,4 +367,4 @@ def _disk_errors(output: Path) -> Iterator[None]:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(printable_lines(line), file=sys.stderr, flush=True)

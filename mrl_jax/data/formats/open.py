@@ -10,7 +10,6 @@ import os
 import stat
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -22,13 +21,14 @@ from mrl_jax.data.formats.csv import open_csv
 from mrl_jax.data.formats.errors import Read, input_errors
 from mrl_jax.data.formats.foreign import HEAD, refuse_foreign
 from mrl_jax.data.formats.hdf5 import open_hdf5
+from mrl_jax.data.formats.limits import Header
 from mrl_jax.data.formats.matlab import open_mat5
-from mrl_jax.data.formats.npz import map_npy, open_npz
+from mrl_jax.data.formats.npz import MappedFile, open_npz
 from mrl_jax.data.formats.parquet import open_parquet, split_of_name
 from mrl_jax.errors import InputError
 from mrl_jax.files import refuse_address
 
-__all__ = ["FORMATS", "LazyArrays", "csv_files", "open_arrays", "read_float32", "split_folders"]
+__all__ = ["FORMATS", "LazyArrays", "csv_files", "header_of", "open_arrays", "read_float32", "split_folders"]
 
 FORMATS = ".npz, a folder of .npy files, MATLAB .mat (5 to 7.3), HDF5, .csv, .parquet or a folder of .parquet files"
 _SMALL = 1 << 30  # bytes
@@ -48,9 +48,23 @@ class LazyArrays(Mapping[str, np.ndarray]):
 
     @property
     def is_small(self) -> bool:
-        """Whether an array may be read only to look at it: whether the file has at most 1 GiB."""
+        """Whether an array may be read only to look at it: whether the file has at most 1 GiB, unpacked too."""
         files = [*self._path.glob("*"), *self._path.glob("*/*.parquet")] if self._path.is_dir() else [self._path]
-        return sum(file.stat().st_size for file in files if file.is_file()) <= _SMALL
+        stored = sum(file.stat().st_size for file in files if file.is_file())
+        return stored <= _SMALL and sum(h.nbytes for key in self if (h := self.header(key)) is not None) <= _SMALL
+
+    def header(self, key: str) -> Header | None:
+        """Shape and dtype of an array, of which almost nothing is read; None where it has to be read, or is damaged.
+
+        Raises:
+            KeyError: there is no such array.
+        """
+        header = getattr(self._reads[key], "header", None)
+        if header is None:
+            return None
+        with contextlib.suppress(InputError), input_errors(self._path):  # reported where it is read
+            return header()
+        return None
 
     def __getitem__(self, key: str) -> np.ndarray:
         """Read one array.
@@ -92,6 +106,12 @@ def read_float32(arrays: Mapping[str, Any], key: str) -> Any:
     """An array for use as float32: by the `read_float32` of the mapping if it has one, as `LazyArrays` does."""
     read = getattr(arrays, "read_float32", None)
     return arrays[key] if read is None else read(key)
+
+
+def header_of(arrays: Mapping[str, Any], key: str) -> Header | None:
+    """Shape and dtype of an array by the `header` of the mapping, if it has one, as `LazyArrays` does; else None."""
+    header = getattr(arrays, "header", None)
+    return None if header is None else header(key)
 
 
 @contextlib.contextmanager
@@ -226,4 +246,4 @@ def _open_folder(path: Path, stack: contextlib.ExitStack) -> Mapping[str, Read]:
         raise InputError(f"data folder {str(path)!r} holds {content}; put the files of one kind there")
     for file in arrays:
         _check_file(file, path)
-    return {file.stem: partial(map_npy, file) for file in arrays}
+    return {file.stem: MappedFile(file) for file in arrays}

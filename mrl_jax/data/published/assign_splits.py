@@ -9,9 +9,10 @@ import numpy as np
 
 from mrl_jax.cut_options import CutOptions, parse_split
 from mrl_jax.data.dataset import SPLITS
+from mrl_jax.data.formats import header_of
 from mrl_jax.data.formats.errors import RefusedError
 from mrl_jax.data.key_names import keys_hint, refuse_other_ends
-from mrl_jax.data.own_layout import ENDS, LAYOUT, SPLIT_WORDS, Renamed, Rows, own_modalities
+from mrl_jax.data.own_layout import ENDS, LARGE, LAYOUT, SPLIT_WORDS, Renamed, Rows, own_modalities
 from mrl_jax.data.published.catalog import CATALOG
 from mrl_jax.data.published.key_layouts import LAYOUTS, Keys, named_keys, recognise
 from mrl_jax.data.splits import cut_rows, first_per_class, strata
@@ -218,6 +219,10 @@ def _without_others(arrays: Mapping[str, Any], names: Keys, modalities: Sequence
     for m in own_modalities(_as_train(names)):
         if modalities:
             unused += [] if m in modalities else [m]
+            continue
+        header = header_of(arrays, names[m])
+        if header is not None and header.nbytes > LARGE and rows not in header.shape:  # known before it is read
+            unused.append(m)
             continue
         value: Any = None
         try:

@@ -1,5 +1,6 @@
 """Load a file or folder in the own layout or a public one, and compare it with what was published of the set."""
 
+import shlex
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -97,7 +98,7 @@ def _from_folder(
             if "labels" not in first[0] and all((split, m) in there for split in splits for m in first)
         ]
         if apart:
-            note += f"; --modalities {' '.join(apart[0])} takes each as a modality of its own"
+            note += f"; --modalities {shlex.join(apart[0])} takes each as a modality of its own"
     try:
         data = dataset_from_layout(joined, path.stem, modalities, str(path), set_name, keep, keys, options)
     except InputError as error:

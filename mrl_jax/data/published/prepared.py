@@ -14,7 +14,7 @@ from mrl_jax.data.arrays import warn_of_classes
 from mrl_jax.data.cache import cache_folder
 from mrl_jax.data.dataset import SPLITS, Dataset, Split, array_sha256
 from mrl_jax.data.published.catalog import CATALOG, check_name
-from mrl_jax.data.published.copy_folders import INDEX, copies
+from mrl_jax.data.published.copy_folders import INDEX, array_file, copies
 from mrl_jax.errors import DatasetWarning, InputError
 
 __all__ = ["copies", "load", "read_index", "verify"]
@@ -152,7 +152,10 @@ def _map_dataset(folder: Path, index: Mapping[str, Any], modalities: Sequence[st
 
 def _map(folder: Path, key: str, expected: Mapping[str, Any] | None = None) -> np.ndarray:
     """An array by its key in the index, `SPLIT/MODALITY/features` for example."""
-    file = f"arrays/{key.replace('/', '_').removesuffix('_features')}.npy"
+    split, _, rest = key.partition("/")
+    modality, _, part = rest.rpartition("/")  # ids belong to no modality
+    words = (split, modality, part.removesuffix("features"))
+    file = f"arrays/{array_file('_'.join(filter(None, words)))}"
     try:
         array = np.load(folder / file, mmap_mode="r", allow_pickle=False)
         if expected is not None and [list(array.shape), array.dtype.str] != [expected["shape"], expected["dtype"]]:
