@@ -102,7 +102,7 @@ def test_pictures_of_too_many_pixels_are_refused_before_they_are_decoded(read, t
     for side in (40, 400):  # Pillow warns of the first, and refuses the second
         Image.new("L", (side, side)).save(tmp_path / "big.png")
         monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
-        with pytest.raises(InputError, match=r"picture .*big\.png.* cannot be read"):
+        with pytest.raises(InputError, match=r"picture .*big.* cannot be read"):
             read(str(tmp_path / "big.png"))
         monkeypatch.undo()
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
