@@ -10,13 +10,17 @@ __all__ = [
     "ProcessLostError",
     "first_line",
     "listed",
+    "shortened",
 ]
+
+_LONGEST = 1500  # characters of a message
 
 
 class InputError(ValueError):
     """Wrong input. The message names what was given, the rule and the remedy; commands print it and exit with 2."""
 
     def __init__(self, message: str) -> None:
+        message = shortened(message, _LONGEST)  # values from files may have any length
         # Names from damaged files may hold any character; the message stays one line that a terminal can show.
         super().__init__("".join(c if c.isprintable() else " " if c.isspace() else "?" for c in message))
 
@@ -38,6 +42,19 @@ def listed(names: Iterable[str], most: int = 30) -> str:
     names = list(names)
     shown = ", ".join(name if len(name) <= 80 else f"{name[:80]}…" for name in names[:most])
     return shown + (f" … ({len(names)} in all)" if len(names) > most else "") or "none"
+
+
+def shortened(text: str, most: int = 200) -> str:
+    """A text with its middle left out if it has more than `most` characters; the end often says what to do.
+
+    Example:
+        >>> shortened("abcdefghijklmnopqrstuvwxyz", 11)
+        'abcdef … wxyz'
+    """
+    if len(text) <= most:
+        return text
+    head = most * 3 // 5
+    return f"{text[:head]} … {text[len(text) - (most - head - 1) :]}"
 
 
 class ProcessLostError(RuntimeError):

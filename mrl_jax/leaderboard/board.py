@@ -11,7 +11,6 @@ leaderboard.png    the ranking as a critical-difference diagram
 
 import csv
 import io
-import json
 import os
 import statistics
 import sys
@@ -33,6 +32,7 @@ from mrl_jax.eval.significance import unit_means
 from mrl_jax.files import pretty_json, refuse_address, write_atomically
 from mrl_jax.interface import option
 from mrl_jax.interrupt import Interrupted
+from mrl_jax.json_files import Number, read_json
 from mrl_jax.leaderboard.picture import draw_ranking
 from mrl_jax.leaderboard.ranking import Ranking, rank_methods
 from mrl_jax.methods.registry import METHODS, entry_of
@@ -45,6 +45,14 @@ __all__ = ["NOISE_RATES", "Leaderboard", "Row", "leaderboard"]
 
 NOISE_RATES = (0.2, 0.4, 0.6, 0.8)
 _SEEDS, _FORMAT, _FILE = 5, 1, "leaderboard.json"
+_SCHEMA = {
+    "format": int,
+    "methods": [str],
+    "noise_rates": [Number(0, 1)],
+    "seeds": Number(1, whole=True),
+    "settings": {"preset?": str, "recipe?": str, "method?": str},
+    "sha256": str,
+}
 _NOT_A_SETTING = {
     "method": "a leaderboard compares several; give methods",
     "noise_rate": "a leaderboard has several; give noise_rates",
@@ -281,7 +289,7 @@ def _asked(
 
 def _read(folder: Path) -> dict[str, Any]:
     try:
-        known = json.loads((folder / _FILE).read_text("utf-8"))
+        known = read_json(folder / _FILE, _SCHEMA)
         if known.pop("format") != _FORMAT:
             raise InputError(f"{folder / _FILE} was written by a newer version; update mrl_jax")
         return {name: known[name] for name in ("methods", "noise_rates", "seeds", "settings", "sha256")}
@@ -289,8 +297,8 @@ def _read(folder: Path) -> dict[str, Any]:
         raise InputError(
             f"workdir {str(folder)!r} holds no leaderboard ({_FILE} is missing); name its folder"
         ) from None
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise InputError(f"{folder / _FILE} is damaged ({error!r}); restore it, or begin anew") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder / _FILE} is damaged ({error}); restore it, or begin anew") from error
 
 
 def _configs(asked: Mapping[str, Any], methods: Sequence[str], instances: int | None = None) -> dict[str, list[Config]]:

@@ -21,8 +21,10 @@ import orbax.checkpoint as ocp
 from mrl_jax.config import Config
 from mrl_jax.errors import CheckpointError, InputError, first_line
 from mrl_jax.interface import option
+from mrl_jax.json_files import check_json
 from mrl_jax.methods.state import Shapes, State
 from mrl_jax.run.format1 import is_format_1, nested_of, state_of
+from mrl_jax.run.schemas import CHECKPOINT
 from mrl_jax.run.shapes import path_names, state_shapes
 
 __all__ = ["Checkpoints", "Snapshot", "template"]
@@ -154,11 +156,16 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
 
     def metrics(self, epoch: int) -> Mapping[str, float]:
         """The metrics that were saved with an epoch."""
-        metrics = self._manager.metrics(epoch)
-        if metrics is None:
+        try:
+            metrics = self._manager.metrics(epoch)
+            if metrics is None:
+                raise ValueError("no metrics")
+            check_json(metrics, CHECKPOINT)
+        except Exception as error:  # Orbax raises many types for damaged files
             raise InputError(
-                f"{self.folder / str(epoch)} is damaged (no metrics); delete that folder, then {option('resume')}"
-            )
+                f"{self.folder / str(epoch)} is damaged ({first_line(error)}); delete that folder, then "
+                f"{option('resume')}"
+            ) from error
         return metrics
 
     def restore(self, epoch: int, template: Snapshot) -> Snapshot:

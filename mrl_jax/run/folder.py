@@ -34,14 +34,25 @@ from mrl_jax.data.emoji.versions import recorded_source
 from mrl_jax.errors import InputError
 from mrl_jax.files import atomic_path, locked, pretty_json, refuse_address, write_atomically
 from mrl_jax.interface import option
+from mrl_jax.json_files import parse_json, read_json
 from mrl_jax.methods.state import Shapes
 from mrl_jax.run.model import Model
 from mrl_jax.run.model_file import read_model, write_model
+from mrl_jax.run.schemas import CONFIG, DATA, FAILED, LENGTHS, LINE, NOISE, RESULT, SWEEP
 
 __all__ = ["RunFolder", "best_epoch", "describe", "shapes_of"]
 
 _CONFIG, _DATA, _NOISE, _METRICS, _RESULT = "config.json", "data.json", "noise.json", "metrics.jsonl", "result.json"
 _MODEL, _LENGTHS, _SAMPLES = "model.npz", "lengths.json", "samples"
+_SCHEMAS = {
+    _CONFIG: CONFIG,
+    _DATA: DATA,
+    _NOISE: NOISE,
+    _RESULT: RESULT,
+    _LENGTHS: LENGTHS,
+    "sweep.json": SWEEP,
+    "failed.json": FAILED,
+}
 
 
 def best_epoch(metrics: Sequence[Mapping[str, Any]]) -> int:
@@ -152,10 +163,7 @@ class RunFolder:
             InputError: missing or damaged.
         """
         try:
-            value = json.loads((self.path / name).read_text("utf-8"))
-            if not isinstance(value, dict):
-                raise ValueError("it holds no object")
-            return value
+            return read_json(self.path / name, _SCHEMAS[name])
         except OSError as error:
             raise InputError(f"{self.path / name} cannot be read ({error.strerror}); is the run complete?") from error
         except ValueError as error:
@@ -205,11 +213,11 @@ class RunFolder:
     def data(self) -> dict[str, Any]:
         """The content of `data.json`."""
         data = self.read(_DATA)
-        if missing := {"modalities", "dims", "class_names", "sha256"} - set(data):
-            raise InputError(f"{self.path / _DATA} is damaged ({', '.join(sorted(missing))} missing); train anew")
-        dims, classes = data["dims"], data["class_names"]
-        if not isinstance(dims, dict) or set(dims) != set(data["modalities"]) or not isinstance(classes, list):
+        names, split_names = data["modalities"], list(data["samples"])
+        if sorted(data["dims"]) != sorted(set(names)) or len(set(names)) < len(names) or not data["class_names"]:
             raise InputError(f"{self.path / _DATA} is damaged (modalities, dims or class_names); train anew")
+        if any(sorted(data["samples"][s]) != sorted(names) or s not in data["instances"] for s in split_names):
+            raise InputError(f"{self.path / _DATA} is damaged (samples or instances); train anew")
         return data
 
     def source(self) -> str | None:
@@ -236,21 +244,24 @@ class RunFolder:
         path = self.path / _METRICS
         try:
             lines = path.read_text("utf-8").split("\n")[:-1] if path.exists() else []
-            return [{**json.loads(line)} for line in lines]
-        except (ValueError, TypeError) as error:
+            found = [parse_json(line, LINE) for line in lines]
+            if wrong := [i for i, line in enumerate(found, 1) if line["epoch"] != i]:
+                raise ValueError(f"line {wrong[0]} is of another epoch")
+            return found
+        except OSError as error:
+            raise InputError(f"{path} cannot be read ({error.strerror})") from error
+        except ValueError as error:
             raise InputError(f"{path} is damaged ({error}); train anew") from error
 
     def metrics_until(self, epochs: int) -> list[dict[str, Any]]:
         """The lines of the given number of epochs.
 
         Raises:
-            InputError: there are fewer lines, or a line lacks its epoch or validation mAP.
+            InputError: there are fewer lines, or one is damaged.
         """
         lines = self.metrics()[:epochs]
         if len(lines) < epochs:
             raise InputError(f"{self.path / _METRICS} has {len(lines)} lines for {epochs} epochs; train anew")
-        if any("epoch" not in x or "average" not in x.get("valid", {}) for x in lines):
-            raise InputError(f"{self.path / _METRICS} is damaged (epoch or valid mAP missing); train anew")
         return lines
 
     def rewind(self, epochs: int) -> list[dict[str, Any]]:

@@ -71,10 +71,7 @@ class SweepFolder:
         content = RunFolder(self.path).read(_SWEEP)
         where = self.path / _SWEEP
         number = {"format": format_of(content, where)}
-        try:
-            runs = {str(name): {**content["common"], **own, **number} for name, own in content["runs"].items()}
-        except (KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{where} is damaged ({error!r}); restore it or sweep anew") from error
+        runs = {name: {**content["common"], **own, **number} for name, own in content["runs"].items()}
         return {name: Config.from_json(values, where) for name, values in runs.items()}
 
     def lock(self) -> AbstractContextManager[None]:

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from toy import CLASSES, toy_arrays, toy_config
 
-from mrl_jax import InputError, load_run, train
+from mrl_jax import InputError, load_dataset, load_run, train
 from mrl_jax.methods.state import State
 from mrl_jax.run import RunFolder, best_epoch
 from mrl_jax.run.checkpoint import Checkpoints, Snapshot
+from mrl_jax.run.folder import describe
 
 pytestmark = pytest.mark.slow
 
@@ -66,15 +67,18 @@ def test_damaged_files_are_named(tmp_path):
     with pytest.raises(InputError, match=r"data.json cannot be read"):
         folder.data()
     (folder.path / "data.json").write_text("{}")
-    with pytest.raises(InputError, match=r"data.json is damaged \(class_names, dims, modalities, sha256 missing\)"):
+    with pytest.raises(InputError, match=r"data.json is damaged \(class_names, dims, instances, .* missing\)"):
         folder.data()
     for line in ("not json", "3"):
         (folder.path / "metrics.jsonl").write_text(line + "\n")
         with pytest.raises(InputError, match=r"metrics.jsonl is damaged"):
             folder.metrics()
     (folder.path / "metrics.jsonl").write_text("{}\n")
-    with pytest.raises(InputError, match="epoch or valid mAP missing"):
+    with pytest.raises(InputError, match="epoch, valid missing"):
         folder.metrics_until(1)
+    (folder.path / "metrics.jsonl").write_text('{"epoch": 2, "valid": {"average": 0.5, "map": {}}}\n')
+    with pytest.raises(InputError, match="line 1 is of another epoch"):
+        folder.metrics()
     assert folder.result() is None
 
 
@@ -117,7 +121,7 @@ def test_the_recorded_noise_is_that_of_a_run_that_has_begun(tmp_path):
 def test_a_line_cut_short_is_left_out_and_later_epochs_are_dropped(tmp_path):
     folder = RunFolder.create(tmp_path / "run", toy_config())
     for epoch in (1, 2, 3):
-        folder.log({"epoch": epoch, "valid": {"average": 0.5}})
+        folder.log({"epoch": epoch, "valid": {"average": 0.5, "map": {}}})
     with (folder.path / "metrics.jsonl").open("a") as file:
         file.write('{"epoch": 4, "tra')
     assert [x["epoch"] for x in folder.metrics()] == [1, 2, 3]
@@ -263,9 +267,8 @@ def test_a_damaged_checkpoint_is_refused(finished, tmp_path):
 
 def test_a_run_without_a_checkpoint_says_so(tmp_path):
     folder = RunFolder.create(tmp_path / "run", toy_config())
-    folder.write(
-        "data.json", {"modalities": ["a", "b"], "dims": {"a": 2, "b": 3}, "class_names": ["x", "y"], "sha256": "-"}
-    )
+    data = load_dataset(toy_arrays())
+    folder.write("data.json", describe(data))
     with pytest.raises(InputError, match="no complete checkpoint yet"):
         load_run(folder.path)
 

@@ -1,7 +1,6 @@
 """Load and verify prepared copies of feature sets; their arrays are memory maps."""
 
 import hashlib
-import json
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -16,10 +15,21 @@ from mrl_jax.data.dataset import SPLITS, Dataset, Split, array_sha256
 from mrl_jax.data.published.catalog import CATALOG, check_name
 from mrl_jax.data.published.copy_folders import INDEX, copies
 from mrl_jax.errors import DatasetWarning, InputError
+from mrl_jax.json_files import ANY, Number, read_json
 
 __all__ = ["copies", "load", "read_index", "verify"]
 
-_ENTRIES = {"name": str, "modalities": list, "class_names": list, "metadata": dict, "ids": dict, "records": dict}
+_COUNT = Number(0, whole=True)
+_SCHEMA = {
+    "name": str,
+    "modalities": [str],
+    "class_names": [str],
+    "sha256": str,
+    "metadata": {str: ANY},
+    "arrays": {str: {"shape": [_COUNT], "dtype": str, "sha256": str}},
+    "ids": {str: str},
+    "records": {str: _COUNT},
+}
 
 
 def load(name: str, modalities: Sequence[str] = (), data_dir: str | os.PathLike[str] | None = None) -> Dataset:
@@ -122,15 +132,12 @@ def read_index(folder: Path) -> dict[str, Any]:
         InputError: the index is damaged.
     """
     try:
-        index = json.loads((folder / INDEX).read_text("utf-8"))
-        for entry, kind in _ENTRIES.items():
-            if not isinstance(index[entry], kind):
-                raise ValueError(f"{entry} is not a {kind.__name__}")
+        index = read_json(folder / INDEX, _SCHEMA)
         lines = [f"{key} {facts['sha256']}\n" for key, facts in index["arrays"].items()]
         if hashlib.sha256("".join(lines).encode()).hexdigest() != index["sha256"]:  # as in `Dataset.digest`
             raise ValueError("its digests contradict each other")
         return index
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{folder / INDEX} is damaged ({error}); prepare the set again") from error
 
 
