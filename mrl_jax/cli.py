@@ -13,7 +13,7 @@ from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 from mrl_jax.backend import describe_fault
 from mrl_jax.compile_cache import cache_folder, keep_compiled
 from mrl_jax.config import PRESETS, Config, shown
-from mrl_jax.errors import DatasetWarning, InputError, NonFiniteLossError, ProcessLostError
+from mrl_jax.errors import DamageWarning, DatasetWarning, InputError, NonFiniteLossError, ProcessLostError
 from mrl_jax.files import refuse_address
 from mrl_jax.interface import as_command
 from mrl_jax.interrupt import Interrupted, raise_interrupts, was_interrupted
@@ -166,10 +166,11 @@ def run_command(command: Callable[[], object], interrupted: str = "run it again"
     try:
         with as_command(), warnings.catch_warnings():
             warnings.simplefilter("always", DatasetWarning)
+            warnings.simplefilter("always", DamageWarning)
             show_default, reported = warnings.showwarning, set[str]()
 
             def show(message: Any, kind: Any, *where: Any) -> None:
-                if kind is DatasetWarning:
+                if kind in (DatasetWarning, DamageWarning):
                     _warn(message)
                 elif "writing persistent compilation cache" in str(message):  # comes once for every program
                     text = f"compiled programs cannot be stored in {cache_folder()}; make space there"

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 __all__ = [
     "CheckpointError",
+    "DamageWarning",
     "DatasetWarning",
     "InputError",
     "NonFiniteLossError",
@@ -35,6 +36,10 @@ class CheckpointError(OSError):
 
 class DatasetWarning(UserWarning):
     """Data differ from what was published or expected, but can be used. Commands print one line and continue."""
+
+
+class DamageWarning(UserWarning):
+    """Files are damaged or cannot be checked, and what is done instead. Commands print one line and continue."""
 
 
 def listed(names: Iterable[str], most: int = 30) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["SPLITS", "Dataset", "Split", "array_sha256"]
+__all__ = ["SPLITS", "Dataset", "Split", "array_head", "array_sha256"]
 
 SPLITS = ("train", "valid", "test")
 
@@ -98,9 +98,14 @@ class Dataset:
         return sha.hexdigest()
 
 
+def array_head(array: np.ndarray) -> bytes:
+    """What the digest of an array begins with: its type and shape."""
+    return f"{array.dtype.str}{array.shape};".encode()
+
+
 def array_sha256(array: np.ndarray) -> str:
     """SHA-256 of the dtype, shape and content (C order) of an array, read in blocks."""
-    sha = hashlib.sha256(f"{array.dtype.str}{array.shape};".encode())
+    sha = hashlib.sha256(array_head(array))
     rows = max(1, (1 << 24) // max(1, array.dtype.itemsize * int(np.prod(array.shape[1:]))))
     for start in range(0, len(array), rows):
         sha.update(np.ascontiguousarray(array[start : start + rows]).data.cast("B"))

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from mrl_jax.backend import names_backend
+from mrl_jax.checksums import CheckedFolder, write_first
 from mrl_jax.config import Config, fields_used, preset, with_settings
 from mrl_jax.display.tables import markdown_table
 from mrl_jax.errors import DatasetWarning, InputError, NonFiniteLossError, first_line
@@ -32,7 +33,7 @@ from mrl_jax.eval.significance import unit_means
 from mrl_jax.files import pretty_json, refuse_address, write_atomically
 from mrl_jax.interface import option
 from mrl_jax.interrupt import Interrupted
-from mrl_jax.json_files import Number, read_json
+from mrl_jax.json_files import Number, parse_json
 from mrl_jax.leaderboard.picture import draw_ranking
 from mrl_jax.leaderboard.ranking import Ranking, rank_methods
 from mrl_jax.methods.registry import METHODS, entry_of
@@ -203,7 +204,7 @@ def leaderboard(
         name, why = next(iter(left_out.items()))
         raise InputError(f"no method can be trained; the first, {name}: {why}")
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / _FILE, pretty_json({"format": _FORMAT, **asked}) + "\n")
+    write_first(folder, _FILE, pretty_json({"format": _FORMAT, **asked}) + "\n")
     rows, failed = _trained(configs, left_out, folder, data, progress)
     if not rows:
         name, why = next(iter(failed.items()))
@@ -289,7 +290,7 @@ def _asked(
 
 def _read(folder: Path) -> dict[str, Any]:
     try:
-        known = read_json(folder / _FILE, _SCHEMA)
+        known = parse_json(CheckedFolder(folder).read(_FILE), _SCHEMA)
         if known.pop("format") != _FORMAT:
             raise InputError(f"{folder / _FILE} was written by a newer version; update mrl_jax")
         return {name: known[name] for name in ("methods", "noise_rates", "seeds", "settings", "sha256")}
@@ -297,6 +298,8 @@ def _read(folder: Path) -> dict[str, Any]:
         raise InputError(
             f"workdir {str(folder)!r} holds no leaderboard ({_FILE} is missing); name its folder"
         ) from None
+    except InputError:
+        raise
     except (OSError, ValueError) as error:
         raise InputError(f"{folder / _FILE} is damaged ({error}); restore it, or begin anew") from error
 

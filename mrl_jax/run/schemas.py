@@ -66,7 +66,7 @@ RESULT = {
 }
 """`result.json`."""
 
-CHECKPOINT = {"epoch": _COUNT, "average": float, "seconds": Number(0)}
+CHECKPOINT = {"epoch": _COUNT, "average": float, "seconds": Number(0), "log?": str, "checksum?": str}
 """The numbers that are saved with a checkpoint."""
 
 SWEEP = {"format?": ANY, "common": {str: ANY}, "runs": {str: {str: ANY}}}

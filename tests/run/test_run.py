@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy import CLASSES, toy_arrays, toy_config
+from toy import CLASSES, lose, toy_arrays, toy_config, unchecked
 
 from mrl_jax import InputError, load_dataset, load_run, train
 from mrl_jax.methods.state import State
@@ -58,6 +58,7 @@ def test_open_refuses_what_is_no_run(tmp_path):
 
 def test_damaged_files_are_named(tmp_path):
     folder = RunFolder.create(tmp_path / "run", toy_config())
+    unchecked(folder.path)
     (folder.path / "config.json").write_text('{"beta": 0.')
     with pytest.raises(InputError, match=r"config.json is damaged"):
         folder.config()
@@ -137,7 +138,7 @@ def test_nothing_but_whole_files_remains(finished):
     names = {p.name for p in folder.iterdir()}
     assert names == {
         "config.json", "data.json", "noise.json", "metrics.jsonl", "checkpoints", "model.npz", "result.json",
-            "curves.png", "samples"
+            "curves.png", "samples", "checksums.json"
     }  # fmt: skip
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
 
@@ -169,8 +170,7 @@ def test_the_best_model_of_a_run_under_way_is_read_from_its_last_checkpoint(fini
     best = result.scores["test"]["best"]["epoch"]
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
-    for name in ("model.npz", "result.json"):
-        (copy / name).unlink()
+    lose(copy, "model.npz", "result.json")
     for which in ("best", best):
         run = load_run(copy, which)
         assert run.epoch == best
@@ -220,7 +220,7 @@ def test_a_checkpoint_of_another_configuration_is_refused(finished, tmp_path):
     folder, _ = finished
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
-    config = json.loads((copy / "config.json").read_text())
+    config = json.loads((unchecked(copy) / "config.json").read_text())
     for change in ({"hidden_dims": [8]}, {"embed_dim": 4}, {"hidden_dims": [16, 16]}):
         (copy / "config.json").write_text(json.dumps({**config, **change}))
         with pytest.raises(InputError, match="belongs to another configuration") as caught:
@@ -250,6 +250,9 @@ def test_the_model_file_is_the_best_checkpoint_in_plain_arrays(finished, tmp_pat
     for a, b in zip(jax.tree.leaves(load_run(copy).model), jax.tree.leaves(load_run(folder).model), strict=True):
         np.testing.assert_array_equal(a, b)
     (copy / "model.npz").write_bytes((folder / "model.npz").read_bytes()[:500])
+    with pytest.raises(InputError, match=r"model\.npz was changed or damaged"):
+        load_run(copy)
+    unchecked(copy)
     with pytest.raises(InputError, match=r"model\.npz cannot be read .*delete it"):
         load_run(copy)
 
@@ -288,8 +291,7 @@ def test_a_complete_run_without_checkpoints_is_not_trained_again(finished, tmp_p
     with pytest.raises(InputError, match="one model was kept, not that one; choose --checkpoint kept"):
         load_run(copy, other)
     assert load_run(copy).epoch == load_run(copy, "best").epoch == result.run.epoch
-    (copy / "result.json").unlink()
-    (copy / "model.npz").unlink()
+    lose(copy, "result.json", "model.npz")
     with pytest.raises(InputError, match="no complete checkpoint yet"):
         load_run(copy, "last")
 
@@ -298,10 +300,10 @@ def test_a_run_that_lost_its_log_or_its_metrics_is_refused(finished, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(finished[0], copy)
     shutil.rmtree(copy / "checkpoints" / "6" / "metrics")
-    (copy / "result.json").unlink()
+    lose(copy, "result.json")
     with pytest.raises(InputError, match=r"no metrics.*delete that folder"):
         train(toy_config(epochs=6), copy, data=toy_arrays(), resume=True)
-    (copy / "metrics.jsonl").unlink()
-    (copy / "model.npz").unlink()
+    shutil.copytree(finished[0] / "checkpoints" / "6", copy / "checkpoints" / "6", dirs_exist_ok=True)
+    lose(copy, "metrics.jsonl", "model.npz")
     with pytest.raises(InputError, match="has 0 lines for 6 epochs"):
         load_run(copy)
