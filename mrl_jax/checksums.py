@@ -205,13 +205,17 @@ def write_first(folder: Path, name: str, content: str) -> None:
     Raises:
         InputError: it cannot be written.
     """
-    checked = CheckedFolder(folder)
-    if not (folder / name).exists():
-        checked.begin()
-    elif not checked.has_checksums:  # an earlier version wrote it
-        checked.begin([name])
-    checked.write(name, content)
-    checked.settle()
+    checked, new = CheckedFolder(folder), not (folder / name).exists()
+    try:
+        if new or not checked.has_checksums:  # of an earlier version
+            checked.begin([] if new else [name])
+        checked.write(name, content)
+        checked.settle()
+    except BaseException:
+        if new:  # nothing has begun
+            (folder / name).unlink(missing_ok=True)
+            (folder / CHECKSUMS).unlink(missing_ok=True)
+        raise
 
 
 def array_checksum(named: Mapping[str, Any], *texts: str) -> str:

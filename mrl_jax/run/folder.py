@@ -103,6 +103,8 @@ class RunFolder:
             with locked(folder.path, f"workdir {str(path)!r}: another process starts a run here; name another folder"):
                 cls.refuse_occupied(path)
                 try:
+                    for part in folder.path.glob(".*.part"):  # of a start that was killed
+                        part.unlink()
                     folder.checkpoints.mkdir(exist_ok=True)
                     folder.checked.begin()
                     folder.write(_CONFIG, config.to_json())

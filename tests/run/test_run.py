@@ -1,6 +1,8 @@
 """The run folder and its checkpoints: nothing half-written, nothing of another run accepted."""
 
+import errno
 import json
+import os
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +18,7 @@ from mrl_jax.methods.state import State
 from mrl_jax.run import RunFolder, best_epoch
 from mrl_jax.run.checkpoint import Checkpoints, Snapshot
 from mrl_jax.run.folder import describe
+from mrl_jax.sweep.folder import SweepFolder
 
 pytestmark = pytest.mark.slow
 
@@ -47,6 +50,51 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
         RunFolder.create(tmp_path / "file" / "run", toy_config())
     with pytest.raises(InputError, match="cannot be written"):
         RunFolder.create(tmp_path / "file", toy_config())
+
+
+@pytest.mark.parametrize("start", ["run", "sweep"])
+def test_a_start_on_a_full_disk_leaves_nothing(tmp_path, monkeypatch, start):
+    """Every write fails in turn; in the end all succeed."""
+    sync, folder, failures = os.fsync, tmp_path / "above" / start, []
+
+    def begin():
+        if start == "run":
+            return RunFolder.create(folder, toy_config())
+        folder.mkdir(parents=True, exist_ok=True)
+        return SweepFolder(folder).write({"a": toy_config()})
+
+    for step in range(10):
+        calls = []
+
+        def full_at_step(handle, step=step, calls=calls):
+            calls.append(handle)
+            if len(calls) > step:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            sync(handle)
+
+        monkeypatch.setattr(os, "fsync", full_at_step)
+        try:
+            begin()
+            break
+        except InputError as error:
+            failures.append(str(error))
+        assert not any(tmp_path.iterdir()) if start == "run" else not any(folder.iterdir())
+    assert len(failures) >= 3
+    assert all("No space left on device" in failure for failure in failures)
+    assert (folder / ("config.json" if start == "run" else "sweep.json")).exists()
+
+
+def test_what_a_killed_start_left_is_no_obstacle(tmp_path):
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    for name in ("checksums.json", ".config.json.77.part"):
+        (run / name).write_text("{")
+    RunFolder.create(run, toy_config())
+    assert RunFolder.open(run).config() == RunFolder.open(run).config()
+    other = tmp_path / "other"
+    (other / "checkpoints" / "1").mkdir(parents=True)
+    with pytest.raises(InputError, match="already holds other files"):
+        RunFolder.create(other, toy_config())
 
 
 def test_open_refuses_what_is_no_run(tmp_path):
