@@ -10,6 +10,7 @@ import functools
 import gc
 import json
 import logging
+import os
 import shutil
 import sys
 import threading
@@ -161,9 +162,10 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         except Exception as error:  # Orbax and TensorStore raise many types when a disk is full
             if jax.process_count() > 1 and isinstance(error, jax.errors.JaxRuntimeError):
                 raise  # another process is lost; `convert_process_loss` handles it
-            handles = getattr(error, "errno", None) == errno.EMFILE
-            remedy = "allow more open files (ulimit -n 256)" if handles else "make space"
-            message = f"a checkpoint cannot be written ({first_line(error)}); {remedy}, then {option('resume')}"
+            why, remedy = first_line(error), "make space"
+            if (too_many := os.strerror(errno.EMFILE)) in str(error):
+                why, remedy = too_many, "allow more (ulimit -n 256)"
+            message = f"a checkpoint cannot be written ({why}); {remedy}, then {option('resume')}"
             _let_go(error)
             raise CheckpointError(f"{self.folder}: {message}") from error
 

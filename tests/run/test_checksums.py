@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from faults import damage  # a namespace package
-from toy import save_npz, toy_arrays, toy_config
+from toy import TOY_FLAGS, save_npz, toy_arrays, toy_config
 
 from mrl_jax import InputError, load_run, train
 from mrl_jax.checksums import CHECKSUMS, CheckedFolder
@@ -181,6 +181,22 @@ def test_a_failed_read_is_one_line_on_standard_error(run, tmp_path, lost):
     assert done.returncode == 2
     assert len(lines) == 1, done.stderr
     assert "checkpoint of epoch 4 cannot be read" in lines[0]
+
+
+@pytest.mark.slow
+def test_too_few_file_handles_are_one_line(tmp_path):
+    resource = pytest.importorskip("resource")
+    flags = ["--data-path", save_npz(tmp_path / "toy.npz"), *TOY_FLAGS, "--workdir", tmp_path / "run"]
+    done = subprocess.run(
+        [sys.executable, "-m", "mrl_jax.train", *map(str, flags)],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (16, 16)),
+        capture_output=True,
+        text=True,
+    )
+    errors = [line for line in done.stderr.splitlines() if not line.startswith(("run folder", "epoch"))]
+    assert done.returncode in (0, 1)
+    assert len(errors) == done.returncode, done.stderr
+    assert all("ulimit" in line for line in errors)
 
 
 @pytest.mark.slow
