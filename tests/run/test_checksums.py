@@ -185,14 +185,13 @@ def test_a_failed_read_is_one_line_on_standard_error(run, tmp_path, lost):
 
 @pytest.mark.slow
 def test_too_few_file_handles_are_one_line(tmp_path):
-    resource = pytest.importorskip("resource")
-    flags = ["--data-path", save_npz(tmp_path / "toy.npz"), *TOY_FLAGS, "--workdir", tmp_path / "run"]
-    done = subprocess.run(
-        [sys.executable, "-m", "mrl_jax.train", *map(str, flags)],
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (16, 16)),
-        capture_output=True,
-        text=True,
+    pytest.importorskip("resource")
+    limited = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (16, 16));"
+        "from mrl_jax.train import main; sys.exit(main(sys.argv[1:]))"
     )
+    flags = ["--data-path", save_npz(tmp_path / "toy.npz"), *TOY_FLAGS, "--workdir", tmp_path / "run"]
+    done = subprocess.run([sys.executable, "-c", limited, *map(str, flags)], capture_output=True, text=True)
     errors = [line for line in done.stderr.splitlines() if not line.startswith(("run folder", "epoch"))]
     assert done.returncode in (0, 1)
     assert len(errors) == done.returncode, done.stderr
