@@ -149,7 +149,7 @@ def complete(tmp_path_factory):
 def test_the_folder_of_a_sweep_holds_usable_runs_and_tables(complete):
     configs, results = complete
     assert {p.name for p in results.workdir.iterdir()} == {
-        "sweep.json", "sweep.csv", "sweep.md", "summary.json", "sweep.png", "runs"
+        "sweep.json", "sweep.csv", "sweep.md", "summary.json", "sweep.png", "runs", "checksums.json"
     }  # fmt: skip
     assert (results.workdir / "sweep.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((results.workdir / "summary.json").read_text()) == results.summary()
