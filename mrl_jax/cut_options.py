@@ -3,7 +3,6 @@
 Light: imports no library.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -13,6 +12,7 @@ from typing import Any
 
 from mrl_jax.errors import InputError
 from mrl_jax.files import refuse_address
+from mrl_jax.json_files import read_json
 
 __all__ = ["KEY_RULE", "CutOptions", "is_split", "key_entries", "parse_keys", "parse_split", "split_text"]
 
@@ -144,8 +144,8 @@ def key_entries(given: Sequence[str] | Mapping[str, Any]) -> tuple[str, ...]:
         source = f"keys {given[0]!r}"
         refuse_address(given[0], "keys")
         try:
-            given = json.loads(Path(given[0]).expanduser().read_text("utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
+            given = read_json(Path(given[0]).expanduser(), limit=1 << 24)
+        except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise InputError(
                 f"{source}: no entry NAME=KEY,KEY, and no JSON file that can be read ({reason}); give entries such as "

@@ -6,7 +6,8 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ except ImportError:  # Windows
 
 __all__ = ["atomic_path", "check_outputs", "lock", "locked", "pretty_json", "refuse_address", "write_atomically"]
 
-_OF_A_RUN = ("config.json", "data.json", "noise.json", "metrics.jsonl", "model.npz", "result.json")
+_OF_A_RUN = ("checksums.json", "config.json", "data.json", "noise.json", "metrics.jsonl", "model.npz", "result.json")
 
 _PICTURES = ("--png", "--plot")
 
@@ -91,8 +92,12 @@ def check_outputs(outputs: Mapping[str, str | None], inputs: Iterable[str | None
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, ready: Callable[[Path], None] | None = None) -> Iterator[Path]:
     """Atomic write: yields a temporary file, which replaces `path` on success and is deleted on failure.
+
+    Args:
+        path: the file.
+        ready: called with the temporary file once it is complete, before it replaces `path`.
 
     Raises:
         InputError: the file cannot be written.
@@ -111,6 +116,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
             return
         with part.open("r+b") as file:
             os.fsync(file.fileno())
+        if ready is not None:
+            ready(part)
         os.replace(part, target)
     except OSError as error:
         remedy = "make space there" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "give another file"
@@ -153,14 +160,22 @@ def lock(handle: int, message: str) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path, message: str) -> Iterator[None]:
-    """Hold `lock` on an existing folder."""
+def locked(folder: Path, message: str, wait: float = 0.0) -> Iterator[None]:
+    """Hold `lock` on an existing folder; another process may have it for `wait` seconds."""
     if fcntl is None:  # Windows, which cannot open folders
         yield
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        lock(handle, message)
+        until = time.monotonic() + wait
+        while True:
+            try:
+                lock(handle, message)
+                break
+            except InputError:
+                if time.monotonic() >= until:
+                    raise
+                time.sleep(0.01)
         yield
     finally:
         os.close(handle)

@@ -142,6 +142,7 @@ def _folder_to_use(config: Config, workdir: str | os.PathLike[str] | None, data:
             f"{folder.path}: the weights of this run were imported, so there is no training to go on with; start a new "
             f"run from them: {option('init_from', str(folder.path))}"
         )
+    folder.note_without_checksums()
     if data is None and config.data_path is None and config.preset == "custom":
         raise InputError(f"{folder.path}: this run was trained on arrays in memory; pass them: train(…, data=…)")
     return folder
@@ -163,6 +164,8 @@ def _begin_folder(folder: RunFolder, spec: RunSpec, resume: bool, stack: ExitSta
     if not resume:
         RunFolder.create(folder.path, spec.config)
     stack.enter_context(folder.lock())
+    if resume:
+        folder.record_checksums()
     if resume and extends(folder.config(), spec.config):
         if folder.result() is not None and not any(folder.checkpoints.iterdir()):
             raise InputError(

@@ -13,7 +13,7 @@ import numpy as np
 from mrl_jax.cut_options import is_split
 from mrl_jax.errors import InputError
 
-__all__ = ["SPLITS", "Dataset", "Split", "array_sha256", "check_modality_names"]
+__all__ = ["SPLITS", "Dataset", "Split", "array_head", "array_sha256", "check_modality_names"]
 
 SPLITS = ("train", "valid", "test")
 
@@ -177,9 +177,14 @@ def check_modality_names(names: Iterable[str], source: str) -> None:
             )
 
 
+def array_head(array: np.ndarray) -> bytes:
+    """What the digest of an array begins with: its type and shape."""
+    return f"{array.dtype.str}{array.shape};".encode()
+
+
 def array_sha256(array: np.ndarray) -> str:
     """SHA-256 of the dtype, shape and content (C order) of an array, read in blocks."""
-    sha = hashlib.sha256(f"{array.dtype.str}{array.shape};".encode())
+    sha = hashlib.sha256(array_head(array))
     rows = max(1, (1 << 24) // max(1, array.dtype.itemsize * int(np.prod(array.shape[1:]))))
     for start in range(0, len(array), rows):
         sha.update(np.ascontiguousarray(array[start : start + rows]).data.cast("B"))

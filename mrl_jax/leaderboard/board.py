@@ -9,7 +9,6 @@ leaderboard.png    the ranking as a critical-difference diagram
 ```
 """
 
-import json
 import os
 import statistics
 import sys
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from mrl_jax.backend import names_backend
+from mrl_jax.checksums import CheckedFolder, write_first
 from mrl_jax.config import Config, fields_used, preset, with_settings
 from mrl_jax.display.tables import csv_table, markdown_table, markdown_text
 from mrl_jax.errors import DatasetWarning, InputError, NonFiniteLossError, first_line
@@ -31,6 +31,7 @@ from mrl_jax.eval.significance import unit_means
 from mrl_jax.files import pretty_json, refuse_address, write_atomically
 from mrl_jax.interface import option
 from mrl_jax.interrupt import Interrupted
+from mrl_jax.json_files import Number, parse_json
 from mrl_jax.leaderboard.picture import draw_ranking
 from mrl_jax.leaderboard.ranking import Ranking, rank_methods
 from mrl_jax.methods.registry import METHODS, entry_of
@@ -45,6 +46,14 @@ __all__ = ["NOISE_RATES", "Leaderboard", "Row", "leaderboard"]
 
 NOISE_RATES = (0.2, 0.4, 0.6, 0.8)
 _SEEDS, _FORMAT, _FILE = 5, 1, "leaderboard.json"
+_SCHEMA = {
+    "format": int,
+    "methods": [str],
+    "noise_rates": [Number(0, 1)],
+    "seeds": Number(1, whole=True),
+    "settings": {"preset?": str, "recipe?": str, "method?": str},
+    "sha256": str,
+}
 _NOT_A_SETTING = {
     "method": "a leaderboard compares several; give methods",
     "noise_rate": "a leaderboard has several; give noise_rates",
@@ -193,7 +202,7 @@ def leaderboard(
         name, why = next(iter(left_out.items()))
         raise InputError(f"no method can be trained; the first, {name}: {why}")
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / _FILE, pretty_json({"format": _FORMAT, **asked}) + "\n")
+    write_first(folder, _FILE, pretty_json({"format": _FORMAT, **asked}) + "\n")
     rows, failed = _trained(configs, left_out, folder, data, progress)
     if not rows:
         name, why = next(iter(failed.items()))
@@ -280,7 +289,7 @@ def _asked(
 
 def _read(folder: Path) -> dict[str, Any]:
     try:
-        known = json.loads((folder / _FILE).read_text("utf-8"))
+        known = parse_json(CheckedFolder(folder).read(_FILE), _SCHEMA)
         if known.pop("format") != _FORMAT:
             raise InputError(f"{folder / _FILE} was written by a newer version; update mrl_jax")
         return {name: known[name] for name in ("methods", "noise_rates", "seeds", "settings", "sha256")}
@@ -288,8 +297,10 @@ def _read(folder: Path) -> dict[str, Any]:
         raise InputError(
             f"workdir {str(folder)!r} holds no leaderboard ({_FILE} is missing); name its folder"
         ) from None
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise InputError(f"{folder / _FILE} is damaged ({error!r}); restore it, or begin anew") from error
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder / _FILE} is damaged ({error}); restore it, or begin anew") from error
 
 
 def _configs(asked: Mapping[str, Any], methods: Sequence[str], instances: int | None = None) -> dict[str, list[Config]]:

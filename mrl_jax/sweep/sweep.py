@@ -186,6 +186,7 @@ def _prepare_runs(named: Mapping[str, Config], data: Any, folder: SweepFolder | 
 def _settle(run: ActiveRun, folder: RunFolder) -> None:
     refuse_other_config(folder, run.spec.config)
     with folder.lock():  # fails before any training if another process trains this run
+        folder.record_checksums()
         folder.settle(run.spec.data.described, run.spec.noise)
     run.folder = folder
     run.spec = replace(run.spec, noise=folder.noise())

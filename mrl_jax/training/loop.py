@@ -1,6 +1,8 @@
 """The training loop, of one run or of several that are trained together: epochs, log, checkpoints, scores."""
 
+import math
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -10,7 +12,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from mrl_jax.errors import InputError, NonFiniteLossError
+from mrl_jax.errors import DamageWarning, InputError, NonFiniteLossError, first_line
 from mrl_jax.interface import option
 from mrl_jax.interrupt import StopRequest
 from mrl_jax.methods.registry import entry_of
@@ -65,6 +67,7 @@ class ActiveRun:
         error: the error that ended it, or None.
         scores: content of `result.json`, at the end.
         model: the `Model` that it keeps, at the end of its training.
+        went_back: whether its last checkpoint was damaged and it goes on from one before.
     """
 
     spec: RunSpec
@@ -74,26 +77,56 @@ class ActiveRun:
     error: NonFiniteLossError | None = None
     scores: Any = None
     model: Any = None
+    went_back: bool = False
 
     def read_complete(self) -> bool:
         """Read log and scores if the folder holds a complete run; returns whether it does."""
-        self.scores = None if self.folder is None else self.folder.result()
+        self.scores = None if self.folder is None or self.folder.lost_result else self.folder.result()
         if self.folder is not None and self.scores is not None:
             self.log = self.folder.metrics_until(self.spec.epochs)
         return self.scores is not None
 
-    def begin(self, store: Checkpoints | None) -> Snapshot | None:
-        """Read the last checkpoint, and remove later lines from the log; returns None without a checkpoint."""
+    def begin(self, store: Checkpoints | None, limit: float = math.inf) -> Snapshot | None:
+        """Read the last checkpoint, and remove later lines from the log; returns None without a checkpoint.
+
+        If it is damaged, the one before is read, with a warning.
+
+        Args:
+            store: checkpoints of the run.
+            limit: the epoch up to which a checkpoint counts.
+
+        Raises:
+            InputError: no checkpoint can be read.
+        """
         if self.folder is None or store is None:
             self.log = []
             return None
-        epochs = store.epochs()
-        folder, last = self.folder, epochs[-1] if epochs else 0
+        folder, epochs = self.folder, [epoch for epoch in store.epochs() if epoch <= limit]
+        failed: dict[int, InputError] = {}
+        snapshot, last = None, 0
+        for last in reversed(epochs):
+            try:
+                numbers = store.metrics(last)
+                folder.metrics_until(last, numbers.get("log"))
+                snapshot, self.spent = store.restore(last, self.spec.template), numbers["seconds"]
+                break
+            except InputError as error:
+                failed[last] = error
+                if last == epochs[0] or jax.process_count() > 1:  # processes could go back to different epochs
+                    raise failed[epochs[-1]] from None
+        for epoch in (epoch for epoch in epochs if epoch < last):
+            store.metrics(epoch)  # refused now, not at the next save, which reads them all
+        if failed:
+            warnings.warn(
+                f"{first_line(failed[epochs[-1]])}; training goes on from the checkpoint before, of epoch {last}",
+                DamageWarning,
+                stacklevel=2,
+            )
+        self.went_back = bool(failed)
+        if failed or limit < math.inf:
+            store.drop_after(last)
         self.log = on_main(lambda: folder.rewind(last))
-        if not epochs:
-            return None
-        self.spent = store.metrics(last)["seconds"]
-        return store.restore(last, self.spec.template)
+        return snapshot
 
     def add(self, epoch: int, metrics: Metrics, finite: bool, valid: dict[str, Any] | NonFiniteLossError) -> bool:
         """Log an epoch, counted from 0; returns whether it is the best so far.
@@ -136,7 +169,10 @@ class ActiveRun:
             seconds: time since training was started or resumed.
         """
         average = self.log[-1]["valid"]["average"]
-        store.save(epoch, snapshot, {"epoch": epoch, "average": average, "seconds": self.spent + seconds})
+        if self.folder is not None and is_main():
+            self.folder.checked.settle()  # what was written before a checkpoint is there for good
+        numbers = {"epoch": epoch, "average": average, "seconds": self.spent + seconds}
+        store.save(epoch, snapshot, numbers | {"log": self.folder.log_check if self.folder and is_main() else ""})
 
 
 def train_epochs(
@@ -177,6 +213,9 @@ def train_epochs(
             None if r.folder is None else stack.enter_context(Checkpoints(r.folder.checkpoints, keep)) for r in runs
         ]
         snapshots = [r.begin(store) for r, store in zip(runs, stores, strict=True)]
+        if any(r.went_back for r in runs) and len(runs) > 1:  # so do the others of the group
+            shortest = min(len(r.log) for r in runs)
+            snapshots = [r.begin(store, shortest) for r, store in zip(runs, stores, strict=True)]
         if len({len(r.log) for r in runs}) > 1:
             raise InputError(
                 f"another process has continued a run of this group in the meantime; start again with "

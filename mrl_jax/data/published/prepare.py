@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from mrl_jax.checksums import file_checksum, json_checksum
 from mrl_jax.cut_options import CutOptions, key_entries, split_text
 from mrl_jax.data.cache import cache_folder
 from mrl_jax.data.dataset import Dataset, array_sha256
@@ -182,7 +183,7 @@ def _file_digest(path: Path) -> str | None:
 
 
 def _write_index(folder: Path, data: Dataset, records: Mapping[str, int]) -> None:
-    index = {
+    index: dict[str, Any] = {
         "name": data.name,
         "modalities": list(data.modalities),
         "class_names": list(data.class_names),
@@ -194,5 +195,7 @@ def _write_index(folder: Path, data: Dataset, records: Mapping[str, int]) -> Non
         },
         "ids": {s: array_sha256(ids) for s, split in data.splits.items() if (ids := split.ids) is not None},
         "records": dict(records),  # file -> bytes
+        "record_checksums": {name: file_checksum(folder / name) for name in records},
     }
+    index["checksum"] = json_checksum(index)
     (folder / INDEX).write_text(json.dumps(index, indent=2, ensure_ascii=False) + "\n", "utf-8")
