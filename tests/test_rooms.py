@@ -14,8 +14,8 @@ ROOMS = (
     "version", "names", "errors", "backend", "interface", "interrupt", "json_files", "files", "checksums", "tensors",
     "unit_rows", "methods.registry", "cut_options", "options", "compile_cache", "config_formats", "config",
     "cli", "data", "retrieval", "metrics", "noise", "losses", "models", "label_inference", "methods", "run", "display",
-    "training", "train_step", "eval", "search", "sweep", "leaderboard", "train", "audit", "report", "export",
-    "__main__",
+    "training", "train_step", "eval", "search", "sweep", "leaderboard", "train", "audit", "report",
+    "audit.__main__", "export", "__main__",
 )  # fmt: skip
 
 
