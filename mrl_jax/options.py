@@ -294,7 +294,7 @@ class Option(NamedTuple):
 
 
 _WIDEST = 10_000_000  # of a layer; whether the memory holds it is checked with the data
-_LARGEST = 1e30  # of a number that becomes a float32
+_LARGEST = 3e38  # of a number that becomes a float32
 
 MOST_RUNS = 10_000
 """Runs of a sweep, and seeds of a leaderboard."""

@@ -144,7 +144,7 @@ def test_a_run_of_a_sweep_cannot_lie_elsewhere(name, tmp_path):
     with pytest.raises(InputError, match=r"sweep\.json names a run .*, which is no name of a folder within runs/"):
         sweep([toy_config()], folder.path, data=toy_arrays(), resume=True)
     assert not (tmp_path / "a" / "evil").exists()
-    assert {p.name for p in folder.path.rglob("*")} == {"sweep.json"}
+    assert {p.name for p in folder.path.rglob("*")} == {"sweep.json", "checksums.json"}
 
 
 @pytest.mark.parametrize("name", ["b->c", "->", ""])
