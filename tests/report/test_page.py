@@ -81,7 +81,8 @@ def test_a_wheel_holds_the_templates():
     settings = configparser.ConfigParser()
     settings.read(ROOT / "setup.cfg", "utf-8")
     patterns = settings["options.package_data"]
-    others = {p for p in (ROOT / "mrl_jax").rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc")}
+    files = [p for p in (ROOT / "mrl_jax").rglob("*") if p.is_file() and "__pycache__" not in p.parts]
+    others = {p for p in files if p.suffix != ".py"}
     held = {
         p
         for package, listed in patterns.items()
