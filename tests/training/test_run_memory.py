@@ -93,7 +93,7 @@ FLAGS = [
     (train_main, ["--seed", str(2**64)], "must be in"),
     (train_main, ["--learning-rate", "1e99"], "must be at most"),
     (train_main, ["--method", "nirnl", "--method-options", "neighbours=1e12"], r"must be a number in \[1, 1000\]"),
-    (train_main, ["--method", "acmr", "--method-options", "margin=1e99"], r"must be at most 1e\+30"),
+    (train_main, ["--method", "acmr", "--method-options", "margin=1e99"], r"must be at most 3e\+38"),
     (train_main, ["--model-parallel", str(10**20)], "must divide the number of devices"),
     (sweep_main, ["--seeds", str(10**9)], "must be at most 10000"),
     (sweep_main, ["--seeds", "2000", "--betas", *[str(i / 10) for i in range(9)]], "18,000 combinations"),
