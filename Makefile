@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: train test fast coverage check format docs clean
+.PHONY: train test fast coverage check format docs clean licences lock sbom vulnerabilities
 train: $(VENV)/.installed
 	$(BIN)/python -m mrl_jax.train $(ARGS)
 
@@ -26,6 +26,24 @@ format: $(VENV)/.installed-test
 docs: $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --constraint requirements.txt --editable '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+# What the package stands on: docs/supply_chain.md.
+licences: $(VENV)/.installed-test
+	@$(BIN)/python .ci/supply_chain.py licences
+
+lock: $(VENV)/bin/python
+	$(BIN)/python .ci/supply_chain.py lock
+
+sbom: $(VENV)/.installed-test $(VENV)-tools/.installed
+	$(VENV)-tools/bin/cyclonedx-py environment --output-format JSON --output-file sbom.json $(BIN)/python
+
+vulnerabilities: $(VENV)-tools/.installed
+	$(VENV)-tools/bin/pip-audit --disable-pip --require-hashes --requirement .ci/requirements-hashed.txt
+
+$(VENV)-tools/.installed:
+	$(PYTHON) -m venv $(VENV)-tools
+	$(VENV)-tools/bin/python -m pip install --quiet 'pip-audit>=2.7' 'cyclonedx-bom>=7'
+	touch $@
 
 clean:
 	rm -rf $(VENV) build *.egg-info

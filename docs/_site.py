@@ -14,6 +14,7 @@ _ROOT = Path(__file__).parents[1]
 _OUTSIDE = {
     "README.md": "index.md",
     "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
     "LICENSE": "LICENSE",
     "CITATION.cff": "CITATION.cff",
 }

@@ -13,10 +13,19 @@ from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 from mrl_jax.backend import describe_fault
 from mrl_jax.compile_cache import cache_folder, keep_compiled
 from mrl_jax.config import PRESETS, Config, shown
-from mrl_jax.errors import CallbackError, DatasetWarning, InputError, NonFiniteLossError, ProcessLostError
+from mrl_jax.errors import (
+    CallbackError,
+    CheckpointError,
+    DamageWarning,
+    DatasetWarning,
+    InputError,
+    NonFiniteLossError,
+    ProcessLostError,
+)
 from mrl_jax.files import refuse_address
 from mrl_jax.interface import as_command
 from mrl_jax.interrupt import Interrupted, raise_interrupts, was_interrupted
+from mrl_jax.names import printable
 from mrl_jax.options import OPTIONS, RECIPES, Option
 
 __all__ = [
@@ -166,10 +175,11 @@ def run_command(command: Callable[[], object], interrupted: str = "run it again"
     try:
         with as_command(), warnings.catch_warnings():
             warnings.simplefilter("always", DatasetWarning)
+            warnings.simplefilter("always", DamageWarning)
             show_default, reported = warnings.showwarning, set[str]()
 
             def show(message: Any, kind: Any, *where: Any) -> None:
-                if kind is DatasetWarning:
+                if kind in (DatasetWarning, DamageWarning):
                     _warn(message)
                 elif "writing persistent compilation cache" in str(message):  # comes once for every program
                     text = f"compiled programs cannot be stored in {cache_folder()}; make space there"
@@ -190,6 +200,8 @@ def run_command(command: Callable[[], object], interrupted: str = "run it again"
     except BrokenPipeError:  # the reader, such as `head`, closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
+        if isinstance(error, CheckpointError):  # coroutines of Orbax that never began are freed at the end
+            warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
         nameless = type(error) is OSError and error.filename is None  # raised by standard output
         return _report(f"the output cannot be written ({error.strerror})" if nameless else error, 1)
     except (CallbackError, NonFiniteLossError, ProcessLostError) as error:
@@ -243,9 +255,9 @@ def _repeat_swallowed_interrupts() -> None:
 
 
 def _report(error: object, code: int) -> int:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"error: {printable(' '.join(str(error).split()))}", file=sys.stderr)
     return code
 
 
 def _warn(message: object) -> None:
-    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+    print(f"warning: {printable(' '.join(str(message).split()))}", file=sys.stderr)

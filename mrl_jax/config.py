@@ -393,6 +393,8 @@ def _checked(name: str, hint: Any, value: Any) -> Any:
         items = (value,) if isinstance(value, str | int | float) else value
         if not isinstance(items, list | tuple):
             raise InputError(f"{name} {value!r}: must be a list")
+        if (most := OPTIONS[name].most) is not None and len(items) > most:
+            raise InputError(f"{name}: {len(items)} values; give at most {most}")
         return tuple(_checked_one(name, get_args(hint)[0], v) for v in items)
     return _checked_one(name, hint, value)
 
@@ -417,4 +419,6 @@ def _checked_one(name: str, kind: Any, value: Any) -> Any:
     if (rule.low is not None and value < rule.low) or (rule.high is not None and value > rule.high):
         bounds = f"at least {rule.low:g}" if rule.high is None else f"in [{rule.low:g}, {rule.high:.10g}]"
         raise InputError(f"{name} {value}: must be {bounds}")
+    if rule.limit is not None and value > rule.limit:
+        raise InputError(f"{name} {value}: must be at most {rule.limit:.10g}")
     return value

@@ -3,7 +3,6 @@
 Light: imports no library.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -13,8 +12,15 @@ from typing import Any
 
 from mrl_jax.errors import InputError
 from mrl_jax.files import refuse_address
+from mrl_jax.json_files import read_json
 
-__all__ = ["CutOptions", "key_entries", "parse_keys", "parse_split", "split_text"]
+__all__ = ["KEY_RULE", "CutOptions", "is_split", "key_entries", "parse_keys", "parse_split", "split_text"]
+
+KEY_RULE = (
+    "give NAME=KEY (no splits yet), NAME=TRAIN,TEST or NAME=TRAIN,VALID,TEST, such as image=I_tr,I_te; of tables "
+    "NAME=COLUMN,COLUMN or NAME=PREFIX"
+)
+"""What entries of keys are, for messages."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,18 @@ def split_text(split: str | Sequence[float] | None) -> str | None:
     return "/".join(map(str, numbers))
 
 
+def is_split(split: Any) -> bool:
+    """Whether this is meant as the percentages of a split, and not as the name of a column.
+
+    Example:
+        >>> is_split("60/15/25"), is_split((60, 15, 25)), is_split("fold")
+        (True, True, False)
+    """
+    if isinstance(split, str):
+        return "/" in split and set(split) <= set("0123456789./ ")
+    return not isinstance(split, Integral)
+
+
 def parse_split(text: str) -> dict[str, float]:
     """The fractions of a split such as `60/15/25`: train, validation and test, in percent or as fractions.
 
@@ -126,8 +144,8 @@ def key_entries(given: Sequence[str] | Mapping[str, Any]) -> tuple[str, ...]:
         source = f"keys {given[0]!r}"
         refuse_address(given[0], "keys")
         try:
-            given = json.loads(Path(given[0]).expanduser().read_text("utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
+            given = read_json(Path(given[0]).expanduser(), limit=1 << 24)
+        except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise InputError(
                 f"{source}: no entry NAME=KEY,KEY, and no JSON file that can be read ({reason}); give entries such as "
@@ -149,10 +167,11 @@ def parse_keys(entries: Sequence[str]) -> dict[str, tuple[str, ...]]:
 
     Args:
         entries: one key per name for data without splits; two, of train and test; or three, of train, validation and
-            test. A name is a modality, `labels`, `ids`, `MODALITY_labels`, `MODALITY_mask` or `class_names`.
+            test. A name is a modality, `labels`, `ids`, `MODALITY_labels`, `MODALITY_mask` or `class_names`. In tables,
+            any number of columns.
 
     Raises:
-        InputError: an entry of another form, more than three keys, or a name given twice.
+        InputError: an entry of another form, or a name given twice.
 
     Example:
         >>> parse_keys(["image=I_tr,I_te", "labels=L_tr,L_te"])
@@ -162,11 +181,8 @@ def parse_keys(entries: Sequence[str]) -> dict[str, tuple[str, ...]]:
     for entry in entries:
         name, equals, value = entry.partition("=")
         parts = tuple(part.strip() for part in value.split(","))
-        if not equals or not name.strip() or not all(parts) or len(parts) > 3:
-            raise InputError(
-                f"keys {entry!r}: give NAME=KEY (no splits yet), NAME=TRAIN,TEST or NAME=TRAIN,VALID,TEST, such as "
-                "image=I_tr,I_te"
-            )
+        if not equals or not name.strip() or not all(parts):
+            raise InputError(f"keys {entry!r}: {KEY_RULE}")
         if name.strip() in keys:
             raise InputError(f"keys: {name.strip()} is given twice; name it once")
         keys[name.strip()] = parts

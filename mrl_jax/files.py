@@ -6,11 +6,13 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from mrl_jax.errors import InputError
+from mrl_jax.names import printable
 
 try:
     import fcntl
@@ -19,7 +21,7 @@ except ImportError:  # Windows
 
 __all__ = ["atomic_path", "check_outputs", "lock", "locked", "pretty_json", "refuse_address", "write_atomically"]
 
-_OF_A_RUN = ("config.json", "data.json", "noise.json", "metrics.jsonl", "model.npz", "result.json")
+_OF_A_RUN = ("checksums.json", "config.json", "data.json", "noise.json", "metrics.jsonl", "model.npz", "result.json")
 
 _PICTURES = ("--png", "--plot")
 
@@ -90,8 +92,12 @@ def check_outputs(outputs: Mapping[str, str | None], inputs: Iterable[str | None
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, ready: Callable[[Path], None] | None = None) -> Iterator[Path]:
     """Atomic write: yields a temporary file, which replaces `path` on success and is deleted on failure.
+
+    Args:
+        path: the file.
+        ready: called with the temporary file once it is complete, before it replaces `path`.
 
     Raises:
         InputError: the file cannot be written.
@@ -110,6 +116,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
             return
         with part.open("r+b") as file:
             os.fsync(file.fileno())
+        if ready is not None:
+            ready(part)
         os.replace(part, target)
     except OSError as error:
         remedy = "make space there" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "give another file"
@@ -152,14 +160,22 @@ def lock(handle: int, message: str) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path, message: str) -> Iterator[None]:
-    """Hold `lock` on an existing folder."""
+def locked(folder: Path, message: str, wait: float = 0.0) -> Iterator[None]:
+    """Hold `lock` on an existing folder; another process may have it for `wait` seconds."""
     if fcntl is None:  # Windows, which cannot open folders
         yield
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        lock(handle, message)
+        until = time.monotonic() + wait
+        while True:
+            try:
+                lock(handle, message)
+                break
+            except InputError:
+                if time.monotonic() >= until:
+                    raise
+                time.sleep(0.01)
         yield
     finally:
         os.close(handle)
@@ -168,7 +184,8 @@ def locked(folder: Path, message: str) -> Iterator[None]:
 def pretty_json(value: Any, margin: str = "") -> str:
     """JSON with one line per entry of an object, and each list on one line, so that people can read it."""
     if not isinstance(value, dict) or not value:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+        return printable(json.dumps(value, ensure_ascii=False, allow_nan=False))
     inner = margin + "  "
-    entries = (f"{inner}{json.dumps(str(k), ensure_ascii=False)}: {pretty_json(v, inner)}" for k, v in value.items())
+    keys = {k: printable(json.dumps(str(k), ensure_ascii=False)) for k in value}
+    entries = (f"{inner}{keys[k]}: {pretty_json(v, inner)}" for k, v in value.items())
     return "{\n" + ",\n".join(entries) + f"\n{margin}}}"

@@ -14,6 +14,9 @@ __all__ = [
     "FILE_FIELDS",
     "INITIALIZERS",
     "LOSSES",
+    "MOST_NEIGHBOURS",
+    "MOST_RUNS",
+    "MOST_STEPS",
     "NOISE_FIELDS",
     "NOISE_KINDS",
     "NOISE_PROTOCOLS",
@@ -232,6 +235,8 @@ def parse_numbers(given: tuple[str, ...], known: Mapping[str, Number], what: str
         if not (low <= number <= high and math.isfinite(number)):
             bounds = f"at least {low:g}" if high == math.inf else f"in [{low:g}, {high:g}]"
             raise InputError(f"{field} {option!r}: must be a number {bounds}")
+        if number > _LARGEST:
+            raise InputError(f"{field} {option!r}: must be at most {_LARGEST:g}")
         if whole and number % 1:
             raise InputError(f"{field} {option!r}: must be a whole number, such as {name}={max(round(number), low):g}")
         if name in numbers:
@@ -272,6 +277,8 @@ class Option(NamedTuple):
         low: lower bound, included.
         high: upper bound, included.
         above: lower bound, excluded.
+        limit: what no run can use more of; larger values are refused before any work.
+        most: how many values it may have at most; None for a field with one value, or any number.
         log: plots show it on a logarithmic axis.
     """
 
@@ -281,8 +288,22 @@ class Option(NamedTuple):
     low: float | None = None
     high: float | None = None
     above: float | None = None
+    limit: float | None = None
+    most: int | None = None
     log: bool = False
 
+
+_WIDEST = 10_000_000  # of a layer; whether the memory holds it is checked with the data
+_LARGEST = 3e38  # of a number that becomes a float32
+
+MOST_RUNS = 10_000
+"""Runs of a sweep, and seeds of a leaderboard."""
+
+MOST_NEIGHBOURS = 1000
+"""Neighbours that an audit names."""
+
+MOST_STEPS = 2**31 - 1
+"""Steps of a run; they are counted in 32 bits."""
 
 OPTIONS: dict[str, Option] = {
     "preset": Option("custom", "named defaults"),
@@ -290,7 +311,9 @@ OPTIONS: dict[str, Option] = {
         None, "data file or folder: your own, or a published one of the preset; default: the prepared copy"
     ),
     "keys": Option(
-        (), "names for the arrays of the file, NAME=TRAIN,TEST (or KEY alone), or a JSON file of them (docs/data.md)"
+        (),
+        "names for the arrays of the file, NAME=TRAIN,TEST (or KEY alone), of tables NAME=COLUMN,COLUMN or "
+        "NAME=PREFIX; or a JSON file of them (docs/data.md)",
     ),
     "split": Option(None, "cut data without splits, by class: percentages of train/validation/test, such as 60/15/25"),
     "split_seed": Option(0, "seed of --split and --valid-share; of emoji, which of its splits", low=0, high=2**32 - 1),
@@ -327,6 +350,7 @@ OPTIONS: dict[str, Option] = {
         None,
         "temperature of the soft assignment; default: from the number of classes",
         low=1e-30,
+        limit=_LARGEST,
         above=0.0,
         log=True,
     ),
@@ -334,6 +358,7 @@ OPTIONS: dict[str, Option] = {
         None,
         "temperature of the contrastive loss; default: from the number of classes",
         low=1e-30,
+        limit=_LARGEST,
         above=0.0,
         log=True,
     ),
@@ -347,19 +372,22 @@ OPTIONS: dict[str, Option] = {
         None,
         "passes over the training split; default: by the method, from a number of steps, at least 10 (docs/methods.md)",
         low=1,
+        limit=MOST_STEPS,
     ),
-    "batch_size": Option(100, "instances per step", low=1),
-    "learning_rate": Option(1e-4, "Adam's initial rate", above=0.0, log=True),
+    "batch_size": Option(100, "instances per step", low=1, limit=MOST_STEPS),
+    "learning_rate": Option(1e-4, "Adam's initial rate", limit=_LARGEST, above=0.0, log=True),
     "schedule": Option(
         "cosine",
         "schedule of the learning rate; cosine-hold: the official implementation; cosine-hold-v1: what older versions "
         "called cosine-hold, only to resume their runs",
         SCHEDULES,
     ),
-    "weight_decay": Option(0.0, "decoupled weight decay", low=0.0),
-    "clip_norm": Option(None, "upper bound on the global norm of the gradient; default: none", above=0.0),
-    "hidden_dims": Option((1024, 1024), "widths of the hidden layers", low=1),
-    "embed_dim": Option(512, "dimensions of the common space", low=1),
+    "weight_decay": Option(0.0, "decoupled weight decay", low=0.0, limit=_LARGEST),
+    "clip_norm": Option(
+        None, "upper bound on the global norm of the gradient; default: none", limit=_LARGEST, above=0.0
+    ),
+    "hidden_dims": Option((1024, 1024), "widths of the hidden layers", low=1, limit=_WIDEST, most=256),
+    "embed_dim": Option(512, "dimensions of the common space", low=1, limit=_WIDEST),
     "initializer": Option(
         "uniform", "initial values of the linear layers; uniform: the official implementation", INITIALIZERS
     ),

@@ -186,6 +186,7 @@ def _folder_to_use(config: Config, workdir: str | os.PathLike[str] | None, data:
             f"{folder.path}: the weights of this run were imported, so there is no training to go on with; start a new "
             f"run from them: {option('init_from', str(folder.path))}"
         )
+    folder.note_without_checksums()
     if data is None and config.data_path is None and config.preset == "custom":
         raise InputError(f"{folder.path}: this run was trained on arrays in memory; pass them: train(…, data=…)")
     return folder
@@ -194,7 +195,9 @@ def _folder_to_use(config: Config, workdir: str | os.PathLike[str] | None, data:
 def _prepare(config: Config, data: Any, folder: RunFolder | None, placement: Placement | None) -> RunSpec:
     """The run, with the noise that its folder records; refuses parameters that the placement cannot divide."""
     begun = folder if folder is not None and folder.checkpoints.exists() else None
-    spec = prepare_run(config, prepare_data(config, data, begun), None if begun is None else begun.recorded_noise)
+    recorded = None if begun is None else begun.recorded_noise
+    parts = 1 if placement is None else placement.model_parts
+    spec = prepare_run(config, prepare_data(config, data, begun), recorded, parts)
     if placement is not None:
         placement.check_layers(spec.method, spec.template.state)
     return spec
@@ -205,6 +208,8 @@ def _begin_folder(folder: RunFolder, spec: RunSpec, resume: bool, stack: ExitSta
     if not resume:
         RunFolder.create(folder.path, spec.config)
     stack.enter_context(folder.lock())
+    if resume:
+        folder.record_checksums()
     if resume and extends(folder.config(), spec.config):
         if folder.result() is not None and not any(folder.checkpoints.iterdir()):
             raise InputError(

@@ -100,7 +100,7 @@ def test_defaults_of_the_numbers_of_losses_are_those_of_the_code():
 def test_importing_the_options_is_light():
     code = "import mrl_jax.options, sys; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    light = {"errors", "options", "version", "methods", "methods.registry"}
+    light = {"names", "errors", "options", "version", "methods", "methods.registry"}
     assert {m for m in loaded if m.startswith("mrl_jax.")} == {f"mrl_jax.{m}" for m in light}
     assert {"jax", "numpy"}.isdisjoint(loaded)
 
@@ -127,7 +127,16 @@ BAD = [
     ("learning_rate", 0.0, "must be greater than 0"),
     ("hidden_dims", (16, 0), "must be at least 1"),
     ("hidden_dims", None, "must be a list"),
+    ("hidden_dims", (16, 10**8), "must be at most 10000000"),
+    ("hidden_dims", (16,) * 257, "257 values; give at most 256"),
+    ("embed_dim", 2**62, "must be at most 10000000"),
+    ("epochs", 2**70, "must be at most 2147483647"),
+    ("batch_size", 2**31, "must be at most 2147483647"),
+    ("learning_rate", 1e300, r"must be at most 3e\+38"),
+    ("tau1", 1e39, r"must be at most 3e\+38"),
+    ("loss_options", ("gamma=1e99",), "options of the loss rc are"),
     ("embed_dim", "big", "must be of type int"),
+    ("seed", 2**32, r"must be in \[0, 4294967295\]"),
     ("seed", -1, r"must be in \[0, 4294967295\]"),
     ("loss", "hinge", "choose from rc, ce"),
     ("preprocess", ("l2", "zca"), "choose from none, standardize, l2"),
@@ -258,7 +267,7 @@ def test_the_cut_of_the_data_is_a_part_of_the_configuration(tmp_path):
         ({"valid_share": 0.0}, "valid_share 0.0: must be a number greater than 0 and less than 1, such as 0.1"),
         ({"valid_share": 1.0}, "valid_share 1.0: must be a number greater than 0 and less than 1"),
         ({"keys": ("image",)}, "keys 'image': no entry NAME=KEY,KEY, and no JSON file"),
-        ({"keys": ("image=a,b,c,d",)}, "give NAME=KEY"),
+        ({"keys": ("image=a,,b",)}, "give NAME=KEY"),
         ({"keys": ("image=a", "text=")}, "give NAME=KEY"),
         ({"keys": ("image=a", "image=b")}, "image is given twice"),
     ],

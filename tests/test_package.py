@@ -1,5 +1,6 @@
 """The package as a user imports it."""
 
+import configparser
 import os
 import re
 import subprocess
@@ -132,3 +133,18 @@ def test_the_version_is_the_same_everywhere():
     citation = re.search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text("utf-8"), flags=re.MULTILINE)
     assert citation
     assert citation[1] == mrl_jax.__version__
+
+
+def test_every_file_of_the_package_is_in_the_wheel():
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg", "utf-8")
+    packed = {
+        path
+        for package, patterns in settings["options.package_data"].items()
+        for pattern in patterns.split()
+        for path in ROOT.joinpath(*package.split(".")).glob(pattern)
+    }
+    there = {p for p in ROOT.glob("mrl_jax/**/*") if p.is_file() and "__pycache__" not in p.parts}
+    assert [p for p in there - packed if p.suffix != ".py"] == []
+    folders = {p.parent for p in there if p.suffix == ".py"}
+    assert all((folder / "__init__.py").exists() for folder in folders), "packages = find: takes these alone"

@@ -11,11 +11,11 @@ ROOT = Path(mrl_jax.__file__).parent
 # From the ground up: a room imports those before it in this list, and its own modules. A file may be a room of its
 # own; `methods.registry` is the list of methods, which imports none of them.
 ROOMS = (
-    "version", "errors", "backend", "interface", "interrupt", "files", "notebook", "packages", "tensors", "unit_rows",
-    "methods.registry", "cut_options", "options", "compile_cache", "config_formats", "config",
-    "cli", "data", "retrieval", "metrics", "noise", "losses", "models", "label_inference", "methods", "run", "display",
-    "training", "track", "train_step", "eval", "search", "sweep", "leaderboard", "train", "audit", "report", "export",
-    "__main__",
+    "version", "names", "errors", "backend", "interface", "interrupt", "json_files", "files", "checksums", "notebook",
+    "packages", "tensors", "unit_rows", "methods.registry", "cut_options", "options", "compile_cache", "config_formats",
+    "config", "cli", "data", "retrieval", "metrics", "noise", "losses", "models", "label_inference", "methods", "run",
+    "display", "training", "track", "train_step", "eval", "search", "sweep", "leaderboard", "train", "audit", "report",
+    "audit.__main__", "export", "__main__",
 )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mrl_jax import Config
+from mrl_jax.checksums import CheckedFolder
 from mrl_jax.config import with_settings
 from mrl_jax.run.checkpoint import Checkpoints, template
 from mrl_jax.run.folder import RunFolder, shapes_of
@@ -55,6 +56,19 @@ def save_npz(path: Path, arrays: dict[str, np.ndarray] | None = None, **changes:
     arrays = {**(toy_arrays() if arrays is None else arrays), **changes}
     np.savez(path, **{k: v for k, v in arrays.items() if v is not None})
     return path
+
+
+def lose(folder: Path, *names: str) -> None:
+    """Remove files of a run as if it had never written them, such as a run that was killed before."""
+    for name in names:
+        CheckedFolder(folder).record(name, None)
+        (folder / name).unlink(missing_ok=True)
+
+
+def unchecked(folder: Path) -> Path:
+    """A folder without checksums, whose files may then be changed."""
+    (folder / "checksums.json").unlink()
+    return folder
 
 
 def assert_same_checkpoints(a, b):

@@ -10,7 +10,9 @@ import argparse
 import io
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -26,8 +28,24 @@ HOVERED = 40
 """The point of the map that the pointer is on."""
 
 
-def taken(page: Path, size: tuple[int, int], sections: tuple[str, ...]) -> list[Image.Image]:
-    """The top of a page and the beginnings of some sections, each a window of that size; the map shows a tooltip."""
+def hover(window: Any, section: str) -> None:
+    """Put the pointer on a sample of the map, whose tooltip then shows."""
+    if section == "map":
+        place = window.locator("#map .mark-symbol.role-mark path").nth(HOVERED).bounding_box()
+        window.mouse.move(place["x"] + place["width"] / 2, place["y"] + place["height"] / 2)
+
+
+def taken(
+    page: Path, size: tuple[int, int], sections: tuple[str, ...], act: Callable[[Any, str], None] = hover
+) -> list[Image.Image]:
+    """The top of a page and the beginnings of some sections, each a window of that size.
+
+    Args:
+        page: the file.
+        size: width and height of a window.
+        sections: their names.
+        act: what the reader does in a section: of Playwright's page and its name.
+    """
     from playwright.sync_api import sync_playwright
 
     program = next(filter(None, map(shutil.which, PROGRAMS)), None)
@@ -43,9 +61,7 @@ def taken(page: Path, size: tuple[int, int], sections: tuple[str, ...]) -> list[
         for section in sections:
             window.evaluate("name => document.getElementById(name).scrollIntoView()", section)
             window.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
-            if section == "map":
-                place = window.locator("#map .mark-symbol.role-mark path").nth(HOVERED).bounding_box()
-                window.mouse.move(place["x"] + place["width"] / 2, place["y"] + place["height"] / 2)
+            act(window, section)
             pictures.append(Image.open(io.BytesIO(window.screenshot())))
         browser.close()
     return pictures

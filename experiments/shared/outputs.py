@@ -1,12 +1,13 @@
 """How tables and figures are written, and how means are drawn."""
 
-import csv
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+
+from mrl_jax.display.tables import csv_table
 
 __all__ = ["plot_means", "save"]
 
@@ -30,8 +31,7 @@ def save(stem: Path, text: str, head: Sequence[str], lines: Sequence[Sequence[An
         figure: of Matplotlib.
     """
     stem.with_suffix(".md").write_text(text + "\n", encoding="utf-8")
-    with stem.with_suffix(".csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows([head, *lines])
+    stem.with_suffix(".csv").write_text(csv_table([head, *lines]), encoding="utf-8")
     with matplotlib.rc_context({"svg.hashsalt": "mrl_jax"}):
         figure.savefig(stem.with_suffix(".png"), dpi=120)
         figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None})

@@ -7,7 +7,6 @@ those of `python -m mrl_jax.leaderboard`; here every method has the best of its 
 """
 
 import argparse
-import csv
 import statistics
 from collections.abc import Sequence
 
@@ -19,6 +18,7 @@ from experiments.shared.field import FIELD
 from experiments.shared.protocol import RATES
 from experiments.shared.tables import markdown, mean_and_std
 from mrl_jax import InputError
+from mrl_jax.display.tables import csv_table
 from mrl_jax.leaderboard.picture import draw_ranking
 from mrl_jax.leaderboard.ranking import Ranking, rank_methods
 
@@ -53,8 +53,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         draw_ranking(args.out / f"field_ranking_{field.name}.png", ranking)
     text = "\n\n".join(parts)
     (args.out / "field_ranking.md").write_text(text + "\n", encoding="utf-8")
-    with (args.out / "field_ranking.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows([["set", "method", "average_rank"], *lines])
+    (args.out / "field_ranking.csv").write_text(
+        csv_table([["set", "method", "average_rank"], *lines]), encoding="utf-8"
+    )
     print(text)
 
 

@@ -6,9 +6,9 @@
 The defaults of both, as in `comparison`, whose files `comparison_SET.jsonl` these runs share. Sets: subgroups of emoji
 (31 classes), emoji without flags, whose names give their class away, Wikipedia with all four views as four modalities,
 and generated ones of 10 to 300 classes; symmetric noise, one label per modality and one per pair. None is independent
-of all choices: docs/results.md says what was chosen on which. Five splits of emoji have one seed each; they share most
-of their instances, so their spread is given and no interval. 900 steps take 35 to 50 seconds on one core (AMD EPYC,
-2026-11-29), and one set with 3 seeds 40 minutes.
+of all choices: docs/results_settings.md says what was chosen on which. Five splits of emoji have one seed each; they
+share most of their instances, so their spread is given and no interval. 900 steps take 35 to 50 seconds on one core
+(AMD EPYC, 2026-11-29), and one set with 3 seeds 40 minutes.
 """
 
 import statistics

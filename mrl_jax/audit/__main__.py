@@ -1,10 +1,12 @@
 """Audit the labels of a run or of a data set: which are probably wrong, how much noise there is, duplicates, outliers.
 
-python -m mrl_jax.audit --workdir DIR [--csv F] [--parquet F] [--json [F]] [--write-cleaned F [--keep SHARE]]
+python -m mrl_jax.audit --workdir DIR [--csv F] [--parquet F] [--json [F]] [--html F]
+    [--write-cleaned F [--keep SHARE]]
 python -m mrl_jax.audit --data-path FILE …        no training needed
 """
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 from mrl_jax.cli import Parser, add_field_flags, exit_process, output_path, path, run_command
 from mrl_jax.errors import InputError
 from mrl_jax.files import check_outputs, pretty_json, write_atomically
-from mrl_jax.options import CUT_FIELDS
+from mrl_jax.options import CUT_FIELDS, MOST_NEIGHBOURS
 
 __all__ = ["main"]
 
@@ -27,6 +29,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str] | None) -> None:
     args = _parser().parse_args(argv)
     _check_flags(args)
+    if args.html:
+        from mrl_jax.report.page import check_packages
+
+        check_packages()
     from mrl_jax.audit.output import audit_csv, audit_text, write_cleaned, write_parquet
     from mrl_jax.audit.run import audit_data, audit_run
 
@@ -44,6 +50,11 @@ def _main(argv: Sequence[str] | None) -> None:
         write_atomically(Path(args.csv), audit_csv(audit))
     if args.parquet:
         write_parquet(Path(args.parquet), audit)
+    if args.html:
+        from mrl_jax.report.audit_page import SUSPECTS, write_audit_page
+
+        shown = {"top": max(args.top, SUSPECTS), "data": data, "pictures": args.pictures}
+        write_audit_page(found, args.html, **shown, flags=_source_flags(args))
     result = {**audit.summary(), "suspects": audit.suspects(args.top)}
     text = audit_text(found, args.top)
     if args.write_cleaned:
@@ -80,7 +91,13 @@ def _parser() -> argparse.ArgumentParser:
         "comparison; default: consensus",
     )
     add("--checkpoint", default="kept", metavar="kept|best|last|EPOCH", help="of the run; default: the model it keeps")
-    add("--top", type=int, default=20, metavar="N", help="suspects in the table and in JSON; default: 20")
+    add(
+        "--top",
+        type=int,
+        default=20,
+        metavar="N",
+        help="suspects in the table and in JSON; default: 20. The page shows 100 of each modality, or more",
+    )
     add("--neighbours", type=int, default=5, metavar="J", help="neighbours to name per suspect; default: 5")
     output = parser.add_argument_group("output, besides the table")
     output.add_argument("--csv", type=output_path, metavar="FILE", help="every sample, most suspicious first")
@@ -92,6 +109,15 @@ def _parser() -> argparse.ArgumentParser:
         const="-",
         metavar="FILE",
         help="facts of the whole set and the top suspects; without FILE to standard output, without the table",
+    )
+    output.add_argument(
+        "--html",
+        type=output_path,
+        metavar="FILE",
+        help="one self-contained page: suspects with their samples and neighbours, noise, duplicates, outliers",
+    )
+    output.add_argument(
+        "--pictures", type=path, metavar="FOLDER", help="of --html: pictures of the samples, named by id"
     )
     output.add_argument(
         "--write-cleaned",
@@ -116,8 +142,12 @@ def _check_flags(args: argparse.Namespace) -> None:
     for name, value in (("top", args.top), ("neighbours", args.neighbours)):
         if value < 0 + (name == "top"):
             raise InputError(f"--{name} {value}: it must be {1 if name == 'top' else 0} or more")
+    if args.neighbours > MOST_NEIGHBOURS:
+        raise InputError(f"--neighbours {args.neighbours}: it must be at most {MOST_NEIGHBOURS}")
     if args.keep is not None and not args.write_cleaned:
         raise InputError("--keep belongs to --write-cleaned FILE; give both")
+    if args.pictures is not None and not args.html:
+        raise InputError("--pictures belongs to --html FILE; give both")
     if args.keep is not None and not 0.0 < args.keep <= 1.0:
         raise InputError(f"--keep {args.keep:g}: give a share greater than 0 and at most 1")
     if args.write_cleaned and Path(args.write_cleaned).suffix.lower() != ".npz":
@@ -132,9 +162,23 @@ def _check_flags(args: argparse.Namespace) -> None:
         "--json": None if args.json == "-" else args.json,
         "--csv": args.csv,
         "--parquet": args.parquet,
+        "--html": args.html,
         "--write-cleaned": args.write_cleaned,
     }
     check_outputs(outputs, [args.data_path], args.workdir)
+
+
+def _source_flags(args: argparse.Namespace) -> str:
+    """The flags that say what is audited and how, as a shell takes them."""
+    defaults = {"method": "consensus", "checkpoint": "kept", "neighbours": 5}
+    words = []
+    for name in ("workdir", "data_path", "modalities", *CUT_FIELDS, "method", "checkpoint", "neighbours", "pictures"):
+        value = getattr(args, name, None)
+        if value is None or value == () or value == defaults.get(name):
+            continue
+        values = value if isinstance(value, list | tuple) else [value]
+        words += [f"--{name.replace('_', '-')}", *(shlex.quote(str(v)) for v in values)]
+    return " ".join(words)
 
 
 if __name__ == "__main__":

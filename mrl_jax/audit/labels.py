@@ -17,6 +17,7 @@ from mrl_jax.label_inference import Inferred, VoteKernel, infer_labels, loo_scor
 from mrl_jax.label_inference.noise_rate import noise_rates
 from mrl_jax.label_inference.posterior import ROUNDS, given_targets, infer_from_log_p
 from mrl_jax.label_inference.quality import wrong_probability
+from mrl_jax.options import MOST_NEIGHBOURS
 from mrl_jax.tensors import from_tensor
 
 __all__ = ["audit_labels"]
@@ -128,8 +129,9 @@ def _check_shown(labels: np.ndarray, ids: Any, rows: Any, margin: Any, modalitie
             raise InputError(f"{name} is {list(np.shape(value))}; with these labels it must be {list(shape)}")
     if len(modalities) not in (0, count):
         raise InputError(f"modalities are {len(modalities)} names, and the labels are of {count}; give one name each")
-    if neighbours < 0:
-        raise InputError(f"neighbours={neighbours}: it must be 0 or more")
+    if not 0 <= neighbours <= MOST_NEIGHBOURS:
+        rule = "0 or more" if neighbours < 0 else f"at most {MOST_NEIGHBOURS}"
+        raise InputError(f"neighbours={neighbours}: it must be {rule}")
 
 
 def _names(count: int) -> tuple[str, ...]:

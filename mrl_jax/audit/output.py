@@ -1,7 +1,5 @@
 """An audit as text, CSV and Parquet, and the data with cleaned labels."""
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +9,10 @@ import numpy as np
 from mrl_jax.audit.found import METHODS, Audit
 from mrl_jax.audit.run import Audited
 from mrl_jax.data.dataset import SPLITS
-from mrl_jax.display.tables import aligned_lines
+from mrl_jax.display.tables import aligned_lines, csv_table
 from mrl_jax.errors import InputError
 from mrl_jax.files import atomic_path
+from mrl_jax.names import printable
 
 __all__ = ["COLUMNS", "audit_csv", "audit_text", "write_cleaned", "write_parquet"]
 
@@ -25,12 +24,7 @@ _SHOWN = 5  # classes, duplicates and outliers in the text
 
 def audit_csv(audit: Audit) -> str:
     """Every sample, most suspicious first. Neighbours are rows of the first modality, separated by spaces."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for line in audit.lines():
-        writer.writerow([_cell(line[name]) for name in COLUMNS])
-    return text.getvalue()
+    return csv_table([COLUMNS, *([_cell(line[name]) for name in COLUMNS] for line in audit.lines())])
 
 
 def _cell(value: Any) -> Any:
@@ -60,14 +54,14 @@ def audit_text(audited: Audited, most: int = 20) -> str:
     """The audit as text: noise, the top suspects, confusions, duplicates, outliers, classes that look merged."""
     audit = audited.audit
     head = f"audit of {audited.data.name}: {len(audit):,} labels, {len(audit.class_names)} classes; judged by "
-    parts = [head + METHODS[audit.method], _noise_text(audit)]
+    parts = [printable(head + METHODS[audit.method]), _noise_text(audit)]
     if audit.injected is not None:
         parts.append(_injected_text(audit))
     if suspects := audit.suspects(most):
         parts.append(f"most suspicious labels (row of the training split):\n{_suspects_text(suspects)}")
     if confusion := audit.confusion()[:_SHOWN]:
-        lines = [f"  {c['modality']}: {c['given']} for {c['believed']}, {c['samples']:.0f} samples" for c in confusion]
-        parts.append("most frequent confusions, given for believed:\n" + "\n".join(lines))
+        lines = [f"{c['modality']}: {c['given']} for {c['believed']}, {c['samples']:.0f} samples" for c in confusion]
+        parts.append("\n  ".join(["most frequent confusions, given for believed:", *map(printable, lines)]))
     parts.append(_pairs_text(audit))
     return "\n\n".join(parts)
 
@@ -117,7 +111,7 @@ def _pairs_text(audit: Audit) -> str:
         lines.append([what, f"{len(found):,}"])
     text = "\n".join(aligned_lines(lines))
     for pair in audit.merged()[:_SHOWN]:
-        text += f"\n  {pair['a']} and {pair['b']}: overlap {pair['overlap']:.2f}"
+        text += f"\n  {printable(pair['a'])} and {printable(pair['b'])}: overlap {pair['overlap']:.2f}"
     return text
 
 

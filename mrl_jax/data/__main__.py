@@ -6,6 +6,7 @@ python -m mrl_jax.data list | info NAME | prepare NAME (--data-path FILE | --dow
 import argparse
 import json
 import os
+import shlex
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from mrl_jax.data.published import prepared
 from mrl_jax.data.published.catalog import CATALOG, EMOJI, HUB_REPOSITORY, FeatureSet
 from mrl_jax.data.published.prepare import prepare
 from mrl_jax.errors import DatasetWarning, InputError
+from mrl_jax.names import printable, printable_lines
 from mrl_jax.options import CUT_FIELDS
 
 __all__ = ["main"]
@@ -81,7 +83,7 @@ def _list(args: argparse.Namespace) -> None:
     rows = [("name", "classes", "train / valid / test", "ready", "file")]
     rows.append(("emoji", str(EMOJI.classes), _sizes(EMOJI), "yes", "comes with the package"))
     for name, facts in CATALOG.items():
-        ready = "; ".join(" ".join(p.parent.name.split("-")) for p in prepared.copies(name))
+        ready = printable("; ".join(" ".join(p.parent.name.split("-")) for p in prepared.copies(name)))
         rows.append((name, str(facts.classes), _sizes(facts), ready or "no", facts.files[0].names))
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     for row in rows:
@@ -109,7 +111,7 @@ def _info(args: argparse.Namespace) -> None:
     if args.verify:
         output["verified"] = _verified(args.name)
     if args.json:
-        print(json.dumps(output, indent=2, ensure_ascii=False))
+        print(printable_lines(json.dumps(output, indent=2, ensure_ascii=False)))
         return
     if facts is not None:
         _print_facts(args.name, facts)
@@ -200,21 +202,22 @@ def _print_facts(name: str, facts: FeatureSet) -> None:
 
 
 def _print_contents(data: Mapping[str, Any]) -> None:
-    print(f"\ndata: {data['metadata'].get('prepared') or data['metadata'].get('source')}")
-    print(f"sha256: {data['sha256']}")
+    lines = ["", f"data: {data['metadata'].get('prepared') or data['metadata'].get('source')}"]
+    lines.append(f"sha256: {data['sha256']}")
     for m, d in data["modalities"].items():
         counts = " / ".join(f"{data['samples'][s][m]:,}" for s in SPLITS)
-        print(f"{m}: {d} features, {counts} samples (train / valid / test)")
+        lines.append(f"{m}: {d} features, {counts} samples (train / valid / test)")
     if cut := data["metadata"].get("cut"):
         rule = f"split {cut['split']}" if "split" in cut else cut.get("rule") or f"{cut['valid_share']:g} of train"
         seed = f", seed {cut['seed']}" if "seed" in cut else ""
-        print(f"cut: {'' if 'split' in cut else 'validation: '}{rule}, by {cut['by']}{seed}")
-    for line in data["metadata"].get("deviations", ()):
-        print(f"differs: {line}")
+        lines.append(f"cut: {'' if 'split' in cut else 'validation: '}{rule}, by {cut['by']}{seed}")
+    lines += [f"differs: {line}" for line in data["metadata"].get("deviations", ())]
+    print("\n".join(map(printable, lines)))
     first = next(iter(data["modalities"]))
-    width = max(5, *(len(n) for n in data["class_names"]))
-    print(f"\n{'class':<{width}}  {'train':>7} {'valid':>7} {'test':>7}   ({first})")
-    for k, name in enumerate(data["class_names"]):
+    names = [printable(name) for name in data["class_names"]]
+    width = max(5, *map(len, names))
+    print(f"\n{'class':<{width}}  {'train':>7} {'valid':>7} {'test':>7}   ({printable(first)})")
+    for k, name in enumerate(names):
         print(f"{name:<{width}}  " + " ".join(f"{data['histogram'][s][first][k]:>7,}" for s in SPLITS))
 
 
@@ -240,7 +243,9 @@ def _prepare(args: argparse.Namespace) -> None:
         data = load_dataset(args.name, prepared.read_index(folder)["modalities"])  # a smaller copy may exist as well
     _print_contents(_contents(data))
     # The presets use image and text.
-    choice = "" if set(data.modalities) >= {"image", "text"} else f" --modalities {' '.join(data.modalities)}"
+    choice = (
+        "" if set(data.modalities) >= {"image", "text"} else f" --modalities {printable(shlex.join(data.modalities))}"
+    )
     print(f"\nprepared in {folder}\nnow: python -m mrl_jax.train {args.name}{choice}")
 
 

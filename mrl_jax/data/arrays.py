@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from mrl_jax.data.dataset import SPLITS, Dataset, Split
-from mrl_jax.data.formats import read_float32
+from mrl_jax.data.dataset import SPLITS, Dataset, Split, check_modality_names
+from mrl_jax.data.formats import header_of, read_float32
 from mrl_jax.data.key_names import keys_hint
 from mrl_jax.data.label_forms import RawLabels, normalize_labels
-from mrl_jax.data.own_layout import ENDS, LAYOUT, SPLIT_WORDS, Renamed, own_modalities, transposed
+from mrl_jax.data.own_layout import ENDS, LARGE, LAYOUT, SPLIT_WORDS, Renamed, own_modalities, transposed
 from mrl_jax.data.values import plain_array
 from mrl_jax.errors import DatasetWarning, InputError, listed
 
@@ -53,6 +53,7 @@ def dataset_from_arrays(
     unused = _check_owners(arrays, source)
     chosen = modalities
     modalities = _modalities(arrays, modalities, source)
+    _check_large(arrays, modalities, source)
     features: dict[str, np.ndarray] = {}
     masks: dict[str, np.ndarray] = {}
     for split in SPLITS:
@@ -148,6 +149,7 @@ def _modalities(arrays: Mapping[str, Any], wanted: Sequence[str], source: str) -
             f"{source}: two or more modalities are needed; the layout is {LAYOUT}, or one of the published layouts "
             f"(docs/data.md); keys found: {listed(_file_keys(arrays))}; {keys_hint(_file_keys(arrays))}"
         )
+    check_modality_names(names, source)
     return tuple(names)
 
 
@@ -234,6 +236,33 @@ def _matching(arrays: Mapping[str, Any], named: Sequence[str], splits: Mapping[s
         if len(x) in rows or (x.shape[1] in columns and len(x) > x.shape[1]):
             matching.append(key)
     return matching
+
+
+def _check_large(arrays: Mapping[str, Any], modalities: Sequence[str], source: str) -> None:
+    """Refuse large arrays whose shapes do not fit the others, before any of them is read.
+
+    A small file can claim large arrays, which take long to unpack.
+    """
+    headers = {key: h for key in arrays if (h := header_of(arrays, key)) is not None}
+    shown = {key: f"{source}: {key} is {h.dtype} {list(h.shape)}" for key, h in headers.items()}
+    for m in modalities:
+        of_splits = {f"{s}_{m}": headers[f"{s}_{m}"] for s in SPLITS if f"{s}_{m}" in headers}
+        large = [key for key, h in of_splits.items() if h.nbytes > LARGE]
+        widths = {h.shape[1] if len(h.shape) == 2 else None for h in of_splits.values()}
+        heights = {h.shape[:1] for h in of_splits.values()}
+        if large and (len(widths) > 1 or None in widths) and len(heights) == len(of_splits):  # else transposed
+            others = "; ".join(f"{key} {list(h.shape)}" for key, h in of_splits.items() if key != large[0])
+            raise InputError(
+                f"{shown[large[0]]}; features are numbers [instances, columns], alike in all splits: {others}"
+            )
+        for key in of_splits:
+            labels = _label_key(arrays, *key.split("_", 1))
+            sizes = [headers[k].nbytes for k in (key, labels) if k in headers]
+            apart = labels in headers and not set(of_splits[key].shape) & set(headers[labels].shape)
+            if apart and max(sizes) > LARGE:
+                raise InputError(
+                    f"{shown[key]}, and {labels} {list(headers[labels].shape)}; both need a row per instance"
+                )
 
 
 def _features(arrays: Mapping[str, Any], key: str, mask: np.ndarray | None, source: str) -> np.ndarray:

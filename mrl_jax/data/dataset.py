@@ -4,15 +4,17 @@ Shape letters: N instances of a split, D features of a modality, K classes.
 """
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from mrl_jax.cut_options import is_split
+from mrl_jax.errors import InputError
 from mrl_jax.notebook import facts_html
 
-__all__ = ["SPLITS", "Dataset", "Split", "array_sha256"]
+__all__ = ["SPLITS", "Dataset", "Split", "array_head", "array_sha256", "check_modality_names"]
 
 SPLITS = ("train", "valid", "test")
 
@@ -71,6 +73,9 @@ class Dataset:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     sha256: Mapping[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        check_modality_names(self.modalities, self.name)
+
     def __repr__(self) -> str:
         facts = ", ".join(f"{name} {value}" for name, value in list(self._facts().items())[1:])
         return f"Dataset({self.name!r}, {facts})"
@@ -83,6 +88,61 @@ class Dataset:
         sizes = [f"{len(split):,} {name}" for name, split in self.splits.items()]
         features = " + ".join(f"{m} [{d}]" for m, d in self.dims.items())
         return {"name": self.name, "features": features, "classes": str(self.num_classes), "rows": " / ".join(sizes)}
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: Any,
+        features: Mapping[str, Any] | None = None,
+        label: Any = None,
+        split: Any = None,
+        ids: Any = None,
+        *,
+        split_seed: int = 0,
+        valid_share: float | None = None,
+        name: str = "frame",
+    ) -> "Dataset":
+        """Make a data set from a table with a row per instance.
+
+        Args:
+            frame: a DataFrame of pandas or polars, a table of Arrow or of anything that Arrow reads, a `Dataset` or
+                `DatasetDict` of Hugging Face, a Bunch of scikit-learn; or split -> such a table.
+            features: modality -> its columns of numbers, its column of lists of numbers, or the beginning of the names
+                of its columns ("image" for `image_0`, `image_1`, …). None: every column of lists is a modality, and so
+                are columns that are numbered from 0 or 1. A row without a value in any of them is a missing sample.
+            label: the column with the classes, as names or numbers; modality -> its column, where they differ; or the
+                columns of one-hot labels, which name the classes. None: `label`, `labels` or `MODALITY_label`.
+            split: the column that says train, valid or test; or percentages of the three, such as "60/15/25". None:
+                the column `split`, or the keys of `frame`.
+            ids: the column that names the rows; rows of the same id stay together when they are cut. None: `id` or
+                `ids`, or the index of pandas if it does not only count rows.
+            split_seed: as in `load_dataset`.
+            valid_share: as in `load_dataset`, for data with train and test.
+            name: name of the data set.
+
+        Raises:
+            InputError: the table does not fit; one line names the column and the first such row, counted from 0.
+
+        Warns:
+            DatasetWarning: columns of numbers are not used.
+
+        Example:
+            >>> import pandas as pd
+            >>> frame = pd.DataFrame({"label": ["a", "b"] * 6, "x_0": range(12), "x_1": 1.0, "y_0": 0, "y_1": 2})
+            >>> Dataset.from_frame(frame, split="50/25/25").dims
+            {'x': 2, 'y': 2}
+        """
+        from mrl_jax import load_dataset  # by the face of the package: what loads data sets makes them of this class
+
+        keys = dict(features or {})
+        keys |= {f"{m}_labels": columns for m, columns in label.items()} if isinstance(label, Mapping) else {}
+        keys |= {} if label is None or isinstance(label, Mapping) else {"labels": label}
+        keys |= {} if ids is None else {"ids": ids}
+        shares = split if split is None or is_split(split) else None
+        keys |= {} if split is shares else {"split": split}
+        return replace(
+            load_dataset(frame, keys=keys, split=shares, split_seed=split_seed, valid_share=valid_share), name=name
+        )
 
     @property
     def num_classes(self) -> int:
@@ -113,9 +173,32 @@ class Dataset:
         return sha.hexdigest()
 
 
+def check_modality_names(names: Iterable[str], source: str) -> None:
+    """Refuse names of modalities from which the name of a direction, `a->b`, could not be read back.
+
+    Args:
+        names: the names.
+        source: where they come from, for the message.
+
+    Raises:
+        InputError: one is empty, or holds "->".
+    """
+    for name in names:
+        if not name or "->" in name:
+            raise InputError(
+                f"{source}: modality {name!r}: a name must not be empty or hold '->', which stands between query and "
+                "gallery in results; rename the array, or name it with keys (--keys NAME=KEY)"
+            )
+
+
+def array_head(array: np.ndarray) -> bytes:
+    """What the digest of an array begins with: its type and shape."""
+    return f"{array.dtype.str}{array.shape};".encode()
+
+
 def array_sha256(array: np.ndarray) -> str:
     """SHA-256 of the dtype, shape and content (C order) of an array, read in blocks."""
-    sha = hashlib.sha256(f"{array.dtype.str}{array.shape};".encode())
+    sha = hashlib.sha256(array_head(array))
     rows = max(1, (1 << 24) // max(1, array.dtype.itemsize * int(np.prod(array.shape[1:]))))
     for start in range(0, len(array), rows):
         sha.update(np.ascontiguousarray(array[start : start + rows]).data.cast("B"))

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mrl_jax.data.dataset import SPLITS
+from mrl_jax.data.formats import header_of
 from mrl_jax.data.own_layout import SPLIT_WORDS
 from mrl_jax.data.values import plain_array
 from mrl_jax.errors import InputError
@@ -85,7 +86,7 @@ def refuse_other_ends(
         if right in names or (modalities and (rest in modalities or has_labels)):
             continue
         try:
-            shape = plain_array(arrays[key], key).shape
+            shape = (header_of(arrays, key) or plain_array(arrays[key], key)).shape
         except InputError:  # reported where it is used
             continue
         if len(shape) == 1 or (len(shape) == 2 and 1 in shape):

@@ -8,10 +8,11 @@ from typing import Any
 
 from numpy.lib.npyio import NpzFile
 
-from mrl_jax.cut_options import CutOptions, key_entries, split_text
+from mrl_jax.cut_options import CutOptions, key_entries, parse_keys, split_text
 from mrl_jax.data.arrays import dataset_from_arrays
 from mrl_jax.data.dataset import Dataset
 from mrl_jax.data.emoji.versions import is_emoji_source
+from mrl_jax.data.frames import dataset_from_frame, is_frame
 from mrl_jax.data.published import prepared
 from mrl_jax.data.published.catalog import CATALOG
 from mrl_jax.data.published.load_file import dataset_from_layout, load_arrays
@@ -41,13 +42,15 @@ def load_dataset(
             is checked in the same way. The own layout is `{train,valid,test}_MODALITY` with rows = instances,
             `{train,valid,test}_labels` or `{train,valid,test}_MODALITY_labels` where modalities have labels of their
             own, and optionally `{train,valid,test}_MODALITY_mask` (false where a sample is missing),
-            `{train,valid,test}_ids` and `class_names`.
+            `{train,valid,test}_ids` and `class_names`. Or a table, as `Dataset.from_frame` takes it.
         modalities: which to use, in this order; empty for the default of the data set (for a file: all, in its order).
         set_name: which published set the source should be. Its protocol then gives the validation split where the file
             has none, and a `DatasetWarning` reports sizes that differ from the published ones.
         keys: names for the arrays of a file or mapping: {"image": ("I_tr", "I_te")} for train and test, three keys for
             train, validation and test, one for data without splits; or entries "image=I_tr,I_te"; or the path of a JSON
-            file. Names are modalities, `labels`, `ids`, `MODALITY_labels`, `MODALITY_mask` and `class_names`.
+            file. Names are modalities, `labels`, `ids`, `MODALITY_labels`, `MODALITY_mask` and `class_names`. In
+            tables (also CSV and Parquet): columns, or the beginning of their names; names are modalities, `labels`,
+            `MODALITY_labels`, `ids` and `split`.
         split: percentages of train, validation and test, such as "60/15/25" or (60, 15, 25), for data without splits.
             They are cut by class; instances with the same id stay together.
         split_seed: seed of `split` and `valid_share`; of "emoji" another of its splits, 0 for the default one.
@@ -62,16 +65,21 @@ def load_dataset(
     Raises:
         InputError: the source is wrong in any way; one line says what was given, the rule, the remedy.
     """
-    if not isinstance(source, str | PathLike | Mapping | Dataset):
+    from_frame = not isinstance(source, str | PathLike | Dataset) and is_frame(source)
+    if not isinstance(source, str | PathLike | Mapping | Dataset) and not from_frame:
         raise InputError(
-            f"data of type {type(source).__name__}: give a mapping of arrays, a path, the name of a set, or a Dataset"
+            f"data of type {type(source).__name__}: give a mapping of arrays, a table (pandas, polars, Arrow, Hugging "
+            "Face), a path, the name of a set, or a Dataset"
         )
-    keys = key_entries(keys) if keys else ()
+    named = keys if isinstance(keys, Mapping) else None
+    keys = key_entries(keys) if keys and not (from_frame and named) else ()
     options = CutOptions(split_text(split), split_seed, valid_share, as_needed)
     _check_cut(source, keys, options)
     if isinstance(source, Dataset):
         checked = dataset_from_arrays(_arrays_of(source), source.name, modalities or source.modalities, source.name)
         return replace(checked, metadata=source.metadata)
+    if from_frame:
+        return dataset_from_frame(source, modalities, named=named or parse_keys(keys), options=options)
     if isinstance(source, Mapping):
         if other := [key for key in source if not isinstance(key, str)]:
             raise InputError(f"arrays: the key {other[0]!r} is no text; the names of arrays must be text: rename it")

@@ -5,11 +5,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mrl_jax.data.formats import read_float32
+from mrl_jax.data.formats import header_of, read_float32
+from mrl_jax.data.formats.limits import Header
 from mrl_jax.data.values import plain_array
 from mrl_jax.errors import InputError
 
-__all__ = ["ENDS", "LAYOUT", "SPLIT_WORDS", "Renamed", "Rows", "own_modalities", "transposed"]
+__all__ = ["ENDS", "LARGE", "LAYOUT", "SPLIT_WORDS", "Renamed", "Rows", "own_modalities", "transposed"]
 
 LAYOUT = "{train,valid,test}_MODALITY and {train,valid,test}_labels (or {train,valid,test}_MODALITY_labels)"
 """Keys of the own layout, for messages."""
@@ -19,6 +20,8 @@ SPLIT_WORDS = {
     "test": ("test", "testing", "te"),
 }
 """Split -> the words for it in keys of files; the first is that of the own layout."""
+LARGE = 1 << 26
+"""Bytes of an array above which its shape is checked before it is read."""
 ENDS = ("labels", "mask", "ids")
 """Last words of keys of arrays that are no features."""
 
@@ -60,6 +63,7 @@ class Renamed(Mapping[str, Any]):
         return self._keys[key]
 
     def __getitem__(self, key: str) -> Any:
+        self._check_rows(key)
         return self._part(key, self._arrays[self._keys[key]])
 
     def __contains__(self, key: object) -> bool:
@@ -67,7 +71,22 @@ class Renamed(Mapping[str, Any]):
 
     def read_float32(self, key: str) -> Any:
         """As `formats.read_float32`."""
+        self._check_rows(key)
         return self._part(key, read_float32(self._arrays, self._keys[key]))
+
+    def header(self, key: str) -> Header | None:
+        """As `formats.header_of`; None for a range of rows."""
+        return None if key in self._rows else header_of(self._arrays, self._keys[key])
+
+    def _check_rows(self, key: str) -> None:
+        """Refuse a large array that has not as many rows as there are labels, before it is read."""
+        total = self._rows[key].total if key in self._rows else None
+        header = None if total is None else header_of(self._arrays, self._keys[key])
+        if header is not None and header.nbytes > LARGE and total not in header.shape:
+            raise InputError(
+                f"{self._source}: {self._keys[key]} is {header.dtype} {list(header.shape)} for {total} labels; row j "
+                "of every array must be instance j: name the arrays to use as modalities, or save only these"
+            )
 
     def _part(self, key: str, value: Any) -> Any:
         if key not in self._rows:

@@ -5,6 +5,7 @@ Programs that embed large sets write `img_emb_0.npy`, `img_emb_1.npy`, … (clip
 """
 
 import re
+import shlex
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
@@ -12,6 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mrl_jax.data.formats import header_of
+from mrl_jax.data.formats.limits import Header
 from mrl_jax.errors import InputError, listed
 
 __all__ = ["Joined", "join_shards", "numbered_notes", "split_and_modality"]
@@ -61,6 +64,10 @@ class Joined(Mapping[str, Any]):
     def is_small(self) -> bool:
         """Whether an array may be read only to look at it."""
         return getattr(self._arrays, "is_small", True)
+
+    def header(self, key: str) -> Header | None:
+        """As `formats.header_of`; None for an array of several parts."""
+        return None if key in self.shards else header_of(self._arrays, key)
 
     def __getitem__(self, key: str) -> Any:
         parts = self._parts[key]
@@ -263,4 +270,4 @@ def _note(name: str, parts: Sequence[_Shard]) -> str:
 
 
 def _take(modalities: Sequence[str]) -> str:
-    return f"--modalities {' '.join(modalities[:2])} takes each as a modality of its own"
+    return f"--modalities {shlex.join(modalities[:2])} takes each as a modality of its own"

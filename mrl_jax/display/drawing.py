@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from mrl_jax.display.tables import display_width
 from mrl_jax.files import atomic_path
+from mrl_jax.names import printable
 
 __all__ = ["Curve", "ModalityLabels", "curves_of", "drawable", "font_file", "legend", "picture", "readable", "style"]
 
@@ -31,9 +32,9 @@ _OTHERS = 300  # other fonts that are searched for a character
 
 
 def readable(text: str) -> str:
-    """A text for matplotlib: one line, without mathematics in it; a character that no font has becomes "?"."""
-    text = "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)
-    text = "".join(c if drawable(c) else "?" for c in text).replace("$", r"\$")
+    """A text for matplotlib: one line; a character that no font has becomes "?"."""
+    text = printable(" ".join(text.split()) if not text.isprintable() else text)
+    text = "".join(c if c.isprintable() and drawable(c) else "?" for c in text)
     return f" {text}" if text.startswith("_") else text  # matplotlib leaves such labels out of a legend
 
 
@@ -161,7 +162,9 @@ def picture(
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.text import Text
 
-        with matplotlib.rc_context({"text.usetex": False, "font.family": ["DejaVu Sans"]}):
+        # Texts may come with data: none is mathematics.
+        settings: Any = {"text.usetex": False, "text.parse_math": False, "font.family": ["DejaVu Sans"]}
+        with matplotlib.rc_context(settings):
             figure = _figure_type()(figsize=size, dpi=120, layout="constrained")
             axes = tuple(figure.subplots(1, panels, squeeze=False)[0])
             yield axes

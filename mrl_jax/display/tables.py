@@ -1,14 +1,24 @@
-"""Tables of text: columns aligned by spaces, and Markdown.
+"""Tables of text: columns aligned by spaces, Markdown, and comma-separated values.
 
-A table is a sequence of rows of cells, the first row being the header; all rows have the same number of cells.
+A table is a sequence of rows of cells, the first row being the header; all rows have the same number of cells. Cells
+may hold any text: names that come with data are made harmless here, for the terminal as for a spreadsheet.
 """
 
+import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-__all__ = ["aligned_lines", "display_width", "markdown_table", "text_table"]
+from mrl_jax.names import printable
+
+__all__ = ["aligned_lines", "csv_table", "display_width", "markdown_table", "markdown_text", "text_table"]
 
 Rows = Sequence[Sequence[str]]
+
+# What begins a formula in a spreadsheet, the full-width forms included, or makes it skip to the next character.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+_QUOTED = frozenset('",;\t\r\n')
+_MARKED = re.compile(r"([\\`*<>\[\]|$~&]|(?<!\w)_|_(?!\w))")  # what Markdown reads as markup, wherever it stands
 
 
 def aligned_lines(rows: Rows, left: Sequence[int] = (0,)) -> list[str]:
@@ -21,6 +31,7 @@ def aligned_lines(rows: Rows, left: Sequence[int] = (0,)) -> list[str]:
     Returns:
         One line per row, without spaces at the end.
     """
+    rows = _shown(rows)
     widths = _widths(rows)
     lines = []
     for row in rows:
@@ -46,11 +57,60 @@ def text_table(rows: Rows, separate_last: bool = False) -> str:
 
 
 def markdown_table(rows: Rows) -> str:
-    """Lay out a table in Markdown, columns aligned to the left."""
+    """Lay out a table in Markdown, columns aligned to the left; texts in cells are Markdown: see `markdown_text`."""
+    rows = _shown(rows)
     widths = _widths(rows)
     padded = [[_padded(v, w, True) for v, w in zip(row, widths, strict=True)] for row in rows]
     padded.insert(1, ["-" * w for w in widths])
     return "\n".join("| " + " | ".join(row) + " |" for row in padded)
+
+
+def markdown_text(text: object) -> str:
+    r"""A text that comes with data for use in Markdown: one line, and nothing in it is markup or ends a cell.
+
+    Example:
+        >>> print(markdown_text("<b>|x_y`"))
+        \<b\>\|x_y\`
+    """
+    return _MARKED.sub(r"\\\1", printable(text))
+
+
+def csv_table(rows: Iterable[Iterable[Any]]) -> str:
+    """Lay out comma-separated values; floats have all digits.
+
+    A text that a spreadsheet would take for a formula gets an apostrophe in front (OWASP, CSV injection). Numbers stay
+    as they are.
+
+    Args:
+        rows: the table; cells are texts, numbers or None.
+
+    Example:
+        >>> csv_table([("name", "value"), ("=1+1", -2.5)])
+        "name,value\\n'=1+1,-2.5\\n"
+    """
+    return "".join(f"{','.join(map(_csv_cell, row))}\n" for row in rows)
+
+
+def _csv_cell(value: Any) -> str:
+    text = "" if value is None else str(value)
+    if isinstance(value, str) and _is_formula(text):
+        text = f"'{text}"
+    # Not by the module csv: it leaves \r, and the semicolon at which some spreadsheets part cells, without quotes.
+    return '"' + text.replace('"', '""') + '"' if _QUOTED & set(text) else text
+
+
+def _is_formula(text: str) -> bool:
+    if not text.startswith(_FORMULA):
+        return False
+    try:
+        float(text)  # a number as text, such as -0.5
+    except ValueError:
+        return True
+    return text[0] in "\t\r\n"
+
+
+def _shown(rows: Rows) -> Rows:
+    return [[printable(cell) for cell in row] for row in rows]
 
 
 def _widths(rows: Rows) -> list[int]:

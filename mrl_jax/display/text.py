@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mrl_jax.display.tables import text_table
+from mrl_jax.names import printable
 
 __all__ = ["MEMORISED", "describe_noise", "memorised", "summary", "table"]
 
@@ -57,9 +58,9 @@ def summary(
     sizes = " / ".join(f"{n:,}" for n in data["instances"].values())
     labels = f"training labels: {describe_noise(noise)}"
     lines = [
-        f"{data['name']}: {len(data['class_names'])} classes, {sizes} instances (train / valid / test)",
-        labels,
-        method,
+        printable(f"{data['name']}: {len(data['class_names'])} classes, {sizes} instances (train / valid / test)"),
+        printable(labels),
+        printable(method),
         "",
         table(columns),
         "",

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mrl_jax.data.dataset import SPLITS
+from mrl_jax.data.dataset import SPLITS, check_modality_names
 from mrl_jax.data.formats import open_arrays
 from mrl_jax.data.shards import join_shards, numbered_notes
 from mrl_jax.errors import InputError, listed
@@ -38,6 +38,7 @@ def read_embeddings(path: str | os.PathLike[str], modalities: Sequence[str] = ()
     with _open(path, source) as found:
         arrays, notes = join_shards(found, source, modalities, any_place=True) if path.is_dir() else (found, ())
         names = _modalities(arrays, modalities, source)
+        check_modality_names(names, source)
         notes = notes if modalities else (*notes, *numbered_notes(names))
         z = {m: arrays[m] for m in names}
         labels, ids = (_belonging(arrays, names, what, source) for what in ("labels", "ids"))

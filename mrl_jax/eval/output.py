@@ -1,7 +1,5 @@
 """Scores and comparisons as tables, CSV and precision-recall curves."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from mrl_jax.display.drawing import curves_of, legend, picture
-from mrl_jax.display.tables import text_table
+from mrl_jax.display.tables import csv_table, text_table
+from mrl_jax.names import printable
 from mrl_jax.run.representation import ranked_by
 
 __all__ = [
@@ -48,7 +47,7 @@ def score_table(report: Mapping[str, Any]) -> str:
             rows.append([d, f"{s['queries']:,}", recalls[0], ends, *recalls[1:], f"{s['median_rank']:g}"])
         parts.append(text_table(rows))
     by = ranked_by(report["options"]["representation"], report["options"]["metric"])
-    parts += [_order(f"ranked by {by}", report["options"]), *(f"note: {note}" for note in report["notes"])]
+    parts += [_order(f"ranked by {by}", report["options"]), *(printable(f"note: {note}") for note in report["notes"])]
     return "\n\n".join(parts)
 
 
@@ -67,13 +66,13 @@ def comparison_table(result: Mapping[str, Any]) -> str:
     for system in ("a", "b"):
         of_run = result["epoch"][system] is not None
         where = f" ({result['split']}, epoch {result['epoch'][system]})" if of_run else ""
-        names.append(f"{system.upper()}: {result[system]}{where}")
+        names.append(printable(f"{system.upper()}: {result[system]}{where}"))
     by = [ranked_by(result["representation"][system], result["metric"][system]) for system in ("a", "b")]
     order = f"ranked by {by[0]}" if by[0] == by[1] else f"A ranked by {by[0]}, B by {by[1]}"
     footnotes = [
         footnote,
         _order(order, result["options"]),
-        *(f"note: {note}" for note in result["notes"]),
+        *(printable(f"note: {note}") for note in result["notes"]),
     ]
     return "\n\n".join(["\n".join(names), text_table(rows, separate_last=True), *footnotes])
 
@@ -111,7 +110,7 @@ def score_csv(report: Mapping[str, Any]) -> str:
         rows.append(["average", "", "map", report["average"], *report.get("average_ci", ("", ""))])
     for d, scores in report["instances"].items():
         add(d, "", scores, "instance_")
-    return _csv(rows)
+    return csv_table(rows)
 
 
 def comparison_csv(result: Mapping[str, Any]) -> str:
@@ -120,7 +119,7 @@ def comparison_csv(result: Mapping[str, Any]) -> str:
     for d, line in [*result["map"].items(), ("average", result["average"])]:
         ends = line.get("ci", ("", ""))
         rows.append([d, line.get("queries", ""), line["a"], line["b"], line["difference"], *ends, line["p"]])
-    return _csv(rows)
+    return csv_table(rows)
 
 
 def per_query_csv(per_query: Mapping[str, Mapping[str, np.ndarray]], rows_of: Mapping[str, np.ndarray]) -> str:
@@ -135,13 +134,7 @@ def per_query_csv(per_query: Mapping[str, Mapping[str, np.ndarray]], rows_of: Ma
     for d, values in per_query.items():
         columns = [rows_of[d].tolist(), *(values[n].tolist() if n in values else [""] * len(rows_of[d]) for n in names)]
         rows += [[d, *row] for row in zip(*columns, strict=True)]
-    return _csv(rows)
-
-
-def _csv(rows: Sequence[Sequence[Any]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)  # floats with all digits, as by repr
-    return text.getvalue()
+    return csv_table(rows)
 
 
 def plot_precision_recall(path: Path, curves: Mapping[str, Sequence[float]], title: str) -> None:

@@ -122,6 +122,10 @@ def directions(data: Embedded, protocols: Sequence[str]) -> dict[str, Direction]
             protocol within.
     """
     names = list(data.embeddings)
+    if {"cross", "others"} <= set(protocols) and "others" in names:
+        raise InputError(
+            f"{data.source}: with a modality of the name others, choose protocol cross or others, not both"
+        )
     by_name: dict[str, Direction] = {}
     for protocol in protocols:
         if protocol == "within":

@@ -9,9 +9,6 @@ leaderboard.png    the ranking as a critical-difference diagram
 ```
 """
 
-import csv
-import io
-import json
 import os
 import statistics
 import sys
@@ -24,8 +21,9 @@ from typing import Any
 import numpy as np
 
 from mrl_jax.backend import names_backend
+from mrl_jax.checksums import CheckedFolder, write_first
 from mrl_jax.config import Config, fields_used, preset, with_settings
-from mrl_jax.display.tables import markdown_table
+from mrl_jax.display.tables import csv_table, markdown_table, markdown_text
 from mrl_jax.errors import DatasetWarning, InputError, NonFiniteLossError, first_line
 from mrl_jax.eval.evaluate import embed_split
 from mrl_jax.eval.scores import directions, rank_queries
@@ -33,9 +31,12 @@ from mrl_jax.eval.significance import unit_means
 from mrl_jax.files import pretty_json, refuse_address, write_atomically
 from mrl_jax.interface import option
 from mrl_jax.interrupt import Interrupted
+from mrl_jax.json_files import Number, parse_json
 from mrl_jax.leaderboard.picture import draw_ranking
 from mrl_jax.leaderboard.ranking import Ranking, rank_methods
 from mrl_jax.methods.registry import METHODS, entry_of
+from mrl_jax.names import printable
+from mrl_jax.options import MOST_RUNS
 from mrl_jax.run.representation import metric_of
 from mrl_jax.sweep.folder import SweepFolder
 from mrl_jax.sweep.sweep import Outcome, grid, sweep
@@ -45,6 +46,14 @@ __all__ = ["NOISE_RATES", "Leaderboard", "Row", "leaderboard"]
 
 NOISE_RATES = (0.2, 0.4, 0.6, 0.8)
 _SEEDS, _FORMAT, _FILE = 5, 1, "leaderboard.json"
+_SCHEMA = {
+    "format": int,
+    "methods": [str],
+    "noise_rates": [Number(0, 1)],
+    "seeds": Number(1, whole=True),
+    "settings": {"preset?": str, "recipe?": str, "method?": str},
+    "sha256": str,
+}
 _NOT_A_SETTING = {
     "method": "a leaderboard compares several; give methods",
     "noise_rate": "a leaderboard has several; give noise_rates",
@@ -105,8 +114,8 @@ class Leaderboard:
             cells = [*map(_spread, row.maps), f"{row.maps.mean():.3f}", rank, *same, f"{np.median(row.seconds):.1f}"]
             table.append([str(i), name, *cells])
         lines = [markdown_table(table), "", self._caption()]
-        lines += [f"- {name} was left out: {why}" for name, why in self.left_out.items()]
-        lines += [f"- {name} failed: {why}" for name, why in self.failed.items()]
+        lines += [f"- {name} was left out: {markdown_text(why)}" for name, why in self.left_out.items()]
+        lines += [f"- {name} failed: {markdown_text(why)}" for name, why in self.failed.items()]
         return "\n".join(lines)
 
     @property
@@ -127,15 +136,13 @@ class Leaderboard:
 
     def csv(self) -> str:
         """A row per run, as comma-separated values."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["method", "noise_rate", "seed", "map", "wrong_share", "seconds"])
+        rows: list[list[Any]] = [["method", "noise_rate", "seed", "map", "wrong_share", "seconds"]]
         for name, row in self.rows.items():
             for i, rate in enumerate(self.noise_rates):
                 for j, seed in enumerate(self.seeds):
                     values = (row.maps[i, j], row.wrong_share[i, j], row.seconds[i, j])
-                    writer.writerow([name, rate, seed, *(round(float(value), 5) for value in values)])
-        return text.getvalue()
+                    rows.append([name, rate, seed, *(round(float(value), 5) for value in values)])
+        return csv_table(rows)
 
     def plot(self, path: Path) -> None:
         """Draw the ranking as PNG."""
@@ -195,7 +202,7 @@ def leaderboard(
         name, why = next(iter(left_out.items()))
         raise InputError(f"no method can be trained; the first, {name}: {why}")
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / _FILE, pretty_json({"format": _FORMAT, **asked}) + "\n")
+    write_first(folder, _FILE, pretty_json({"format": _FORMAT, **asked}) + "\n")
     rows, failed = _trained(configs, left_out, folder, data, progress)
     if not rows:
         name, why = next(iter(failed.items()))
@@ -218,7 +225,7 @@ def _trained(
     for i, (name, own) in enumerate(configs.items(), 1):
         if progress:
             what = f", left out: {left_out[name]}" if name in left_out else ""
-            print(f"{name} ({i} of {len(configs)}){what}", file=sys.stderr, flush=True)
+            print(f"{name} ({i} of {len(configs)}){printable(what)}", file=sys.stderr, flush=True)
         if name in left_out:
             continue
         begun = (folder / name / "sweep.json").is_file()
@@ -237,7 +244,7 @@ def _trained(
         except Exception as error:  # a fault of one method must not end the others
             failed[name] = f"{type(error).__name__}: {first_line(error)}"
         if progress and name in failed:
-            print(f"{name} failed: {failed[name]}", file=sys.stderr, flush=True)
+            print(f"{name} failed: {printable(failed[name])}", file=sys.stderr, flush=True)
     return rows, failed
 
 
@@ -271,8 +278,9 @@ def _asked(
         entry_of(name)
     if not asked["methods"]:
         raise InputError("methods: give at least one")
-    if asked["seeds"] < 1:
-        raise InputError(f"seeds {asked['seeds']}: must be at least 1")
+    if not 1 <= asked["seeds"] <= MOST_RUNS:
+        rule = "at least 1" if asked["seeds"] < 1 else f"at most {MOST_RUNS}"
+        raise InputError(f"seeds {asked['seeds']}: must be {rule}")
     for name, rule in _NOT_A_SETTING.items():
         if name in asked["settings"]:
             raise InputError(f"{name} {asked['settings'][name]!r}: {rule}")
@@ -281,7 +289,7 @@ def _asked(
 
 def _read(folder: Path) -> dict[str, Any]:
     try:
-        known = json.loads((folder / _FILE).read_text("utf-8"))
+        known = parse_json(CheckedFolder(folder).read(_FILE), _SCHEMA)
         if known.pop("format") != _FORMAT:
             raise InputError(f"{folder / _FILE} was written by a newer version; update mrl_jax")
         return {name: known[name] for name in ("methods", "noise_rates", "seeds", "settings", "sha256")}
@@ -289,8 +297,10 @@ def _read(folder: Path) -> dict[str, Any]:
         raise InputError(
             f"workdir {str(folder)!r} holds no leaderboard ({_FILE} is missing); name its folder"
         ) from None
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise InputError(f"{folder / _FILE} is damaged ({error!r}); restore it, or begin anew") from error
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder / _FILE} is damaged ({error}); restore it, or begin anew") from error
 
 
 def _configs(asked: Mapping[str, Any], methods: Sequence[str], instances: int | None = None) -> dict[str, list[Config]]:

@@ -19,7 +19,6 @@ Shape letters: M modalities, N training instances, K classes.
 
 import csv
 import hashlib
-import json
 import os
 import re
 import warnings
@@ -35,6 +34,7 @@ from mrl_jax.data.formats import open_arrays
 from mrl_jax.data.formats.foreign import HEAD, refuse_foreign
 from mrl_jax.errors import DatasetWarning, InputError, listed
 from mrl_jax.files import refuse_address
+from mrl_jax.json_files import parse_json
 from mrl_jax.noise.record import damaged, integer_labels, label_table, named_labels, noise_record, recorded_labels
 from mrl_jax.noise.spec import NoiseSpec, NoisyLabels
 
@@ -220,7 +220,7 @@ def _load(path: Path, names: Sequence[str], labels: int, num_classes: int) -> An
         if suffix in _TABLES:
             return _read_table(path, _text(path, content), names, num_classes)
         if suffix == ".json":
-            return json.loads(_text(path, content))
+            return parse_json(_text(path, content))
         if suffix == ".npy":
             array = np.lib.format.open_memmap(path, mode="r")  # reads no more than the file has, and no pickle
             if array.offset + array.nbytes != len(content):

@@ -1,5 +1,6 @@
-"""A run, or several, as one page of HTML: what was trained, how well it retrieves, and whether it memorised."""
+"""A run, or several, or an audit, as one page of HTML."""
 
+from mrl_jax.report.audit_page import write_audit_page
 from mrl_jax.report.write import write_report
 
-__all__ = ["write_report"]
+__all__ = ["write_audit_page", "write_report"]

@@ -19,7 +19,6 @@ __all__ = [
     "Queries",
     "Query",
     "Section",
-    "Suspects",
     "Table",
     "Tile",
     "number_cell",
@@ -36,6 +35,20 @@ class Tile(NamedTuple):
     tone: str = ""
 
 
+class Hit(NamedTuple):
+    """A result of a query, or a neighbour that votes.
+
+    Attributes:
+        sample: the sample.
+        remark: its score as text, or the labels that it votes for.
+        hit: whether it has the class of the query, or votes for the suggested one.
+    """
+
+    sample: Sample
+    remark: str
+    hit: bool
+
+
 class Cell(NamedTuple):
     """A cell of a table.
 
@@ -44,12 +57,16 @@ class Cell(NamedTuple):
         sort: the number that it is sorted by; None: by its text.
         tone: "", "good" or "bad".
         more: a second line in small letters, or "".
+        sample: a sample, shown in place of the text.
+        hits: samples, shown in a row in place of the text.
     """
 
     text: str
     sort: float | None = None
     tone: str = ""
     more: str = ""
+    sample: Sample | None = None
+    hits: Sequence[Hit] = ()
 
 
 NOTHING = Cell("\N{EN DASH}")
@@ -64,12 +81,14 @@ class Table(NamedTuple):
         head: titles of the columns.
         rows: cells.
         folded: whether the reader has to open it.
+        filters: columns of which the reader can choose a text, to see the rows that have it.
     """
 
     caption: str
     head: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     folded: bool = False
+    filters: Sequence[int] = ()
     kind: str = "table"
 
 
@@ -115,14 +134,6 @@ class Code(NamedTuple):
     kind: str = "code"
 
 
-class Hit(NamedTuple):
-    """A result of a query: the sample, its score as text, and whether it has the class of the query."""
-
-    sample: Sample
-    score: str
-    hit: bool
-
-
 class Query(NamedTuple):
     """A query, a remark on it, and its results, best first."""
 
@@ -139,15 +150,7 @@ class Queries(NamedTuple):
     kind: str = "queries"
 
 
-class Suspects(NamedTuple):
-    """Samples whose given label is doubtful: (sample, given, suggested, p of being wrong, agreement)."""
-
-    caption: str
-    rows: Sequence[tuple[Sample, str, str, Cell, Cell]]
-    kind: str = "suspects"
-
-
-Block = Table | Chart | Facts | Note | Code | Queries | Suspects
+Block = Table | Chart | Facts | Note | Code | Queries
 
 
 class Section(NamedTuple):

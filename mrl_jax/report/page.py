@@ -4,9 +4,11 @@ The library that draws the charts (Vega-Lite) comes from the package vl-convert-
 are in the extra `report`.
 """
 
+import contextlib
 import functools
 import json
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +17,7 @@ from mrl_jax.errors import InputError
 from mrl_jax.report.blocks import Chart, Section, Tile
 from mrl_jax.version import __version__
 
-__all__ = ["Page", "check_packages", "library", "render", "script_json"]
+__all__ = ["Page", "check_packages", "library", "packing", "render", "script_json"]
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _PACKAGES = {"jinja2": "Jinja2", "vl_convert": "vl-convert-python"}
@@ -64,6 +66,17 @@ def library() -> str:
 
     text: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     return text.replace("</script", "<\\/script").replace("<!--", "<\\!--")
+
+
+@contextlib.contextmanager
+def packing() -> Iterator[None]:
+    """Put the library together in a thread, while the block makes the page."""
+    thread = threading.Thread(target=library)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
 
 
 def script_json(value: Any) -> str:

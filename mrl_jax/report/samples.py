@@ -5,7 +5,9 @@ import io
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from mrl_jax.report.opened import OpenedRun
+from mrl_jax.data.dataset import Dataset
+from mrl_jax.run.folder import RunFolder
+from mrl_jax.run.model import TrainedModel
 from mrl_jax.search.gallery import Gallery, is_emoji, read_gallery
 from mrl_jax.search.output import Pictures
 
@@ -43,10 +45,13 @@ class Sample(NamedTuple):
 
 
 class Samples:
-    """Looks up samples of a run's data.
+    """Looks up samples of data.
 
     Args:
-        opened: the run.
+        dataset: the data.
+        run: a run on them, if there is one.
+        folder: its folder, if it has one.
+        data: what was given as its data, or None for those that it names.
         where: folder of pictures, named by id; None for those that come with the data.
 
     Attributes:
@@ -56,20 +61,26 @@ class Samples:
         InputError: the folder does not exist.
     """
 
-    def __init__(self, opened: OpenedRun, where: str | None = None) -> None:
-        self._opened = opened
+    def __init__(
+        self,
+        dataset: Dataset,
+        run: TrainedModel | None = None,
+        folder: RunFolder | None = None,
+        data: Any = None,
+        where: str | None = None,
+    ) -> None:
+        self._dataset, self._run, self._folder, self._data = dataset, run, folder, data
         self.pictures: list[str] = []
         self._numbers: dict[Any, int | None] = {}
         self._bytes = 0
         self._galleries: dict[tuple[str, str], Gallery] = {}
-        run, folder = opened.run, opened.recorded.folder
-        has = where is not None or is_emoji(run, folder, opened.data)
-        self._source = Pictures(run, folder, opened.data, where) if has else None
+        has = where is not None or (run is not None and is_emoji(run, folder, data))
+        self._source = Pictures(run, folder, data, where) if has else None
 
     def of(self, modality: str, split: str, row: int) -> Sample:
         """The sample of a row of the data."""
         about = self._about(modality, split, row)
-        label = self._opened.dataset.class_names[int(self._opened.dataset.splits[split].labels[modality][row])]
+        label = self._dataset.class_names[int(self._dataset.splits[split].labels[modality][row])]
         return Sample(
             str(about.get("id", f"{split}:{row}")),
             modality,
@@ -80,10 +91,13 @@ class Samples:
         )
 
     def _about(self, modality: str, split: str, row: int) -> Mapping[str, Any]:
+        if self._run is None:
+            ids = self._dataset.splits[split].ids
+            return {} if ids is None else {"id": str(ids[row])}
         key = (modality, split)
         if key not in self._galleries:
-            o = self._opened
-            self._galleries[key] = read_gallery(o.run, o.recorded.folder, modality, (split,), o.data, o.dataset)
+            gallery = read_gallery(self._run, self._folder, modality, (split,), self._data, self._dataset)
+            self._galleries[key] = gallery
         return self._galleries[key].about(split, row)
 
     def _picture(self, modality: str, split: str, row: int, about: Mapping[str, Any]) -> int | None:

@@ -2,7 +2,6 @@
 
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,14 +16,15 @@ from mrl_jax.interface import option
 from mrl_jax.report.blocks import Note, Section
 from mrl_jax.report.memory import Memory, Predictions, memory_of, memory_record, predictions
 from mrl_jax.report.opened import Found, OpenedRun, find_runs, open_run
-from mrl_jax.report.page import Page, check_packages, library, render
+from mrl_jax.report.page import Page, check_packages, packing, render
 from mrl_jax.report.retrieved import retrieve
 from mrl_jax.report.samples import Samples
 from mrl_jax.report.sections.comparison import TESTED, compared_verdict, comparison, tested
 from mrl_jax.report.sections.overview import about, heading, protocol, tiles, verdict
 from mrl_jax.report.sections.reproduce import reproduce
 from mrl_jax.report.sections.results import by_class, precision_recall, results
-from mrl_jax.report.sections.shown import PageItems, example_section, map_section, suspect_section
+from mrl_jax.report.sections.shown import PageItems, example_section, map_section
+from mrl_jax.report.sections.suspects import suspect_table
 from mrl_jax.report.sections.swept import sweep_section, sweep_verdict
 from mrl_jax.report.sections.training import learning_curves, memorising
 
@@ -32,6 +32,11 @@ __all__ = ["write_report"]
 
 SUSPECTS = 40
 """Doubtful labels that a page shows."""
+
+_SUSPECTS = (
+    "Training samples whose given label is most probably wrong, with the label that their neighbours suggest: look at "
+    "these first."
+)
 
 Say = Callable[[str], None]
 
@@ -77,15 +82,12 @@ def write_report(
     inputs = [str(data) if isinstance(data, str | os.PathLike) else None]
     for recorded in found.runs:
         check_outputs({"--html": str(path)}, inputs, str(recorded.folder.path))
-    started, packing = time.monotonic(), threading.Thread(target=library)
-    packing.start()  # puts the library together meanwhile
+    started = time.monotonic()
     say: Say = lambda what: None  # noqa: E731
     if progress:
         say = lambda what: print(f"{time.monotonic() - started:5.1f} s  {what}", file=sys.stderr)  # noqa: E731
-    try:
+    with packing():
         page = _page(found, split, data, title, None if pictures is None else str(pictures), say)
-    finally:
-        packing.join()
     write_atomically(path, render(page))
     return path
 
@@ -121,7 +123,8 @@ def _page_of(
     say: Say,
 ) -> Page:
     """The page of a run, with other sections before its own, and with a verdict on several runs before its own."""
-    samples, items = Samples(opened, pictures), PageItems()
+    samples = Samples(opened.dataset, opened.run, opened.recorded.folder, opened.data, pictures)
+    items = PageItems()
     say("training labels")
     kept, memory, why = _memory(opened)
     say("classes")
@@ -159,4 +162,5 @@ def _audited(opened: OpenedRun, samples: Samples) -> Section:
         audit = audit_run(opened.recorded.folder.path, data=opened.dataset).audit
     except InputError as error:  # it says why a run has none
         return Section("suspects", "Suspicious labels", "", [Note(f"Unknown: {error}.")])
-    return suspect_section(audit.suspects(SUSPECTS), lambda m, row: samples.of(m, "train", row), opened.run.class_names)
+    table = suspect_table(audit.suspects(SUSPECTS), samples, _SUSPECTS)
+    return Section("suspects", "Suspicious labels", "", [table or Note("The audit suspects no label.")])

@@ -391,6 +391,8 @@ def expected_average_precision(relevant: Any, size: int) -> np.ndarray:
 
 def _pairs(names: Iterable[str]) -> list[tuple[str, str]]:
     names = list(names)
+    if unclear := next((name for name in names if "->" in name), None):
+        raise InputError(f"modality {unclear!r}: a name must not hold '->', which names directions; rename it")
     return [(a, b) for a in names for b in names if a != b]
 
 

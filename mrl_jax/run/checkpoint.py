@@ -5,12 +5,20 @@ preprocessing statistics. Saving is asynchronous; an interrupted save leaves onl
 ignore.
 """
 
+import errno
 import functools
+import gc
+import json
 import logging
+import os
+import shutil
 import sys
+import threading
+import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,11 +26,14 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from mrl_jax.checksums import array_checksum
 from mrl_jax.config import Config
 from mrl_jax.errors import CheckpointError, InputError, first_line
 from mrl_jax.interface import option
+from mrl_jax.json_files import read_json
 from mrl_jax.methods.state import Shapes, State
 from mrl_jax.run.format1 import is_format_1, nested_of, state_of
+from mrl_jax.run.schemas import CHECKPOINT
 from mrl_jax.run.shapes import path_names, state_shapes
 
 __all__ = ["Checkpoints", "Snapshot", "template"]
@@ -33,6 +44,9 @@ logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathnam
 logging.getLogger("asyncio").addFilter(
     lambda record: not ("never retrieved" in (message := record.getMessage()) and "orbax" in message)
 )
+
+
+_PATIENCE = 10.0  # seconds that a second Ctrl-C waits for a save
 
 
 class Snapshot(NamedTuple):
@@ -84,41 +98,82 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
     def __init__(self, folder: Path, keep: int | None = 2, read_only: bool = False) -> None:
         _drop_late_reads()
         self.folder = folder.absolute()
-        self._manager = ocp.CheckpointManager(
-            self.folder,
-            item_handlers=ocp.StandardCheckpointHandler(),
-            options=ocp.CheckpointManagerOptions(
-                max_to_keep=keep,
-                best_fn=lambda m: m["epoch"],  # the latest are kept
-                create=not read_only,
-                read_only=read_only,
-                cleanup_tmp_directories=not read_only,
-            ),
-        )
+        self._keep, self._read_only = keep, read_only
+        self._longest = 0.0  # seconds of a save
+        self._saving: float | None = None  # when the present save began
+
+    @functools.cached_property
+    def _manager(self) -> ocp.CheckpointManager:
+        """Writes and deletes. Made when it is first used, as it reads every checkpoint, damaged ones too."""
+        assert not self._read_only
+        try:
+            return ocp.CheckpointManager(
+                self.folder,
+                item_handlers=ocp.StandardCheckpointHandler(),
+                options=ocp.CheckpointManagerOptions(
+                    max_to_keep=self._keep,
+                    best_fn=lambda m: m["epoch"],  # the latest are kept
+                    create=True,
+                    cleanup_tmp_directories=True,
+                ),
+            )
+        except Exception:
+            for epoch in self.epochs():
+                self.metrics(epoch)  # the error that names the damaged one
+            raise
+
+    @functools.cached_property
+    def _reader(self) -> ocp.Checkpointer:
+        return ocp.Checkpointer(ocp.StandardCheckpointHandler())
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
-            with self._writing():
-                self._manager.close()
+            if kind is not None and issubclass(kind, KeyboardInterrupt):
+                self._close_within(max(_PATIENCE, 2 * self._longest))  # a save that was cut short may never end
+            else:
+                self._close()
         except CheckpointError:
             if kind is None:  # otherwise the error being raised says more
                 raise
+
+    def _close(self) -> None:
+        with self._writing():
+            for name in ("_manager", "_reader"):
+                if name in vars(self):
+                    getattr(self, name).close()
+
+    def _close_within(self, seconds: float) -> None:
+        """Close, but leave what takes longer behind; an unfinished save is a temporary folder."""
+
+        def close() -> None:
+            with suppress(CheckpointError):
+                self._close()
+
+        thread = threading.Thread(target=close, daemon=True)
+        thread.start()
+        thread.join(seconds)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
         try:
             yield
+        except InputError:  # a damaged checkpoint
+            raise
         except Exception as error:  # Orbax and TensorStore raise many types when a disk is full
             if jax.process_count() > 1 and isinstance(error, jax.errors.JaxRuntimeError):
                 raise  # another process is lost; `convert_process_loss` handles it
-            raise CheckpointError(
-                f"{self.folder}: a checkpoint cannot be written ({first_line(error)}); make space, then "
-                f"{option('resume')}"
-            ) from error
+            why, remedy = first_line(error), "make space"
+            if (too_many := os.strerror(errno.EMFILE)) in str(error):
+                why, remedy = too_many, "allow more (ulimit -n 256)"
+            message = f"a checkpoint cannot be written ({why}); {remedy}, then {option('resume')}"
+            _let_go(error)
+            raise CheckpointError(f"{self.folder}: {message}") from error
 
     def epochs(self) -> list[int]:
-        """Epochs with a complete checkpoint, ascending."""
-        return sorted(self._manager.all_steps())
+        """Epochs with a checkpoint, ascending; unfinished saves have other names."""
+        if not self.folder.is_dir():
+            return []
+        return sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdecimal())
 
     def save(self, epoch: int, snapshot: Snapshot, metrics: Mapping[str, float]) -> None:
         """Start saving; returns once the arrays are copied, so that the state may be donated to the next epoch.
@@ -133,8 +188,10 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         """
         # On CPU a save reads the buffers of the device; a copy lets training overwrite them in the meantime.
         copy = jax.tree.map(lambda x: np.array(x, copy=True), snapshot.nested())
+        numbers = {**metrics, "checksum": _checksum(copy, metrics)}
+        self._saving = time.perf_counter()
         with self._writing():
-            self._manager.save(epoch, args=ocp.args.StandardSave(copy), metrics=dict(metrics))
+            self._manager.save(epoch, args=ocp.args.StandardSave(copy), metrics=numbers)
 
     def is_writing(self) -> bool:
         """Whether a save is not yet on disk."""
@@ -146,8 +203,12 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         Raises:
             CheckpointError: a save failed.
         """
-        with self._writing():
-            self._manager.wait_until_finished()
+        if "_manager" in vars(self):
+            with self._writing():
+                self._manager.wait_until_finished()
+        if self._saving is not None:
+            self._longest = max(self._longest, time.perf_counter() - self._saving)
+            self._saving = None
 
     def drop_before(self, epoch: int) -> None:
         """Delete the checkpoints of earlier epochs."""
@@ -156,13 +217,28 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
                 if earlier < epoch:
                     self._manager.delete(earlier)
 
-    def metrics(self, epoch: int) -> Mapping[str, float]:
+    def drop_after(self, epoch: int) -> None:
+        """Delete the checkpoints of later epochs, damaged ones too."""
+        for later in self.epochs():
+            if later > epoch:
+                shutil.rmtree(self.folder / str(later))
+        if "_manager" in vars(self):
+            self._manager.reload()
+
+    def metrics(self, epoch: int) -> dict[str, Any]:
         """The metrics that were saved with an epoch."""
-        metrics = self._manager.metrics(epoch)
-        if metrics is None:
+        return {name: value for name, value in self._metrics(epoch).items() if name != "checksum"}
+
+    def _metrics(self, epoch: int) -> dict[str, Any]:
+        try:
+            metrics: dict[str, Any] = read_json(self.folder / str(epoch) / "metrics" / "metrics", CHECKPOINT, 1 << 20)
+            if metrics["epoch"] != epoch:
+                raise ValueError("it is of another epoch")
+        except (OSError, ValueError) as error:
+            why = "no metrics" if isinstance(error, FileNotFoundError) else first_line(error)
             raise InputError(
-                f"{self.folder / str(epoch)} is damaged (no metrics); delete that folder, then {option('resume')}"
-            )
+                f"{self.folder / str(epoch)} is damaged ({why}); delete that folder, then {option('resume')}"
+            ) from error
         return metrics
 
     def restore(self, epoch: int, template: Snapshot) -> Snapshot:
@@ -195,24 +271,34 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Sharding info not provided")
-                restored = self._manager.restore(epoch, args=ocp.args.StandardRestore(expected))
+                restored = self._reader.restore(self._arrays(epoch), args=ocp.args.StandardRestore(expected))
         except Exception as error:  # Orbax and TensorStore raise many types for damaged files
-            raise InputError(
-                f"{self.folder}: checkpoint of epoch {epoch} cannot be read ({first_line(error)})"
-            ) from error
+            why = first_line(error)
+            _let_go(error)
+            raise InputError(f"{self.folder}: checkpoint of epoch {epoch} cannot be read ({why})") from error
+        metrics = self._metrics(epoch)
+        checksum = metrics.pop("checksum", None)  # earlier versions wrote none
+        if checksum is not None and checksum != _checksum(restored, metrics):
+            raise InputError(f"{self.folder}: checkpoint of epoch {epoch} is damaged (its checksum differs)")
         if format_1:
             return Snapshot(*state_of(restored, template.state), restored["preprocess"])
         return Snapshot(template.state._replace(**restored["state"]), restored["best"], restored["preprocess"])
 
+    def _arrays(self, epoch: int) -> Path:
+        return self.folder / str(epoch) / "default"
+
     def _stored_arrays(self, epoch: int) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
         """Path -> shape and dtype of the arrays of a checkpoint."""
         try:
-            tree = self._manager.item_metadata(epoch).tree
+            metadata: Any = self._reader.metadata(self._arrays(epoch))
+            if metadata.item_metadata is None:
+                raise ValueError("its list of arrays is damaged")
+            tree = metadata.item_metadata.tree
             return {p: (tuple(x.shape), np.dtype(x.dtype)) for p, x in _leaves(tree)}
         except Exception as error:
-            raise InputError(
-                f"{self.folder}: checkpoint of epoch {epoch} cannot be read ({first_line(error)})"
-            ) from error
+            why = first_line(error)
+            _let_go(error)
+            raise InputError(f"{self.folder}: checkpoint of epoch {epoch} cannot be read ({why})") from error
 
 
 @functools.cache  # once per process
@@ -220,10 +306,33 @@ def _drop_late_reads() -> None:
     """Suppress the tracebacks that TensorStore prints after a failed read, which `Checkpoints` raises as an error.
 
     Reads of other arrays that end later meet a closed event loop, and each prints a traceback; the last one does so
-    when the error is freed.
+    when the error is freed. An event loop that could not be made, without file handles, prints one when it is freed.
     """
     hook = sys.unraisablehook
-    sys.unraisablehook = lambda args: None if str(args.exc_value) == "Event loop is closed" else hook(args)
+
+    def show(args: Any) -> None:
+        of_a_loop = getattr(args.object, "__qualname__", "") == "BaseEventLoop.__del__"
+        if not of_a_loop and str(args.exc_value) != "Event loop is closed":
+            hook(args)
+
+    sys.unraisablehook = show
+
+
+def _let_go(error: BaseException) -> None:
+    """Free what a failed call of Orbax holds: coroutines that never began, which Python would warn of at its end."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        seen: BaseException | None = error
+        while seen is not None:
+            traceback.clear_frames(seen.__traceback__)
+            seen = seen.__cause__ or seen.__context__
+        gc.collect()
+
+
+def _checksum(nested: Any, metrics: Mapping[str, Any]) -> str:
+    """The checksum of the arrays of a checkpoint and of the numbers that are saved with it."""
+    named = {f"{i} {path}": x for i, (path, x) in enumerate(_leaves(nested))}
+    return array_checksum(named, json.dumps(metrics, sort_keys=True))
 
 
 def _leaves(tree: Any) -> list[tuple[str, Any]]:

@@ -35,6 +35,7 @@ def load_run(workdir: str | os.PathLike[str], checkpoint: str | int = "kept") ->
         InputError: there is no run or no such checkpoint, or it is damaged.
     """
     folder = RunFolder.open(workdir)
+    folder.note_without_checksums()
     config, data = folder.config(), folder.data()
     which = checkpoint if checkpoint in ("kept", "best", "last") else _epoch_number(checkpoint)
     result = folder.result()
@@ -68,13 +69,15 @@ def _read_checkpoint(folder: RunFolder, config: Config, data: Mapping[str, Any],
         if not epochs:
             raise InputError(f"{folder.checkpoints}: no complete checkpoint yet; wait for the first epoch to end")
         expected = template(config, shapes_of(data), data["modalities"])
-        best = best_epoch(folder.metrics_until(epochs[-1]))
-        epoch = best if which == "best" else epochs[-1] if which == "last" else int(which)
-        if epoch == best and epoch not in epochs:
-            snapshot = checkpoints.restore(epochs[-1], expected)
-            return Model(snapshot.best, snapshot.preprocess), best
-        snapshot = checkpoints.restore(epoch, expected)
-        return Model(snapshot.state.params, snapshot.preprocess), epoch
+        if which not in epochs:  # the last checkpoint decides, which has the best parameters, too
+            last = epochs[-1]
+            best = best_epoch(folder.metrics_until(last, checkpoints.metrics(last).get("log")))
+            which = best if which == "best" else last if which == "last" else int(which)
+            if which == best and which not in epochs:
+                snapshot = checkpoints.restore(last, expected)
+                return Model(snapshot.best, snapshot.preprocess), best
+        snapshot = checkpoints.restore(int(which), expected)
+        return Model(snapshot.state.params, snapshot.preprocess), int(which)
 
 
 def run_data(run: TrainedModel, folder: RunFolder | None, data: Any = None) -> Dataset:

@@ -7,6 +7,7 @@ float32.
 """
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ import numpy as np
 
 from mrl_jax.config import Config
 from mrl_jax.errors import InputError
-from mrl_jax.files import atomic_path
 from mrl_jax.methods.state import Shapes
 from mrl_jax.run.model import Model
 from mrl_jax.run.shapes import params_shapes, path_names
@@ -24,29 +24,32 @@ __all__ = ["read_model", "write_model"]
 
 
 def write_model(path: Path, model: Model, modalities: Sequence[str], epoch: int) -> None:
-    """Write a model in one atomic write.
+    """Write a model.
 
     Args:
-        path: the file.
+        path: the file, which is not written atomically.
         model: the model.
         modalities: names of the modalities, in the order of training.
         epoch: number of completed epochs.
 
     Raises:
-        InputError: it cannot be written.
+        OSError: it cannot be written.
     """
     arrays: dict[str, Any] = {"epoch": epoch, **dict(_named(model.params, modalities))}
     for m in modalities:
         arrays |= {f"{m}/{name}": x for name, x in model.preprocess[m].items()}
-    with atomic_path(path) as part, part.open("wb") as file:
+    with path.open("wb") as file:
         np.savez(file, **{name: np.asarray(x) for name, x in arrays.items()})  # type: ignore[arg-type]
 
 
-def read_model(path: Path, config: Config, shapes: Shapes, modalities: Sequence[str]) -> tuple[Model, int]:
+def read_model(
+    path: Path, content: bytes, config: Config, shapes: Shapes, modalities: Sequence[str]
+) -> tuple[Model, int]:
     """Read the model of a run, and its number of completed epochs.
 
     Args:
-        path: the file.
+        path: the file, for messages.
+        content: its content.
         config: the settings of the run.
         shapes: sizes that determine the shapes of its state.
         modalities: names of the modalities, in the order of training.
@@ -55,7 +58,7 @@ def read_model(path: Path, config: Config, shapes: Shapes, modalities: Sequence[
         InputError: it cannot be read, or has other arrays.
     """
     try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+        with np.load(BytesIO(content), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         epoch = int(arrays.pop("epoch"))
     except Exception as error:  # damaged files raise errors of many types

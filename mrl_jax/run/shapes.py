@@ -1,5 +1,6 @@
 """Shapes of a run's state without computing arrays, and the names of the arrays in a tree."""
 
+import functools
 from collections.abc import Iterable
 from typing import Any
 
@@ -7,6 +8,7 @@ import jax
 import numpy as np
 
 from mrl_jax.config import Config
+from mrl_jax.methods.base import Method
 from mrl_jax.methods.registry import hyperparameters_of, method_of
 from mrl_jax.methods.state import Shapes, State
 
@@ -15,7 +17,12 @@ __all__ = ["embedding_width", "params_shapes", "path_names", "state_shapes"]
 
 def state_shapes(config: Config, shapes: Shapes) -> State:
     """Shapes and dtypes of the state of a run."""
-    method, h = method_of(config), hyperparameters_of(config)
+    return _state_shapes(method_of(config), config, shapes)
+
+
+@functools.lru_cache(maxsize=32)  # a run asks several times
+def _state_shapes(method: Method, config: Config, shapes: Shapes) -> State:
+    h = hyperparameters_of(config)
     return jax.eval_shape(lambda: method.init(h, jax.random.key(0), shapes))
 
 

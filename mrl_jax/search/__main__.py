@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from mrl_jax.cli import Parser, exit_process, output_path, path, run_command
 from mrl_jax.errors import InputError
 from mrl_jax.files import check_outputs
+from mrl_jax.names import printable, printable_lines
 from mrl_jax.options import REPRESENTATIONS
 
 if TYPE_CHECKING:
@@ -127,9 +128,9 @@ def _show(answers: Sequence[dict[str, Any]], args: argparse.Namespace, pictures:
     if args.json is None:
         print("\n\n".join(map(answer_table, answers)), flush=True)
     elif args.interactive:  # one line per answer
-        print("\n".join(json.dumps(answer, ensure_ascii=False) for answer in answers), flush=True)
+        print("\n".join(printable(json.dumps(answer, ensure_ascii=False)) for answer in answers), flush=True)
     else:
-        text = json.dumps({"queries": answers}, indent=2, ensure_ascii=False)
+        text = printable_lines(json.dumps({"queries": answers}, indent=2, ensure_ascii=False))
         if args.json == "-":
             print(text)
             return

@@ -18,6 +18,7 @@ from jax import Array
 
 from mrl_jax.backend import names_backend
 from mrl_jax.errors import InputError
+from mrl_jax.json_files import ANY, check_json
 from mrl_jax.retrieval.similarity import check_metric
 from mrl_jax.search.exact import (
     BLOCK,
@@ -395,8 +396,8 @@ def _payloads(values: Any, count: int) -> list[Any]:
     if len(values) != count:
         raise InputError(f"payloads: {len(values)} for {count} rows; give one per row")
     try:
-        json.dumps(values, allow_nan=False)
-    except (TypeError, ValueError) as error:
+        check_json(json.loads(json.dumps(values, allow_nan=False)), ANY)
+    except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"payloads must be values that JSON can represent ({error})") from error
     return values
 

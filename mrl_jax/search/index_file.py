@@ -11,6 +11,7 @@ import numpy as np
 
 from mrl_jax.errors import InputError
 from mrl_jax.files import atomic_path
+from mrl_jax.json_files import ANY, Number, parse_json
 from mrl_jax.options import REPRESENTATIONS
 from mrl_jax.retrieval.similarity import METRICS
 
@@ -23,6 +24,17 @@ VERSION_GIVEN = 2
 """Version of the files of rows as given, which earlier releases cannot read; the header then holds `metric`."""
 
 _FORMAT = "mrl_jax.search.index"
+
+_HEADER = {
+    "format": str,
+    "version": int,
+    "rows": Number(0, whole=True),
+    "width": Number(0, whole=True),
+    "metadata": {str: ANY},
+    "metric?": str,
+    "representation?": str,
+    "columns?": [str],
+}
 
 
 def write_index(
@@ -41,7 +53,9 @@ def write_index(
         InputError: the file cannot be written.
     """
     with atomic_path(path) as part, zipfile.ZipFile(part, "w") as archive:
-        for name, value in {"header": {"format": _FORMAT, "version": VERSION, **header}, **columns}.items():
+        own = {"format": _FORMAT, "version": VERSION, **header}
+        own["columns"] = [name for name, value in columns.items() if value is not None]
+        for name, value in {"header": own, **columns}.items():
             if value is None:
                 continue
             if name in ("header", "payloads"):
@@ -74,7 +88,7 @@ def read_index(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            header = _json(file["header"])
+            header = _json(file["header"], _HEADER)
             if header["format"] != _FORMAT:
                 raise ValueError("it is no index")
             if header["version"] not in (VERSION, VERSION_GIVEN):
@@ -87,12 +101,10 @@ def read_index(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             columns = {name: file[name] for name in ("embeddings", "ids", "labels") if name in file.files}
             if "payloads" in file.files:
                 columns["payloads"] = _json(file["payloads"])
+        if lost := sorted(set(header.get("columns", ())) - set(columns)):  # a damaged name in the archive hides one
+            raise ValueError(f"{lost[0]} missing")
         x = columns["embeddings"]
-        if (
-            x.shape != (header["rows"], header["width"])
-            or x.dtype != np.float32
-            or not isinstance(header["metadata"], dict)
-        ):
+        if x.shape != (header["rows"], header["width"]) or x.dtype != np.float32:
             raise ValueError(f"embeddings are {x.dtype} {list(x.shape)}")
     except FileNotFoundError as error:
         raise InputError(f"index {path} does not exist; give a file that Index.save wrote") from error
@@ -102,8 +114,8 @@ def read_index(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return header, columns
 
 
-def _json(array: np.ndarray) -> Any:
-    return json.loads(array.tobytes().decode("utf-8", "surrogatepass"))
+def _json(array: np.ndarray, schema: Any = ANY) -> Any:
+    return parse_json(array.tobytes().decode("utf-8", "surrogatepass"), schema)
 
 
 def write_parquet(

@@ -9,6 +9,7 @@ from mrl_jax.display.tables import aligned_lines
 from mrl_jax.errors import InputError
 from mrl_jax.files import atomic_path
 from mrl_jax.interface import option
+from mrl_jax.names import printable
 from mrl_jax.run.folder import RunFolder
 from mrl_jax.run.model import Run
 from mrl_jax.run.representation import ranked_by
@@ -34,7 +35,7 @@ def answer_table(answer: Mapping[str, Any]) -> str:
         name = [_name(r)] if _shown(results) else []
         rows.append([str(r["rank"]), f"{r['score']:.3f}", r["label"], *hit, r["id"], *name])
     lines = aligned_lines(rows, left=range(2, len(rows[0])))
-    return "\n".join([heading, "-" * min(max(map(len, lines)), 100), *lines])
+    return "\n".join([printable(heading), "-" * min(max(map(len, lines)), 100), *lines])
 
 
 def _short(text: str, most: int = 60) -> str:
@@ -56,7 +57,7 @@ class Pictures:
     """Pictures of results: those of the emoji set, or files in a folder, named by id.
 
     Args:
-        run: the run.
+        run: the run; None for data without one, whose pictures are in a folder.
         folder: its folder, or None.
         data: as for `run_data`.
         where: folder with the pictures; None for those of the emoji set.
@@ -65,8 +66,8 @@ class Pictures:
         InputError: the data have no pictures, or the folder does not exist.
     """
 
-    def __init__(self, run: Run, folder: RunFolder | None, data: Any, where: str | None) -> None:
-        if where is None and not is_emoji(run, folder, data):
+    def __init__(self, run: Run | None, folder: RunFolder | None, data: Any, where: str | None) -> None:
+        if where is None and (run is None or not is_emoji(run, folder, data)):
             raise InputError(
                 f"the data of this run have no pictures; give a folder of pictures: {option('pictures', 'FOLDER')}"
             )
@@ -82,7 +83,7 @@ class Pictures:
         """Read the pictures of these splits of the emoji set now, rather than when the first one is asked for."""
         if self._files is None:
             for split in splits:
-                self._records[split] = emoji_records(self._run, split)
+                self._emoji(split)
 
     def of(self, entry: Mapping[str, Any], modality: str) -> Any:
         """A file that Pillow can open, or None if the item has no picture.
@@ -97,10 +98,14 @@ class Pictures:
             return self._files.get(str(entry.get("id")))
         if modality != "image":
             return None
-        split = entry["split"]
+        return io.BytesIO(self._emoji(entry["split"])[entry["row"]]["png"])
+
+    def _emoji(self, split: str) -> list[dict[str, Any]]:
+        """The rows of a split of the emoji set, read once."""
         if split not in self._records:
+            assert self._run is not None  # without one, the pictures are in a folder
             self._records[split] = emoji_records(self._run, split)
-        return io.BytesIO(self._records[split][entry["row"]]["png"])
+        return self._records[split]
 
 
 def write_grid(path: Path, answers: Sequence[Mapping[str, Any]], pictures: Pictures) -> None:

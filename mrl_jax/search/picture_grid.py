@@ -1,6 +1,7 @@
 """A grid of pictures, drawn with Pillow: one line per query, its results side by side."""
 
 import functools
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -63,9 +64,11 @@ def open_picture(source: Any) -> Image.Image | None:
     if source is None:
         return None
     try:
-        with Image.open(source) as picture:
-            return picture.convert("RGBA")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)  # from the header, before it is decoded
+            with Image.open(source) as picture:
+                return picture.convert("RGBA")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InputError(f"picture {source} cannot be read ({error}); replace it") from error
 
 

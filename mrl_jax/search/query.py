@@ -1,7 +1,6 @@
 """Features of a typed text or a picture file, computed as those of the run's training data."""
 
 import functools
-import json
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import numpy as np
 
 from mrl_jax.errors import InputError
 from mrl_jax.files import refuse_address
+from mrl_jax.json_files import parse_json
 from mrl_jax.run.folder import RunFolder
 from mrl_jax.run.model import Run
 from mrl_jax.search.gallery import check_modality, is_emoji
@@ -161,7 +161,7 @@ def _featurized(path: Path) -> dict[str, Any] | None:
     """The record of `featurize` in a file that it made, or None for other files."""
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            source = json.loads(str(file["source"]))
+            source = parse_json(str(file["source"]))
         is_ours = source["made_by"] == "mrl_jax.data.featurize" and all("model" in source[m] for m in ("image", "text"))
     except Exception:  # any other file
         return None

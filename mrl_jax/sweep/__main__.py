@@ -10,6 +10,7 @@ from mrl_jax.cli import Parser, add_config_flags, exit_process, output_path, run
 from mrl_jax.config import Config, fields_used, preset, with_settings
 from mrl_jax.errors import InputError, NonFiniteLossError
 from mrl_jax.interrupt import continues_hint
+from mrl_jax.options import MOST_RUNS
 from mrl_jax.track.named import add_track_flag, tracker
 
 _AXES = {
@@ -66,8 +67,9 @@ def _main(argv: Sequence[str] | None) -> None:
             f"--loss-options belongs to one loss, and --losses names {', '.join(losses)}; give it in a sweep of that "
             "loss alone"
         )
-    if seeds is not None and seeds < 1:
-        raise InputError(f"--seeds {seeds}: must be at least 1")
+    if seeds is not None and not 1 <= seeds <= MOST_RUNS:
+        rule = "at least 1" if seeds < 1 else f"at most {MOST_RUNS}"
+        raise InputError(f"--seeds {seeds}: must be {rule}")
 
     if workdir == "":
         raise InputError("--workdir '' names no folder")

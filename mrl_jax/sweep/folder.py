@@ -2,6 +2,7 @@
 
 ```
 sweep.json      the runs: format number, what all configurations have in common, and what differs in each
+checksums.json  checksum of `sweep.json`
 runs/NAME/      a folder per run, as of `mrl_jax.train`; a complete run keeps its model, not its training state
 sweep.csv       a row per run and direction
 sweep.md        mean ± std over seeds per configuration, and the best by validation mAP
@@ -18,12 +19,16 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from mrl_jax.checksums import write_first
 from mrl_jax.config import Config
 from mrl_jax.config_formats import format_of
 from mrl_jax.errors import InputError
 from mrl_jax.files import pretty_json, refuse_address, write_atomically
 from mrl_jax.interface import option
+from mrl_jax.json_files import check_json
+from mrl_jax.names import is_file_name
 from mrl_jax.run.folder import RunFolder
+from mrl_jax.run.schemas import SWEEP
 
 __all__ = ["SweepFolder"]
 
@@ -72,9 +77,15 @@ class SweepFolder:
         where = self.path / _SWEEP
         number = {"format": format_of(content, where)}
         try:
-            runs = {str(name): {**content["common"], **own, **number} for name, own in content["runs"].items()}
-        except (KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{where} is damaged ({error!r}); restore it or sweep anew") from error
+            check_json(content, SWEEP)
+        except ValueError as error:
+            raise InputError(f"{where} is damaged ({error}); restore it or sweep anew") from error
+        runs = {name: {**content["common"], **own, **number} for name, own in content["runs"].items()}
+        if elsewhere := [name for name in runs if not is_file_name(name)]:
+            raise InputError(
+                f"{where} names a run {elsewhere[0]!r}, which is no name of a folder within runs/; give it the name of "
+                "its folder, or sweep anew"
+            )
         return {name: Config.from_json(values, where) for name, values in runs.items()}
 
     def lock(self) -> AbstractContextManager[None]:
@@ -98,7 +109,7 @@ class SweepFolder:
         common = {k: v for k, v in first.items() if all(k in x and x[k] == v for x in values.values())}
         runs = {name: {k: v for k, v in x.items() if k not in common} for name, x in values.items()}
         content = {"format": common.pop("format"), "common": common, "runs": runs}
-        write_atomically(self.path / _SWEEP, pretty_json(content) + "\n")
+        write_first(self.path, _SWEEP, pretty_json(content) + "\n")
 
     def run(self, name: str, config: Config) -> RunFolder:
         """The folder of a run, created if it does not exist."""

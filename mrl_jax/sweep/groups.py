@@ -8,7 +8,7 @@ import jax
 
 from mrl_jax.run.representation import representation_of
 from mrl_jax.training.active_run import ActiveRun
-from mrl_jax.training.run_spec import device_memory
+from mrl_jax.training.memory import device_memory
 from mrl_jax.training.vmapped_runs import bytes_of_a_run
 
 __all__ = ["groups", "program_of"]

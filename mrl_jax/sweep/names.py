@@ -7,6 +7,7 @@ from typing import Any
 from mrl_jax.config import Config
 from mrl_jax.errors import InputError
 from mrl_jax.methods.registry import entry_of
+from mrl_jax.names import file_name
 from mrl_jax.options import COMMON_FIELDS, FILE_FIELDS
 from mrl_jax.run.same_config import with_length
 
@@ -86,7 +87,7 @@ def _name(c: Config, runs: Sequence[Config]) -> str:
         first = runs[0] if f.name in COMMON_FIELDS - {"method_options"} else alike
         if f.name not in ("method", *entry.axes, *FILE_FIELDS) and value != getattr(first, f.name):
             name += f"-{f.name}_{'_'.join(map(str, value)) if isinstance(value, tuple) else value}"
-    return name.replace("/", "-")  # as in a split 60/15/25
+    return file_name(name.replace("/", "-"))  # as in a split 60/15/25
 
 
 def _temperatures(c: Config) -> str:

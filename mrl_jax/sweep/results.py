@@ -1,7 +1,5 @@
 """Results of a sweep: a row per run and direction, mean ± std over seeds, the best configuration, a plot."""
 
-import csv
-import io
 import os
 import statistics
 import textwrap
@@ -12,7 +10,7 @@ from typing import Any
 
 from mrl_jax.config import Config, shown
 from mrl_jax.display.drawing import legend, picture, readable, style
-from mrl_jax.display.tables import markdown_table
+from mrl_jax.display.tables import csv_table, markdown_table, markdown_text
 from mrl_jax.display.text import MEMORISED
 from mrl_jax.errors import InputError
 from mrl_jax.interface import option
@@ -125,11 +123,7 @@ class Sweep:
         """`rows` as comma-separated values."""
         rows = self.rows()
         names = list(dict.fromkeys(name for row in rows for name in row))
-        text = io.StringIO()
-        writer = csv.DictWriter(text, names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        return text.getvalue()
+        return csv_table([names, *([row.get(name, "") for name in names] for row in rows)])
 
     def summary(self) -> dict[str, Any]:
         """Mean and standard deviation over seeds of every cell, and the best cell of each noise by validation mAP.
@@ -191,11 +185,11 @@ class Sweep:
         directions = list(dict.fromkeys(d for c in cells for d in c["test"]["kept"] if d != "average"))
         columns = [*(directions if len(directions) <= _DIRECTIONS else ()), "average"]
         heads = [*summary["varied"], "wrong", "seeds", "valid mAP", *columns, "average, last"]
-        rows = [[_short(h) for h in heads]]
+        rows = [[markdown_text(_short(h)) for h in heads]]
         for cell in cells:
             kept, last = cell["test"]["kept"], cell["test"]["last"]
             values = [_mean_and_std(kept[d]) if d in kept else "" for d in columns]
-            settings = [_value(v) for v in cell["settings"].values()]
+            settings = [markdown_text(_value(v)) for v in cell["settings"].values()]
             valid = f"{_mean_and_std(cell['valid'])}{' *' if cell['best'] else ''}"
             wrong, seeds = f"{cell['wrong_share']:.0%}", str(len(cell["seeds"]))
             rows.append([*settings, wrong, seeds, valid, *values, _mean_and_std(last["average"])])
@@ -243,7 +237,11 @@ def _plot_lines(path: Path | None, cells: Sequence[dict[str, Any]], names: Seque
                 capsize=3, label=_wrapped(rest) or None, **style(i, marked=True),
             )  # fmt: skip
         if OPTIONS[x].log:
+            from matplotlib.ticker import LogFormatter  # the usual one writes mathematics
+
             axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(LogFormatter())
+            axes.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
         axes.set(xlabel=_short(x), ylabel=_SCORE)
         axes.grid(alpha=0.3)
         legend(axes)
@@ -327,9 +325,10 @@ def _best(cells: list[dict[str, Any]], names: Sequence[str]) -> list[dict[str, A
 def _best_lines(summary: Mapping[str, Any]) -> list[str]:
     lines = []
     for best in summary["best"]:
-        settings = ", ".join(f"{_short(n)} {_value(v)}" for n, v in best["settings"].items())
+        settings = ", ".join(f"{_short(n)} {markdown_text(_value(v))}" for n, v in best["settings"].items())
         noise = best["noise"]
-        where = " over all noises" if noise is None else "".join(f", {_short(n)} {_value(v)}" for n, v in noise.items())
+        own = "".join(f", {_short(n)} {markdown_text(_value(v))}" for n, v in (noise or {}).items())
+        where = " over all noises" if noise is None else own
         lines.append(f"- Best by validation mAP{where}: {settings} (valid {best['valid']:.3f})")
     return ["", *lines] if lines else []
 
@@ -342,7 +341,7 @@ def _memorised_lines(summary: Mapping[str, Any]) -> list[str]:
     if not found:
         return []
     most = max(range(len(lost)), key=lost.__getitem__)
-    where = ", ".join(_described(cells[most]["settings"], summary["varied"]))
+    where = markdown_text(", ".join(_described(cells[most]["settings"], summary["varied"])))
     worst = f"by {lost[most]:.3f} in {where}" if where else f"by {lost[most]:.3f}"
     return [
         "",
@@ -352,7 +351,7 @@ def _memorised_lines(summary: Mapping[str, Any]) -> list[str]:
 
 
 def _failure_lines(summary: Mapping[str, Any]) -> list[str]:
-    failed = [f"- {name} failed: {error}" for name, error in summary["failed"].items()]
+    failed = [f"- {markdown_text(name)} failed: {markdown_text(error)}" for name, error in summary["failed"].items()]
     missing = summary["missing"]
     unfinished = [f"- {len(missing)} runs are not complete; {option('resume')} continues them"] if missing else []
     return ["", *failed, *unfinished] if failed or unfinished else []

@@ -4,6 +4,7 @@ python -m mrl_jax.sweep [PRESET] [flags] --seeds 5 --noise-rates 0.2 0.4 0.6 0.8
 """
 
 import itertools
+import math
 import os
 import shutil
 import time
@@ -19,7 +20,7 @@ from mrl_jax.config import Config, fields_used, with_settings
 from mrl_jax.display.progress import SweepProgress, is_watched
 from mrl_jax.errors import InputError, NonFiniteLossError
 from mrl_jax.interrupt import StopRequest, stop_request
-from mrl_jax.options import CUT_FIELDS, SWEEP_WAYS
+from mrl_jax.options import CUT_FIELDS, MOST_RUNS, SWEEP_WAYS
 from mrl_jax.run.folder import RunFolder
 from mrl_jax.run.same_config import refuse_other_config
 from mrl_jax.sweep.folder import SweepFolder
@@ -54,7 +55,12 @@ def grid(base: Config, **axes: Iterable[Any]) -> list[Config]:
     known = {f.name for f in fields(Config)}
     if lone := [name for name, given in axes.items() if isinstance(given, str) or not isinstance(given, Iterable)]:
         raise InputError(f"{lone[0]} {axes[lone[0]]!r}: give a list of values")
-    values = {name: list(given) for name, given in axes.items()}
+    values = {name: list(itertools.islice(given, MOST_RUNS + 1)) for name, given in axes.items()}
+    if (runs := math.prod(map(len, values.values()))) > MOST_RUNS:
+        several = ", ".join(name for name, given in values.items() if len(given) > 1)
+        raise InputError(
+            f"{several}: {runs:,} combinations or more; a sweep takes at most {MOST_RUNS:,} runs: give fewer values"
+        )
     for name, given in values.items():
         if name not in known:
             raise InputError(f"unknown configuration field {name!r}; known: {', '.join(sorted(known))}")
@@ -192,6 +198,7 @@ def _prepare_runs(named: Mapping[str, Config], data: Any, folder: SweepFolder | 
 def _settle(run: ActiveRun, folder: RunFolder) -> None:
     refuse_other_config(folder, run.spec.config)
     with folder.lock():  # fails before any training if another process trains this run
+        folder.record_checksums()
         folder.settle(run.spec.data.described, run.spec.noise)
     run.folder = folder
     run.spec = replace(run.spec, noise=folder.noise())

@@ -1,11 +1,10 @@
 """The name under which a tracker knows a run, so that a run that resumes goes on with its record."""
 
-import json
 import uuid
 from pathlib import Path
 
 from mrl_jax.errors import InputError
-from mrl_jax.files import pretty_json, write_atomically
+from mrl_jax.run.folder import RunFolder
 
 __all__ = ["read_id", "write_id"]
 
@@ -18,23 +17,24 @@ def read_id(workdir: Path | None, tracker: str) -> str | None:
     Raises:
         InputError: the file is damaged.
     """
-    names = {} if workdir is None else _read(workdir)
-    return names.get(tracker)
+    return None if workdir is None else _read(RunFolder(workdir)).get(tracker)
 
 
 def write_id(workdir: Path | None, tracker: str, name: str | None = None) -> str:
     """Record a name, drawn if it is None; returns it. A run in memory records nothing."""
     name = uuid.uuid4().hex if name is None else name
     if workdir is not None:
-        write_atomically(workdir / _FILE, pretty_json(_read(workdir) | {tracker: name}) + "\n")
+        folder = RunFolder(workdir)
+        folder.write(_FILE, _read(folder) | {tracker: name})
+        folder.checked.settle()
     return name
 
 
-def _read(workdir: Path) -> dict[str, str]:
-    path = workdir / _FILE
-    if not path.exists():
-        return {}
+def _read(folder: RunFolder) -> dict[str, str]:
+    path = folder.path / _FILE
     try:
-        return {str(tracker): str(name) for tracker, name in json.loads(path.read_text("utf-8")).items()}
-    except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"{path} is damaged ({error}); delete it, and trackers begin new records") from error
+        return folder.read(_FILE) if path.exists() else {}
+    except InputError as error:
+        raise InputError(
+            f"{path} was changed or damaged; restore it from a copy, or delete it: trackers then begin new records"
+        ) from error

@@ -1,12 +1,15 @@
 """A run during its training: its log, its checkpoints, and how it ends."""
 
+import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import jax
 import numpy as np
 
-from mrl_jax.errors import NonFiniteLossError
+from mrl_jax.errors import DamageWarning, InputError, NonFiniteLossError, first_line
 from mrl_jax.methods.registry import entry_of
 from mrl_jax.run.checkpoint import Checkpoints, Snapshot
 from mrl_jax.run.folder import RunFolder, best_epoch
@@ -32,6 +35,7 @@ class ActiveRun:
         name: its name in a sweep or the name of its folder; "" in memory.
         callbacks: what is told of it, in the first process; none in others.
         stopped: the callback that stopped it before its last epoch, or None.
+        went_back: whether its last checkpoint was damaged and it goes on from one before.
     """
 
     spec: RunSpec
@@ -44,6 +48,7 @@ class ActiveRun:
     name: str = ""
     callbacks: Sequence[Any] = ()
     stopped: str | None = None
+    went_back: bool = False
 
     @property
     def trains(self) -> bool:
@@ -52,24 +57,56 @@ class ActiveRun:
 
     def read_complete(self) -> bool:
         """Read log and scores if the folder holds a complete run; returns whether it does."""
-        self.scores = None if self.folder is None else self.folder.result()
+        self.scores = None if self.folder is None or self.folder.lost_result else self.folder.result()
         if self.folder is not None and self.scores is not None:
             stopped = self.scores.get("stopped")
             self.log = self.folder.metrics_until(self.spec.epochs if stopped is None else stopped["epoch"])
         return self.scores is not None
 
-    def begin(self, store: Checkpoints | None) -> Snapshot | None:
-        """Read the last checkpoint, and remove later lines from the log; returns None without a checkpoint."""
+    def begin(self, store: Checkpoints | None, limit: float = math.inf) -> Snapshot | None:
+        """Read the last checkpoint, and remove later lines from the log; returns None without a checkpoint.
+
+        If it is damaged, the one before is read, with a warning.
+
+        Args:
+            store: checkpoints of the run.
+            limit: the epoch up to which a checkpoint counts.
+
+        Raises:
+            InputError: no checkpoint can be read.
+        """
         if self.folder is None or store is None:
             self.log = []
             return None
-        epochs = store.epochs()
-        folder, last = self.folder, epochs[-1] if epochs else 0
+        folder, epochs = self.folder, [epoch for epoch in store.epochs() if epoch <= limit]
+        failed: dict[int, InputError] = {}
+        snapshot, stop, last = None, None, 0
+        for last in reversed(epochs):
+            try:
+                numbers = store.metrics(last)
+                folder.metrics_until(last, numbers.get("log"))
+                snapshot, self.spent = store.restore(last, self.spec.template), numbers["seconds"]
+                stop = numbers.get("stopped")
+                break
+            except InputError as error:
+                failed[last] = error
+                if last == epochs[0] or jax.process_count() > 1:  # processes could go back to different epochs
+                    raise failed[epochs[-1]] from None
+        for epoch in (epoch for epoch in epochs if epoch < last):
+            store.metrics(epoch)  # refused now, not at the next save, which reads them all
+        if failed:
+            warnings.warn(
+                f"{first_line(failed[epochs[-1]])}; training goes on from the checkpoint before, of epoch {last}",
+                DamageWarning,
+                stacklevel=2,
+            )
+        self.went_back = bool(failed)
+        # It ends where it was stopped, without the callback too, unless it has more epochs since.
+        self.stopped = stop["by"] if stop is not None and stop["of"] == self.spec.epochs else None
+        if failed or limit < math.inf:
+            store.drop_after(last)
         self.log = on_main(lambda: folder.rewind(last))
-        if not epochs:
-            return None
-        self.spent = store.metrics(last)["seconds"]
-        return store.restore(last, self.spec.template)
+        return snapshot
 
     def add(self, epoch: int, metrics: Metrics, finite: bool, valid: dict[str, Any] | NonFiniteLossError) -> bool:
         """Log an epoch, counted from 0; returns whether it is the best so far.
@@ -112,7 +149,11 @@ class ActiveRun:
             seconds: time since training was started or resumed.
         """
         average = self.log[-1]["valid"]["average"]
-        store.save(epoch, snapshot, {"epoch": epoch, "average": average, "seconds": self.spent + seconds})
+        if self.folder is not None and is_main():
+            self.folder.checked.settle()  # what was written before a checkpoint is there for good
+        numbers = {"epoch": epoch, "average": average, "seconds": self.spent + seconds}
+        numbers |= {} if self.stopped is None else {"stopped": {"of": self.spec.epochs, "by": self.stopped}}
+        store.save(epoch, snapshot, numbers | {"log": self.folder.log_check if self.folder and is_main() else ""})
 
 
 def _means(metrics: Metrics) -> dict[str, float]:

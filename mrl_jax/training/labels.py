@@ -3,7 +3,6 @@
 Shape letters: M modalities, N instances of a split, K classes.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from mrl_jax.data.dataset import Dataset, Split
 from mrl_jax.methods.state import OracleNoise
 from mrl_jax.noise.files import noise_record, read_noise_file, read_transition_matrix
 from mrl_jax.noise.inject import NoiseSource, NoiseSpec, NoisyLabels, inject_noise, transition_matrix
+from mrl_jax.run.folder import RunFolder
 from mrl_jax.training.keys import noise_key, validation_noise_key
 
 __all__ = ["noise_spec", "oracle_noise", "present_mask", "training_labels", "validation_labels"]
@@ -33,7 +33,7 @@ def noise_spec(config: Config, dataset: Dataset, recorded: Path | None) -> Noise
     """
     matrix = None
     if config.noise_matrix is not None and recorded is not None:
-        matrix = json.loads(recorded.read_text("utf-8")).get("matrix")
+        matrix = RunFolder(recorded.parent).noise().get("matrix")
     elif config.noise_matrix is not None:
         matrix = read_transition_matrix(config.noise_matrix, dataset.num_classes)
     return NoiseSpec(config.noise_rate, config.noise_kind, config.noise_scope, matrix)

@@ -92,6 +92,9 @@ def train_epochs(
             None if r.folder is None else stack.enter_context(Checkpoints(r.folder.checkpoints, keep)) for r in runs
         ]
         snapshots = [r.begin(store) for r, store in zip(runs, stores, strict=True)]
+        if any(r.went_back for r in runs) and len(runs) > 1:  # so do the others of the group
+            shortest = min(len(r.log) for r in runs)
+            snapshots = [r.begin(store, shortest) for r, store in zip(runs, stores, strict=True)]
         if len({len(r.log) for r in runs}) > 1:
             raise InputError(
                 f"another process has continued a run of this group in the meantime; start again with "

@@ -65,6 +65,11 @@ class Placement:
         """Whether parameters are divided."""
         return _MODEL in self.mesh.axis_names
 
+    @property
+    def model_parts(self) -> int:
+        """Over how many devices parameters are divided."""
+        return self.mesh.shape[_MODEL] if self.divides else 1
+
     def of_state(self, state: Any) -> Any:
         """Shardings of a state: a tree of them for a tree of arrays or of shapes."""
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import shlex
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from mrl_jax.errors import DatasetWarning, InputError
 from mrl_jax.methods.base import NEEDS, Method
 from mrl_jax.methods.registry import entry_of, hyperparameters_of, method_of
 from mrl_jax.methods.state import OracleNoise, Shapes
+from mrl_jax.options import MOST_STEPS
 from mrl_jax.run.checkpoint import Snapshot, template
 from mrl_jax.run.folder import RunFolder, describe
 from mrl_jax.run.load import load_run
@@ -31,8 +33,9 @@ from mrl_jax.run.representation import check_representation, representation_of
 from mrl_jax.run.shapes import params_shapes, path_names
 from mrl_jax.training import keys
 from mrl_jax.training.labels import noise_spec, oracle_noise, present_mask, training_labels, validation_labels
+from mrl_jax.training.memory import check_memory, device_memory
 
-__all__ = ["RunData", "RunSpec", "device_memory", "prepare_data", "prepare_run"]
+__all__ = ["RunData", "RunSpec", "prepare_data", "prepare_run"]
 
 _MEMORY_FRACTION = 0.5  # of a device's memory that resident features may take; the rest is for the model
 
@@ -227,17 +230,18 @@ def _digest(tree: Any) -> str:
     return digest.hexdigest()
 
 
-def prepare_run(config: Config, data: RunData, recorded: Path | None = None) -> RunSpec:
+def prepare_run(config: Config, data: RunData, recorded: Path | None = None, parts: int = 1) -> RunSpec:
     """Fill in the settings, draw the labels, and check what the method needs.
 
     Args:
         config: the settings.
         data: from `prepare_data`, for these settings or others with the same data and preprocessing.
         recorded: `noise.json` of the run that is resumed, which replaces files of labels or a matrix.
+        parts: number of devices over which the parameters are divided.
 
     Raises:
-        InputError: anything wrong with the noise, a batch larger than the training split, or data that the method
-            cannot use.
+        InputError: anything wrong with the noise, a batch larger than the training split, data that the method cannot
+            use, or a model that does not fit the device.
     """
     dataset = data.dataset
     modalities, split = dataset.modalities, dataset.splits["train"]
@@ -256,6 +260,12 @@ def prepare_run(config: Config, data: RunData, recorded: Path | None = None) -> 
             f"give {len(split)} or less"
         )
     _check_needs(method, data)
+    steps = (config.epochs or 1) * math.ceil(len(split) / config.batch_size)
+    if method.step is not None and steps > MOST_STEPS:
+        raise InputError(
+            f"epochs {config.epochs}: these are {steps:,} steps; a run has at most {MOST_STEPS:,}; give fewer"
+        )
+    check_memory(config, Shapes(tuple(dataset.dims.values()), dataset.num_classes, len(split)), parts)
     if data.start is not None:
         _check_layers(config, data)
     spec = noise_spec(config, dataset, recorded)
@@ -301,7 +311,7 @@ def _check_needs(method: Method, data: RunData) -> None:
     if "two modalities" in method.needs and len(modalities) != 2:
         raise InputError(
             f"{method.name} takes two modalities; the data have {len(modalities)}: {', '.join(modalities)}; choose "
-            f"two, such as --modalities {modalities[0]} {modalities[1]}"
+            f"two, such as --modalities {shlex.join(modalities[:2])}"
         )
     resident = "resident" in method.needs or method.refresh is not None or method.complete is not None
     if resident and data.features is None:
@@ -327,14 +337,3 @@ def _streamed(config: Config, dataset: Dataset) -> bool:
         return config.stream == "on"
     size = sum(x.nbytes for split in dataset.splits.values() for x in split.features.values())
     return size > _MEMORY_FRACTION * device_memory()
-
-
-def device_memory(device: Any = None) -> float:
-    """Bytes of memory of a device, by default the first. For a CPU it is the memory of the machine."""
-    device = device or jax.local_devices()[0]
-    stats = device.memory_stats() or {}
-    if "bytes_limit" in stats:
-        return float(stats["bytes_limit"])
-    import psutil
-
-    return float(psutil.virtual_memory().total)

@@ -23,6 +23,7 @@ from mrl_jax.run.model import embed_rows
 from mrl_jax.run.representation import metric_of, represent, representation_of, representation_width
 from mrl_jax.run.shapes import embedding_width
 from mrl_jax.training.epoch import Metrics, train_epoch
+from mrl_jax.training.memory import bytes_of
 from mrl_jax.training.placement import all_finite, compile_training
 from mrl_jax.training.prepare import prepared_samples
 from mrl_jax.training.run_spec import RunSpec
@@ -145,15 +146,11 @@ def bytes_of_a_run(spec: RunSpec) -> int:
     if kind != "embedding":  # beside the embeddings
         width += representation_width(spec.config, state.params, shapes.dims[0], kind)
     held_out = 4 * width * sum(len(x) for x in spec.data.held_out["test"].values())
-    total = _bytes_of(state) + 3 * _bytes_of(state.params) + _bytes_of(state.samples) + 2 * held_out
+    total = bytes_of(state) + 3 * bytes_of(state.params) + bytes_of(state.samples) + 2 * held_out
     batch = spec.config.batch_size
     widths = sum(shapes.dims) + sum(x.shape[-1] for x in jax.tree.leaves(state.params) if x.ndim > 1)
     tile = min(len(shapes.dims) * batch, TILE) ** 2
     return total + 4 * (4 * batch * widths + 4 * tile)
-
-
-def _bytes_of(tree: Any) -> int:
-    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
 class _Programs(NamedTuple):

@@ -123,7 +123,7 @@ def test_verify_reports_damage(source, tmp_path, capsys):
     path.write_bytes(raw)
     code, _, err = run(capsys, "info", "inria-websearch", "--verify")
     assert code == 2
-    assert "valid/text/features changed" in err
+    assert "valid_text.npy: its digest differs" in err
 
 
 @pytest.mark.parametrize(

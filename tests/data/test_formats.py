@@ -494,7 +494,7 @@ BAD_FILES = {
     "absent": (lambda d: d / "absent.npz", "does not exist"),
     "a pipe": (lambda d: os.mkfifo(d / "pipe") or d / "pipe", "is not a file"),
     "an empty file": (lambda d: bytes_file(d / "a.npz", b""), "is empty; the known formats are"),
-    "text": (lambda d: bytes_file(d / "a.csv", b"1,2\n" * 99), "no known format; the known formats are .npz"),
+    "text": (lambda d: bytes_file(d / "a.dat", b"1,2\n" * 99), "no known format; the known formats are .npz"),
     "one npy": (lambda d: bytes_file(d / "a.npy", npy_bytes((1,), bytes(8))), "is a single array"),
     "an empty folder": (lambda d: d, "neither .npy nor .parquet"),
     "two kinds in a folder": (

@@ -196,3 +196,12 @@ def test_the_class_names_of_a_file_stay(tmp_path, small_catalog, monkeypatch):
 def test_recognition_needs_all_of_a_layout():
     assert recognise(["train_imgs_deep", "train_texts", "test_imgs_deep"])[0] == "own"
     assert recognise(["train_image", "train_labels"])[0] == "own"
+
+
+def test_masks_of_numbered_views_are_read():
+    rng = np.random.default_rng(0)
+    arrays = {"X1": rng.normal(size=(60, 4)), "X2": rng.normal(size=(60, 3)), "Y": np.arange(60) % 3}
+    data = load_dataset(arrays | {"X1_mask": np.arange(60) % 7 != 0}, split="60/15/25")
+    present = [split.present("view1").sum() for split in data.splits.values()]
+    assert sum(present) == 60 - 9
+    assert all(split.present("view2").all() for split in data.splits.values())

@@ -190,9 +190,9 @@ def test_bad_files_are_refused(tmp_path):
     (tmp_path / "dir.npz").mkdir()
     with pytest.raises(InputError, match="data files found: none"):
         load_dataset(tmp_path / "dir.npz")
-    (tmp_path / "data.csv").write_text("1,2")
-    with pytest.raises(InputError, match=r"data\.csv.*\.npz"):
-        load_dataset(tmp_path / "data.csv")
+    (tmp_path / "data.dat").write_text("1,2")
+    with pytest.raises(InputError, match=r"data\.dat.*\.npz"):
+        load_dataset(tmp_path / "data.dat")
 
 
 def test_pickled_objects_are_refused_unopened(tmp_path):

@@ -476,6 +476,8 @@ def test_arrays_are_named_by_keys(tmp_path):
     assert load_dataset(splits, keys=two, valid_share=0.1).modalities == ("sound", "touch")
     with pytest.raises(InputError, match="no array 'Z'; found: A, B, C, D"):
         load_dataset(odd, keys={"sound": "A", "touch": "Z", "labels": "C"})
+    with pytest.raises(InputError, match="keys sound=A,B,C,D: give NAME=KEY"):
+        load_dataset(odd, keys={"sound": [*"ABCD"], "touch": "B", "labels": "C"})
     with pytest.raises(InputError, match="keys give one array for labels and one per split for others"):
         load_dataset({**odd, "E": arrays["touch"]}, keys={"sound": ("A", "A"), "touch": ("B", "E"), "labels": "C"})
 

@@ -253,7 +253,9 @@ def test_only_features_are_advised_to_be_filled(name, shape, filled):
     assert ("leave their rows out of every array, or give them their true values" in str(caught.value)) != filled
 
 
-@pytest.mark.parametrize("source", [(1, 2), None, 3, pd.DataFrame({"a": [1]})])
+@pytest.mark.parametrize("source", [(1, 2), None, 3])
 def test_a_source_of_another_type_is_refused(source):
-    with pytest.raises(InputError, match="give a mapping of arrays, a path, the name of a set, or a Dataset"):
+    with pytest.raises(
+        InputError, match=r"give a mapping of arrays, a table .*, a path, the name of a set, or a Dataset"
+    ):
         load_dataset(source)

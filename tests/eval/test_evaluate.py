@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from toy import CLASSES, SIZES, TOY_FLAGS, save_npz, toy_arrays, toy_config
+from toy import CLASSES, SIZES, TOY_FLAGS, save_npz, toy_arrays, toy_config, unchecked
 
 from mrl_jax import InputError, evaluate, load_run, train
 from mrl_jax.eval.__main__ import main as eval_main
@@ -97,6 +97,7 @@ def test_changed_or_missing_data_are_refused(run, tmp_path, capsys):
     config = json.loads((run / "config.json").read_text())
     moved = tmp_path / "run"
     shutil.copytree(run, moved)
+    unchecked(moved)
     arrays = toy_arrays()
     arrays["test_sound"][0, 0] += 1
     save_npz(tmp_path / "changed.npz", arrays)

@@ -7,6 +7,7 @@ from argparse import Namespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from experiments.benchmarks import audit_timings, method_timings, serve_timings
 from experiments.paper import field_tables, table1, table2
@@ -17,7 +18,7 @@ from experiments.studies import field_ranking
 from mrl_jax import Config, InputError
 from mrl_jax.methods.registry import METHODS, entry_of
 
-METHODS_TRIED = ("pls", "mvda", "deep-sm", "consensus")
+METHODS_TRIED = ("pls", "mvda", "consensus")
 
 
 @pytest.mark.parametrize("method", FIELD)
@@ -54,7 +55,7 @@ def test_a_table_has_the_setting_that_validation_chooses(out):
     field = field_tables.field_of("generated-5", args, METHODS_TRIED)
     assert list(field.runs) == list(METHODS_TRIED)
     for method, tried in field.trials.items():
-        kinds = ["embedding", "both"] if method in ("deep-sm", "consensus") else ["embedding"]
+        kinds = ["embedding", "both"] if method == "consensus" else ["embedding"]
         valid = [[statistics.mean(t.score("kept", k, "valid_clean") for t in at) for at in tried] for k in kinds]
         kind, setting = np.unravel_index(np.argmax(valid), np.shape(valid))
         assert field.chosen[method] == (FIELD[method].trials[setting], kinds[kind])
@@ -99,7 +100,8 @@ def test_the_kept_runs_are_ranked(out, capsys):
     for method in METHODS_TRIED:
         row = next(row for row in table.splitlines() if f"| {method} |" in row)
         assert f"{statistics.mean(map(statistics.mean, field.maps(method))):.3f} | {ranks[method]:.2f}" in row
-    assert (out / "field_ranking_generated-5.png").stat().st_size > 10_000
+    with Image.open(out / "field_ranking_generated-5.png") as picture:
+        assert np.asarray(picture).std() > 10  # something is drawn
 
 
 def test_published_cells_stand_in_brackets():

@@ -28,7 +28,7 @@ PROGRAMS = ("table3", "figure2", "figure3", "figure4", "figure5")
 COMMITTED = (
     "table3", "figure2", "figure3", "figure4", "figure5",
     "comparison", "consensus_settings", "defaults", "choose_defaults", "label_quality", "audit_quality",
-    "noisy_label_losses", "temperatures",
+    "cleaned_labels", "noisy_label_losses", "temperatures",
 )  # fmt: skip
 
 
@@ -405,7 +405,8 @@ def test_bad_input_is_one_line(tmp_path):
 
 def test_every_program_runs_as_a_command(tmp_path):
     """Two of them whole; the others, whose work other tests have, as far as their flags."""
-    others = ("defaults", "noisy_label_losses", "temperatures", "choose_defaults", "label_quality", "table1", "table2")
+    others = ("defaults", "noisy_label_losses", "temperatures", "choose_defaults", "label_quality", "cleaned_labels")
+    others += ("table1", "table2")
     for name in (*PROGRAMS, *others):
         whole = {"figure3": [], "table3": ["--sets", "emoji"]}.get(name)
         flags = ["--help"] if whole is None else ["--smoke", "--out", tmp_path, *whole]
@@ -795,6 +796,43 @@ def test_the_quality_of_the_audit_is_measured_against_clean_ones(tmp_path):
     rebuilt("audit_quality", tmp_path, "--smoke", "--seeds", 2)
     with pytest.raises(InputError, match="holds generated-5 with other rates or seeds; move it away"):
         run("audit_quality", "--sets", "generated-5", "--out", tmp_path)
+
+
+def test_cleaned_files_have_the_injected_labels_and_are_trained_on(tmp_path, monkeypatch):
+    module, whole = module_of("cleaned_labels"), module_of("cleaned_labels").missing_runs
+    smoke = {**module_of("protocol").SMOKE, "epochs": 1}
+    data, cell = module_of("sets").load_set("generated-5", None), ("pair", 0.2, 1)
+    row, files = module.files_of(data, cell, smoke, tmp_path)
+    config = Config(modalities=data.modalities, noise_rate=0.2, noise_scope="instance", seed=1, noisy_validation=True)
+    spec = prepare_run(config, prepare_data(config, data))
+    for i, m in enumerate(data.modalities):
+        splits = files["given"].splits
+        np.testing.assert_array_equal(splits["train"].labels[m], spec.labels[i])
+        np.testing.assert_array_equal(splits["valid"].labels[m], spec.held_out["valid"][m])
+        np.testing.assert_array_equal(splits["test"].labels[m], data.splits["test"].labels[m])
+    wrong = np.mean(list(spec.noise["wrong_share"].values()))
+    assert row["wrong"]["given"] == pytest.approx(wrong, abs=1e-4)
+    assert max(row["wrong"]["relabelled"], row["wrong"]["filtered"]) < wrong / 4
+    assert row["keep"] == pytest.approx(1.0 - wrong, abs=0.03)
+    assert row["kept"]["filtered"] == pytest.approx(row["keep"], abs=1e-3)
+    assert whole(row) == [(name, "MRL") for name in module.VERSIONS] + [("given", "consensus")]
+    monkeypatch.setattr(module, "missing_runs", lambda row: [("filtered", "MRL")])
+    monkeypatch.setitem(module.METHODS, "MRL", {"method": "cca"})  # compiles nothing
+    written = []
+    module.train_missing(row, data, smoke, lambda: written.append(json.dumps(row)))
+    assert len(written) == 1
+    assert ("filtered", "MRL") not in whole(row)
+    assert 0.0 < row["map"]["filtered"]["MRL"]["last"] <= 1.0
+
+
+def test_gains_of_cleaned_labels_by_hand():
+    module = module_of("cleaned_labels")
+    assert module.gain_text([0.5, 0.7], [0.4, 0.5]) == "0.600 (+0.150 ± 0.071)"
+    maps = {v: {"MRL": {"last": 0.5, "best": 0.5}} for v in module.VERSIONS}
+    rows = [
+        {"scope": "pair", "rate": 0.2, "seed": seed, "map": maps if seed else {v: {} for v in maps}} for seed in (0, 1)
+    ]
+    assert module.map_table({"set": {"rows": rows}})[1][:6] == ["set", "pair", "0.2", "1", "MRL", "0.500"]
 
 
 def train_labels_of(config, data):

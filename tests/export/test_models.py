@@ -118,7 +118,7 @@ def test_the_command_refuses_in_one_line(case, toy_run, tmp_path, monkeypatch, c
 
 
 def test_a_missing_package_is_named(monkeypatch, tmp_path):
-    from mrl_jax.export import packages
+    from mrl_jax import packages
 
     monkeypatch.setattr(packages.importlib.util, "find_spec", lambda name: None)
     for format, missing in (

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy import assert_same_checkpoints, toy_arrays, toy_config
+from toy import assert_same_checkpoints, lose, toy_arrays, toy_config
 
 from mrl_jax import evaluate, grid, load_run, sweep, train
 from mrl_jax.label_inference import vote_kernel
@@ -88,8 +88,7 @@ def test_a_run_resumes_to_the_same_bits_and_is_evaluated_and_searched(tmp_path):
     arrays = toy_arrays()
     whole = train(config_of(), tmp_path / "whole", data=arrays, keep_checkpoints=True)
     train(config_of(), tmp_path / "again", data=arrays, keep_checkpoints=True)
-    for file in ("result.json", "model.npz"):
-        (tmp_path / "again" / file).unlink()
+    lose(tmp_path / "again", "result.json", "model.npz")
     epochs = sorted(int(p.name) for p in (tmp_path / "again" / "checkpoints").iterdir())
     for epoch in epochs[1:]:
         (tmp_path / "again" / "checkpoints" / str(epoch)).rename(tmp_path / f"moved-{epoch}")
@@ -103,8 +102,7 @@ def test_a_run_resumes_to_the_same_bits_and_is_evaluated_and_searched(tmp_path):
     best = evaluate(tmp_path / "whole", data=arrays, checkpoint="best")
     assert (best["epoch"], best["map"]) == tuple(whole.scores["test"]["best"][name] for name in ("epoch", "map"))
     shutil.copytree(tmp_path / "whole", tmp_path / "under way")
-    for file in ("result.json", "model.npz"):
-        (tmp_path / "under way" / file).unlink()
+    lose(tmp_path / "under way", "result.json", "model.npz")
     assert load_run(tmp_path / "under way").epoch == len(whole.metrics)
     assert len(Searcher(tmp_path / "whole", data=arrays).answer(Query("row", "sound:test:0"))["results"]) == 10
     assert json.loads((tmp_path / "whole" / "config.json").read_text())["method"] == "consensus"

@@ -6,7 +6,7 @@ from toy import save_npz, toy_arrays, toy_config
 
 from mrl_jax import preset, sweep, train
 from mrl_jax.config import with_settings
-from mrl_jax.report import page, write, write_report
+from mrl_jax.report import page, write_report
 
 
 @pytest.fixture(scope="session")
@@ -62,8 +62,7 @@ def swept(base, arrays):
 @pytest.fixture
 def no_library(monkeypatch):
     """Pages without the library that draws, which takes seconds to put together."""
-    for module in (page, write):
-        monkeypatch.setattr(module, "library", lambda: "")
+    monkeypatch.setattr(page, "library", lambda: "")
 
 
 @pytest.fixture(scope="session")

@@ -5,9 +5,11 @@ import pytest
 from browser import NARROW, WIDE, new_page, overflow
 from PIL import Image
 from report_runs import HOSTILE
-from toy import SIZES
+from toy import SIZES, toy_arrays
 
-from mrl_jax.report import write_report
+from mrl_jax import load_dataset
+from mrl_jax.audit.run import audit_data
+from mrl_jax.report import write_audit_page, write_report
 
 pytestmark = pytest.mark.slow
 
@@ -118,4 +120,44 @@ def test_a_picture_is_in_the_file_once_and_shown_where_it_belongs(browser, noisy
         shown = page.locator("#examples img.picture")
         assert shown.count() > 10
         assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth === 9)")
+        assert faults == []
+
+
+def test_the_suspects_of_an_audit_sort_filter_and_show_their_pictures(browser, tmp_path):
+    arrays = toy_arrays()
+    rng = np.random.default_rng(1)
+    for m in ("sound", "touch"):
+        flip = rng.random(SIZES["train"]) < 0.3
+        arrays[f"train_{m}_labels"] = (arrays["train_labels"] + flip) % 3
+    arrays["train_ids"] = np.array([f"id-{i}" for i in range(SIZES["train"])])
+    del arrays["train_labels"]
+    (tmp_path / "pictures").mkdir()
+    for i in range(SIZES["train"]):
+        Image.new("RGB", (9, 9), (4 * i, 0, 200)).save(tmp_path / "pictures" / f"id-{i}.png")
+    path = write_audit_page(audit_data(load_dataset(arrays)), tmp_path / "a.html", pictures=tmp_path / "pictures")
+    with new_page(browser, NARROW) as (page, faults):
+        page.goto(path.as_uri())
+        page.wait_for_function(DRAWN)
+        assert overflow(page) <= 0
+        assert page.locator("#classes .chart svg, #transition .chart svg").count() == 4
+        table = page.locator("#suspects table")
+        assert table.locator("tbody th img").count() == table.locator("tbody tr").count() > 10
+        assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth === 9)")
+        texts = "map(r => [...r.cells].map(c => c.textContent.trim()))"
+        rows = f"t => [...t.tBodies[0].rows].filter(r => r.offsetParent).{texts}"
+        everyone = table.evaluate(rows)
+        table.locator("thead button", has_text="p(wrong)").click()
+        table.locator("thead button", has_text="p(wrong)").click()
+        ascending = [float(row[4].rstrip("%")) for row in table.evaluate(rows)]
+        assert ascending == sorted(ascending) != [float(row[4].rstrip("%")) for row in everyone]
+        choices = page.locator("#suspects select")
+        choices.nth(0).select_option("touch")
+        choices.nth(1).select_option("1")
+        shown = table.evaluate(rows)
+        assert {(row[1], row[2]) for row in shown} == {("touch", "1")}
+        assert len(shown) == sum(row[1:3] == ["touch", "1"] for row in everyone) < len(everyone)
+        assert page.locator("#suspects output").inner_text() == f"{len(shown)} of {len(everyone)} rows"
+        choices.nth(0).select_option("")
+        choices.nth(1).select_option("")
+        assert len(table.evaluate(rows)) == len(everyone)
         assert faults == []

@@ -10,12 +10,11 @@ from report_runs import HOSTILE, ODD, Page
 
 from mrl_jax import InputError
 from mrl_jax.report import page as page_module
-from mrl_jax.report.blocks import Cell, Chart, Code, Facts, Note, Section, Suspects, Table, Tile
+from mrl_jax.report.blocks import Cell, Chart, Code, Facts, Hit, Note, Section, Table, Tile
 from mrl_jax.report.charts import bars, forest, heat_map, intervals, lines, points, stacked
 from mrl_jax.report.page import Page as Content
 from mrl_jax.report.page import check_packages, render, script_json
 from mrl_jax.report.samples import Sample
-from mrl_jax.report.sections.shown import suspect_section
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,14 +33,14 @@ def test_json_has_no_numbers_that_javascript_does_not_read():
 
 def hostile_content(text):
     sample = Sample(text, text, text, text, text, None)
-    cells = [(Cell(text, None, "", text),)]
-    suspects = [(sample, text, text, Cell(text), Cell(text))]
+    cells = [
+        (Cell(text, None, "", text), Cell(text, sample=sample, more=text), Cell(text, hits=[Hit(sample, text, True)]))
+    ]
     blocks = [
         Note(text),
         Code(text, text),
         Facts([(text, text)]),
-        Table(text, (text,), cells),
-        Suspects(text, suspects),
+        Table(text, (text, text, text), cells, filters=(0,)),
     ]
     blocks.append(Chart(text, text, lines({text: [(0, 1)]}, text, text)))
     sections = [Section("a", text, text, blocks)]
@@ -82,7 +81,8 @@ def test_a_wheel_holds_the_templates():
     settings = configparser.ConfigParser()
     settings.read(ROOT / "setup.cfg", "utf-8")
     patterns = settings["options.package_data"]
-    others = {p for p in (ROOT / "mrl_jax").rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc")}
+    files = [p for p in (ROOT / "mrl_jax").rglob("*") if p.is_file() and "__pycache__" not in p.parts]
+    others = {p for p in files if p.suffix != ".py"}
     held = {
         p
         for package, listed in patterns.items()
@@ -123,21 +123,3 @@ def test_a_map_of_many_classes_has_a_short_legend():
     colour = points([], names, ["a", "b"])["encoding"]["color"]
     assert colour["legend"]["values"] == names[:24]
     assert len(colour["scale"]["range"]) == 200
-
-
-def test_suspects_with_names_or_numbers():
-    suspects = [
-        {"row": 4, "id": "x", "modality": "image", "given": 0, "suggested": 1, "p_wrong": 0.93, "agreement": 0.5},
-        {"row": 5, "id": "y", "modality": "text", "given": "a", "suggested": "b", "p_wrong": 0.9, "agreement": 1.0},
-    ]
-    asked = []
-
-    def sample_of(modality, row):
-        asked.append((modality, row))
-        return Sample(str(row), modality, "a", "", "", None)
-
-    (block,) = suspect_section(suspects, sample_of, ["a", "b"]).blocks
-    assert asked == [("image", 4), ("text", 5)]
-    assert [row[1:3] for row in block.rows] == [("a", "b"), ("a", "b")]
-    assert [row[3].text for row in block.rows] == ["93.0%", "90.0%"]
-    assert suspect_section([], sample_of, []).blocks == [Note("The audit suspects no label.")]

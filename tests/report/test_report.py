@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from report_runs import Page, odd_arrays, trained
 from scipy import stats
-from toy import save_npz, toy_config
+from toy import lose, save_npz, toy_config
 
 from mrl_jax import InputError, compare
 from mrl_jax.audit.run import audit_run
@@ -92,8 +92,7 @@ def test_mismatched_pairs_are_no_wrong_labels(arrays, tmp_path):
 def test_a_run_that_is_not_complete(noisy, arrays, tmp_path):
     begun = tmp_path / "begun"
     shutil.copytree(noisy, begun)
-    for name in ("result.json", "model.npz"):
-        (begun / name).unlink()
+    lose(begun, "result.json", "model.npz")
     assert page_of(write_report(begun, data=arrays)).sections == OF_A_RUN
 
 

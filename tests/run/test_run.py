@@ -1,6 +1,8 @@
 """The run folder and its checkpoints: nothing half-written, nothing of another run accepted."""
 
+import errno
 import json
+import os
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -9,12 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy import CLASSES, toy_arrays, toy_config
+from toy import CLASSES, lose, toy_arrays, toy_config, unchecked
 
-from mrl_jax import InputError, load_run, train
+from mrl_jax import InputError, load_dataset, load_run, train
 from mrl_jax.methods.state import State
 from mrl_jax.run import RunFolder, best_epoch
 from mrl_jax.run.checkpoint import Checkpoints, Snapshot
+from mrl_jax.run.folder import describe
+from mrl_jax.sweep.folder import SweepFolder
 
 pytestmark = pytest.mark.slow
 
@@ -48,6 +52,51 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
         RunFolder.create(tmp_path / "file", toy_config())
 
 
+@pytest.mark.parametrize("start", ["run", "sweep"])
+def test_a_start_on_a_full_disk_leaves_nothing(tmp_path, monkeypatch, start):
+    """Every write fails in turn; in the end all succeed."""
+    sync, folder, failures = os.fsync, tmp_path / "above" / start, []
+
+    def begin():
+        if start == "run":
+            return RunFolder.create(folder, toy_config())
+        folder.mkdir(parents=True, exist_ok=True)
+        return SweepFolder(folder).write({"a": toy_config()})
+
+    for step in range(10):
+        calls = []
+
+        def full_at_step(handle, step=step, calls=calls):
+            calls.append(handle)
+            if len(calls) > step:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            sync(handle)
+
+        monkeypatch.setattr(os, "fsync", full_at_step)
+        try:
+            begin()
+            break
+        except InputError as error:
+            failures.append(str(error))
+        assert not any(tmp_path.iterdir()) if start == "run" else not any(folder.iterdir())
+    assert len(failures) >= 3
+    assert all("No space left on device" in failure for failure in failures)
+    assert (folder / ("config.json" if start == "run" else "sweep.json")).exists()
+
+
+def test_what_a_killed_start_left_is_no_obstacle(tmp_path):
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    for name in ("checksums.json", ".config.json.77.part"):
+        (run / name).write_text("{")
+    RunFolder.create(run, toy_config())
+    assert RunFolder.open(run).config() == RunFolder.open(run).config()
+    other = tmp_path / "other"
+    (other / "checkpoints" / "1").mkdir(parents=True)
+    with pytest.raises(InputError, match="already holds other files"):
+        RunFolder.create(other, toy_config())
+
+
 def test_open_refuses_what_is_no_run(tmp_path):
     with pytest.raises(InputError, match="holds no run"):
         RunFolder.open(tmp_path)
@@ -57,6 +106,7 @@ def test_open_refuses_what_is_no_run(tmp_path):
 
 def test_damaged_files_are_named(tmp_path):
     folder = RunFolder.create(tmp_path / "run", toy_config())
+    unchecked(folder.path)
     (folder.path / "config.json").write_text('{"beta": 0.')
     with pytest.raises(InputError, match=r"config.json is damaged"):
         folder.config()
@@ -66,15 +116,18 @@ def test_damaged_files_are_named(tmp_path):
     with pytest.raises(InputError, match=r"data.json cannot be read"):
         folder.data()
     (folder.path / "data.json").write_text("{}")
-    with pytest.raises(InputError, match=r"data.json is damaged \(class_names, dims, modalities, sha256 missing\)"):
+    with pytest.raises(InputError, match=r"data.json is damaged \(class_names, dims, instances, .* missing\)"):
         folder.data()
     for line in ("not json", "3"):
         (folder.path / "metrics.jsonl").write_text(line + "\n")
         with pytest.raises(InputError, match=r"metrics.jsonl is damaged"):
             folder.metrics()
     (folder.path / "metrics.jsonl").write_text("{}\n")
-    with pytest.raises(InputError, match="epoch or valid mAP missing"):
+    with pytest.raises(InputError, match="epoch, valid missing"):
         folder.metrics_until(1)
+    (folder.path / "metrics.jsonl").write_text('{"epoch": 2, "valid": {"average": 0.5, "map": {}}}\n')
+    with pytest.raises(InputError, match="line 1 is of another epoch"):
+        folder.metrics()
     assert folder.result() is None
 
 
@@ -117,7 +170,7 @@ def test_the_recorded_noise_is_that_of_a_run_that_has_begun(tmp_path):
 def test_a_line_cut_short_is_left_out_and_later_epochs_are_dropped(tmp_path):
     folder = RunFolder.create(tmp_path / "run", toy_config())
     for epoch in (1, 2, 3):
-        folder.log({"epoch": epoch, "valid": {"average": 0.5}})
+        folder.log({"epoch": epoch, "valid": {"average": 0.5, "map": {}}})
     with (folder.path / "metrics.jsonl").open("a") as file:
         file.write('{"epoch": 4, "tra')
     assert [x["epoch"] for x in folder.metrics()] == [1, 2, 3]
@@ -133,7 +186,7 @@ def test_nothing_but_whole_files_remains(finished):
     names = {p.name for p in folder.iterdir()}
     assert names == {
         "config.json", "data.json", "noise.json", "metrics.jsonl", "checkpoints", "model.npz", "result.json",
-            "curves.png", "samples"
+            "curves.png", "samples", "checksums.json"
     }  # fmt: skip
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
 
@@ -165,8 +218,7 @@ def test_the_best_model_of_a_run_under_way_is_read_from_its_last_checkpoint(fini
     best = result.scores["test"]["best"]["epoch"]
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
-    for name in ("model.npz", "result.json"):
-        (copy / name).unlink()
+    lose(copy, "model.npz", "result.json")
     for which in ("best", best):
         run = load_run(copy, which)
         assert run.epoch == best
@@ -216,7 +268,7 @@ def test_a_checkpoint_of_another_configuration_is_refused(finished, tmp_path):
     folder, _ = finished
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
-    config = json.loads((copy / "config.json").read_text())
+    config = json.loads((unchecked(copy) / "config.json").read_text())
     for change in ({"hidden_dims": [8]}, {"embed_dim": 4}, {"hidden_dims": [16, 16]}):
         (copy / "config.json").write_text(json.dumps({**config, **change}))
         with pytest.raises(InputError, match="belongs to another configuration") as caught:
@@ -246,6 +298,9 @@ def test_the_model_file_is_the_best_checkpoint_in_plain_arrays(finished, tmp_pat
     for a, b in zip(jax.tree.leaves(load_run(copy).model), jax.tree.leaves(load_run(folder).model), strict=True):
         np.testing.assert_array_equal(a, b)
     (copy / "model.npz").write_bytes((folder / "model.npz").read_bytes()[:500])
+    with pytest.raises(InputError, match=r"model\.npz was changed or damaged"):
+        load_run(copy)
+    unchecked(copy)
     with pytest.raises(InputError, match=r"model\.npz cannot be read .*delete it"):
         load_run(copy)
 
@@ -263,9 +318,8 @@ def test_a_damaged_checkpoint_is_refused(finished, tmp_path):
 
 def test_a_run_without_a_checkpoint_says_so(tmp_path):
     folder = RunFolder.create(tmp_path / "run", toy_config())
-    folder.write(
-        "data.json", {"modalities": ["a", "b"], "dims": {"a": 2, "b": 3}, "class_names": ["x", "y"], "sha256": "-"}
-    )
+    data = load_dataset(toy_arrays())
+    folder.write("data.json", describe(data))
     with pytest.raises(InputError, match="no complete checkpoint yet"):
         load_run(folder.path)
 
@@ -285,8 +339,7 @@ def test_a_complete_run_without_checkpoints_is_not_trained_again(finished, tmp_p
     with pytest.raises(InputError, match="one model was kept, not that one; choose --checkpoint kept"):
         load_run(copy, other)
     assert load_run(copy).epoch == load_run(copy, "best").epoch == result.run.epoch
-    (copy / "result.json").unlink()
-    (copy / "model.npz").unlink()
+    lose(copy, "result.json", "model.npz")
     with pytest.raises(InputError, match="no complete checkpoint yet"):
         load_run(copy, "last")
 
@@ -295,10 +348,10 @@ def test_a_run_that_lost_its_log_or_its_metrics_is_refused(finished, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(finished[0], copy)
     shutil.rmtree(copy / "checkpoints" / "6" / "metrics")
-    (copy / "result.json").unlink()
+    lose(copy, "result.json")
     with pytest.raises(InputError, match=r"no metrics.*delete that folder"):
         train(toy_config(epochs=6), copy, data=toy_arrays(), resume=True)
-    (copy / "metrics.jsonl").unlink()
-    (copy / "model.npz").unlink()
+    shutil.copytree(finished[0] / "checkpoints" / "6", copy / "checkpoints" / "6", dirs_exist_ok=True)
+    lose(copy, "metrics.jsonl", "model.npz")
     with pytest.raises(InputError, match="has 0 lines for 6 epochs"):
         load_run(copy)

@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from toy import TOY_FLAGS, save_npz, toy_arrays, toy_config
+from toy import TOY_FLAGS, save_npz, toy_arrays, toy_config, unchecked
 
 from mrl_jax import Index, InputError, load_run, train
 from mrl_jax.data.emoji.features import text_counts
@@ -343,7 +343,7 @@ def test_no_run_and_changed_data_are_reported(run, tmp_path, capsys):
     arrays["test_touch"][0, 0] += 1
     config = json.loads((run / "config.json").read_text())
     config["data_path"] = str(save_npz(tmp_path / "changed.npz", arrays))
-    (copied / "config.json").write_text(json.dumps(config))
+    (unchecked(copied) / "config.json").write_text(json.dumps(config))
     asked(copied, "--row", "sound:test:0", code=2)
     assert "have changed since the run was trained" in capsys.readouterr().err
 

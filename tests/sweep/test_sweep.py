@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from toy import TOY_FLAGS, save_npz, toy_arrays, toy_config
+from toy import TOY_FLAGS, save_npz, toy_arrays, toy_config, unchecked
 
 from mrl_jax import InputError, evaluate, grid, load_run, sweep, train
 from mrl_jax.config import Config, with_settings
@@ -149,7 +149,7 @@ def complete(tmp_path_factory):
 def test_the_folder_of_a_sweep_holds_usable_runs_and_tables(complete):
     configs, results = complete
     assert {p.name for p in results.workdir.iterdir()} == {
-        "sweep.json", "sweep.csv", "sweep.md", "summary.json", "sweep.png", "runs"
+        "sweep.json", "sweep.csv", "sweep.md", "summary.json", "sweep.png", "runs", "checksums.json"
     }  # fmt: skip
     assert (results.workdir / "sweep.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((results.workdir / "summary.json").read_text()) == results.summary()
@@ -475,7 +475,7 @@ def test_the_file_of_a_sweep_is_read_in_every_format(tmp_path):
     del content["format"]
     content["common"] = {name: value for name, value in content["common"].items() if name in DEFAULTS[1]}
     del content["common"]["method"], content["common"]["method_options"]
-    (tmp_path / "sweep.json").write_text(json.dumps(content))  # as the first version wrote it
+    (unchecked(tmp_path) / "sweep.json").write_text(json.dumps(content))  # as the first version wrote it
     assert SweepFolder.open(tmp_path).configs() == named
     (tmp_path / "sweep.json").write_text(json.dumps({"format": FORMAT + 1}))
     with pytest.raises(InputError, match=r"sweep\.json was written by a newer version"):

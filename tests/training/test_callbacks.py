@@ -86,7 +86,7 @@ def test_a_run_tells_its_start_its_lines_its_checkpoints_and_its_end(tmp_path, p
     assert noted.calls[-1] == ("ends", EPOCHS, None)
     assert noted.of("epoch") == list(range(1, EPOCHS + 1))
     assert noted.of("written") == [1, EPOCHS]
-    assert [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()] == noted.lines
+    assert RunFolder(tmp_path / "run").metrics() == noted.lines
     start = noted.start
     assert (start.name, start.workdir, start.epochs, start.log) == ("run", tmp_path / "run", EPOCHS, ())
     assert start.config == result.run.config

@@ -7,9 +7,10 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
-from toy import TOY_FLAGS, save_npz, toy_arrays, toy_config
+from toy import TOY_FLAGS, lose, save_npz, toy_arrays, toy_config, unchecked
 
 from mrl_jax import Config, InputError, evaluate, grid, load_run, sweep, train
+from mrl_jax.checksums import CheckedFolder
 from mrl_jax.config import auto_epochs, with_settings
 from mrl_jax.methods.gradient import learning_rate_at
 from mrl_jax.methods.registry import entry_of
@@ -57,9 +58,9 @@ def test_a_run_that_is_killed_while_it_is_extended_goes_on(tmp_path):
     for done in (1, 2):
         folder = tmp_path / str(done)
         train(config, folder, data=arrays)
-        (folder / "lengths.json").write_text('{"epochs": [2, 4]}')
+        CheckedFolder(folder).write("lengths.json", '{"epochs": [2, 4]}')
         if done == 2:
-            (folder / "result.json").unlink()
+            lose(folder, "result.json")
             own = train(config, folder, data=arrays, resume=True)  # without the new length it is what it was
             assert "lengths" not in own.scores
         result = train(with_settings(config, epochs=4), folder, data=arrays, resume=True)
@@ -136,7 +137,7 @@ def test_it_learns_further_and_resumes_to_the_same_bits(finished, tmp_path):
     config = toy_config(init_from=folder, epochs=2, seed=1)
     whole = train(config, tmp_path / "run", data=toy_arrays())
     assert whole.metrics[0]["train"]["loss"] < finished.metrics[0]["train"]["loss"]
-    (tmp_path / "run" / "result.json").unlink()
+    lose(tmp_path / "run", "result.json")
     for checkpoint in (tmp_path / "run" / "checkpoints").iterdir():
         checkpoint.rename(tmp_path / checkpoint.name)
     again = train(config, tmp_path / "run", data=toy_arrays(), resume=True)
@@ -145,7 +146,7 @@ def test_it_learns_further_and_resumes_to_the_same_bits(finished, tmp_path):
     longer = train(with_settings(config, epochs=3), tmp_path / "run", data=toy_arrays(), resume=True)
     assert longer.metrics[:2] == whole.metrics
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "3")
-    (tmp_path / "run" / "result.json").unlink()
+    lose(tmp_path / "run", "result.json")
     other = train(toy_config(epochs=1, seed=9), tmp_path / "other", data=toy_arrays())
     with pytest.raises(InputError, match=r"the run began with other data \(init_from_sha256"):
         train(
@@ -203,7 +204,7 @@ def test_a_run_resumes_with_the_numbers_of_its_time(tmp_path):
     first = train(older, tmp_path / "run", data=arrays)
     with pytest.raises(InputError, match="method_options  was given, but the run in"):
         train(now, tmp_path / "run", data=arrays, resume=True)  # begun by this version, with these numbers
-    path = tmp_path / "run" / "config.json"
+    path = unchecked(tmp_path / "run") / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 3, "method_options": ["dropout=0.1"]}))
     given = with_settings(now, method_options=("dropout=0.1",))
     for file in ("result.json", "model.npz"):

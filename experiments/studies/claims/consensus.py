@@ -81,7 +81,7 @@ def _compared(name: str, row: str, epoch: str) -> dict[str, float]:
     return {rate: statistics.mean(maps[name, "default length", row, epoch, rate]) for rate in RATES}
 
 
-def _memorising() -> dict[str, float]:
+def memorising() -> dict[str, float]:
     """The end of the runs with most noise on emoji."""
     best, last = (_compared("emoji", "MRL", epoch)["0.8"] for epoch in ("clean", "last"))
     for name in SETS:
@@ -129,7 +129,7 @@ def _recipe() -> dict[str, float]:
     }
 
 
-def _wrong_shares() -> dict[str, float]:
+def wrong_shares() -> dict[str, float]:
     """The share of wrong labels in percent, by noise rate; the mean of both sets."""
     shares: dict[str, list[float]] = defaultdict(list)
     for name in SETS:
@@ -172,14 +172,14 @@ TITLES = ("emoji", "Wikipedia, reduced features")
 _VERDICTS = ("ahead", "level", "behind")
 
 
-def _control() -> dict[str, float]:
+def control() -> dict[str, float]:
     """Consensus less MRL with the same dropout, mixup and retrieval, the smallest and the largest of all rates."""
-    control, fields = "MRL with dropout and mixup", {}
+    other, fields = "MRL with dropout and mixup", {}
     for name in SETS:
         ours, kept, last = (
-            _compared(name, row, epoch) for row, epoch in (("consensus", "last"), (control, "clean"), (control, "last"))
+            _compared(name, row, epoch) for row, epoch in (("consensus", "last"), (other, "clean"), (other, "last"))
         )
-        holds(all(last[rate] > kept[rate] - 0.01 for rate in RATES), f"{control} keeps its level on {name}")
+        holds(all(last[rate] > kept[rate] - 0.01 for rate in RATES), f"{other} keeps its level on {name}")
         apart = [ours[rate] - kept[rate] for rate in RATES]
         fields |= {f"{name[0]}_low": min(apart), f"{name[0]}_high": max(apart)}
     return fields
@@ -199,7 +199,7 @@ def _alike() -> dict[str, int]:
     return fields
 
 
-def _best_of_mrl() -> dict[str, Any]:
+def best_of_mrl() -> dict[str, Any]:
     """Consensus less the best row of MRL in all cells of all sets and conditions."""
     text = (files.RESULTS / "comparison.md").read_text("utf-8")
     lines = re.findall(r"^\| mean ± standard error \|(.*)\|$", text, re.MULTILINE)
@@ -215,7 +215,7 @@ def _best_of_mrl() -> dict[str, Any]:
     }
 
 
-def _falls() -> dict[str, float]:
+def falls() -> dict[str, float]:
     """How far the last epoch of a row lies below the best by clean labels, at most: in all conditions."""
     maps = table("comparison", "map", "set", "condition", "row", "epoch", "noise")
     at: dict[tuple[str, bool], list[float]] = defaultdict(list)
@@ -232,22 +232,22 @@ def _falls() -> dict[str, float]:
 
 CLAIMS = (
     Claim(
-        "docs/results.md",
+        "docs/results_comparison.md",
         """Of the {cells} cells of these tables, {above} lie above the best of MRL, by up to {gain:.3f}; {below} lie
         below it by more than one standard error, by {most:.3f} at most.""",
-        _best_of_mrl,
+        best_of_mrl,
     ),
     Claim(
-        "docs/results.md",
+        "docs/results_comparison.md",
         """The last epoch of consensus lies at most {ours:.3f} below the best one by clean labels with every length and
         noise, and {fast:.3f} with three times the learning rate; that of MRL up to {mrl:.3f}.""",
-        _falls,
+        falls,
     ),
     Claim(
         "README.md",
         """With the dropout and mixup of consensus MRL does not fall at this length, either, but lies {e_low:.3f} to
         {e_high:.3f} below consensus on emoji and {w_low:.3f} to {w_high:.3f} on Wikipedia.""",
-        _control,
+        control,
     ),
     Claim(
         "README.md",
@@ -297,7 +297,7 @@ CLAIMS = (
     Claim(
         "README.md",
         """with noise 0.8 on emoji from {best:.2f} to {last:.2f} within its run, where consensus ends at {ours:.2f}.""",
-        _memorising,
+        memorising,
     ),
     Claim(
         "README.md",
@@ -310,7 +310,7 @@ CLAIMS = (
         "README.md",
         """At noise 0.2, 0.4, 0.6 and 0.8, about {at0:.0f}, {at1:.0f}, {at2:.0f} and {at3:.0f} % of the labels are
         wrong.""",
-        _wrong_shares,
+        wrong_shares,
     ),
     Claim(
         "docs/consensus.md",

@@ -8,6 +8,7 @@ Shape letters: N rows, D features.
 """
 
 import unicodedata
+import warnings
 from collections.abc import Sequence
 from os import PathLike
 from typing import Any
@@ -113,6 +114,7 @@ def picture_array(image: Any) -> np.ndarray:
     """
     from PIL import Image, ImageOps
 
+    bombs = (Image.DecompressionBombError, Image.DecompressionBombWarning)
     try:
         if isinstance(image, np.ndarray):
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (3, 4) or not image.size:
@@ -121,13 +123,15 @@ def picture_array(image: Any) -> np.ndarray:
         elif isinstance(image, Image.Image):
             picture = image
         else:
-            with Image.open(image) as opened:
-                picture = opened.copy()
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", Image.DecompressionBombWarning)  # from the header, before it is decoded
+                with Image.open(image) as opened:
+                    picture = opened.copy()
         picture = picture.convert("RGBA")
-    except (OSError, ValueError, TypeError, AttributeError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, SyntaxError, *bombs) as error:
         given = f"{image.dtype} array {list(image.shape)}" if isinstance(image, np.ndarray) else _shorten(image)
         reason = getattr(error, "strerror", None) or error
-        if isinstance(error, Image.DecompressionBombError):
+        if isinstance(error, bombs):
             reason = "it has too many pixels; scale it down"
         kinds = "" if isinstance(image, str | PathLike) else ", a PIL image, or a uint8 array [height, width, 3 or 4]"
         raise InputError(

@@ -41,9 +41,13 @@ from mrl_jax.data.featurize.raw_table import (
 )
 from mrl_jax.errors import InputError
 from mrl_jax.files import locked, refuse_address
+from mrl_jax.json_files import ANY, Number, parse_json, read_json
+from mrl_jax.names import printable_lines
 
 __all__ = ["add_arguments", "featurize", "run"]
 
+_DONE = {"done": Number(0, whole=True), "pooling": ANY}
+_PROGRESS = {"digest": str, "image?": _DONE, "text?": _DONE}
 _MADE_BY = "mrl_jax.data.featurize"  # stored in the output; must not change
 
 
@@ -226,9 +230,7 @@ def _work_folder(output: Path, digest: str) -> Iterator[_Work]:
 def _work_state(folder: Path) -> dict[str, Any]:
     """Content of `progress.json`; {} for a new folder."""
     try:
-        state = json.loads((folder / "progress.json").read_text("utf-8"))
-        if isinstance(state, dict) and "digest" in state:
-            return state
+        return read_json(folder / "progress.json", _PROGRESS, limit=1 << 20)
     except FileNotFoundError:
         if {path.name for path in folder.iterdir()} <= {"progress.json.part"}:
             return {}
@@ -323,7 +325,7 @@ def _digest_of(output: Path) -> str | None:
         return None
     with contextlib.suppress(Exception):  # reading another file can raise almost any type
         with output.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            source = json.loads(str(file["source"]))
+            source = parse_json(str(file["source"]))
         if source["made_by"] == _MADE_BY:
             return str(source["digest"])
     raise InputError(f"output {output} exists and was not made by featurize; move it away or choose another output")
@@ -366,4 +368,4 @@ def _disk_errors(output: Path) -> Iterator[None]:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(printable_lines(line), file=sys.stderr, flush=True)

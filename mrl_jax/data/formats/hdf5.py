@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from mrl_jax.data.formats.errors import DamagedError, Read, RefusedError, refuse
-from mrl_jax.data.formats.limits import check_claim, check_memory, text_array
+from mrl_jax.data.formats.limits import Header, check_claim, check_memory, check_size, text_array
 from mrl_jax.data.formats.matlab import NO_ARRAY, NO_LIST, NO_TEXT, dense_array, one_text, text_rows
 from mrl_jax.data.formats.sandbox import limit_process, probe_in_worker, ran_out
 
@@ -51,6 +51,15 @@ class _Item:
     def float32(self) -> np.ndarray:
         """A matrix of real numbers as float32, converted block by block; any other array in its own type."""
         return self._read(narrow=True)
+
+    def header(self) -> Header | None:
+        """Its shape and dtype; None for what has none before it is read, such as a sparse matrix."""
+        import h5py
+
+        item = self.source.file[self.at]
+        if not isinstance(item, h5py.Dataset) or item.dtype.kind not in "biuf" or item.shape is None:
+            return None
+        return Header(item.shape[::-1] if self.source.matlab else item.shape, item.dtype)
 
     def _read(self, narrow: bool) -> np.ndarray:
         import h5py
@@ -260,6 +269,7 @@ def _check_stored(item: Any, size: int) -> None:
     mismatch = stored < expected if chunk or item.dtype.hasobject else stored != expected
     if written > chunks or (mismatch and not filters and (chunk or stored)):
         raise DamagedError(f"shape {shape} of {item.dtype} is claimed for {stored} bytes")
+    check_size(needed, f"shape {list(shape)} of {item.dtype}")
     if complete:
         check_claim(needed, stored, f"shape {shape}")
     elif plan.fill_value_defined() == h5py.h5d.FILL_VALUE_UNDEFINED or plan.get_fill_time() == h5py.h5d.FILL_TIME_NEVER:

@@ -1,16 +1,43 @@
 """Limits on the sizes that a data file may claim, checked before memory is allocated."""
 
+import math
 import os
+from typing import NamedTuple
 
 import numpy as np
 
 from mrl_jax.data.formats.errors import DamagedError, RefusedError
+from mrl_jax.errors import InputError
 
-__all__ = ["MAX_RATIO", "allowance", "check_claim", "check_memory", "text_array"]
+__all__ = [
+    "LIMIT",
+    "MAX_RATIO",
+    "Header",
+    "allowance",
+    "check_claim",
+    "check_memory",
+    "check_size",
+    "text_array",
+]
+
+LIMIT = "MRL_JAX_MAX_ARRAY_GB"
+"""Environment variable that sets how large one array of a file may be, in 10^9 bytes; default: the machine's memory."""
 
 MAX_RATIO = 1032
 """Upper bound on the ratio of unpacked to packed bytes with deflate."""
 _SMALL = 1 << 26  # bytes that are allowed whatever the size of the file
+
+
+class Header(NamedTuple):
+    """What a file says of an array before it is read: its shape and dtype."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes that the array takes in memory."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 def check_claim(needed: int, stored: int, what: str) -> None:
@@ -28,15 +55,45 @@ def allowance(stored: int) -> int:
     return _SMALL + MAX_RATIO * stored
 
 
-def check_memory(needed: int, stored: int, what: str) -> None:
-    """Refuse an array that exceeds the allowance of its stored form or half of the machine's memory.
+def check_size(needed: int, what: str, copies: int = 1) -> None:
+    """Refuse an array that is larger than the limit for one array, before it is read.
+
+    Args:
+        needed: its bytes.
+        what: what it is, for the message.
+        copies: how often the memory must hold it, unless the user has set the limit.
 
     Raises:
         RefusedError: the array is too large.
     """
-    half = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    limit = min(half, allowance(stored))
-    if needed > limit:
+    if needed > (limit := _limit(copies)):
+        raise RefusedError(
+            f"{what} would take {needed} bytes, more than the limit of {limit}; store fewer rows or columns, or set "
+            f"{LIMIT} to {math.ceil(needed / 1e9)}"
+        )
+
+
+def _limit(copies: int) -> int:
+    given = os.environ.get(LIMIT)
+    if not given:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // copies
+    try:
+        limit = int(float(given) * 1e9)
+    except (ValueError, OverflowError):
+        limit = 0
+    if limit <= 0:
+        raise InputError(f"{LIMIT}={given!r}: the environment variable must be a number of 10^9 bytes above 0")
+    return limit
+
+
+def check_memory(needed: int, stored: int, what: str) -> None:
+    """Refuse an array that exceeds the allowance of its stored form, or by half the limit for one array.
+
+    Raises:
+        RefusedError: the array is too large.
+    """
+    check_size(needed, what, copies=2)
+    if needed > (limit := allowance(stored)):
         raise RefusedError(f"{what} would take {needed} bytes, more than {limit}; store fewer rows or columns")
 
 

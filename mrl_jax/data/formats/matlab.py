@@ -16,7 +16,7 @@ from typing import BinaryIO
 import numpy as np
 
 from mrl_jax.data.formats.errors import DamagedError, Read, RefusedError, refuse
-from mrl_jax.data.formats.limits import MAX_RATIO, check_memory, text_array
+from mrl_jax.data.formats.limits import MAX_RATIO, Header, check_memory, check_size, text_array
 
 __all__ = ["NO_ARRAY", "NO_LIST", "NO_TEXT", "dense_array", "one_text", "open_mat5", "text_rows"]
 
@@ -146,11 +146,33 @@ def _list_variable(element: _Element) -> dict[str, Read]:
         if not matrix.count or _matrix(stream, element.order, matrix.rest).cls == _CHAR:
             return {name: partial(_read_strings, element)}
         return {f"{name}[{i}]": partial(_read_matrix, element, i) for i in range(matrix.count)}
-    if matrix.cls in (_CHAR, _SPARSE, *_NUMBERS):
+    if matrix.cls in _NUMBERS:
+        return {name: _Variable(element, Header(matrix.dims, _dtype_of(matrix)))}
+    if matrix.cls in (_CHAR, _SPARSE):
         return {name: partial(_read_matrix, element, None)}
     if matrix.cls == _OPAQUE and (text := _class_of_object(stream, element.order)) in ("string", "categorical"):
         return {name: refuse(NO_TEXT.format(text, name))}
     return {name: refuse(NO_ARRAY)}
+
+
+@dataclass(frozen=True)
+class _Variable:
+    """Reads a variable of numbers."""
+
+    element: _Element
+    known: Header
+
+    def __call__(self) -> np.ndarray:
+        return _read_matrix(self.element, None)
+
+    def header(self) -> Header:
+        """Its shape and dtype."""
+        return self.known
+
+
+def _dtype_of(matrix: _Matrix) -> np.dtype:
+    """The type of an array of numbers by its class, as it is in memory."""
+    return np.dtype(("f8", "f4", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8")[matrix.cls - _NUMBERS[0]])
 
 
 def _class_of_object(stream: _Stream, order: str) -> str:
@@ -277,6 +299,7 @@ def _value(stream: _Stream, element: _Element, matrix: _Matrix) -> np.ndarray:
     if matrix.cls == 0:
         array = np.zeros((0, 0))
     elif matrix.cls == _CHAR:
+        check_size(4 * matrix.count, "text")
         kind, raw = _part(stream, element.order, matrix.rest - 8)
         array = text_rows(_codes(kind, raw, matrix, element.order), matrix.rest)
     elif matrix.cls in _NUMBERS or matrix.cls == _SPARSE:
@@ -327,6 +350,8 @@ def _numbers(stream: _Stream, element: _Element, matrix: _Matrix) -> np.ndarray:
     import scipy.io
 
     sparse = matrix.cls == _SPARSE
+    if not sparse:
+        check_size(_dtype_of(matrix).itemsize * matrix.count, f"shape {list(matrix.dims)}")
     if sparse:
         check_memory(8 * matrix.count, matrix.rest, f"a sparse matrix of shape {list(matrix.dims)}")
     order, end = element.order, stream.pos + matrix.rest

@@ -5,16 +5,16 @@ import io
 import math
 import os
 import zipfile
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from mrl_jax.data.formats.errors import DamagedError, Read, RefusedError, one_line, refuse
-from mrl_jax.data.formats.limits import check_claim
+from mrl_jax.data.formats.limits import Header, check_claim, check_size
 
-__all__ = ["map_npy", "open_npz"]
+__all__ = ["MappedFile", "map_npy", "open_npz"]
 
 _DATA = (".mat", ".npz", ".h5", ".hdf5", ".h5py", ".parquet")  # ends of names of data files of other formats
 _HEADER = 1 << 16  # bytes; the header of a plain array is far shorter
@@ -39,7 +39,7 @@ def open_npz(file: BinaryIO, size: int, stack: contextlib.ExitStack) -> dict[str
         if key in reads:
             raise DamagedError(f"two arrays are named {one_line(key)!r}")
         if info.filename.endswith(".npy"):
-            reads[key] = partial(_read_member, archive, info, size)
+            reads[key] = _Member(archive, info, size)
         else:
             reads[key] = refuse("is not an array; write the .npz with numpy.savez")
     if not any(info.filename.endswith(".npy") for info in archive.infolist()):
@@ -50,6 +50,22 @@ def open_npz(file: BinaryIO, size: int, stack: contextlib.ExitStack) -> dict[str
             )
         raise RefusedError("is a zip archive without arrays; write it with numpy.savez")
     return reads
+
+
+@dataclass(frozen=True)
+class MappedFile:
+    """Maps an `.npy` file."""
+
+    path: Path
+
+    def __call__(self) -> np.ndarray:
+        """The map, read-only."""
+        return map_npy(self.path)
+
+    def header(self) -> Header:
+        """Its shape and dtype."""
+        with self.path.open("rb") as file:
+            return _read_header(file, os.fstat(file.fileno()).st_size)
 
 
 def map_npy(path: Path) -> np.ndarray:
@@ -65,24 +81,40 @@ def map_npy(path: Path) -> np.ndarray:
     return _check_values(array)
 
 
-def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, size: int) -> np.ndarray:
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 1:
-        raise RefusedError("is packed in a way that numpy never uses; write it with numpy.savez or savez_compressed")
-    if info.compress_size > size:
-        raise DamagedError(f"{info.compress_size} bytes are claimed, the file has {size}")
-    if info.compress_type == zipfile.ZIP_STORED and info.compress_size != info.file_size:
-        raise DamagedError("its two sizes in the archive differ")
-    check_claim(info.file_size, info.compress_size, "the archive")
-    with archive.open(info) as file:
-        _read_header(file, info.file_size)
-    with archive.open(info) as file:
-        array = np.lib.format.read_array(file, allow_pickle=False)
-        if file.read(1):  # reading to the end also verifies the checksum
-            raise DamagedError("bytes remain after the array")
-    return _check_values(array)
+@dataclass(frozen=True)
+class _Member:
+    """Reads a member of an archive of `size` bytes."""
+
+    archive: zipfile.ZipFile
+    info: zipfile.ZipInfo
+    size: int
+
+    def __call__(self) -> np.ndarray:
+        header = self.header()
+        check_size(header.nbytes, f"shape {list(header.shape)} of {header.dtype}")
+        with self.archive.open(self.info) as file:
+            array = np.lib.format.read_array(file, allow_pickle=False)
+            if file.read(1):  # reading to the end also verifies the checksum
+                raise DamagedError("bytes remain after the array")
+        return _check_values(array)
+
+    def header(self) -> Header:
+        """Its shape and dtype, after a check that they match the sizes in the archive; little of it is unpacked."""
+        info = self.info
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 1:
+            raise RefusedError(
+                "is packed in a way that numpy never uses; write it with numpy.savez or savez_compressed"
+            )
+        if info.compress_size > self.size:
+            raise DamagedError(f"{info.compress_size} bytes are claimed, the file has {self.size}")
+        if info.compress_type == zipfile.ZIP_STORED and info.compress_size != info.file_size:
+            raise DamagedError("its two sizes in the archive differ")
+        check_claim(info.file_size, info.compress_size, "the archive")
+        with self.archive.open(info) as file:
+            return _read_header(file, info.file_size)
 
 
-def _read_header(file: Any, size: int) -> tuple[tuple[int, ...], np.dtype]:
+def _read_header(file: Any, size: int) -> Header:
     """Shape and dtype from the header of an `.npy` of `size` bytes, after a check that they match that size."""
     # Parsed from a bounded copy: the header's own claim of its length must not make a read allocate memory.
     head = io.BytesIO(file.read(min(size, _HEADER)))
@@ -104,7 +136,7 @@ def _read_header(file: Any, size: int) -> tuple[tuple[int, ...], np.dtype]:
     count = math.prod(shape)
     if head.tell() + count * dtype.itemsize != size or (count and not dtype.itemsize):
         raise DamagedError(f"its header claims {one_line(shape)} of {dtype}, which does not match its {size} bytes")
-    return shape, dtype
+    return Header(shape, dtype)
 
 
 def _check_values(array: np.ndarray) -> np.ndarray:

@@ -9,42 +9,62 @@ import contextlib
 import os
 import stat
 import struct
-from collections.abc import Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mrl_jax.data.formats.csv import SUFFIXES as CSV_SUFFIXES
+from mrl_jax.data.formats.csv import open_csv
 from mrl_jax.data.formats.errors import Read, input_errors
 from mrl_jax.data.formats.foreign import HEAD, refuse_foreign
 from mrl_jax.data.formats.hdf5 import open_hdf5
+from mrl_jax.data.formats.limits import Header
 from mrl_jax.data.formats.matlab import open_mat5
-from mrl_jax.data.formats.npz import map_npy, open_npz
+from mrl_jax.data.formats.npz import MappedFile, open_npz
 from mrl_jax.data.formats.parquet import open_parquet, split_of_name
 from mrl_jax.errors import InputError
 from mrl_jax.files import refuse_address
 
-__all__ = ["FORMATS", "LazyArrays", "open_arrays", "read_float32", "split_folders"]
+__all__ = ["FORMATS", "LazyArrays", "csv_files", "header_of", "open_arrays", "read_float32", "split_folders"]
 
-FORMATS = ".npz, a folder of .npy files, MATLAB .mat (5 to 7.3), HDF5, .parquet or a folder of .parquet files"
+FORMATS = ".npz, a folder of .npy files, MATLAB .mat (5 to 7.3), HDF5, .csv, .parquet or a folder of .parquet files"
 _SMALL = 1 << 30  # bytes
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
 class LazyArrays(Mapping[str, np.ndarray]):
-    """Arrays of a file by name, in the order of the file; each access reads one array from the file again."""
+    """Arrays of a file by name, in the order of the file; each access reads one array from the file again.
 
-    def __init__(self, path: Path, reads: Mapping[str, Read]) -> None:
+    Attributes:
+        is_own: whether the names are those of the own layout, since columns were named or go by their names.
+    """
+
+    def __init__(self, path: Path, reads: Mapping[str, Read], is_own: bool = False) -> None:
         """Store the function that reads each array; nothing is read yet."""
-        self._path, self._reads = path, dict(reads)
+        self._path, self._reads, self.is_own = path, dict(reads), is_own
 
     @property
     def is_small(self) -> bool:
-        """Whether an array may be read only to look at it: whether the file has at most 1 GiB."""
+        """Whether an array may be read only to look at it: whether the file has at most 1 GiB, unpacked too."""
         files = [*self._path.glob("*"), *self._path.glob("*/*.parquet")] if self._path.is_dir() else [self._path]
-        return sum(file.stat().st_size for file in files if file.is_file()) <= _SMALL
+        stored = sum(file.stat().st_size for file in files if file.is_file())
+        return stored <= _SMALL and sum(h.nbytes for key in self if (h := self.header(key)) is not None) <= _SMALL
+
+    def header(self, key: str) -> Header | None:
+        """Shape and dtype of an array, of which almost nothing is read; None where it has to be read, or is damaged.
+
+        Raises:
+            KeyError: there is no such array.
+        """
+        header = getattr(self._reads[key], "header", None)
+        if header is None:
+            return None
+        with contextlib.suppress(InputError), input_errors(self._path):  # reported where it is read
+            return header()
+        return None
 
     def __getitem__(self, key: str) -> np.ndarray:
         """Read one array.
@@ -88,12 +108,20 @@ def read_float32(arrays: Mapping[str, Any], key: str) -> Any:
     return arrays[key] if read is None else read(key)
 
 
+def header_of(arrays: Mapping[str, Any], key: str) -> Header | None:
+    """Shape and dtype of an array by the `header` of the mapping, if it has one, as `LazyArrays` does; else None."""
+    header = getattr(arrays, "header", None)
+    return None if header is None else header(key)
+
+
 @contextlib.contextmanager
-def open_arrays(path: Path) -> Iterator[Mapping[str, np.ndarray]]:
-    """Open a data file or a folder of `.npy` or Parquet files; its arrays are read one by one on access.
+def open_arrays(path: Path, named: Mapping[str, Sequence[str]] | None = None) -> Iterator[Mapping[str, np.ndarray]]:
+    """Open a data file or a folder of `.npy`, Parquet or CSV files; its arrays are read one by one on access.
 
     Args:
-        path: a file or folder in one of `FORMATS`, recognised from its content.
+        path: a file or folder in one of `FORMATS`, recognised from its content; CSV by the end of its name.
+        named: of tables: name -> columns, as in `columns.roles_of`; of Parquet also keys of its arrays, which it then
+            has without them. Other formats ignore it.
 
     Yields:
         A mapping in the order of the file. Each access reads that array again (an `.npy` gives a read-only memory map);
@@ -106,8 +134,58 @@ def open_arrays(path: Path) -> Iterator[Mapping[str, np.ndarray]]:
     path = Path(path)
     with contextlib.ExitStack() as stack:
         with input_errors(path):
-            reads = _open_folder(path, stack) if path.is_dir() else _open_file(path, stack)
-        yield LazyArrays(path, reads)
+            tables, splits = _tables(path)
+        if tables and tables[0].suffix.lower() in CSV_SUFFIXES:
+            yield LazyArrays(path, open_csv(tables, named), is_own=True)
+            return
+        with input_errors(path):
+            reads: Mapping[str, Read]
+            if tables:
+                reads, is_own = open_parquet(tables, stack, splits, named)
+            else:
+                reads, is_own = (_open_folder if path.is_dir() else _open_file)(path, stack), False
+        yield LazyArrays(path, reads, is_own)
+
+
+def _tables(path: Path) -> tuple[list[Path], Callable[[Path], str] | None]:
+    """The Parquet or CSV files that this is, and what may name the split of each; none if it is anything else."""
+    if path.is_dir():
+        return _tables_of_folder(path)
+    if path.is_file() and path.suffix.lower() in CSV_SUFFIXES:
+        with path.open("rb") as file:
+            refuse_foreign(file.read(HEAD), path)
+        return [path], None
+    if path.is_file():
+        with path.open("rb") as file:
+            return ([path] if file.read(4) == b"PAR1" else []), None
+    return [], None
+
+
+def _tables_of_folder(path: Path) -> tuple[list[Path], Callable[[Path], str] | None]:
+    shards, named = sorted(p for p in path.iterdir() if p.suffix == ".parquet"), attrgetter("name")
+    if any(p.suffix == ".npy" for p in path.iterdir()):
+        return [], None
+    if not shards:
+        shards, named = split_folders(path), attrgetter("parent.name")
+    shards = shards or csv_files(path)
+    for file in shards:
+        _check_file(file, path)
+    return shards, named
+
+
+def csv_files(path: Path) -> list[Path]:
+    """The CSV files in a folder."""
+    return sorted(p for p in path.iterdir() if p.suffix.lower() in CSV_SUFFIXES)
+
+
+def _check_file(file: Path, folder: Path) -> None:
+    """Refuse what is no file in a folder of arrays, and a page or pointer instead of its content."""
+    if not stat.S_ISREG(file.stat().st_mode):
+        raise InputError(
+            f"data folder {str(folder)!r}: {file.name!r} is not a file; keep only files of arrays in this folder"
+        )
+    with file.open("rb") as opened:
+        refuse_foreign(opened.read(HEAD), file)
 
 
 def _open_file(path: Path, stack: contextlib.ExitStack) -> Mapping[str, Read]:
@@ -125,8 +203,6 @@ def _open_file(path: Path, stack: contextlib.ExitStack) -> Mapping[str, Read]:
         return open_hdf5(path, file, size, stack)
     if len(head) >= 128 and head[124:128] in (b"\x00\x01IM", b"\x01\x00MI"):
         return open_mat5(file, size)
-    if head.startswith(b"PAR1"):
-        return open_parquet([path], stack)
     refuse_foreign(head, path)
     if _is_mat4(head):
         raise InputError(f"data file {str(path)!r} is of MATLAB 4, which is not read; save it again with -v7")
@@ -164,20 +240,10 @@ def split_folders(path: Path) -> list[Path]:
 
 def _open_folder(path: Path, stack: contextlib.ExitStack) -> Mapping[str, Read]:
     arrays = sorted(p for p in path.iterdir() if p.suffix == ".npy")
-    shards = sorted(p for p in path.iterdir() if p.suffix == ".parquet")
-    named = attrgetter("name")
-    if not arrays and not shards:
-        shards, named = split_folders(path), attrgetter("parent.name")
-    if bool(arrays) == bool(shards):
+    shards = any(p.suffix == ".parquet" for p in path.iterdir())
+    if bool(arrays) == shards:
         content = "both .npy and .parquet files" if arrays else "neither .npy nor .parquet files"
         raise InputError(f"data folder {str(path)!r} holds {content}; put the files of one kind there")
-    for file in [*arrays, *shards]:
-        if not stat.S_ISREG(file.stat().st_mode):
-            raise InputError(
-                f"data folder {str(path)!r}: {file.name!r} is not a file; keep only files of arrays in this folder"
-            )
-        with file.open("rb") as opened:
-            refuse_foreign(opened.read(HEAD), file)
-    if shards:
-        return open_parquet(shards, stack, named)
-    return {file.stem: partial(map_npy, file) for file in arrays}
+    for file in arrays:
+        _check_file(file, path)
+    return {file.stem: MappedFile(file) for file in arrays}

@@ -9,9 +9,10 @@ import numpy as np
 
 from mrl_jax.cut_options import CutOptions, parse_split
 from mrl_jax.data.dataset import SPLITS
+from mrl_jax.data.formats import header_of
 from mrl_jax.data.formats.errors import RefusedError
 from mrl_jax.data.key_names import keys_hint, refuse_other_ends
-from mrl_jax.data.own_layout import ENDS, LAYOUT, SPLIT_WORDS, Renamed, Rows, own_modalities
+from mrl_jax.data.own_layout import ENDS, LARGE, LAYOUT, SPLIT_WORDS, Renamed, Rows, own_modalities
 from mrl_jax.data.published.catalog import CATALOG
 from mrl_jax.data.published.key_layouts import LAYOUTS, Keys, named_keys, recognise
 from mrl_jax.data.splits import cut_rows, first_per_class, strata
@@ -31,6 +32,7 @@ def canonical(
     set_name: str | None = None,
     keys: Sequence[str] = (),
     options: CutOptions | None = None,
+    is_own: bool = False,
 ) -> tuple[Mapping[str, Any], dict[str, Any] | None, dict[str, list[Any]]]:
     """Present arrays of any known layout under the keys of the own layout, with all three splits.
 
@@ -44,6 +46,7 @@ def canonical(
         set_name: which set it is (a key of `CATALOG`), or None to infer it from the number of training rows.
         keys: names for the arrays, as `cut_options.parse_keys` takes them; empty to recognise the layout.
         options: what to cut.
+        is_own: whether the keys are those of the own layout, with or without splits; others are not recognised.
 
     Returns:
         The arrays; a description of what was cut, as values that JSON can hold, or None; and modality -> names of its
@@ -53,7 +56,10 @@ def canonical(
         InputError: splits are missing and nothing says how to cut them, or the options do not fit the data.
     """
     options = options or CutOptions()
-    if keys and not (options.as_needed and _without(arrays, keys)):
+    if is_own:
+        layout = "own" if any(key.startswith(_PREFIXES) for key in arrays) else "whole"
+        names = {key: key for key in arrays}
+    elif keys and not (options.as_needed and _without(arrays, keys)):
         layout, names = "named by the user", named_keys(keys, arrays, source)
     else:
         try:
@@ -213,6 +219,10 @@ def _without_others(arrays: Mapping[str, Any], names: Keys, modalities: Sequence
     for m in own_modalities(_as_train(names)):
         if modalities:
             unused += [] if m in modalities else [m]
+            continue
+        header = header_of(arrays, names[m])
+        if header is not None and header.nbytes > LARGE and rows not in header.shape:  # known before it is read
+            unused.append(m)
             continue
         value: Any = None
         try:

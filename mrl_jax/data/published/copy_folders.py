@@ -17,8 +17,9 @@ from pathlib import Path
 from mrl_jax.data.cache import cache_folder
 from mrl_jax.errors import InputError
 from mrl_jax.files import locked
+from mrl_jax.names import file_name
 
-__all__ = ["INDEX", "VERSION", "copies", "copy_folder", "replace_copy", "staging"]
+__all__ = ["INDEX", "VERSION", "array_file", "copies", "copy_folder", "folder_of", "replace_copy", "staging"]
 
 VERSION = "1.0.0"
 """Version of the prepared form; copies of another version are not used."""
@@ -29,7 +30,17 @@ _OLD = f".old-{VERSION}"  # name of the previous copy, beside the folder of the 
 
 def copy_folder(root: Path, name: str, modalities: Sequence[str]) -> Path:
     """Folder of the copy of a set with these modalities, `root/SET/MODALITIES/VERSION`."""
-    return root / name / "-".join(modalities) / VERSION
+    return root / name / folder_of(modalities) / VERSION
+
+
+def folder_of(modalities: Sequence[str]) -> str:
+    """The name of the folder for these modalities."""
+    return file_name("-".join(modalities))
+
+
+def array_file(key: str) -> str:
+    """The name of the file of an array, `SPLIT_MODALITY` with nothing, `_labels` or `_mask` behind, or `SPLIT_ids`."""
+    return f"{file_name(key)}.npy"
 
 
 def copies(name: str, root: Path | None = None) -> list[Path]:

@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from mrl_jax.errors import InputError, first_line
 from mrl_jax.files import lock
+from mrl_jax.json_files import read_json
 
 __all__ = ["download", "unpack_zip"]
 
@@ -212,9 +213,9 @@ class _Source:
 def _complete(folder: Path, origin: Mapping[str, str]) -> bool:
     """Whether an earlier call completed the folder from the same file."""
     try:
-        marker = json.loads((folder / _MARKER).read_text("utf-8"))
+        marker = read_json(folder / _MARKER, {"sha256": str}, limit=1 << 20)
         return marker == {**origin, "sha256": marker["sha256"]}
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError):
         return False
 
 

@@ -8,7 +8,7 @@ The own layout is `{train,valid,test}_MODALITY`, `{train,valid,test}_labels` or 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from mrl_jax.cut_options import parse_keys
+from mrl_jax.cut_options import KEY_RULE, parse_keys
 from mrl_jax.data.dataset import SPLITS
 from mrl_jax.data.key_names import LABEL_WORDS, SPLIT_OF, VIEW_WORDS, name_of
 from mrl_jax.data.own_layout import SPLIT_WORDS, own_modalities
@@ -124,6 +124,7 @@ def _views(have: set[str]) -> Keys | None:
             continue
         views = [stacks[0][number] for number in sorted(stacks[0])]
         keys = {f"view{v}": key for v, key in enumerate(views, start=1)}
+        keys |= {f"view{v}_mask": mask for v, key in enumerate(views, start=1) if (mask := f"{key}_mask") in have}
         if (label := _first(have, *LABEL_WORDS)) is not None:
             return keys | {"labels": label}
         for cells in (_cells_of(have, word) for word in LABEL_WORDS):
@@ -237,10 +238,12 @@ def named_keys(entries: Sequence[str], keys: Iterable[str], source: str) -> Keys
         source: where the arrays come from, for messages.
 
     Raises:
-        InputError: there is no such array.
+        InputError: there is no such array, or a name has more than three.
     """
     have, named = list(keys), dict[str, str]()
     for name, parts in parse_keys(entries).items():
+        if len(parts) > 3:
+            raise InputError(f"{source}: keys {name}={','.join(parts)[:80]}: {KEY_RULE}")
         if missing := [key for key in parts if key not in have]:
             raise InputError(f"{source}: keys {name}={','.join(parts)}: no array {missing[0]!r}; found: {listed(have)}")
         splits = {1: ("",), 2: ("train_", "test_"), 3: _PREFIXES}[len(parts)]

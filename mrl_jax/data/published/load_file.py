@@ -1,7 +1,9 @@
 """Load a file or folder in the own layout or a public one, and compare it with what was published of the set."""
 
+import shlex
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,10 +56,19 @@ def load_arrays(
         raise InputError(
             f"data {str(path)!r} {problem}; give the path of a file or folder, or one of: emoji, {', '.join(CATALOG)}"
         )
-    with open_source(path, set_name) as arrays:
+    named = parse_keys(keys)
+    with ExitStack() as stack:
+        try:
+            arrays = stack.enter_context(open_source(path, set_name, named))
+        except InputError:
+            if not (named and options is not None and options.as_needed):
+                raise
+            arrays = stack.enter_context(open_source(path, set_name))
         if path.is_dir() and any(path.glob("*.npy")):
             return _from_folder(arrays, path, modalities, set_name, keep, keys, options)
-        return dataset_from_layout(arrays, path.stem, modalities, str(path), set_name, keep, keys, options)
+        is_own = getattr(arrays, "is_own", False)  # then the keys are used up
+        keys = () if is_own else keys
+        return dataset_from_layout(arrays, path.stem, modalities, str(path), set_name, keep, keys, options, is_own)
 
 
 def _from_folder(
@@ -87,7 +98,7 @@ def _from_folder(
             if "labels" not in first[0] and all((split, m) in there for split in splits for m in first)
         ]
         if apart:
-            note += f"; --modalities {' '.join(apart[0])} takes each as a modality of its own"
+            note += f"; --modalities {shlex.join(apart[0])} takes each as a modality of its own"
     try:
         data = dataset_from_layout(joined, path.stem, modalities, str(path), set_name, keep, keys, options)
     except InputError as error:
@@ -107,6 +118,7 @@ def dataset_from_layout(
     keep: Keep | None = None,
     keys: Sequence[str] = (),
     options: CutOptions | None = None,
+    is_own: bool = False,
 ) -> Dataset:
     """Check arrays of any known layout, join them to a `Dataset` and compare it with the published set.
 
@@ -119,6 +131,7 @@ def dataset_from_layout(
         keep: as in `load_arrays`.
         keys: as in `load_arrays`.
         options: as in `load_arrays`.
+        is_own: whether the arrays have the keys of the own layout, with or without splits; others are not recognised.
 
     Raises:
         InputError: as in `load_dataset`.
@@ -127,7 +140,7 @@ def dataset_from_layout(
         DatasetWarning: the data differ from what was published of the set.
     """
     facts = CATALOG.get(set_name or "")
-    arrays, cut, columns = canonical(arrays, source, modalities, set_name, keys, options)
+    arrays, cut, columns = canonical(arrays, source, modalities, set_name, keys, options, is_own)
     data = dataset_from_arrays(arrays, name, modalities, source, keep, None if facts is None else facts.classes)
     columns = {m: columns[m] for m in data.modalities if m in columns}
     facts_of_file = {"cut": cut, "columns": columns}

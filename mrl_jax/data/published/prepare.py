@@ -13,14 +13,16 @@ from typing import Any
 
 import numpy as np
 
+from mrl_jax.checksums import file_checksum, json_checksum
 from mrl_jax.cut_options import CutOptions, key_entries, split_text
 from mrl_jax.data.cache import cache_folder
 from mrl_jax.data.dataset import Dataset, array_sha256
 from mrl_jax.data.published.catalog import check_name
-from mrl_jax.data.published.copy_folders import INDEX, copy_folder, replace_copy, staging
+from mrl_jax.data.published.copy_folders import INDEX, array_file, copy_folder, replace_copy, staging
 from mrl_jax.data.published.load_file import load_arrays
 from mrl_jax.data.published.prepared import read_index, verify
 from mrl_jax.errors import InputError
+from mrl_jax.names import printable
 
 __all__ = ["prepare"]
 
@@ -72,7 +74,11 @@ def prepare(
     keys, options = key_entries(keys) if keys else (), CutOptions(split_text(split), split_seed, valid_share)
     options.check()
     root = cache_folder(data_dir)
-    say = (lambda text: print(f"{name}: {text}", file=sys.stderr, flush=True)) if progress else (lambda text: None)
+    say = (
+        (lambda text: print(f"{name}: {printable(text)}", file=sys.stderr, flush=True))
+        if progress
+        else (lambda text: None)
+    )
     with _input_errors(root, source), staging(root, name) as stage:
         say(f"reading {source}")
         data = _read_into(stage / "arrays", name, source, modalities, keys, options)
@@ -141,8 +147,8 @@ def _read_into(
     path = Path(source).expanduser()
 
     def keep(key: str, array: np.ndarray) -> np.ndarray:
-        _save(folder / f"{key}.npy", array)
-        return np.load(folder / f"{key}.npy", mmap_mode="r")
+        _save(folder / array_file(key), array)
+        return np.load(folder / array_file(key), mmap_mode="r")
 
     data = load_arrays(path, modalities, set_name=name, keep=keep, keys=keys, options=options)
     for split_name, split in data.splits.items():
@@ -177,7 +183,7 @@ def _file_digest(path: Path) -> str | None:
 
 
 def _write_index(folder: Path, data: Dataset, records: Mapping[str, int]) -> None:
-    index = {
+    index: dict[str, Any] = {
         "name": data.name,
         "modalities": list(data.modalities),
         "class_names": list(data.class_names),
@@ -189,5 +195,7 @@ def _write_index(folder: Path, data: Dataset, records: Mapping[str, int]) -> Non
         },
         "ids": {s: array_sha256(ids) for s, split in data.splits.items() if (ids := split.ids) is not None},
         "records": dict(records),  # file -> bytes
+        "record_checksums": {name: file_checksum(folder / name) for name in records},
     }
+    index["checksum"] = json_checksum(index)
     (folder / INDEX).write_text(json.dumps(index, indent=2, ensure_ascii=False) + "\n", "utf-8")

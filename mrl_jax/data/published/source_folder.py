@@ -2,14 +2,14 @@
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mrl_jax.data.formats import open_arrays
-from mrl_jax.data.formats.open import split_folders
+from mrl_jax.data.formats.open import csv_files, split_folders
 from mrl_jax.data.published.catalog import CATALOG
 from mrl_jax.errors import InputError, listed
 
@@ -17,13 +17,16 @@ __all__ = ["open_source"]
 
 
 @contextlib.contextmanager
-def open_source(path: Path, set_name: str | None = None) -> Iterator[Mapping[str, Any]]:
+def open_source(
+    path: Path, set_name: str | None = None, named: Mapping[str, Sequence[str]] | None = None
+) -> Iterator[Mapping[str, Any]]:
     """The arrays of a data file, or of a folder with one of the public layouts.
 
     Args:
-        path: a file; or a folder of `.npy` or Parquet files, of the `.mat` files of Pascal Sentence, of the Wikipedia
-            release of 2010, or with a single data file, or a single folder of Parquet files, at any depth.
+        path: a file; or a folder of `.npy`, Parquet or CSV files, of the `.mat` files of Pascal Sentence, of the
+            Wikipedia release of 2010, or with a single data file, or a single folder of Parquet files, at any depth.
         set_name: which set it should be (a key of `CATALOG`), to choose among several files.
+        named: as in `open_arrays`.
 
     Raises:
         InputError: no readable data file, or several files to choose from.
@@ -37,10 +40,10 @@ def open_source(path: Path, set_name: str | None = None) -> Iterator[Mapping[str
         with open_arrays(features) as arrays:
             yield _WithLists(arrays, lists)
     elif path.is_dir() and not _is_array_folder(path):
-        with open_source(_only_file(path, set_name), set_name) as arrays:
+        with open_source(_only_file(path, set_name), set_name, named) as arrays:
             yield arrays
     else:
-        with open_arrays(path) as arrays:
+        with open_arrays(path, named) as arrays:
             yield arrays
 
 
@@ -51,7 +54,8 @@ _SUFFIXES = (".npz", ".mat", ".h5", ".hdf5", ".h5py", ".parquet")
 def _is_array_folder(path: Path) -> bool:
     if any(file.suffix in (".npy", ".parquet") for file in path.iterdir()):
         return True
-    return bool(split := split_folders(path)) and split == _data_files(path)
+    files = _data_files(path)
+    return (bool(split := split_folders(path)) and split == files) or (not files and bool(csv_files(path)))
 
 
 def _data_files(folder: Path) -> list[Path]:
@@ -86,9 +90,9 @@ def _only_file(folder: Path, set_name: str | None) -> Path:
                 "an archive; unpack it there"
             )
         raise InputError(
-            f"data folder {str(folder)!r}: one data file ({', '.join(_SUFFIXES)}), a folder of .npy files or a known "
-            f"layout is needed; data files found: {names}; give the path of one of them (for pictures and texts run "
-            "python -m mrl_jax.data featurize first)"
+            f"data folder {str(folder)!r}: one data file ({', '.join(_SUFFIXES)}), a folder of .npy or .csv files or a "
+            f"known layout is needed; data files found: {names}; give the path of one of them (for pictures and texts "
+            "run python -m mrl_jax.data featurize first)"
         )
     return files[0]
 

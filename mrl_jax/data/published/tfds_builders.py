@@ -16,6 +16,7 @@ import tensorflow_datasets as tfds
 from mrl_jax.data.dataset import SPLITS, Dataset
 from mrl_jax.data.published.catalog import CATALOG, FeatureSet
 from mrl_jax.data.published.copy_folders import VERSION as _VERSION
+from mrl_jax.data.published.copy_folders import folder_of
 from mrl_jax.data.tfds_writing import write_dataset
 
 __all__ = ["BUILDERS", "PairedFeatures", "write_records"]
@@ -90,7 +91,7 @@ class PairedFeatures(tfds.core.ShardBasedBuilder, skip_registration=True):  # ty
 
 def config_name(modalities: Sequence[str]) -> str:
     """Name of the TFDS configuration, and so of the folder, for these modalities."""
-    return "-".join(modalities)
+    return folder_of(modalities)
 
 
 def _builder(name: str, facts: FeatureSet) -> type[PairedFeatures]:

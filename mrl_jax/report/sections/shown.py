@@ -1,11 +1,11 @@
-"""Samples to look at: a map of all of them, queries with their results, and doubtful labels."""
+"""Samples to look at: a map of all of them, and queries with their results."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from mrl_jax.report.blocks import Block, Chart, Hit, Note, Queries, Query, Section, Suspects, share_cell
+from mrl_jax.report.blocks import Block, Chart, Hit, Note, Queries, Query, Section
 from mrl_jax.report.charts import COLOURS, points
 from mrl_jax.report.memory import Predictions
 from mrl_jax.report.opened import OpenedRun
@@ -13,7 +13,7 @@ from mrl_jax.report.plane import even_sample, in_plane
 from mrl_jax.report.retrieved import Retrieved, example_queries
 from mrl_jax.report.samples import Sample, Samples
 
-__all__ = ["PageItems", "example_section", "map_section", "suspect_section"]
+__all__ = ["PageItems", "example_section", "map_section"]
 
 _TEST, _TRAIN = 1200, 800  # points of the two maps, of all modalities together
 _QUERIES, _HITS, _DIRECTIONS = 5, 8, 6  # of each direction, results of each, and directions
@@ -114,34 +114,6 @@ def example_section(opened: OpenedRun, retrieved: Mapping[str, Retrieved], sampl
         "of the query are framed green, others red and dashed."
     )
     return Section("examples", "Example queries", lead, blocks)
-
-
-def suspect_section(
-    suspects: Sequence[Mapping[str, Any]], sample_of: Callable[[str, int], Sample], class_names: Sequence[str]
-) -> Section:
-    """Samples whose given label is doubtful, as an audit of the training labels finds them.
-
-    Args:
-        suspects: mappings with row (of the training split), id, modality, given, suggested (names of classes, or their
-            numbers), p_wrong and agreement, the most doubtful first.
-        sample_of: (modality, row of the training split) -> the sample.
-        class_names: names of the classes.
-    """
-
-    def name(label: Any) -> str:
-        return label if isinstance(label, str) else class_names[int(label)]
-
-    rows = []
-    for s in suspects:
-        sample = sample_of(str(s["modality"]), int(s["row"]))
-        shares = share_cell(float(s["p_wrong"])), share_cell(s["agreement"])
-        rows.append((sample, name(s["given"]), name(s["suggested"]), *shares))
-    caption = (
-        "Training samples whose given label is most probably wrong, with the label that their neighbours suggest: look "
-        "at these first."
-    )
-    blocks: list[Block] = [Suspects(caption, rows)] if rows else [Note("The audit suspects no label.")]
-    return Section("suspects", "Suspicious labels", "", blocks)
 
 
 def _short(value: float) -> float:

@@ -119,6 +119,25 @@
     }));
   }
 
+  // A filter shows the rows that have the chosen text in its column; several filters all have to agree.
+  for (const filters of document.querySelectorAll(".filters")) {
+    const rows = [...filters.parentElement.querySelector("table").tBodies[0].rows];
+    const chosen = [...filters.querySelectorAll("select")];
+    const text = (row, select) => row.cells[Number(select.dataset.column)].textContent.trim();
+    for (const select of chosen) {
+      const texts = [...new Set(rows.map((row) => text(row, select)))];
+      texts.sort((a, b) => a.localeCompare(b, undefined, { numeric: true }));
+      select.append(...texts.map((t) => new Option(t, t)));
+    }
+    const apply = () => {
+      for (const row of rows) row.hidden = chosen.some((s) => s.value !== "" && s.value !== text(row, s));
+      const count = rows.filter((row) => !row.hidden).length;
+      filters.querySelector("output").textContent = `${count} of ${rows.length} rows`;
+    };
+    for (const select of chosen) select.addEventListener("change", apply);
+    apply();
+  }
+
   // The table of contents marks the section in view.
   const links = new Map([...document.querySelectorAll("nav a")].map((a) => [a.getAttribute("href").slice(1), a]));
   const seen = new IntersectionObserver((entries) => {

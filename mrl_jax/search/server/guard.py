@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 from mrl_jax.errors import InputError
+from mrl_jax.names import printable
 from mrl_jax.search.server.limits import Limits, RefusedError
 
 __all__ = ["Guard", "error_body", "loopback_names"]
@@ -83,7 +84,8 @@ class Guard:
             if not begun:
                 await _refuse(with_headers, status, str(error), more)
         except Exception as error:  # a fault of this program: the client learns no more than that
-            print(f"error: {type(error).__name__}: {' '.join(str(error).split())[:500]}", file=sys.stderr, flush=True)
+            text = printable(" ".join(str(error).split())[:500])
+            print(f"error: {type(error).__name__}: {text}", file=sys.stderr, flush=True)
             if not begun:
                 await _refuse(with_headers, 500, "the server failed; its own messages say why", {})
         finally:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from mrl_jax.errors import InputError
+from mrl_jax.names import printable
 from mrl_jax.search.query import Inputs
 from mrl_jax.search.server.limits import RefusedError
 
@@ -33,7 +34,7 @@ class Guarded:
         try:
             return self.inputs.features(kind, value)
         except InputError as error:
-            print(f"warning: features of a {kind}: {error}", file=sys.stderr, flush=True)
+            print(f"warning: features of a {kind}: {printable(error)}", file=sys.stderr, flush=True)
             raise RefusedError(500, f"the features of this {kind} cannot be computed") from None
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from mrl_jax.data.dataset import SPLITS
 from mrl_jax.errors import InputError
+from mrl_jax.names import printable
 from mrl_jax.search.index import Index
 from mrl_jax.search.query import query_features, query_modality
 from mrl_jax.search.results import default_gallery, is_own, results_of
@@ -198,7 +199,7 @@ class Service:
                 try:
                     self._warm_up(kind, sample)
                 except InputError as error:
-                    print(f"warning: no query is a {kind}: {error}", file=sys.stderr)
+                    print(f"warning: no query is a {kind}: {printable(error)}", file=sys.stderr)
                     self.closed[kind] = f"the features of a {kind} cannot be computed on this server; give a row"
         dims = self.searcher.dataset.dims
         for modality, nearest in self._nearest.items():
