@@ -1,9 +1,11 @@
-"""What notebooks show of an object: small tables of HTML, in which every text is escaped."""
+"""What terminals and notebooks show of an object: a line, and small tables of HTML, in which every text is escaped."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
 
-__all__ = ["facts_html", "plural", "table_html"]
+from mrl_jax.names import printable
+
+__all__ = ["facts_html", "facts_text", "plural", "table_html"]
 
 
 def facts_html(title: str, facts: Mapping[str, object], more: str = "") -> str:
@@ -20,6 +22,16 @@ def facts_html(title: str, facts: Mapping[str, object], more: str = "") -> str:
     """
     rows = "".join(f"<tr><th>{_text(name)}</th><td>{_text(value)}</td></tr>" for name, value in facts.items())
     return f"<div><b>{_text(title)}</b><table>{rows}</table>{more}</div>"
+
+
+def facts_text(title: str, facts: Mapping[str, object]) -> str:
+    """The `repr` of an object: its type, and a few facts, on one line.
+
+    Example:
+        >>> facts_text("Dataset", {"classes": 3, "rows": "60 train"})
+        'Dataset(classes 3, rows 60 train)'
+    """
+    return f"{title}({', '.join(printable(f'{name} {value}') for name, value in facts.items())})"
 
 
 def table_html(rows: Sequence[Sequence[object]], most: int = 30) -> str:
@@ -43,4 +55,4 @@ def plural(count: int, noun: str) -> str:
 
 
 def _text(value: object) -> str:
-    return escape(str(value))
+    return escape(printable(value))

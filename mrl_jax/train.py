@@ -25,7 +25,7 @@ from mrl_jax.errors import InputError
 from mrl_jax.interface import option
 from mrl_jax.interrupt import continues_hint, stop_request
 from mrl_jax.methods.registry import entry_of
-from mrl_jax.notebook import facts_html, table_html
+from mrl_jax.notebook import facts_html, facts_text, table_html
 from mrl_jax.options import PARALLEL
 from mrl_jax.retrieval.measure import cross_modal_chance
 from mrl_jax.run.folder import RunFolder
@@ -68,7 +68,7 @@ class Result:
     chance: float = float("nan")
 
     def __repr__(self) -> str:
-        return f"Result({', '.join(f'{name} {value}' for name, value in self._facts().items())})"
+        return facts_text("Result", self._facts())
 
     def _repr_html_(self) -> str:
         test = self.scores["test"]

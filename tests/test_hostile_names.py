@@ -1,6 +1,7 @@
 """Names that come with data: whatever modalities, classes and instances are called, nothing obeys them."""
 
 import csv
+import html
 import json
 import re
 from dataclasses import replace
@@ -11,7 +12,7 @@ import pytest
 from matplotlib.text import Text
 from toy import TOY_FLAGS, save_npz, toy_arrays, toy_config
 
-from mrl_jax import InputError, load_dataset, sweep
+from mrl_jax import InputError, Searcher, load_dataset, load_run, sweep
 from mrl_jax.audit.__main__ import main as audit_main
 from mrl_jax.data.__main__ import main as data_main
 from mrl_jax.data.published.prepare import prepare
@@ -109,6 +110,21 @@ def test_tables_of_a_sweep_hold_the_names_as_text(hostile, tmp_path):
         f"'{MODALITIES[0]}->{MODALITIES[1]}",
         f"{MODALITIES[1]}->{MODALITIES[0]}",
     }
+
+
+def test_objects_show_names_as_text(hostile, tmp_path):
+    path, run = hostile
+    folder = RunFolder.open(run)
+    swept = Sweep(
+        {"one": Outcome(folder.config(), folder.result(), folder.metrics(), None, tmp_path / "\x1b[2J")}, None
+    )
+    named = Sweep({}, tmp_path / "\x1b[2J\nline`")
+    for shown in (load_dataset(path), load_run(run), Searcher(run), swept, named):
+        assert_shown(repr(shown))
+        assert_shown(shown._repr_html_())
+        assert "<i>" not in shown._repr_html_()
+    assert MODALITIES[0] in html.unescape(load_dataset(path)._repr_html_())
+    assert "\\u001b[31mred" in repr(load_run(run))
 
 
 def test_pictures_show_names_as_they_are(hostile, tmp_path, monkeypatch):

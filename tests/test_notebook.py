@@ -81,7 +81,7 @@ def test_html_has_the_facts_and_escapes_names_from_data(request, name, texts):
 
 def test_texts_are_short(dataset, result, swept, audited):
     rows = "features sound [6] + touch [4], classes 3, rows 60 train / 24 valid / 27 test"
-    assert repr(dataset) == f"Dataset('arrays', {rows})".replace("'arrays'", repr(dataset.name))
+    assert repr(dataset) == f"Dataset(name {dataset.name}, {rows})"
     best = result.scores["test"]["best"]
     assert f"test mAP best {best['average']:.3f} (epoch {best['epoch']})" in repr(result)
     assert repr(swept) == "Sweep(2 runs, 2 complete)"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mrl_jax.label_inference.quality import auroc
-from mrl_jax.notebook import facts_html, table_html
+from mrl_jax.notebook import facts_html, facts_text, table_html
 
 __all__ = ["METHODS", "Audit", "Noise", "average_precision", "ranking_quality"]
 
@@ -103,7 +103,7 @@ class Audit:
         return int(self.present.sum())
 
     def __repr__(self) -> str:
-        return f"Audit({', '.join(f'{name} {value}' for name, value in self._facts().items())})"
+        return facts_text("Audit", self._facts())
 
     def _repr_html_(self) -> str:
         suspects = self.suspects(10)

@@ -12,7 +12,7 @@ import numpy as np
 
 from mrl_jax.cut_options import is_split
 from mrl_jax.errors import InputError
-from mrl_jax.notebook import facts_html
+from mrl_jax.notebook import facts_html, facts_text
 
 __all__ = ["SPLITS", "Dataset", "Split", "array_head", "array_sha256", "check_modality_names"]
 
@@ -77,8 +77,7 @@ class Dataset:
         check_modality_names(self.modalities, self.name)
 
     def __repr__(self) -> str:
-        facts = ", ".join(f"{name} {value}" for name, value in list(self._facts().items())[1:])
-        return f"Dataset({self.name!r}, {facts})"
+        return facts_text("Dataset", self._facts())
 
     def _repr_html_(self) -> str:
         names = ", ".join(self.class_names[:20]) + (", …" if self.num_classes > 20 else "")

@@ -45,18 +45,22 @@ def epoch_progress(epochs: int, enabled: bool) -> Iterator[Callable[[Sequence[Ma
         yield lambda log: None
     elif is_watched():
         time_left = _TimeLeft(time.monotonic)
+        last = ""
         with _bar(total=epochs, desc="training") as bar:
 
             def advance(log: Sequence[Mapping[str, Any]]) -> None:
+                nonlocal last
                 if bar.n == 0 and len(log) > 1:  # resumed
                     bar.initial = bar.n = len(log) - 1
                 time_left.epoch("run", 1)
-                bar.set_postfix_str(f"{time_left.text(epochs - len(log))}{_scores(log)}", refresh=False)
+                last = _scores(log)
+                bar.set_postfix_str(f"{time_left.text(epochs - len(log))}{last}", refresh=False)
                 bar.update()
 
             yield advance
-            if bar.n:  # a run that stopped early is complete: notebooks draw other bars in red
+            if 0 < bar.n < epochs:  # a run that stopped early is complete: notebooks draw other bars in red
                 bar.total = bar.n
+                bar.set_postfix_str(last, refresh=False)
     else:
         started = False
 

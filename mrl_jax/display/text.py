@@ -70,7 +70,7 @@ def summary(
         lines.append(f"streamed: steps waited {result['stream_waiting_share']:.1%} of the time for their batches")
     if "stopped" in result:
         stopped = result["stopped"]
-        lines.append(f"stopped early after epoch {stopped['epoch']} of {stopped['of']} by {stopped['by']}")
+        lines.append(f"stopped early after epoch {stopped['epoch']} of {stopped['of']} by {printable(stopped['by'])}")
     if result.get("kept") == "last":
         lines.append("the model of the last epoch is kept")
     if note := memorised(best["average"], last["average"]):

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 from jax import Array
 
-from mrl_jax.notebook import facts_html
+from mrl_jax.notebook import facts_html, facts_text
 
 __all__ = ["Batch", "OracleNoise", "Partners", "Shapes", "State", "TrainData", "instance_count"]
 
@@ -43,7 +43,7 @@ class State(NamedTuple):
     samples: Any = ()
 
     def __repr__(self) -> str:
-        return f"State({', '.join(f'{name} {value}' for name, value in self._facts().items())})"
+        return facts_text("State", self._facts())
 
     def _repr_html_(self) -> str:
         return facts_html("State", self._facts() | {"shapes": ", ".join(_shapes(self.params))})

@@ -14,7 +14,7 @@ from mrl_jax.data.tables import columns_of, order_of
 from mrl_jax.errors import InputError
 from mrl_jax.methods.base import Method
 from mrl_jax.methods.registry import hyperparameters_of, method_of
-from mrl_jax.notebook import facts_html
+from mrl_jax.notebook import facts_html, facts_text
 from mrl_jax.run.apply import Output, apply_model
 from mrl_jax.run.representation import check_representation, represent, representation_of, representation_width
 from mrl_jax.run.shapes import embedding_width
@@ -60,7 +60,7 @@ class TrainedModel:
     source: str | None = None
 
     def __repr__(self) -> str:
-        return f"TrainedModel({', '.join(f'{name} {value}' for name, value in self._facts().items())})"
+        return facts_text("TrainedModel", self._facts())
 
     def _repr_html_(self) -> str:
         return facts_html("TrainedModel", self._facts())

@@ -16,7 +16,7 @@ from mrl_jax.data.dataset import SPLITS, Dataset
 from mrl_jax.data.preprocess import kinds_for
 from mrl_jax.errors import InputError
 from mrl_jax.methods.registry import hyperparameters_of, method_of
-from mrl_jax.notebook import facts_html
+from mrl_jax.notebook import facts_html, facts_text
 from mrl_jax.retrieval.similarity import check_metric
 from mrl_jax.run.folder import RunFolder, shapes_of
 from mrl_jax.run.load import run_data
@@ -196,7 +196,7 @@ class Searcher:
         return grid([self.answer(query, top) for query in queries], found)
 
     def __repr__(self) -> str:
-        return f"Searcher({', '.join(f'{name} {value}' for name, value in self._facts().items())})"
+        return facts_text("Searcher", self._facts())
 
     def _repr_html_(self) -> str:
         return facts_html("Searcher", self._facts())

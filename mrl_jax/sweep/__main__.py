@@ -91,8 +91,9 @@ def _main(argv: Sequence[str] | None) -> None:
         base = preset(name, **given, **first)
         configs = _grid(base, axes, range(base.seed, base.seed + (seeds or _SEEDS)))
     with continues_hint(Path(workdir) / "sweep.json"):
-        trackers = lambda _: [tracker(name) for name in track]  # noqa: E731
-        results = sweep(configs, workdir, resume=resume, progress=True, callbacks=trackers)
+        results = sweep(
+            configs, workdir, resume=resume, progress=True, callbacks=lambda _: [tracker(name) for name in track]
+        )
     print(results.markdown())
     print(f"\nsweep folder: {workdir} (sweep.csv, sweep.md, summary.json, sweep.png, runs/)")
     if failed := results.failed:

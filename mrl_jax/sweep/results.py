@@ -14,6 +14,7 @@ from mrl_jax.display.tables import csv_table, markdown_table, markdown_text
 from mrl_jax.display.text import MEMORISED
 from mrl_jax.errors import InputError
 from mrl_jax.interface import option
+from mrl_jax.names import printable
 from mrl_jax.notebook import facts_html, plural, table_html
 from mrl_jax.options import CUT_FIELDS, NOISE_FIELDS, OPTIONS
 from mrl_jax.sweep.names import axes_of, setting, varied
@@ -66,12 +67,11 @@ class Sweep:
     workdir: Path | None
 
     def __repr__(self) -> str:
-        return f"Sweep({', '.join(self._facts())})"
+        return f"Sweep({', '.join(map(printable, self._facts()))})"
 
     def _repr_html_(self) -> str:
-        lines = self.markdown().splitlines()
-        rows = [[x.strip() for x in line.strip("|").split(" | ")] for line in lines if line.startswith("|")]
-        return facts_html(", ".join(["Sweep", *self._facts()]), {}, table_html([rows[0], *rows[2:]]) if rows else "")
+        rows = _table(self.summary()) if self.finished else []
+        return facts_html(", ".join(["Sweep", *self._facts()]), {}, table_html(rows) if rows else "")
 
     def _facts(self) -> list[str]:
         counts = [plural(len(self.runs), "run"), f"{len(self.finished)} complete"]
@@ -182,21 +182,14 @@ class Sweep:
         cells = summary["cells"]
         if not cells:
             return "\n".join(["No run is complete.", *_failure_lines(summary)])
-        directions = list(dict.fromkeys(d for c in cells for d in c["test"]["kept"] if d != "average"))
-        columns = [*(directions if len(directions) <= _DIRECTIONS else ()), "average"]
-        heads = [*summary["varied"], "wrong", "seeds", "valid mAP", *columns, "average, last"]
-        rows = [[markdown_text(_short(h)) for h in heads]]
-        for cell in cells:
-            kept, last = cell["test"]["kept"], cell["test"]["last"]
-            values = [_mean_and_std(kept[d]) if d in kept else "" for d in columns]
-            settings = [markdown_text(_value(v)) for v in cell["settings"].values()]
-            valid = f"{_mean_and_std(cell['valid'])}{' *' if cell['best'] else ''}"
-            wrong, seeds = f"{cell['wrong_share']:.0%}", str(len(cell["seeds"]))
-            rows.append([*settings, wrong, seeds, valid, *values, _mean_and_std(last["average"])])
+        heads, *lines = _table(summary)
+        settings = len(summary["varied"])
+        rows = [[markdown_text(x) for x in line[:settings]] + line[settings:] for line in lines]
+        table = markdown_table([[markdown_text(x) for x in heads], *rows])
         epoch = " or ".join(_EPOCH[which] for which in sorted({which for c in cells for which in c["kept"]}))
         caption = f"Test mAP at {epoch}, mean ± standard deviation over seeds."
         notes = [*_best_lines(summary), *_memorised_lines(summary), *_failure_lines(summary)]
-        return "\n".join([markdown_table(rows), "", caption, *notes])
+        return "\n".join([table, "", caption, *notes])
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
         """Draw test mAP, averaged over directions, against what was varied.
@@ -219,6 +212,23 @@ class Sweep:
         if numeric:
             return _plot_lines(path, cells, names, "noise_rate" if "noise_rate" in numeric else numeric[0])
         return _plot_bars(path, cells, names)
+
+
+def _table(summary: Mapping[str, Any]) -> list[list[str]]:
+    """A header, and a row for each cell: its settings, then its scores."""
+    cells = summary["cells"]
+    directions = list(dict.fromkeys(d for c in cells for d in c["test"]["kept"] if d != "average"))
+    columns = [*(directions if len(directions) <= _DIRECTIONS else ()), "average"]
+    heads = [*summary["varied"], "wrong", "seeds", "valid mAP", *columns, "average, last"]
+    rows = [[_short(h) for h in heads]]
+    for cell in cells:
+        kept, last = cell["test"]["kept"], cell["test"]["last"]
+        values = [_mean_and_std(kept[d]) if d in kept else "" for d in columns]
+        settings = [_value(v) for v in cell["settings"].values()]
+        valid = f"{_mean_and_std(cell['valid'])}{' *' if cell['best'] else ''}"
+        wrong, seeds = f"{cell['wrong_share']:.0%}", str(len(cell["seeds"]))
+        rows.append([*settings, wrong, seeds, valid, *values, _mean_and_std(last["average"])])
+    return rows
 
 
 def _plot_lines(path: Path | None, cells: Sequence[dict[str, Any]], names: Sequence[str], x: str) -> Any:

@@ -220,7 +220,8 @@ def _train_group(group: Sequence[ActiveRun], shown: SweepProgress, stop: StopReq
         return _train_together(group, shown, stop)
     except jax.errors.JaxRuntimeError as error:
         # The halves repeat the epochs since the last checkpoint.
-        if len(group) == 1 or "RESOURCE_EXHAUSTED" not in str(error) or done != [_epochs_done(r) for r in group]:
+        changed = done != [_epochs_done(r) for r in group] or any(r.scores is not None for r in group)
+        if len(group) == 1 or "RESOURCE_EXHAUSTED" not in str(error) or changed:
             raise
     half = len(group) // 2  # outside the handler: its error holds the arrays
     _train_group(group[:half], shown, stop)

@@ -75,6 +75,7 @@ class ActiveRun:
         Raises:
             InputError: no checkpoint can be read.
         """
+        self.stopped = None
         if self.folder is None or store is None:
             self.log = []
             return None
@@ -102,7 +103,8 @@ class ActiveRun:
             )
         self.went_back = bool(failed)
         # It ends where it was stopped, without the callback too, unless it has more epochs since.
-        self.stopped = stop["by"] if stop is not None and stop["of"] == self.spec.epochs else None
+        if stop is not None and stop["of"] == self.spec.epochs:
+            self.stopped = stop["by"]
         if failed or limit < math.inf:
             store.drop_after(last)
         self.log = on_main(lambda: folder.rewind(last))

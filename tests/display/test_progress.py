@@ -124,7 +124,7 @@ def test_the_bar_of_a_run_estimates_from_its_second_epoch_on(monkeypatch, capsys
             show(log)
     left = [30 - resumed - i for i in (2, 3)]
     scores = "loss 1.0000, valid mAP 0.500 (best 0.500)"
-    assert postfixes == [scores, *(f"{2 * n} s left, {scores}" for n in left)]
+    assert postfixes == [scores, *(f"{2 * n} s left, {scores}" for n in left), scores]  # at last it stops early
 
 
 def test_progress_is_shown_by_default_where_somebody_sees_a_bar(monkeypatch):

@@ -10,8 +10,10 @@ import pytest
 from toy import TOY_FLAGS, save_npz, toy_arrays, toy_config
 
 from mrl_jax import CallbackError, InputError, grid, sweep, train
+from mrl_jax.run.folder import RunFolder
 from mrl_jax.sweep.__main__ import main as sweep_main
 from mrl_jax.track import MLflow, TensorBoard, WandB
+from mrl_jax.track.recorded_id import read_id, write_id
 from mrl_jax.track.scalars import as_text, final_scalars, scalars
 from mrl_jax.train import main
 from mrl_jax.training import loop
@@ -115,6 +117,24 @@ def test_names_are_those_that_every_tracker_takes():
         "test/best/average": 0.1,
     }
     assert (as_text(None), as_text("x"), as_text([1]), len(as_text("y" * 900))) == ("null", "x", "[1]", 500)
+
+
+def test_names_of_a_run_are_kept_and_a_damaged_file_is_refused(tmp_path):
+    RunFolder.create(tmp_path / "run", toy_config())
+    first = write_id(tmp_path / "run", "wandb")
+    write_id(tmp_path / "run", "mlflow", "7")
+    assert (read_id(tmp_path / "run", "wandb"), read_id(tmp_path / "run", "mlflow")) == (first, "7")
+    assert read_id(tmp_path / "run", "tensorboard") is None
+    path = tmp_path / "run" / "trackers.json"
+    path.write_text(path.read_text().replace('"7"', '"8"'))
+    with pytest.raises(
+        InputError, match=r"trackers\.json was changed or damaged; restore it .*, or delete it: trackers"
+    ):
+        read_id(tmp_path / "run", "mlflow")
+    path.unlink()
+    assert read_id(tmp_path / "run", "mlflow") is None
+    assert write_id(tmp_path / "run", "wandb") == read_id(tmp_path / "run", "wandb") != first
+    assert read_id(None, "wandb") is None
 
 
 def test_tensorboard_reads_every_number_at_its_epoch(tmp_path, monkeypatch):

@@ -159,21 +159,22 @@ def test_early_stopping_ends_a_complete_run_of_the_first_epochs_of_the_whole_one
     assert told.calls == []
 
 
-@pytest.mark.parametrize("where", ["before", "at"])
+@pytest.mark.parametrize("where", ["before", "at", "at, and resumed without the callback"])
 def test_a_stopped_run_that_was_interrupted_ends_with_the_same_bits(tmp_path, monkeypatch, stopped, where):
     """Killed two epochs before it stops, or after its last checkpoint, before the result."""
     at = stopped[0].scores["stopped"]["epoch"]
     folder, arrays = tmp_path / "run", toy_arrays()
     with monkeypatch.context() as patch:
         patch.setattr(loop._Pace, "due", lambda self: True)
-        if where == "at":
+        if where != "before":
             patch.setattr(loop, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         stop = Noted(fail=("epoch", at - 2)) if where == "before" else Noted()
         with pytest.raises((CallbackError, KeyboardInterrupt)):
             train(config_of(), folder, data=arrays, callbacks=[EarlyStopping(2), stop])
     noted = Noted()
-    result = train(config_of(), folder, data=arrays, resume=True, callbacks=[EarlyStopping(2), noted])
-    done = at if where == "at" else at - 2
+    rule = [] if "without" in where else [EarlyStopping(2)]
+    result = train(config_of(), folder, data=arrays, resume=True, callbacks=[*rule, noted])
+    done = at - 2 if where == "before" else at
     assert noted.of("begins") == [done]
     assert [line["epoch"] for line in noted.start.log] == list(range(1, done + 1))
     assert result.scores["stopped"] == stopped[0].scores["stopped"]
@@ -184,12 +185,16 @@ def test_a_stopped_run_that_was_interrupted_ends_with_the_same_bits(tmp_path, mo
 def test_a_stopped_run_takes_more_epochs_from_where_it_stopped(tmp_path, stopped):
     arrays, at = toy_arrays(), stopped[0].scores["stopped"]["epoch"]
     train(config_of(), tmp_path / "run", data=arrays, callbacks=[EarlyStopping(2)])
+    (tmp_path / "run" / "result.json").unlink()  # lost: made again, and nothing is trained
+    again = train(config_of(), tmp_path / "run", data=arrays, resume=True)
+    assert (again.scores["stopped"], again.metrics) == (stopped[0].scores["stopped"], stopped[0].metrics)
     longer = with_settings(config_of(), epochs=EPOCHS + 2)
     still = train(longer, tmp_path / "run", data=arrays, resume=True, callbacks=[EarlyStopping(2)])
     assert still.scores["stopped"]["epoch"] == at  # the rule says what it said
     assert still.scores["stopped"]["of"] == EPOCHS + 2
     whole = train(with_settings(longer, epochs=EPOCHS + 3), tmp_path / "run", data=arrays, resume=True)
     assert "stopped" not in whole.scores
+    assert whole.scores["lengths"] == [EPOCHS, EPOCHS + 2, EPOCHS + 3]
     assert [line["epoch"] for line in whole.metrics] == list(range(1, EPOCHS + 4))
     assert whole.metrics[:at] == stopped[0].metrics
 
