@@ -28,6 +28,8 @@ SETS = (
 MIN_MEMBERS = 20  # of a subgroup of emoji
 EPOCHS, OTHER_EPOCHS = 20, 30  # of the sets that are made from emoji, and of others
 _MIN_CLASSES = 5  # with fewer, the temperature does not depend on their number
+GENERATED = {"train": (2000, 8), "valid": (500, 2), "test": (500, 2)}
+"""Split -> instances of a generated set, at least so many and so many per class."""
 Setting = Mapping[str, Any]
 
 
@@ -221,8 +223,8 @@ def _generated(classes: int, latent: int = 32, dim: int = 64, spread: float = 0.
     means = rng.normal(size=(classes, latent))
     maps = {name: rng.normal(size=(latent, dim)) / latent**0.5 for name in ("a", "b")}
     arrays: dict[str, Any] = {}
-    for split, minimum, each in (("train", 2000, 8), ("valid", 500, 2), ("test", 500, 2)):
-        labels = np.arange(max(minimum, each * classes)) % classes
+    for split, (least, each) in GENERATED.items():
+        labels = np.arange(max(least, each * classes)) % classes
         shared = means[labels] + spread * rng.normal(size=(len(labels), latent))
         for name, map_ in maps.items():
             own = shared + spread * rng.normal(size=shared.shape)

@@ -5,6 +5,7 @@ import importlib
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -403,18 +404,28 @@ def test_bad_input_is_one_line(tmp_path):
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_every_program_runs_as_a_command(tmp_path):
-    """Two of them whole; the others, whose work other tests have, as far as their flags."""
-    others = ("defaults", "noisy_label_losses", "temperatures", "choose_defaults", "label_quality", "cleaned_labels")
-    others += ("table1", "table2")
-    for name in (*PROGRAMS, *others):
-        whole = {"figure3": [], "table3": ["--sets", "emoji"]}.get(name)
-        flags = ["--help"] if whole is None else ["--smoke", "--out", tmp_path, *whole]
-        command = [sys.executable, "-m", place_of(name), *flags]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=HERE.parent)
-        assert done.returncode == 0, done.stderr
-        start = "usage: " if whole is None else (tmp_path / f"{name}.md").read_text("utf-8").rstrip()
-        assert done.stdout.startswith(start), name
+@pytest.mark.parametrize(("name", "flags"), [("figure3", []), ("table3", ["--sets", "emoji"])])
+def test_a_program_runs_as_a_command(tmp_path, name, flags):
+    command = [sys.executable, "-m", place_of(name), "--smoke", "--out", tmp_path, *flags]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=HERE.parent)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith((tmp_path / f"{name}.md").read_text("utf-8").rstrip())
+
+
+ITS_PARTS = ("benchmark_program", "pytorch_mrl")  # which benchmark_pytorch starts
+COMMANDS = sorted(p.stem for p in HERE.glob("*/*.py") if '__name__ == "__main__"' in p.read_text("utf-8"))
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ITS_PARTS])
+def test_every_program_has_help_as_a_command(name, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    for variable, value in module_of("machine").KEEP_MEMORY.items():
+        monkeypatch.setenv(variable, value)  # else some programs start themselves again with it
+    monkeypatch.delitem(sys.modules, place_of(name), raising=False)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module(place_of(name), run_name="__main__", alter_sys=True)
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("usage: ")
 
 
 def test_missing_results_and_sets_are_refused(tmp_path):
@@ -727,7 +738,7 @@ def test_the_study_of_the_defaults_ranks_every_setting(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*samples but no:mrl_jax.errors.DatasetWarning")  # small classes of the subgroups
-def test_sets_of_the_studies():
+def test_sets_of_the_studies(small_generated_sets, monkeypatch):
     module = module_of("sets")
     for name, message in (("wikipedia-views", "needs --views FILE"), ("generated-4", "K at least 5")):
         with pytest.raises(InputError, match=message):
@@ -754,15 +765,29 @@ def test_sets_of_the_studies():
     epochs = [module.epochs_of(s) for s in ("emoji", "emoji-31", "emoji-no-flags", "emoji-split-2", "generated-30")]
     assert epochs == [20] * 4 + [30]
     made = module.load_set("generated-30", None)
-    assert (made.num_classes, len(made.splits["train"])) == (30, 2000)
+    assert (made.num_classes, len(made.splits["train"])) == (30, 400)
     assert made.digest() == module._generated(30).digest()
+    monkeypatch.setattr(module, "GENERATED", small_generated_sets)
+    sizes = {
+        (name, k): len(split)
+        for k in (30, 300)
+        for name, split in module.load_set(f"generated-{k}", None).splits.items()
+    }
+    assert [sizes[name, k] for k in (30, 300) for name in ("train", "valid", "test")] == [
+        2000,
+        500,
+        500,
+        2400,
+        600,
+        600,
+    ]
 
 
 def test_the_quality_of_labels_is_measured_against_clean_ones(tmp_path):
     flags = ("--smoke", "--sets", "generated-5", "--out", tmp_path)
     run("label_quality", *flags)
     of_set = json.loads((tmp_path / "label_quality.json").read_text())["sets"]["generated-5"]
-    assert (of_set["classes"], of_set["instances"], len(of_set["rows"])) == (5, 2000, 4 * 2)
+    assert (of_set["classes"], of_set["instances"], len(of_set["rows"])) == (5, 400, 4 * 2)
     data = module_of("sets").load_set("generated-5", None)
     config = Config(modalities=data.modalities, noise_rate=0.4, noise_scope="instance", seed=of_set["seeds"][1])
     wrong = np.mean(list(train_labels_of(config, data)["wrong_share"].values()))
