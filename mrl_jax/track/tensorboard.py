@@ -1,6 +1,7 @@
 """Event files of TensorBoard, written by tensorboardX, which needs neither TensorFlow nor torch."""
 
 import os
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,10 @@ class TensorBoard(Callback):
         if self._folder is None and run.workdir is None:
             raise InputError("TensorBoard() has no folder, and the run is in memory; give one: TensorBoard(folder)")
         folder = self._folder or run.workdir / "tensorboard"  # type: ignore[operator]
-        self._writer = self._writer_of(str(folder), purge_step=run.done + 1 if run.done else None)
+        # Names of event files hold the second alone, and runs may resume within one. They are read in order of names.
+        suffix = f".{run.done:06d}.{uuid.uuid4().hex[:8]}"
+        purge = run.done + 1 if run.done else None
+        self._writer = self._writer_of(str(folder), purge_step=purge, filename_suffix=suffix)
         self._writer.add_text("settings", f"```\n{pretty_json(facts(run))}\n```", run.done)
 
     def epoch_ends(self, line: Mapping[str, Any]) -> None:
