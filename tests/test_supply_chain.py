@@ -4,8 +4,10 @@ import configparser
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
+import numpy as np
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
@@ -63,3 +65,33 @@ def test_licences_are_listed_and_an_odd_one_is_named(tmp_path):
         done = listed(tmp_path)
         assert done.returncode == 1
         assert done.stderr == f"to look at: jax: {licence or 'unknown'}\n"
+
+
+def used(wheel):
+    program = [sys.executable, str(ROOT / ".ci" / "use_wheel.py"), str(wheel)]
+    return subprocess.run(program, capture_output=True, text=True, check=False)
+
+
+def test_a_wheel_that_lacks_files_or_asks_for_what_is_not_there_is_refused(tmp_path):
+    """The real wheel is made and used by `make dist`, which .ci/run calls."""
+    tracked = subprocess.run(
+        ["git", "ls-files", "mrl_jax"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    packed = {*tracked.splitlines(), "mrl_jax/left_over.py"} - {
+        "mrl_jax/search/server/page.css",
+        "mrl_jax/losses/mrl.py",
+    }
+    with zipfile.ZipFile(tmp_path / "mrl_jax-9.9-py3-none-any.whl", "w") as wheel:
+        for name in packed:
+            wheel.writestr(name, "")
+        required = "numpy>=1", "numpy<1", "not-on-any-index>=3", "none-either; extra == 'test'"
+        wheel.writestr("mrl_jax-9.9.dist-info/METADATA", "".join(f"Requires-Dist: {line}\n" for line in required))
+    done = used(wheel.filename)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert set(done.stderr.splitlines()) == {
+        "the wheel lacks mrl_jax/losses/mrl.py",
+        "the wheel lacks mrl_jax/search/server/page.css",
+        "the wheel has mrl_jax/left_over.py, which git does not track",
+        f"mrl_jax requires numpy<1; {np.__version__} is installed here (make train)",
+        "mrl_jax requires not-on-any-index>=3, which is not installed here; install the package (make train)",
+    }

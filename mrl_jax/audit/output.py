@@ -164,6 +164,8 @@ def write_cleaned(path: Path, audited: Audited, keep: float | None = None) -> di
             arrays[f"{name}_{m}_labels"] = labels[i, rows] if name == "train" else split.labels[m]
             if not there.all():
                 arrays[f"{name}_{m}_mask"] = there
+            if m in split.shown:
+                arrays[f"{name}_{m}_shown"] = split.shown[m][chosen]
         if split.ids is not None:
             arrays[f"{name}_ids"] = np.asarray(split.ids, str)[chosen]
     with atomic_path(path) as part, part.open("wb") as file:

@@ -33,7 +33,8 @@ def dataset_from_arrays(
     Args:
         arrays: `{split}_{modality}` [N, D]; `{split}_labels` or `{split}_{modality}_labels`, one label per row in any
             form that `normalize_labels` knows; optionally `{split}_{modality}_mask` bool [N], False where a sample is
-            missing, `{split}_ids` text [N], and `class_names` [K] (without it, K is the largest label + 1).
+            missing, `{split}_{modality}_shown` and `{split}_ids` text [N], and `class_names` [K] (without it, K is the
+            largest label + 1).
             Each array is read once, so the mapping may read from a file on access.
         name: name of the data set.
         modalities: which to use, in this order; empty for all, in the order of `arrays`.
@@ -201,7 +202,7 @@ def _check_owners(arrays: Mapping[str, Any], source: str) -> list[str]:
             unused += [key] if is_part or key.rpartition("_")[2] in ENDS else []
             continue
         owner, _, end = rest.rpartition("_")
-        if rest in known or rest in ("labels", "ids") or (owner in known and end in ("labels", "mask")):
+        if rest in known or rest in ("labels", "ids") or (owner in known and end in ("labels", "mask", "shown")):
             continue
         if end in ENDS and owner not in known:
             raise InputError(
@@ -407,6 +408,7 @@ def _split(
         {m: labels[f"{split}_{m}"] for m in modalities},
         {m: masks[f"{split}_{m}"] for m in modalities if f"{split}_{m}" in masks},
         _ids(arrays, split, source),
+        _shown(arrays, split, labels, modalities, source),
     )
     if joined.ids is not None and len(joined.ids) != len(joined):
         raise InputError(
@@ -432,6 +434,26 @@ def _ids(arrays: Mapping[str, Any], split: str, source: str) -> np.ndarray | Non
             f"{source}: {split}_ids is {ids.dtype} {list(ids.shape)}; ids are text or integers [instances]"
         )
     return ids.astype(str)
+
+
+def _shown(
+    arrays: Mapping[str, Any], split: str, labels: Mapping[str, np.ndarray], modalities: Sequence[str], source: str
+) -> dict[str, np.ndarray]:
+    """Modality -> what is shown of its samples, for those that have it."""
+    found = {}
+    for m in modalities:
+        key = f"{split}_{m}_shown"
+        if key not in arrays:
+            continue
+        texts = plain_array(arrays[key], f"{source}: {key}")
+        texts = texts.ravel() if texts.ndim == 2 and 1 in texts.shape else texts
+        if texts.dtype.kind != "U" or texts.shape != labels[f"{split}_{m}"].shape:
+            raise InputError(
+                f"{source}: {key} is {texts.dtype} {list(texts.shape)}; give a text, or the path of a picture, for "
+                f"each of the {len(labels[f'{split}_{m}'])} samples"
+            )
+        found[m] = texts
+    return found
 
 
 def _check_columns(splits: Mapping[str, Split], modalities: Sequence[str], source: str) -> None:

@@ -14,9 +14,10 @@ from mrl_jax.cut_options import is_split
 from mrl_jax.errors import InputError
 from mrl_jax.notebook import facts_html, facts_text
 
-__all__ = ["SPLITS", "Dataset", "Split", "array_head", "array_sha256", "check_modality_names"]
+__all__ = ["SPLITS", "Dataset", "Split", "array_head", "array_sha256", "check_modality_names", "is_picture"]
 
 SPLITS = ("train", "valid", "test")
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,15 @@ class Split:
         masks: modality -> bool [N], False where the sample of that modality is missing; only modalities with a missing
             sample have one.
         ids: text [N], names of the instances, or None.
+        shown: modality -> text [N], what is shown of each sample: the text itself, or the path of a picture; "" where
+            there is nothing. Not a part of the digest.
     """
 
     features: Mapping[str, np.ndarray]
     labels: Mapping[str, np.ndarray]
     masks: Mapping[str, np.ndarray] = field(default_factory=dict)
     ids: np.ndarray | None = None
+    shown: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return max(len(y) for y in self.labels.values())
@@ -96,6 +100,7 @@ class Dataset:
         label: Any = None,
         split: Any = None,
         ids: Any = None,
+        shown: Mapping[str, Any] | None = None,
         *,
         split_seed: int = 0,
         valid_share: float | None = None,
@@ -115,6 +120,8 @@ class Dataset:
                 the column `split`, or the keys of `frame`.
             ids: the column that names the rows; rows of the same id stay together when they are cut. None: `id` or
                 `ids`, or the index of pandas if it does not only count rows.
+            shown: modality -> the column that search and reports show of its samples: texts, or paths of picture files
+                (in the working directory, if they are relative). None: the columns `MODALITY_shown`.
             split_seed: as in `load_dataset`.
             valid_share: as in `load_dataset`, for data with train and test.
             name: name of the data set.
@@ -137,6 +144,7 @@ class Dataset:
         keys |= {f"{m}_labels": columns for m, columns in label.items()} if isinstance(label, Mapping) else {}
         keys |= {} if label is None or isinstance(label, Mapping) else {"labels": label}
         keys |= {} if ids is None else {"ids": ids}
+        keys |= {f"{m}_shown": column for m, column in (shown or {}).items()}
         shares = split if split is None or is_split(split) else None
         keys |= {} if split is shares else {"split": split}
         return replace(
@@ -170,6 +178,11 @@ class Dataset:
         for name, array in self.arrays().items():
             sha.update(f"{name} {self.sha256.get(name) or array_sha256(array)}\n".encode())
         return sha.hexdigest()
+
+
+def is_picture(shown: str) -> bool:
+    """Whether what is shown of a sample is the path of a picture file, by its ending; otherwise it is a text."""
+    return shown.lower().endswith(_PICTURES)
 
 
 def check_modality_names(names: Iterable[str], source: str) -> None:

@@ -44,8 +44,8 @@ def dataset_from_frame(
         frame: a table, or split -> table.
         modalities: as in `load_dataset`.
         name: name of the data set, also for messages.
-        named: modality, `labels`, `MODALITY_labels`, `ids` or `split` -> its column or columns, or the beginning of
-            their names; None to go by their names.
+        named: modality, `labels`, `MODALITY_labels`, `MODALITY_shown`, `ids` or `split` -> its column or columns, or
+            the beginning of their names; None to go by their names.
         options: what to cut.
 
     Raises:

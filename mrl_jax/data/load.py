@@ -42,15 +42,16 @@ def load_dataset(
             is checked in the same way. The own layout is `{train,valid,test}_MODALITY` with rows = instances,
             `{train,valid,test}_labels` or `{train,valid,test}_MODALITY_labels` where modalities have labels of their
             own, and optionally `{train,valid,test}_MODALITY_mask` (false where a sample is missing),
-            `{train,valid,test}_ids` and `class_names`. Or a table, as `Dataset.from_frame` takes it.
+            `{train,valid,test}_MODALITY_shown` (texts, or paths of pictures), `{train,valid,test}_ids` and
+            `class_names`. Or a table, as `Dataset.from_frame` takes it.
         modalities: which to use, in this order; empty for the default of the data set (for a file: all, in its order).
         set_name: which published set the source should be. Its protocol then gives the validation split where the file
             has none, and a `DatasetWarning` reports sizes that differ from the published ones.
         keys: names for the arrays of a file or mapping: {"image": ("I_tr", "I_te")} for train and test, three keys for
             train, validation and test, one for data without splits; or entries "image=I_tr,I_te"; or the path of a JSON
-            file. Names are modalities, `labels`, `ids`, `MODALITY_labels`, `MODALITY_mask` and `class_names`. In
-            tables (also CSV and Parquet): columns, or the beginning of their names; names are modalities, `labels`,
-            `MODALITY_labels`, `ids` and `split`.
+            file. Names are modalities, `labels`, `ids`, `MODALITY_labels`, `MODALITY_mask`, `MODALITY_shown` and
+            `class_names`. In tables (also CSV and Parquet): columns, or the beginning of their names; names are
+            modalities, `labels`, `MODALITY_labels`, `MODALITY_shown`, `ids` and `split`.
         split: percentages of train, validation and test, such as "60/15/25" or (60, 15, 25), for data without splits.
             They are cut by class; instances with the same id stay together.
         split_seed: seed of `split` and `valid_share`; of "emoji" another of its splits, 0 for the default one.
@@ -119,6 +120,8 @@ def _arrays_of(data: Dataset) -> dict[str, Any]:
             arrays[f"{name}_{m}"], arrays[f"{name}_{m}_labels"] = split.features[m], split.labels[m]
             if m in split.masks:
                 arrays[f"{name}_{m}_mask"] = split.masks[m]
+            if m in split.shown:
+                arrays[f"{name}_{m}_shown"] = split.shown[m]
         if split.ids is not None:
             arrays[f"{name}_ids"] = split.ids
     return arrays

@@ -22,7 +22,7 @@ SPLIT_WORDS = {
 """Split -> the words for it in keys of files; the first is that of the own layout."""
 LARGE = 1 << 26
 """Bytes of an array above which its shape is checked before it is read."""
-ENDS = ("labels", "mask", "ids")
+ENDS = ("labels", "mask", "ids", "shown")
 """Last words of keys of arrays that are no features."""
 
 
@@ -127,7 +127,7 @@ class Renamed(Mapping[str, Any]):
 def own_modalities(keys: Iterable[str]) -> list[str]:
     """Names of the modalities in keys of the own layout, in the order of the keys.
 
-    Names whose last word is `labels`, `mask` or `ids` are none: arrays with these names belong to a modality.
+    Names whose last word is `labels`, `mask`, `ids` or `shown` are none: arrays with these names belong to a modality.
     """
     names = [k.removeprefix("train_") for k in keys if k.startswith("train_")]
     return [name for name in names if name.rpartition("_")[2] not in ENDS]

@@ -15,11 +15,12 @@ import numpy as np
 
 from mrl_jax.data.formats import header_of
 from mrl_jax.data.formats.limits import Header
+from mrl_jax.data.own_layout import ENDS
 from mrl_jax.errors import InputError, listed
 
 __all__ = ["Joined", "join_shards", "numbered_notes", "split_and_modality"]
 
-_ENDS = re.compile(r"_(labels|ids|mask)$")
+_ENDS = re.compile(rf"_({'|'.join(ENDS)})$")
 _NUMBER = re.compile(r"(?P<number>\d+)(?:[-_.]?of[-_.]?(?P<count>\d+))?", re.ASCII | re.IGNORECASE)
 _WORD = re.compile(r"(?:^|(?<=[-_.]))(?:part|shard|chunk|block|batch|rank|worker)s?$", re.IGNORECASE)
 _BETWEEN = "-_."  # stands between the words of a name
@@ -128,7 +129,7 @@ def join_shards(
         return split_and_modality(key, splits)
 
     def is_modality(name: str) -> bool:
-        return own(name)[1].rpartition("_")[2] not in ("labels", "ids", "mask")
+        return own(name)[1].rpartition("_")[2] not in ENDS
 
     groups: dict[str, list[_Shard]] = {}
     for key, reading in _readings(arrays, any_place).items():

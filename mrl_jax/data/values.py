@@ -49,7 +49,11 @@ def _unmasked(array: np.ma.MaskedArray, what: str) -> np.ndarray:
     hidden = np.ma.getmaskarray(array)
     if hidden.any():
         remedy = "leave their rows out of every array, or give them their true values (for labels, a class)"
-        if array.ndim == 2 and 1 not in array.shape and not what.endswith(("labels", "mask", "ids", "class_names")):
+        if (
+            array.ndim == 2
+            and 1 not in array.shape
+            and not what.endswith(("labels", "mask", "ids", "shown", "class_names"))
+        ):
             remedy = (
                 "fill them (x.filled(0)), and mark rows without a sample in an array {train,valid,test}_MODALITY_mask"
             )

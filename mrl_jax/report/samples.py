@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from mrl_jax.data.dataset import Dataset
 from mrl_jax.run.folder import RunFolder
 from mrl_jax.run.model import TrainedModel
-from mrl_jax.search.gallery import Gallery, is_emoji, read_gallery
-from mrl_jax.search.output import Pictures
+from mrl_jax.search.gallery import Gallery, describe_row, is_emoji, read_gallery
+from mrl_jax.search.output import Pictures, has_shown
 
 __all__ = ["SIDE", "Sample", "Samples"]
 
@@ -74,8 +74,8 @@ class Samples:
         self._numbers: dict[Any, int | None] = {}
         self._bytes = 0
         self._galleries: dict[tuple[str, str], Gallery] = {}
-        has = where is not None or (run is not None and is_emoji(run, folder, data))
-        self._source = Pictures(run, folder, data, where) if has else None
+        has = where is not None or has_shown(dataset) or (run is not None and is_emoji(run, folder, data))
+        self._source = Pictures(run, folder, data, where, dataset) if has else None
 
     def of(self, modality: str, split: str, row: int) -> Sample:
         """The sample of a row of the data."""
@@ -86,14 +86,13 @@ class Samples:
             modality,
             label,
             _cut(str(about.get("name", ""))),
-            _cut(str(about.get(modality, ""))),
+            _cut(str(about.get("text", ""))),
             self._picture(modality, split, row, about),
         )
 
     def _about(self, modality: str, split: str, row: int) -> Mapping[str, Any]:
         if self._run is None:
-            ids = self._dataset.splits[split].ids
-            return {} if ids is None else {"id": str(ids[row])}
+            return describe_row(self._dataset, modality, split, row)
         key = (modality, split)
         if key not in self._galleries:
             gallery = read_gallery(self._run, self._folder, modality, (split,), self._data, self._dataset)

@@ -83,6 +83,7 @@ def describe(data: Dataset) -> dict[str, Any]:
         },
         "sha256": data.digest(),
         "metadata": dict(data.metadata),
+        **({"shown": shown} if (shown := [m for m in data.modalities if m in data.splits["test"].shown]) else {}),
     }
 
 

@@ -23,6 +23,7 @@ DATA = {
     "sha256": str,
     "metadata?": {"columns?": {str: [ANY]}},
     "in_memory?": bool,
+    "shown?": [str],
     "init_from_sha256?": str,
 }
 """`data.json`."""

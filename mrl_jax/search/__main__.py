@@ -55,14 +55,14 @@ def _main(argv: Sequence[str] | None) -> None:
         _serve(args)
         return
     with _fast_start():  # imports take most of the time to the first answer: flags are checked before
-        from mrl_jax.search.output import Pictures
+        from mrl_jax.search.output import pictures_of
         from mrl_jax.search.searcher import Query, Searcher
 
     data = None if args.data_path is None else Path(args.data_path)
     with _warming_up(args):
         how = (args.metric, args.representation)
         searcher = Searcher(args.workdir, args.modality, args.split, data, args.checkpoint, *how)
-        pictures = Pictures(searcher.run, searcher.folder, data, args.pictures) if args.png else None
+        pictures = pictures_of(searcher, args.pictures) if args.png else None
         searcher.prepare()
     answers = [searcher.answer(Query(kind, value, args.query_modality), args.top) for kind, value in args.queries]
     if answers:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from mrl_jax.data.dataset import SPLITS, Dataset
+from mrl_jax.data.dataset import SPLITS, Dataset, is_picture
 from mrl_jax.errors import InputError
 from mrl_jax.retrieval.similarity import NO_CODES_OF_RUN, NoCodesError
 from mrl_jax.run.folder import RunFolder
@@ -22,6 +22,7 @@ __all__ = [
     "Part",
     "check_modality",
     "check_splits",
+    "describe_row",
     "emoji_records",
     "is_emoji",
     "open_run",
@@ -88,10 +89,17 @@ class Gallery:
                 raise InputError(NO_CODES_OF_RUN) from None
 
     def about(self, split: str, row: int) -> dict[str, Any]:
-        """Fields of a row besides its label: `id` if the data have ids, and the fields to show."""
-        ids = self.dataset.splits[split].ids
-        known = {} if ids is None else {"id": str(ids[row])}
-        return known | (self.shown[split][row] if split in self.shown else {})
+        """Fields of a row besides its label: `id` if the data have ids, `text` if they have it, and fields to show."""
+        about = describe_row(self.dataset, self.modality, split, row)
+        return about | (self.shown[split][row] if split in self.shown else {})
+
+
+def describe_row(dataset: Dataset, modality: str, split: str, row: int) -> dict[str, Any]:
+    """What data say of a row of a modality: `id` and `text`, where they have them."""
+    of = dataset.splits[split]
+    text = str(of.shown[modality][row]) if modality in of.shown else ""
+    about = {} if of.ids is None else {"id": str(of.ids[row])}
+    return about | ({} if not text or is_picture(text) else {"text": text})
 
 
 def open_run(source: Run | str | os.PathLike[str], checkpoint: str | int = "kept") -> tuple[Run, RunFolder | None]:

@@ -3,8 +3,9 @@
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from mrl_jax.data.dataset import Dataset, is_picture
 from mrl_jax.display.tables import aligned_lines
 from mrl_jax.errors import InputError
 from mrl_jax.files import atomic_path
@@ -15,7 +16,10 @@ from mrl_jax.run.model import Run
 from mrl_jax.run.representation import ranked_by
 from mrl_jax.search.gallery import emoji_records, is_emoji
 
-__all__ = ["Pictures", "answer_table", "grid", "write_grid"]
+if TYPE_CHECKING:
+    from mrl_jax.search.searcher import Searcher
+
+__all__ = ["Pictures", "answer_table", "grid", "has_shown", "pictures_of", "write_grid"]
 
 
 def answer_table(answer: Mapping[str, Any]) -> str:
@@ -29,10 +33,19 @@ def answer_table(answer: Mapping[str, Any]) -> str:
         f"; by {by}, ties in gallery order"
     )
     score = "distance" if gallery["metric"] == "hamming" else "score"
-    rows = [["", score, "label", *(["hit"] if "label" in query else []), "id", *(["name"] if _shown(results) else [])]]
+    rows = [
+        [
+            "",
+            score,
+            "label",
+            *(["hit"] if "label" in query else []),
+            "id",
+            *([_heading(results)] if _shown(results) else []),
+        ]
+    ]
     for r in results:
         hit = ["hit" if r["hit"] else "miss"] if "hit" in r else []
-        name = [_name(r)] if _shown(results) else []
+        name = [_name(r) if _shown([r]) else ""] if _shown(results) else []
         rows.append([str(r["rank"]), f"{r['score']:.3f}", r["label"], *hit, r["id"], *name])
     lines = aligned_lines(rows, left=range(2, len(rows[0])))
     return "\n".join([printable(heading), "-" * min(max(map(len, lines)), 100), *lines])
@@ -43,37 +56,55 @@ def _short(text: str, most: int = 60) -> str:
 
 
 def _shown(results: Sequence[Mapping[str, Any]]) -> bool:
-    return any("name" in r for r in results)
+    return any("name" in r or "text" in r for r in results)
+
+
+def _heading(results: Sequence[Mapping[str, Any]]) -> str:
+    return "name" if any("name" in r for r in results) else "text"
 
 
 def _name(entry: Mapping[str, Any]) -> str:
-    """A readable name of an item: its character and name, otherwise its id or row."""
+    """A readable name of an item: its character and name, otherwise its text, its id or row."""
     if "name" in entry:
         return f"{entry['character']} {entry['name']}"
+    if "text" in entry:
+        return _short(" ".join(entry["text"].split()))
     return str(entry.get("id", entry.get("value")))
 
 
+def has_shown(dataset: Dataset) -> bool:
+    """Whether the data say what is shown of samples of any modality."""
+    return any(split.shown for split in dataset.splits.values())
+
+
 class Pictures:
-    """Pictures of results: those of the emoji set, or files in a folder, named by id.
+    """Pictures of results: those of the emoji set, files that the data name, or files in a folder, named by id.
 
     Args:
-        run: the run; None for data without one, whose pictures are in a folder.
+        run: the run; None for data without one.
         folder: its folder, or None.
         data: as for `run_data`.
-        where: folder with the pictures; None for those of the emoji set.
+        where: folder with the pictures; None for those of the data.
+        dataset: the data, if they are not the emoji set.
 
     Raises:
         InputError: the data have no pictures, or the folder does not exist.
     """
 
-    def __init__(self, run: Run | None, folder: RunFolder | None, data: Any, where: str | None) -> None:
-        if where is None and (run is None or not is_emoji(run, folder, data)):
+    def __init__(
+        self, run: Run | None, folder: RunFolder | None, data: Any, where: str | None, dataset: Dataset | None
+    ) -> None:
+        self._emojis = run is not None and is_emoji(run, folder, data)
+        if where is None and not (self._emojis or (dataset is not None and has_shown(dataset))):
             raise InputError(
-                f"the data of this run have no pictures; give a folder of pictures: {option('pictures', 'FOLDER')}"
+                f"the data of this run have no pictures; give a folder of pictures: {option('pictures', 'FOLDER')}, "
+                "or data with columns MODALITY_shown"
             )
         if where is not None and not Path(where).expanduser().is_dir():
             raise InputError(f"pictures {where}: the folder does not exist; give the folder that holds the pictures")
-        self._run = run
+        self._run, self._dataset = run, dataset
+        source = data if data is not None else run.config.data_path if run is not None else None
+        self._beside = Path(source).expanduser() if isinstance(source, str | Path) else None
         self._files: dict[str, Path] | None = None
         if where is not None:
             self._files = {p.stem: p for p in sorted(Path(where).expanduser().iterdir()) if p.is_file()}
@@ -81,7 +112,7 @@ class Pictures:
 
     def read(self, splits: Iterable[str]) -> None:
         """Read the pictures of these splits of the emoji set now, rather than when the first one is asked for."""
-        if self._files is None:
+        if self._files is None and self._emojis:
             for split in splits:
                 self._emoji(split)
 
@@ -96,9 +127,21 @@ class Pictures:
             return Path(entry["value"]).expanduser() if entry["kind"] == "image" else None
         if self._files is not None:
             return self._files.get(str(entry.get("id")))
+        if not self._emojis:
+            return self._named(modality, entry["split"], entry["row"])
         if modality != "image":
             return None
         return io.BytesIO(self._emoji(entry["split"])[entry["row"]]["png"])
+
+    def _named(self, modality: str, split: str, row: int) -> Path | None:
+        """The picture that the data name, in the folder of their file or in the working directory, if it is there."""
+        shown = {} if self._dataset is None else self._dataset.splits[split].shown
+        name = str(shown[modality][row]) if modality in shown else ""
+        if not is_picture(name):
+            return None
+        folder = Path() if self._beside is None else self._beside if self._beside.is_dir() else self._beside.parent
+        path = folder / Path(name).expanduser()
+        return path if path.is_file() else None
 
     def _emoji(self, split: str) -> list[dict[str, Any]]:
         """The rows of a split of the emoji set, read once."""
@@ -106,6 +149,13 @@ class Pictures:
             assert self._run is not None  # without one, the pictures are in a folder
             self._records[split] = emoji_records(self._run, split)
         return self._records[split]
+
+
+def pictures_of(searcher: "Searcher", where: str | None) -> Pictures:
+    """The pictures of what a searcher finds; `where` as in `Pictures`."""
+    run, folder, data = searcher.run, searcher.folder, searcher.data
+    needed = where is None and not is_emoji(run, folder, data)
+    return Pictures(run, folder, data, where, searcher.dataset if needed else None)
 
 
 def write_grid(path: Path, answers: Sequence[Mapping[str, Any]], pictures: Pictures) -> None:
@@ -157,4 +207,4 @@ def _notes(answer: Mapping[str, Any]) -> list[str]:
 def _caption(entry: Mapping[str, Any]) -> str:
     if entry.get("kind") == "image":
         return Path(entry["value"]).name
-    return str(entry.get("name") or entry.get("id") or entry["value"])
+    return str(entry.get("name") or entry.get("text") or entry.get("id") or entry["value"])

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from mrl_jax.backend import names_backend
-from mrl_jax.data.dataset import SPLITS, Dataset
+from mrl_jax.data.dataset import SPLITS, Dataset, array_sha256
 from mrl_jax.data.preprocess import kinds_for
 from mrl_jax.errors import InputError
 from mrl_jax.methods.registry import hyperparameters_of, method_of
@@ -180,7 +180,7 @@ class Searcher:
         Args:
             queries: queries, as of `answer`.
             top: number of results of each.
-            pictures: folder of pictures named by id; None for those of the emoji set.
+            pictures: folder of pictures named by id; None for those that the data name, or of the emoji set.
 
         Returns:
             A picture of Pillow.
@@ -188,11 +188,11 @@ class Searcher:
         Raises:
             InputError: no query or a wrong one, or the data have no pictures.
         """
-        from mrl_jax.search.output import Pictures, grid  # deferred: Pillow
+        from mrl_jax.search.output import grid, pictures_of  # deferred: Pillow
 
         if not queries:
             raise InputError('no query given; give one or several: show("cat", "dog")')
-        found = Pictures(self.run, self.folder, self.data, None if pictures is None else str(pictures))
+        found = pictures_of(self, None if pictures is None else str(pictures))
         return grid([self.answer(query, top) for query in queries], found)
 
     def __repr__(self) -> str:
@@ -321,7 +321,11 @@ class Searcher:
     def _key(self, modality: str, splits: tuple[str, ...]) -> str:
         """A digest of everything that an embedded gallery depends on: the data and the embedding of them."""
         assert self.folder is not None
-        data = self.folder.data()["sha256"] if self.data is None else self.dataset.digest()
+        recorded = self.folder.data()
+        data = recorded["sha256"] if self.data is None else self.dataset.digest()
+        if self.data is not None or recorded.get("shown"):  # texts are saved with the gallery, and may change
+            shown = [self.dataset.splits[split].shown.get(modality) for split in splits]
+            data += "".join(f" {array_sha256(texts)}" for texts in shown if texts is not None)
         kind = kinds_for(self.run.modalities, self.run.config.preprocess)[modality]
         return hashlib.sha256(f"{data} {modality} {splits} {kind} {self._embedding}".encode()).hexdigest()
 

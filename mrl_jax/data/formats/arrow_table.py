@@ -19,6 +19,8 @@ from mrl_jax.data.formats.columns import (
     TEXT,
     NoNumbersError,
     Roles,
+    is_labels,
+    is_shown,
     kind_of,
     roles_of,
     value_type,
@@ -102,7 +104,10 @@ def arrays_of_table(table: Table, named: Mapping[str, Any] | None = None) -> Tab
             arrays[f"{modality}_mask"] = present[modality]
     for role, columns in roles.plain.items():
         needed = present.get(role.removesuffix("_labels"), np.ones(len(table), bool))
-        arrays[role] = _labels(table, columns, needed) if role != "ids" else _ids(table, columns[0])
+        if is_labels(role):
+            arrays[role] = _labels(table, columns, needed)
+        else:
+            arrays[role] = _shown(table, columns[0]) if is_shown(role) else _ids(table, columns[0])
     if "ids" not in arrays and table.ids is not None:
         arrays["ids"] = table.ids
     if (names := _class_names(table, roles)) is not None:
@@ -270,9 +275,17 @@ def _ids(table: Table, column: str) -> np.ndarray:
     return _plain(table, column, np.ones(len(table), bool), "ids").astype(np.str_)
 
 
+def _shown(table: Table, column: str) -> np.ndarray:
+    """Texts [N], empty where there is none."""
+    import pyarrow as pa
+
+    texts = _without_dictionary(table.columns[column]).cast(pa.large_string())
+    return np.array(texts.fill_null("").to_pylist(), np.str_)
+
+
 def _class_names(table: Table, roles: Roles) -> tuple[str, ...] | None:
     """The names of the classes, if the table has some for all of its labels, or labels are columns named by class."""
-    labels = [columns for role, columns in roles.plain.items() if role != "ids"]
+    labels = [columns for role, columns in roles.plain.items() if is_labels(role)]
     names = {columns if len(columns) > 1 else table.class_names.get(columns[0]) for columns in labels}
     return names.pop() if len(names) == 1 else None
 

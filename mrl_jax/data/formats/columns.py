@@ -19,6 +19,7 @@ __all__ = [
     "check_modalities",
     "is_labels",
     "is_modality",
+    "is_shown",
     "is_text",
     "kind_of",
     "roles_of",
@@ -55,7 +56,8 @@ class Roles(NamedTuple):
 
     Attributes:
         features: modality -> its columns: one column of lists of numbers, or columns of numbers.
-        plain: "labels", "ids" or "MODALITY_labels" -> its column; several columns are those of one-hot labels.
+        plain: "labels", "ids", "MODALITY_labels" or "MODALITY_shown" -> its column; several columns are those of
+            one-hot labels.
         split: the column with the split of each row, or None.
         unused: other columns of numbers, which may be a part of the data.
     """
@@ -105,14 +107,14 @@ def roles_of(kinds: Mapping[str, str], named: Mapping[str, Sequence[str]] | None
     """What the columns of a table are.
 
     By their names, a column of lists of numbers is a modality, and so are columns of numbers that are numbered without
-    a gap from 0 or 1 (`image_0`, `image_1`, …). `label` (or `labels`), `MODALITY_label`, `id` and `split` are what they
-    are called.
+    a gap from 0 or 1 (`image_0`, `image_1`, …). `label` (or `labels`), `MODALITY_label`, `MODALITY_shown`, `id` and
+    `split` are what they are called.
 
     Args:
         kinds: column -> its kind, in the order of the table.
-        named: modality, `labels`, `MODALITY_labels`, `ids` or `split` -> columns; a word that is no column is the
-            beginning of the names of its columns. If it names modalities, there are no others; labels, ids and the
-            split that it does not name go by their names.
+        named: modality, `labels`, `MODALITY_labels`, `MODALITY_shown`, `ids` or `split` -> columns; a word that is no
+            column is the beginning of the names of its columns. If it names modalities, there are no others; the rest
+            that it does not name goes by its name.
 
     Raises:
         RefusedError: a column does not exist, holds another kind of values than its role needs, or two columns have
@@ -127,15 +129,15 @@ def roles_of(kinds: Mapping[str, str], named: Mapping[str, Sequence[str]] | None
     if by_name:
         features = _modalities(free)
     for role, columns in plain.items():
-        owner = role.removesuffix("_labels")
+        owner = _owner(role)
         if role not in ("labels", "ids") and owner not in features:
             raise RefusedError(f"{role}: there is no modality {owner!r}; there are {', '.join(features)}")
-        if len(columns) > 1 and any(kinds[c] != NUMBER for c in columns):
+        if is_labels(role) and len(columns) > 1 and any(kinds[c] != NUMBER for c in columns):
             raise RefusedError(f"{role}: several columns are those of one-hot labels, and must be numbers; name one")
     free = _without(free, _every(features))
     known, own_split = _plain_roles(free, [*features], strict=by_name)
-    has_labels = any(role != "ids" for role in plain)
-    plain |= {role: c for role, c in known.items() if role not in plain and (role == "ids" or not has_labels)}
+    has_labels = any(is_labels(role) for role in plain)
+    plain |= {role: c for role, c in known.items() if role not in plain and not (is_labels(role) and has_labels)}
     unused = [name for name, kind in _without(free, _every(plain)).items() if kind == NUMBER]
     return Roles(features, plain, split or own_split, tuple(unused))
 
@@ -167,8 +169,18 @@ def is_labels(name: str) -> bool:
     return _role(name) == "labels" or _role(name).endswith("_labels")
 
 
+def is_shown(name: str) -> bool:
+    """Whether a name that the user gives a column is that of what is shown of a modality."""
+    return name.endswith("_shown")
+
+
 def _is_plain(role: str) -> bool:
-    return role in ("ids", "split") or is_labels(role)
+    return role in ("ids", "split") or is_labels(role) or is_shown(role)
+
+
+def _owner(role: str) -> str:
+    """The modality whose labels, or what is shown of it, a role is."""
+    return role.removesuffix("_labels").removesuffix("_shown")
 
 
 def _modalities(kinds: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
@@ -199,6 +211,8 @@ def _plain_roles(
         stem = name.removesuffix("s")
         owner = stem.removesuffix("_label")
         role = _PLAIN.get(name) or (f"{owner}_labels" if owner != stem and owner in modalities else None)
+        if is_shown(name) and _owner(name) in modalities and kind in (TEXT, EMPTY):
+            role = name
         if strict and owner != stem and role is None:
             raise RefusedError(
                 f"column {name!r} belongs to no modality (modalities: {', '.join(modalities)}; they are columns of "
@@ -258,8 +272,13 @@ def _columns(role: str, parts: Sequence[str], kinds: Mapping[str, str]) -> tuple
     if len(set(found)) < len(found):
         twice = next(name for name in found if found.count(name) > 1)
         raise RefusedError(f"{role}: column {twice!r} is named twice; name each once")
-    if role in ("ids", "split") and len(found) != 1:
+    if (role in ("ids", "split") or is_shown(role)) and len(found) != 1:
         raise RefusedError(f"{role}: {len(found)} columns are named; name one")
+    if is_shown(role) and kinds[found[0]] not in (TEXT, EMPTY):
+        raise RefusedError(
+            f"column {found[0]!r} holds {kinds[found[0]]}; what is shown of a sample is a text, or the path of a "
+            "picture file"
+        )
     if _is_plain(role) and (bad := next((name for name in found if kinds[name] == LISTS), None)):
         raise RefusedError(f"column {bad!r} holds lists; give one value per row")
     return tuple(found)

@@ -17,7 +17,19 @@ import numpy as np
 
 from mrl_jax.data.dataset import SPLITS
 from mrl_jax.data.formats.arrow_table import float_type, floats
-from mrl_jax.data.formats.columns import LISTS, NUMBER, SPLIT_NUMBERS, Roles, is_text, kind_of, roles_of, value_type
+from mrl_jax.data.formats.columns import (
+    EMPTY,
+    LISTS,
+    NUMBER,
+    SPLIT_NUMBERS,
+    Roles,
+    is_labels,
+    is_shown,
+    is_text,
+    kind_of,
+    roles_of,
+    value_type,
+)
 from mrl_jax.data.formats.errors import DamagedError, Read, RefusedError, input_errors
 from mrl_jax.data.formats.limits import allowance, check_memory, text_array
 from mrl_jax.data.formats.sandbox import limit_process, probe_in_worker
@@ -125,7 +137,7 @@ def _open_shards(
             if absent[columns][index]:
                 reads[f"{prefix}{modality}_mask"] = partial(_read_mask, shards, columns[0], index)
         for role, columns in roles.plain.items():
-            one = partial(_read_plain, shards, columns[0], index, role == "ids")
+            one = partial(_read_plain, shards, columns[0], index, not is_labels(role), is_shown(role))
             reads[f"{prefix}{role}"] = (
                 one if len(columns) == 1 else partial(_read_numbers, shards, columns, index, False)
             )
@@ -391,8 +403,8 @@ def _list_values(array: Any, rows: np.ndarray, width: int | None) -> np.ndarray:
     return numbers if numbers.dtype.kind == "f" else numbers.astype(np.float64)
 
 
-def _read_plain(shards: Sequence[_Shard], column: str, split: int, as_text: bool) -> np.ndarray:
-    """Labels or ids of a split [N]."""
+def _read_plain(shards: Sequence[_Shard], column: str, split: int, as_text: bool, optional: bool = False) -> np.ndarray:
+    """Labels, ids, or what is shown, of a split [N]; "" for null where values are optional."""
     import pyarrow.types as pt
 
     texts: list[str] = []
@@ -400,12 +412,14 @@ def _read_plain(shards: Sequence[_Shard], column: str, split: int, as_text: bool
     for shard, rows, batch in _of_split(shards, (column,), split):
         array = batch.column(0)
         with input_errors(shard.path, f" column {column!r}"):
-            if array.null_count:
+            if array.null_count and not optional:
                 null = np.flatnonzero(array.is_null().to_numpy(zero_copy_only=False))
                 raise RefusedError(f"row {rows[null[0]]} is null; every row needs a value")
             if pt.is_dictionary(array.type) and is_text(array.type):
                 names = array.dictionary.to_pylist()
-                texts += [names[i] for i in array.indices.to_pylist()]
+                texts += ["" if i is None else names[i] for i in array.indices.to_pylist()]
+            elif optional and kind_of(array.type) == EMPTY:
+                texts += [""] * len(array)
             elif kind_of(array.type) == NUMBER:
                 numbers.append(array.to_numpy(zero_copy_only=False))
                 texts += map(str, numbers[-1].tolist()) if as_text else ()

@@ -244,7 +244,7 @@ def _without_others(arrays: Mapping[str, Any], names: Keys, modalities: Sequence
             DatasetWarning,
             stacklevel=2,
         )
-    dropped = {*unused, *(f"{m}_{end}" for m in unused for end in ("labels", "mask"))}
+    dropped = {*unused, *(f"{m}_{end}" for m in unused for end in ("labels", "mask", "shown"))}
     return {name: key for name, key in names.items() if name not in dropped}
 
 

@@ -17,7 +17,7 @@ async function ask(address, options = {}) {
   return answer;
 }
 
-const titled = (entry) => entry.name || entry.id || entry.value;
+const titled = (entry) => entry.name || entry.text || entry.id || entry.value;
 const plural = (n, word) => `${n.toLocaleString("en")} ${word}${n === 1 ? "" : "s"}`;
 const plate = (source) => make("span", { className: "plate" }, make("img", { src: source, alt: "" }));
 

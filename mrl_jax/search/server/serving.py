@@ -16,7 +16,7 @@ from mrl_jax.data.dataset import SPLITS
 from mrl_jax.errors import InputError
 from mrl_jax.interrupt import Interrupted
 from mrl_jax.search.gallery import is_emoji
-from mrl_jax.search.output import Pictures
+from mrl_jax.search.output import has_shown, pictures_of
 from mrl_jax.search.searcher import Searcher
 from mrl_jax.search.server.app import make_app
 from mrl_jax.search.server.connection import connection_class
@@ -73,8 +73,9 @@ def prepared(searcher: Searcher, pictures: str | None, limits: Limits) -> tuple[
         InputError: the data cannot be read, or the pictures are not there.
     """
     service, known = Service(searcher, limits), None
-    if pictures is not None or is_emoji(searcher.run, searcher.folder, searcher.data):
-        known = Pictures(searcher.run, searcher.folder, searcher.data, pictures)
+    emojis = is_emoji(searcher.run, searcher.folder, searcher.data)
+    if pictures is not None or emojis or has_shown(searcher.dataset):
+        known = pictures_of(searcher, pictures)
         known.read(SPLITS)
     service.warm_up()
     return service, Thumbnails(known)

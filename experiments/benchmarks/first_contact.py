@@ -1,0 +1,114 @@
+"""How long a new user waits: the README's first commands, in a new clone, by a user who has run nothing before.
+
+    python -m experiments.benchmarks.first_contact [--rounds 3] [--ways make pip] [--python python3]
+
+For a machine that does nothing else: it does not begin at a load above 0.3, unless --busy. A round clones HEAD and runs
+the blocks of `## Start` of the README in it, line by line, with an empty HOME, so that pip, JAX and the package find no
+cache; then the same training again, which finds them. Prints medians and ranges of the seconds of each line, and of
+those from the clone until a training shows its table. The network, from which pip gets packages, is a part of the time.
+"""
+
+import argparse
+import os
+import re
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from experiments.shared.command_line import run_main
+from experiments.shared.machine import machine
+from experiments.shared.tables import markdown
+
+ROOT = Path(__file__).resolve().parents[2]
+WAYS = ("make", "pip")
+TABLE = "average "  # how the last line of a table of scores begins
+AGAIN = "python -m mrl_jax.train  # again"
+IDLE = 0.3
+
+
+def lines_of_readme(text: str) -> dict[str, list[str]]:
+    """The commands of each way, without those that run the tests."""
+    start = text.split("## Start\n", 1)[1].split("\n## ", 1)[0]
+    blocks = re.findall(r"```\n(.*?)```", start, re.DOTALL)[: len(WAYS)]
+    lines = [[line.partition("#")[0].strip() for line in block.splitlines()] for block in blocks]
+    return {
+        way: [line for line in block if line and "test" not in line.replace("[test]", "")]
+        for way, block in zip(WAYS, lines, strict=True)
+    }
+
+
+def timed(line: str, folder: Path, env: dict[str, str], log: Path) -> tuple[float, float | None]:
+    """Run a line in a shell: its seconds, and those until a table was complete.
+
+    Raises:
+        SystemExit: it failed.
+    """
+    began, table = time.perf_counter(), None
+    how = {"cwd": folder, "env": env, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(["bash", "-c", line], **how) as shell, log.open("a", encoding="utf-8") as file:
+        for shown in shell.stdout:
+            file.write(shown)
+            if table is None and shown.startswith(TABLE):
+                table = time.perf_counter() - began
+    if shell.returncode:
+        raise SystemExit(f"{line!r} failed; its output is in {log}")
+    return time.perf_counter() - began, table
+
+
+def round_of(way: str, python: str, log: Path) -> dict[str, float]:
+    """Seconds of every step of a way."""
+    found = dict[str, float]()
+    with tempfile.TemporaryDirectory() as base:
+        home, clone = Path(base, "home"), Path(base, "mrl_jax")
+        home.mkdir()
+        keep = {k: v for k, v in os.environ.items() if k in ("PATH", "LANG", "TMPDIR") or k.startswith("PIP_")}
+        env = keep | {"HOME": str(home), "PYTHONUNBUFFERED": "1", "PYTHON": python}
+        found["git clone"], _ = timed(
+            f"git clone --quiet {shlex.quote(f'file://{ROOT}')} {clone}", Path(base), env, log
+        )
+        lines = lines_of_readme((clone / "README.md").read_text("utf-8"))[way]
+        until = found["git clone"]
+        for line in [*lines, AGAIN]:
+            run = re.sub(r"^python3 ", f"{shlex.quote(python)} ", line)
+            if line.startswith(("pip ", "python ")):  # every line has a shell of its own
+                run = f". .venv/bin/activate && {run}"
+            seconds, table = timed(run, clone, env, log)
+            found[line if line is not AGAIN else "python -m mrl_jax.train, again"] = seconds
+            if table is not None:
+                found.setdefault("from the clone to the table", until + table)
+            until += seconds
+    return found
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of each way; default: 3")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="default: both")
+    parser.add_argument("--python", default="python3", help="the interpreter; default: python3")
+    parser.add_argument("--busy", action="store_true", help="measure although the machine does other things")
+    args = parser.parse_args()
+    log = Path(tempfile.mkstemp(prefix="first_contact_", suffix=".log")[1])
+    rows = [["way", "step", "seconds"]]
+    for way in args.ways:
+        rounds = []
+        for number in range(args.rounds):
+            load = os.getloadavg()[0]
+            print(f"{way}, round {number + 1}: load {load:.2f}", file=sys.stderr, flush=True)
+            if load > IDLE and not number and not args.busy:
+                raise SystemExit(f"the load is {load:.2f}, and other work would be measured, too; wait, or --busy")
+            rounds.append(round_of(way, args.python, log))
+        for step in rounds[0]:
+            of_step = [found[step] for found in rounds]
+            spread = f" ({min(of_step):.1f}-{max(of_step):.1f})" if len(of_step) > 1 else ""
+            rows.append([way, step, f"{statistics.median(of_step):.1f}{spread}"])
+    print(markdown(rows))
+    print(f"\n{machine(('jax', 'jaxlib'))}; output of the commands: {log}")
+
+
+if __name__ == "__main__":
+    run_main(main)
