@@ -1,7 +1,7 @@
 """Results of a search as a table and as a picture grid."""
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ __all__ = ["Pictures", "answer_table", "write_grid"]
 def answer_table(answer: Mapping[str, Any]) -> str:
     """Lay out an answer of `Searcher.answer` as text: a heading, and one line per result."""
     query, gallery, results = answer["query"], answer["gallery"], answer["results"]
-    known = f" ({_name(query)}, {query['label']})" if "label" in query else ""
+    known = f" ({_short(_name(query))}, {query['label']})" if "label" in query else ""
     by = gallery["metric"] if (kind := gallery["representation"]) == "embedding" else ranked_by(kind, gallery["metric"])
     heading = (
         f"{query['kind']} {_short(query['value'])!r}{known} as {query['modality']} -> {gallery['modality']}: "
@@ -31,7 +31,7 @@ def answer_table(answer: Mapping[str, Any]) -> str:
     rows = [["", score, "label", *(["hit"] if "label" in query else []), "id", *(["name"] if _shown(results) else [])]]
     for r in results:
         hit = ["hit" if r["hit"] else "miss"] if "hit" in r else []
-        name = [_name(r)] if _shown(results) else []
+        name = [_short(_name(r))] if _shown(results) else []
         rows.append([str(r["rank"]), f"{r['score']:.3f}", r["label"], *hit, r["id"], *name])
     lines = aligned_lines(rows, left=range(2, len(rows[0])))
     return "\n".join([printable(heading), "-" * min(max(map(len, lines)), 100), *lines])
@@ -46,9 +46,9 @@ def _shown(results: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _name(entry: Mapping[str, Any]) -> str:
-    """A readable name of an item: its character and name, otherwise its id or row."""
+    """A readable name of an item: its character and name, or its text, otherwise its id or row."""
     if "name" in entry:
-        return f"{entry['character']} {entry['name']}"
+        return f"{entry.get('character', '')} {entry['name']}".strip()
     return str(entry.get("id", entry.get("value")))
 
 
@@ -75,6 +75,11 @@ class Pictures:
         if where is not None:
             self._files = {p.stem: p for p in sorted(Path(where).expanduser().iterdir()) if p.is_file()}
         self._records: dict[str, list[dict[str, Any]]] = {}
+
+    @property
+    def names(self) -> Set[str]:
+        """Names of the files in the folder, without their suffix; empty for those of the emoji set."""
+        return (self._files or {}).keys()
 
     def read(self, splits: Iterable[str]) -> None:
         """Read the pictures of these splits of the emoji set now, rather than when the first one is asked for."""

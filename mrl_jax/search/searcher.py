@@ -24,6 +24,7 @@ from mrl_jax.run.representation import metric_of, represent, representation_of, 
 from mrl_jax.run.shapes import params_shapes
 from mrl_jax.search.gallery import Gallery, check_modality, check_splits, open_run, read_gallery
 from mrl_jax.search.index import Index, top_k
+from mrl_jax.search.named import Texts, texts_of
 from mrl_jax.search.query import Inputs, query_features, query_inputs, query_modality
 from mrl_jax.search.results import default_gallery, is_own, results_of
 
@@ -102,6 +103,7 @@ class Searcher:
         checkpoint: "kept", "best", "last" or a number of epochs; only used with a folder.
         metric: "cosine", "dot" or "hamming", see `top_k`; None for "cosine", and for class posteriors "dot".
         representation: "embedding", "posterior" or "both"; None for that of the run.
+        texts: texts by id, or a CSV of them, to be shown as the `name` of rows; None for the names of the data.
     """
 
     @names_backend
@@ -114,6 +116,7 @@ class Searcher:
         checkpoint: str | int = "kept",
         metric: str | None = None,
         representation: str | None = None,
+        texts: Texts = None,
     ) -> None:
         if metric is not None:
             check_metric(metric)
@@ -122,7 +125,7 @@ class Searcher:
         self.representation = self.run.representation_for(representation)
         self.metric = metric or metric_of(self.representation)
         self.modality = None if modality is None else check_modality(self.run, modality)
-        self.data = data
+        self.data, self.texts = data, texts_of(texts)
         self._inputs = query_inputs(self.run, self.folder, data)
         self._galleries: dict[tuple[str, tuple[str, ...]], Index] = {}
         self._origins: dict[tuple[str, str], Gallery] = {}
@@ -166,7 +169,13 @@ class Searcher:
         index, own = self.gallery(modality), is_own(described, modality, self.splits)
         nearest = index.search(z, min(top + own, len(index)))
         results = results_of(described, index, nearest.scores[0], nearest.rows[0], int(top), own)
-        return {"query": described, "gallery": self.about(modality), "results": results}
+        shown = [self.named(entry) for entry in results]
+        return {"query": self.named(described), "gallery": self.about(modality), "results": shown}
+
+    def named(self, entry: dict[str, Any]) -> dict[str, Any]:
+        """A query or a result, with the text that was given for its id as its name."""
+        text = self.texts.get(str(entry.get("id")))
+        return {**entry, "name": text} if text else entry
 
     def about(self, modality: str) -> dict[str, Any]:
         """What the answers of a gallery say of it: "gallery" of `answer`."""

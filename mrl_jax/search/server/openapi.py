@@ -132,7 +132,7 @@ _ROW = {
     "label": {"type": "string", "description": "class, without injected noise"},
     "split": _TEXT,
     "row": _INTEGER,
-    "name": {"type": "string", "description": "if the data have names"},
+    "name": {"type": "string", "description": "if the data have names, or texts were given"},
     "address": {"type": "string", "description": "MODALITY:SPLIT:INDEX, to ask for its neighbours"},
     "picture": {"type": "string", "description": "address of its small picture, if it has one"},
 }
