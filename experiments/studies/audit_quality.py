@@ -7,7 +7,8 @@ Symmetric noise at four rates, one label per modality and one per pair; seeds th
 probability that a label is wrong, of both modalities together. cleanlab has the votes of the other instances alone,
 leave-one-out, so that no label has a part in its own probability, and its default score, self-confidence. With one
 label per pair and noise that spreads evenly, the order by these probabilities is the best that they allow. "Precision"
-is the share of wrong labels among as many of the most suspicious ones as the estimated rate says. Nothing is trained.
+is the share of wrong labels among as many of the most suspicious ones as the estimated rate says. Intervals are counted
+once per draw: with one label per pair, both modalities have the same. Nothing is trained.
 Every row of every seed is kept in audit_quality.json.
 """
 
@@ -104,8 +105,9 @@ def table(found: Mapping[str, Any]) -> list[list[str]]:
         for scope in SCOPES:
             for rate in of_set["rates"]:
                 own = [row for row in of_set["rows"] if row["scope"] == scope and row["rate"] == rate]
-                true, estimated = (np.array([row[key] for row in own]) for key in ("wrong", "estimated"))
-                ends = np.array([row["interval"] for row in own])
+                draws = slice(None) if scope == "modality" else slice(1)  # with a label per pair, both have the same
+                true, estimated = (np.array([row[key] for row in own])[:, draws] for key in ("wrong", "estimated"))
+                ends = np.array([row["interval"] for row in own])[:, draws]
                 inside = (ends[..., 0] <= true) & (true <= ends[..., 1])
                 cells = [f"{true.mean():.3f}", f"{estimated.mean():.3f}", f"{np.abs(estimated - true).max():.3f}"]
                 cells.append(f"{inside.sum()} of {inside.size}")
