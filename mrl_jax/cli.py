@@ -32,6 +32,7 @@ __all__ = [
     "Parser",
     "add_config_flags",
     "add_field_flags",
+    "add_shown_flags",
     "exit_process",
     "output_path",
     "path",
@@ -134,6 +135,19 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
         help="both temperatures, for --tau1 and --tau2; auto: from the number of classes; default: auto",
     )
     add_field_flags(parser, [name for name in OPTIONS if name != "preset"])
+
+
+def add_shown_flags(parser: Any, use: str = "") -> None:
+    """Add the flags for what a page shows of the samples of one's own data.
+
+    Args:
+        parser: a parser, or a group of one.
+        use: what they belong to, for their help, such as "of --html: ".
+    """
+    parser.add_argument("--pictures", type=path, metavar="FOLDER", help=f"{use}pictures of the samples, named by id")
+    parser.add_argument(
+        "--texts", type=path, metavar="FILE", help=f"{use}texts of the samples: a CSV with the columns id and text"
+    )
 
 
 def add_field_flags(parser: argparse.ArgumentParser, names: Iterable[str]) -> None:

@@ -9,7 +9,7 @@ import matplotlib
 
 from mrl_jax.display.tables import csv_table
 
-__all__ = ["plot_means", "save"]
+__all__ = ["against_noise", "plot_means", "save"]
 
 
 def plot_means(
@@ -18,6 +18,12 @@ def plot_means(
     """A curve of means with standard deviations as bars; values: point -> seed."""
     spread = [statistics.stdev(v) if len(v) > 1 else 0.0 for v in values]
     axes.errorbar(x, [statistics.mean(v) for v in values], spread, label=label, color=color, capsize=2, marker="o")
+
+
+def against_noise(axes: Any, title: str) -> None:
+    """Title and grid of a panel whose curves run over the noise rate."""
+    axes.set(title=title, xlabel="noise rate")
+    axes.grid(alpha=0.3)
 
 
 def save(stem: Path, text: str, head: Sequence[str], lines: Sequence[Sequence[Any]], figure: Any) -> None:

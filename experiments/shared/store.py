@@ -31,6 +31,7 @@ __all__ = [
     "exclusive",
     "read_results",
     "same_config",
+    "stored_sets",
     "stores",
     "write_results",
 ]
@@ -319,6 +320,17 @@ def read_results(path: Path, **parts: type) -> dict[str, Any]:
         if isinstance(content, dict) and all(isinstance(content.get(name), kind) for name, kind in parts.items()):
             return content
     raise InputError(f"{path} is damaged; restore it, or move it away to train anew")
+
+
+def stored_sets(path: Path) -> dict[str, Any]:
+    """The sets in a file of results, for --from-results.
+
+    Raises:
+        InputError: the file does not exist, or is damaged.
+    """
+    if not path.exists():
+        raise InputError(f"no results in {path}; run without --from-results to make them")
+    return dict(read_results(path, sets=dict)["sets"])
 
 
 def write_results(path: Path, content: Mapping[str, Any]) -> None:

@@ -7,7 +7,8 @@ Symmetric noise at four rates, one label per modality and one per pair; seeds th
 probability that a label is wrong, of both modalities together. cleanlab has the votes of the other instances alone,
 leave-one-out, so that no label has a part in its own probability, and its default score, self-confidence. With one
 label per pair and noise that spreads evenly, the order by these probabilities is the best that they allow. "Precision"
-is the share of wrong labels among as many of the most suspicious ones as the estimated rate says. Nothing is trained.
+is the share of wrong labels among as many of the most suspicious ones as the estimated rate says. Intervals are counted
+once per draw: with one label per pair, both modalities have the same. Nothing is trained.
 Every row of every seed is kept in audit_quality.json.
 """
 
@@ -21,11 +22,11 @@ from matplotlib.figure import Figure
 
 from experiments.shared.command_line import checked, parser, run_main
 from experiments.shared.machine import machine
-from experiments.shared.outputs import plot_means, save
+from experiments.shared.outputs import against_noise, plot_means, save
 from experiments.shared.protocol import RATES
-from experiments.shared.store import exclusive, read_results, write_results
+from experiments.shared.store import exclusive, read_results, stored_sets, write_results
 from experiments.shared.tables import markdown
-from experiments.studies.sets import SETS, load_set
+from experiments.studies.sets import SETS, audited_sets, load_set
 from mrl_jax import Config, InputError
 from mrl_jax.audit import audit_labels
 from mrl_jax.data.dataset import Dataset
@@ -79,9 +80,7 @@ def results(args: Any, names: Sequence[str]) -> dict[str, Any]:
     """Set -> its rows; `audit_quality.json` is written after every set."""
     path = args.out / "audit_quality.json"
     if args.from_results:
-        if not path.exists():
-            raise InputError(f"no results in {path}; run without --from-results to make them")
-        return dict(read_results(path, sets=dict)["sets"])
+        return stored_sets(path)
     rates, seeds = ((0.4,) if args.smoke else RATES), list(range(args.seeds))
     with exclusive(path):
         content: dict[str, Any] = read_results(path, sets=dict) if path.exists() else {"sets": {}}
@@ -106,8 +105,9 @@ def table(found: Mapping[str, Any]) -> list[list[str]]:
         for scope in SCOPES:
             for rate in of_set["rates"]:
                 own = [row for row in of_set["rows"] if row["scope"] == scope and row["rate"] == rate]
-                true, estimated = (np.array([row[key] for row in own]) for key in ("wrong", "estimated"))
-                ends = np.array([row["interval"] for row in own])
+                draws = slice(None) if scope == "modality" else slice(1)  # with a label per pair, both have the same
+                true, estimated = (np.array([row[key] for row in own])[:, draws] for key in ("wrong", "estimated"))
+                ends = np.array([row["interval"] for row in own])[:, draws]
                 inside = (ends[..., 0] <= true) & (true <= ends[..., 1])
                 cells = [f"{true.mean():.3f}", f"{estimated.mean():.3f}", f"{np.abs(estimated - true).max():.3f}"]
                 cells.append(f"{inside.sum()} of {inside.size}")
@@ -138,8 +138,7 @@ def draw(found: Mapping[str, Any]) -> Figure:
                     for rate in of_set["rates"]
                 ]
                 plot_means(axes, of_set["rates"], values, label)
-            axes.set(title=f"{name.removesuffix('-views')}, {title}", xlabel="noise rate")
-            axes.grid(alpha=0.3)
+            against_noise(axes, f"{name.removesuffix('-views')}, {title}")
         line[0].set_ylabel("AUROC of wrong labels")
     panels[0][0].legend(fontsize=8)
     return figure
@@ -148,8 +147,7 @@ def draw(found: Mapping[str, Any]) -> Figure:
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure what is missing, print and draw."""
     args = checked(parser(__doc__, SETS, smoke="one rate, one set", default_seeds=3).parse_args(argv))
-    names = args.sets or ["emoji", *(["wikipedia-views"] if args.views and not args.smoke else [])]
-    found = results(args, names)
+    found = results(args, args.sets or audited_sets(args))
     lines = [
         [name, row["scope"], row["rate"], row["seed"], method, *(of[score] for score in _QUALITY)]
         for name, of_set in found.items()

@@ -23,11 +23,11 @@ from matplotlib.figure import Figure
 
 from experiments.shared.command_line import checked, parser, run_main
 from experiments.shared.machine import machine
-from experiments.shared.outputs import plot_means, save
+from experiments.shared.outputs import against_noise, plot_means, save
 from experiments.shared.protocol import SMALL, SMOKE
-from experiments.shared.store import exclusive, read_results, write_results
+from experiments.shared.store import exclusive, read_results, stored_sets, write_results
 from experiments.shared.tables import markdown
-from experiments.studies.sets import SETS, load_set
+from experiments.studies.sets import SETS, audited_sets, load_set
 from mrl_jax import Config, InputError, load_dataset, train
 from mrl_jax.audit.output import write_cleaned
 from mrl_jax.audit.run import audit_data
@@ -153,9 +153,7 @@ def results(args: Any, names: Sequence[str]) -> dict[str, Any]:
     """Set -> its cells; `cleaned_labels.json` is written after every cell."""
     path = args.out / "cleaned_labels.json"
     if args.from_results:
-        if not path.exists():
-            raise InputError(f"no results in {path}; run without --from-results to make them")
-        return dict(read_results(path, sets=dict)["sets"])
+        return stored_sets(path)
     data = {name: load_set(name, args.views) for name in names}
     changes = SMOKE if args.smoke else SMALL
     noises = (SMOKE_NOISE,) if args.smoke else NOISES
@@ -269,8 +267,7 @@ def draw(found: Mapping[str, Any]) -> Figure:
             both = [(rate, rows) for rate, rows in both if rows]
             ours = [[row["map"]["given"][CONSENSUS]["by embedding"] for row in rows] for _, rows in both]
             plot_means(axes, [rate for rate, _ in both], ours, "consensus, by embedding", color="0.5")
-            axes.set(title=f"{name.removesuffix('-views')}, {method}", xlabel="noise rate")
-            axes.grid(alpha=0.3)
+            against_noise(axes, f"{name.removesuffix('-views')}, {method}")
         line[0].set_ylabel("test mAP, last epoch")
     panels[0][0].legend(fontsize=8)
     return figure
@@ -279,8 +276,7 @@ def draw(found: Mapping[str, Any]) -> Figure:
 def main(argv: Sequence[str] | None = None) -> None:
     """Train what is missing, print and draw."""
     args = checked(parser(__doc__, SETS, smoke="tiny networks, one noise", default_seeds=3).parse_args(argv))
-    names = args.sets or ["emoji", *(["wikipedia-views"] if args.views and not args.smoke else [])]
-    found = results(args, names)
+    found = results(args, args.sets or audited_sets(args))
     lines = [
         [name, row["scope"], row["rate"], row["seed"], version, method, row["wrong"][version], row["kept"][version]]
         + [of[score] for score in ("last", "best")]

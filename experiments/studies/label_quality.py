@@ -24,7 +24,7 @@ from experiments.shared.command_line import checked, parser, run_main
 from experiments.shared.machine import machine
 from experiments.shared.outputs import plot_means, save
 from experiments.shared.protocol import TRIAL_SEED
-from experiments.shared.store import exclusive, read_results, write_results
+from experiments.shared.store import exclusive, read_results, stored_sets, write_results
 from experiments.shared.tables import markdown
 from experiments.studies.sets import SETS, load_set
 from mrl_jax import Config, InputError
@@ -123,9 +123,7 @@ def results(args: argparse.Namespace, sets: Sequence[str], seeds: Sequence[int])
     """Set -> classes and rows; `label_quality.json` is written after every set."""
     path = args.out / "label_quality.json"
     if args.from_results:
-        if not path.exists():
-            raise InputError(f"no results in {path}; run without --from-results to make them")
-        return dict(read_results(path, sets=dict)["sets"])
+        return stored_sets(path)
     wanted = cells(args.smoke)
     with exclusive(path):
         content: dict[str, Any] = read_results(path, sets=dict) if path.exists() else {"sets": {}}

@@ -19,7 +19,7 @@ from mrl_jax import Config, InputError, load_dataset
 from mrl_jax.data.dataset import Dataset
 from mrl_jax.data.emoji.load import load_records
 
-__all__ = ["SETS", "Setting", "epochs_of", "load_set", "mean_of", "studied"]
+__all__ = ["SETS", "Setting", "audited_sets", "epochs_of", "load_set", "mean_of", "studied"]
 
 SETS = (
     "emoji, emoji-31 (its subgroups), emoji-no-flags, emoji-split-1 to 9 (other splits), generated-K (K classes), "
@@ -189,6 +189,11 @@ def load_set(name: str, views: str | None) -> Dataset:
         f"unknown set {name!r}; choose from emoji, emoji-31, emoji-no-flags, emoji-split-1 to 9, wikipedia-views, "
         f"wikipedia-4views and generated-K, K at least {_MIN_CLASSES}"
     )
+
+
+def audited_sets(args: argparse.Namespace) -> list[str]:
+    """The sets of the studies of the audit, where the flags name none."""
+    return ["emoji", *(["wikipedia-views"] if args.views and not args.smoke else [])]
 
 
 def _subgroups() -> Dataset:

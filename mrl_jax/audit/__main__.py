@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mrl_jax.cli import Parser, add_field_flags, exit_process, output_path, path, run_command
+from mrl_jax.cli import Parser, add_field_flags, add_shown_flags, exit_process, output_path, path, run_command
 from mrl_jax.errors import InputError
 from mrl_jax.files import check_outputs, pretty_json, write_atomically
 from mrl_jax.options import CUT_FIELDS, MOST_NEIGHBOURS
@@ -53,7 +53,7 @@ def _main(argv: Sequence[str] | None) -> None:
     if args.html:
         from mrl_jax.report.audit_page import SUSPECTS, write_audit_page
 
-        shown = {"top": max(args.top, SUSPECTS), "data": data, "pictures": args.pictures}
+        shown = {"top": max(args.top, SUSPECTS), "data": data, "pictures": args.pictures, "texts": args.texts}
         write_audit_page(found, args.html, **shown, flags=_source_flags(args))
     result = {**audit.summary(), "suspects": audit.suspects(args.top)}
     text = audit_text(found, args.top)
@@ -116,9 +116,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="one self-contained page: suspects with their samples and neighbours, noise, duplicates, outliers",
     )
-    output.add_argument(
-        "--pictures", type=path, metavar="FOLDER", help="of --html: pictures of the samples, named by id"
-    )
+    add_shown_flags(output, "of --html: ")
     output.add_argument(
         "--write-cleaned",
         type=output_path,
@@ -146,8 +144,9 @@ def _check_flags(args: argparse.Namespace) -> None:
         raise InputError(f"--neighbours {args.neighbours}: it must be at most {MOST_NEIGHBOURS}")
     if args.keep is not None and not args.write_cleaned:
         raise InputError("--keep belongs to --write-cleaned FILE; give both")
-    if args.pictures is not None and not args.html:
-        raise InputError("--pictures belongs to --html FILE; give both")
+    for name in ("pictures", "texts"):
+        if getattr(args, name) is not None and not args.html:
+            raise InputError(f"--{name} belongs to --html FILE; give both")
     if args.keep is not None and not 0.0 < args.keep <= 1.0:
         raise InputError(f"--keep {args.keep:g}: give a share greater than 0 and at most 1")
     if args.write_cleaned and Path(args.write_cleaned).suffix.lower() != ".npz":
@@ -165,14 +164,24 @@ def _check_flags(args: argparse.Namespace) -> None:
         "--html": args.html,
         "--write-cleaned": args.write_cleaned,
     }
-    check_outputs(outputs, [args.data_path], args.workdir)
+    check_outputs(outputs, [args.data_path, args.texts], args.workdir)
 
 
 def _source_flags(args: argparse.Namespace) -> str:
     """The flags that say what is audited and how, as a shell takes them."""
     defaults = {"method": "consensus", "checkpoint": "kept", "neighbours": 5}
     words = []
-    for name in ("workdir", "data_path", "modalities", *CUT_FIELDS, "method", "checkpoint", "neighbours", "pictures"):
+    for name in (
+        "workdir",
+        "data_path",
+        "modalities",
+        *CUT_FIELDS,
+        "method",
+        "checkpoint",
+        "neighbours",
+        "pictures",
+        "texts",
+    ):
         value = getattr(args, name, None)
         if value is None or value == () or value == defaults.get(name):
             continue

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from mrl_jax.cli import Parser, exit_process, output_path, path, run_command
+from mrl_jax.cli import Parser, add_shown_flags, exit_process, output_path, path, run_command
 from mrl_jax.errors import InputError
 
 __all__ = ["main"]
@@ -29,7 +29,7 @@ def _main(argv: Sequence[str] | None) -> None:
     )
     parser.add_argument("--split", choices=("test", "valid"), default="test", help="default: test")
     parser.add_argument("--data-path", type=path, metavar="FILE", help="other data, or the new place of the runs' data")
-    parser.add_argument("--pictures", type=path, metavar="FOLDER", help="pictures of the samples, named by id")
+    add_shown_flags(parser)
     parser.add_argument("--title", metavar="TEXT", help="heading of the page; default: data and method")
     args = parser.parse_args(argv)
     if not args.workdir:
@@ -45,6 +45,7 @@ def _main(argv: Sequence[str] | None) -> None:
         data=data,
         title=args.title,
         pictures=args.pictures,
+        texts=args.texts,
         progress=True,
     )
     print(f"report: {page} ({page.stat().st_size / 1e6:.1f} MB)")

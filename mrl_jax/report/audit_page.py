@@ -22,6 +22,7 @@ from mrl_jax.report.sections.audit_pairs import (
 from mrl_jax.report.sections.audited import about, by_class, headline, noise_section, remark, tiles
 from mrl_jax.report.sections.reproduce import training_command
 from mrl_jax.report.sections.suspects import Line, suspect_table
+from mrl_jax.search.named import Texts
 from mrl_jax.version import __version__
 
 __all__ = ["SUSPECTS", "write_audit_page"]
@@ -37,6 +38,7 @@ def write_audit_page(
     top: int = SUSPECTS,
     data: Any = None,
     pictures: str | os.PathLike[str] | None = None,
+    texts: Texts = None,
     flags: str = "",
 ) -> Path:
     """Write the page of an audit.
@@ -47,6 +49,7 @@ def write_audit_page(
         top: how many suspects of each modality to show.
         data: what was given as the data of the run, if it was not those that it names.
         pictures: folder of pictures of the samples, named by id; None for those that come with the data.
+        texts: their texts by id, or a CSV of them; None for those that come with the data.
         flags: flags of `python -m mrl_jax.audit` that make this audit, for the commands on the page; by default the
             folder of the run, or a file to be named.
 
@@ -54,7 +57,8 @@ def write_audit_page(
         The file.
 
     Raises:
-        InputError: a package is missing, the folder of pictures does not exist, or the file cannot be written.
+        InputError: a package is missing, pictures or texts cannot be read or are not of these data, or the file cannot
+            be written.
     """
     check_packages()
     path, folder = Path(html), audited.folder
@@ -64,7 +68,7 @@ def write_audit_page(
     own = audited.data if folder is None else data
     where = None if pictures is None else str(pictures)
     with packing():
-        samples = Samples(audited.data, audited.run, folder, own, where)
+        samples = Samples(audited.data, audited.run, folder, own, where, texts)
         page = _page(audited, samples, top, flags, str(html))
     write_atomically(path, render(page))
     return path

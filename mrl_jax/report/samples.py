@@ -9,6 +9,7 @@ from mrl_jax.data.dataset import Dataset
 from mrl_jax.run.folder import RunFolder
 from mrl_jax.run.model import TrainedModel
 from mrl_jax.search.gallery import Gallery, describe_row, is_emoji, read_gallery
+from mrl_jax.search.named import Texts, check_ids, texts_of
 from mrl_jax.search.output import Pictures, has_shown
 
 __all__ = ["SIDE", "Sample", "Samples"]
@@ -53,12 +54,13 @@ class Samples:
         folder: its folder, if it has one.
         data: what was given as its data, or None for those that it names.
         where: folder of pictures, named by id; None for those that come with the data.
+        texts: texts by id, or a CSV of them; None for those that come with the data.
 
     Attributes:
         pictures: addresses of the pictures so far, `data:image/…`.
 
     Raises:
-        InputError: the folder does not exist.
+        InputError: the folder or the file cannot be read, or holds nothing that is named by an id of the data.
     """
 
     def __init__(
@@ -68,26 +70,34 @@ class Samples:
         folder: RunFolder | None = None,
         data: Any = None,
         where: str | None = None,
+        texts: Texts = None,
     ) -> None:
         self._dataset, self._run, self._folder, self._data = dataset, run, folder, data
         self.pictures: list[str] = []
         self._numbers: dict[Any, int | None] = {}
         self._bytes = 0
         self._galleries: dict[tuple[str, str], Gallery] = {}
-        has = where is not None or has_shown(dataset) or (run is not None and is_emoji(run, folder, data))
+        emoji = run is not None and is_emoji(run, folder, data)
+        has = where is not None or has_shown(dataset) or emoji
         self._source = Pictures(run, folder, data, where, dataset) if has else None
+        self._texts = texts_of(texts)
+        if not emoji and where is not None and self._source is not None:
+            check_ids(dataset, self._source.names, f"pictures {where}")
+        if not emoji and texts is not None:
+            check_ids(dataset, self._texts.keys(), "texts" if isinstance(texts, Mapping) else f"texts {texts}")
 
     def of(self, modality: str, split: str, row: int) -> Sample:
         """The sample of a row of the data."""
         about = self._about(modality, split, row)
         label = self._dataset.class_names[int(self._dataset.splits[split].labels[modality][row])]
+        identity = str(about.get("id", f"{split}:{row}"))
         return Sample(
-            str(about.get("id", f"{split}:{row}")),
+            identity,
             modality,
             label,
-            _cut(str(about.get("name", ""))),
+            _cut(self._texts.get(identity) or str(about.get("name", ""))),
             _cut(str(about.get("text", ""))),
-            self._picture(modality, split, row, about),
+            self._picture(modality, split, row, {"id": identity, **about}),
         )
 
     def _about(self, modality: str, split: str, row: int) -> Mapping[str, Any]:

@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mrl_jax.audit.run import audit_run
 from mrl_jax.backend import names_backend
@@ -27,6 +27,7 @@ from mrl_jax.report.sections.shown import PageItems, example_section, map_sectio
 from mrl_jax.report.sections.suspects import suspect_table
 from mrl_jax.report.sections.swept import sweep_section, sweep_verdict
 from mrl_jax.report.sections.training import learning_curves, memorising
+from mrl_jax.search.named import Texts
 
 __all__ = ["write_report"]
 
@@ -50,6 +51,7 @@ def write_report(
     data: Any = None,
     title: str | None = None,
     pictures: str | os.PathLike[str] | None = None,
+    texts: Texts = None,
     progress: bool = False,
 ) -> Path:
     """Write a page on a run, or on several.
@@ -61,6 +63,7 @@ def write_report(
         data: anything `load_dataset` takes; None for the data that the runs name.
         title: heading of the page; None for data and method.
         pictures: folder of pictures of the samples, named by id; None for those that come with the data.
+        texts: their texts by id, or a CSV of them; None for those that come with the data.
         progress: say on standard error what is being computed.
 
     Returns:
@@ -79,7 +82,7 @@ def write_report(
             f"a report on several folders belongs to none of them; name its file: {option('html', 'FILE')}"
         )
     path = Path(html) if html is not None else Path(folders[0]) / "report.html"
-    inputs = [str(data) if isinstance(data, str | os.PathLike) else None]
+    inputs = [str(x) if isinstance(x, str | os.PathLike) else None for x in (data, texts)]
     for recorded in found.runs:
         check_outputs({"--html": str(path)}, inputs, str(recorded.folder.path))
     started = time.monotonic()
@@ -87,12 +90,19 @@ def write_report(
     if progress:
         say = lambda what: print(f"{time.monotonic() - started:5.1f} s  {what}", file=sys.stderr)  # noqa: E731
     with packing():
-        page = _page(found, split, data, title, None if pictures is None else str(pictures), say)
+        page = _page(found, split, data, title, _Shown(None if pictures is None else str(pictures), texts), say)
     write_atomically(path, render(page))
     return path
 
 
-def _page(found: Found, split: str, data: Any, title: str | None, pictures: str | None, say: Say) -> Page:
+class _Shown(NamedTuple):
+    """What is shown of the samples, where it does not come with the data."""
+
+    pictures: str | None
+    texts: Texts
+
+
+def _page(found: Found, split: str, data: Any, title: str | None, shown: _Shown, say: Say) -> Page:
     best = max(found.runs, key=lambda r: r.valid_map)
     alone = not found.sweeps and len(found.runs) <= TESTED  # runs that are loaded, and tested one by one
     opened: list[OpenedRun] = []
@@ -110,7 +120,7 @@ def _page(found: Found, split: str, data: Any, title: str | None, pictures: str 
         compared.append(comparison(found.runs, opened if alone else [], best, tests, notes))
         comparing = comparing or compared_verdict(found.runs, tests, best)
         title = title or f"{main.dataset.name}: {len(found.runs)} runs compared"
-    return _page_of(main, [*swept, *compared], title, comparing, " ".join(found.skipped), pictures, say)
+    return _page_of(main, [*swept, *compared], title, comparing, " ".join(found.skipped), shown, say)
 
 
 def _page_of(
@@ -119,11 +129,11 @@ def _page_of(
     title: str | None,
     comparing: str,
     remark: str,
-    pictures: str | None,
+    shown: _Shown,
     say: Say,
 ) -> Page:
     """The page of a run, with other sections before its own, and with a verdict on several runs before its own."""
-    samples = Samples(opened.dataset, opened.run, opened.recorded.folder, opened.data, pictures)
+    samples = Samples(opened.dataset, opened.run, opened.recorded.folder, opened.data, *shown)
     items = PageItems()
     say("training labels")
     kept, memory, why = _memory(opened)

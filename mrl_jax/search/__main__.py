@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mrl_jax.cli import Parser, exit_process, output_path, path, run_command
+from mrl_jax.cli import Parser, add_shown_flags, exit_process, output_path, path, run_command
 from mrl_jax.errors import InputError
 from mrl_jax.files import check_outputs
 from mrl_jax.names import printable, printable_lines
@@ -61,7 +61,7 @@ def _main(argv: Sequence[str] | None) -> None:
     data = None if args.data_path is None else Path(args.data_path)
     with _warming_up(args):
         how = (args.metric, args.representation)
-        searcher = Searcher(args.workdir, args.modality, args.split, data, args.checkpoint, *how)
+        searcher = Searcher(args.workdir, args.modality, args.split, data, args.checkpoint, *how, args.texts)
         pictures = pictures_of(searcher, args.pictures) if args.png else None
         searcher.prepare()
     answers = [searcher.answer(Query(kind, value, args.query_modality), args.top) for kind, value in args.queries]
@@ -84,7 +84,8 @@ def _serve(args: argparse.Namespace) -> None:
     data = None if args.data_path is None else Path(args.data_path)
     how = (args.metric, args.representation)
     with bind(args.host or "127.0.0.1", 8000 if args.port is None else args.port) as bound:  # before all is loaded
-        serve(Searcher(args.workdir, None, args.split, data, args.checkpoint, *how), args.pictures, args.top, bound)
+        searcher = Searcher(args.workdir, None, args.split, data, args.checkpoint, *how, args.texts)
+        serve(searcher, args.pictures, args.top, bound)
 
 
 @contextlib.contextmanager
@@ -193,7 +194,7 @@ def _check_flags(args: argparse.Namespace) -> None:
         raise InputError("--query-modality is for texts and pictures, and a row has its own modality; leave it out")
     pictures = [value for kind, value in args.queries if kind == "image"]
     outputs = {"--json": None if args.json == "-" else args.json, "--png": args.png}
-    check_outputs(outputs, [args.data_path, *pictures], args.workdir)
+    check_outputs(outputs, [args.data_path, args.texts, *pictures], args.workdir)
     if args.interactive and args.json not in (None, "-"):
         raise InputError("--interactive writes JSON to standard output, one line per answer; leave the file out")
     if args.pictures is not None and args.png is None and not args.serve:
@@ -274,12 +275,7 @@ def _parser() -> argparse.ArgumentParser:
         help="write JSON; without FILE to standard output",
     )
     add("--png", type=output_path, metavar="FILE", help="draw the results as a picture, one line per query")
-    add(
-        "--pictures",
-        type=path,
-        metavar="FOLDER",
-        help="for --png and --serve: folder of pictures named by id, unless the data are the emoji set",
-    )
+    add_shown_flags(parser)
     return parser
 
 

@@ -1,7 +1,7 @@
 """Results of a search as a table and as a picture grid."""
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ __all__ = ["Pictures", "answer_table", "grid", "has_shown", "pictures_of", "writ
 def answer_table(answer: Mapping[str, Any]) -> str:
     """Lay out an answer of `Searcher.answer` as text: a heading, and one line per result."""
     query, gallery, results = answer["query"], answer["gallery"], answer["results"]
-    known = f" ({_name(query)}, {query['label']})" if "label" in query else ""
+    known = f" ({_short(_name(query))}, {query['label']})" if "label" in query else ""
     by = gallery["metric"] if (kind := gallery["representation"]) == "embedding" else ranked_by(kind, gallery["metric"])
     heading = (
         f"{query['kind']} {_short(query['value'])!r}{known} as {query['modality']} -> {gallery['modality']}: "
@@ -109,6 +109,11 @@ class Pictures:
         if where is not None:
             self._files = {p.stem: p for p in sorted(Path(where).expanduser().iterdir()) if p.is_file()}
         self._records: dict[str, list[dict[str, Any]]] = {}
+
+    @property
+    def names(self) -> Set[str]:
+        """Names of the files in the folder, without their suffix; empty for those of the emoji set."""
+        return (self._files or {}).keys()
 
     def read(self, splits: Iterable[str]) -> None:
         """Read the pictures of these splits of the emoji set now, rather than when the first one is asked for."""

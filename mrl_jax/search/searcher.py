@@ -25,6 +25,7 @@ from mrl_jax.run.representation import metric_of, represent, representation_of, 
 from mrl_jax.run.shapes import params_shapes
 from mrl_jax.search.gallery import Gallery, check_modality, check_splits, open_run, read_gallery
 from mrl_jax.search.index import Index, top_k
+from mrl_jax.search.named import Texts, texts_of
 from mrl_jax.search.query import Inputs, query_features, query_inputs, query_modality
 from mrl_jax.search.results import default_gallery, is_own, results_of
 
@@ -106,6 +107,7 @@ class Searcher:
         checkpoint: "kept", "best", "last" or a number of epochs; only used with a folder.
         metric: "cosine", "dot" or "hamming", see `top_k`; None for "cosine", and for class posteriors "dot".
         representation: "embedding", "posterior" or "both"; None for that of the run.
+        texts: texts by id, or a CSV of them, to be shown as the `text` of rows; None for those of the data.
     """
 
     @names_backend
@@ -118,6 +120,7 @@ class Searcher:
         checkpoint: str | int = "kept",
         metric: str | None = None,
         representation: str | None = None,
+        texts: Texts = None,
     ) -> None:
         if metric is not None:
             check_metric(metric)
@@ -126,7 +129,7 @@ class Searcher:
         self.representation = self.run.representation_for(representation)
         self.metric = metric or metric_of(self.representation)
         self.modality = None if modality is None else check_modality(self.run, modality)
-        self.data = data
+        self.data, self.texts = data, texts_of(texts)
         self._inputs = query_inputs(self.run, self.folder, data)
         self._galleries: dict[tuple[str, tuple[str, ...]], Index] = {}
         self._origins: dict[tuple[str, str], Gallery] = {}
@@ -170,7 +173,15 @@ class Searcher:
         index, own = self.gallery(modality), is_own(described, modality, self.splits)
         nearest = index.search(z, min(top + own, len(index)))
         results = results_of(described, index, nearest.scores[0], nearest.rows[0], int(top), own)
-        return {"query": described, "gallery": self.about(modality), "results": results}
+        shown = [self.named(entry) for entry in results]
+        return {"query": self.named(described), "gallery": self.about(modality), "results": shown}
+
+    def named(self, entry: dict[str, Any]) -> dict[str, Any]:
+        """A query or a result, with the text that was given for its id in place of its name."""
+        text = self.texts.get(str(entry.get("id")))
+        if not text:
+            return entry
+        return {k: v for k, v in entry.items() if k not in ("character", "name")} | {"text": text}
 
     def show(
         self, *queries: Query | str, top: int = 10, pictures: str | os.PathLike[str] | None = None

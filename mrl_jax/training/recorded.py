@@ -14,7 +14,7 @@ from mrl_jax.training.run_spec import RunSpec
 __all__ = ["POINTS", "record_samples", "recorded_epochs"]
 
 POINTS = 8
-"""Epochs that are recorded, at most; on emoji they take 3 % of the time of training."""
+"""Epochs that are recorded, at most; on emoji they take 2 to 4 % of the time of training (`record_timings`)."""
 
 
 def recorded_epochs(epochs: int) -> set[int]:

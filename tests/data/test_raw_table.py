@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 from raw_files import COLORS, SPLITS, draw, job_without_models, refused, table, write_csv
 
+from mrl_jax import InputError
 from mrl_jax.data.featurize import pipeline as command
-from mrl_jax.data.featurize.raw_table import find_pictures, read_rgb, read_table
+from mrl_jax.data.featurize.raw_table import find_pictures, read_rgb, read_table, read_texts
 
 
 @pytest.fixture
@@ -134,6 +135,19 @@ def _png_header(width, height):
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+
+
+def test_texts_to_show_need_no_labels(tmp_path):
+    (tmp_path / "t.csv").write_text('id,text\n a ,"one, two"\nb,\n', "utf-8")
+    assert read_texts(tmp_path / "t.csv") == {"a": "one, two", "b": ""}
+    for content, message in (
+        ("id,label\n1,a\n", "no column text .* must name id and text once"),
+        ("id,text\n1,a\n1,b\n", "line 3: the id '1' occurs twice"),
+        ("id,text\n1,a,b\n", "line 2: 3 fields, but the header has 2"),
+    ):
+        (tmp_path / "t.csv").write_text(content, "utf-8")
+        with pytest.raises(InputError, match=message):
+            read_texts(tmp_path / "t.csv")
 
 
 REFUSED = {

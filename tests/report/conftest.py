@@ -1,8 +1,8 @@
 """Runs that tests of the report share."""
 
 import pytest
-from report_runs import hostile_arrays, odd_arrays, opened, trained
-from toy import save_npz, toy_arrays, toy_config
+from report_runs import HOSTILE, hostile_arrays, odd_arrays, opened, trained
+from toy import SIZES, save_npz, toy_arrays, toy_config
 
 from mrl_jax import preset, sweep, train
 from mrl_jax.config import with_settings
@@ -67,6 +67,8 @@ def no_library(monkeypatch):
 
 @pytest.fixture(scope="session")
 def hostile_page(base, hostile):
-    """The whole file of a page whose data have hostile names."""
+    """The whole file of a page whose data have hostile names and texts."""
     title = "<script>window.hacked = 1</script> & title"
-    return write_report(hostile, base / "hostile.html", data=hostile_arrays(), title=title)
+    arrays = hostile_arrays()
+    texts = {str(x): f"{HOSTILE[1]} text of {x}" for s in SIZES for x in arrays[f"{s}_ids"]}
+    return write_report(hostile, base / "hostile.html", data=arrays, title=title, texts=texts)

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from report_runs import HOSTILE, Page, hostile_arrays
-from toy import save_npz, toy_arrays
+from toy import SIZES, save_npz, toy_arrays
 
 from mrl_jax import InputError, load_dataset
 from mrl_jax.audit.__main__ import main
@@ -184,6 +184,33 @@ def test_the_command_writes_the_page_with_commands_that_a_shell_takes(tmp_path, 
     assert f"row {first['row']}" in suspects_of(page)[0]
 
 
+def test_texts_are_shown_and_files_that_name_no_sample_are_refused(tmp_path, capsys):
+    ids = {f"{s}_ids": np.array([f"{s}-{i}" for i in range(n)]) for s, n in SIZES.items()}
+    data, table = save_npz(tmp_path / "toy.npz", wrong_arrays(toy_arrays()) | ids), tmp_path / "texts.csv"
+    lines = [f'train-{i},"<b>text {i}</b>, it says",x' for i in range(SIZES["train"])]
+    table.write_text("\n".join(["id,text,note", *lines]) + "\n", "utf-8")
+    flags = ["--data-path", str(data), "--html", str(tmp_path / "a.html")]
+    assert main([*flags, "--texts", str(table)]) == 0
+    page = page_of(tmp_path / "a.html")
+    assert f"--texts {table}" in page.text
+    assert "b" not in page.tags
+    for row in suspects_of(page):
+        number = re.search(r"<small>row (\d+) · train-\1</small>", row)[1]
+        assert f"&lt;b&gt;text {number}&lt;/b&gt;, it says" in row
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "other.png").write_bytes(b"")
+    table.write_text("id,text\nother,a text\n", "utf-8")
+    capsys.readouterr()
+    for flag, path in (("--texts", table), ("--pictures", tmp_path / "pictures")):
+        assert main([*flags, flag, str(path)]) == 2
+        message = capsys.readouterr().err
+        assert f"{flag[2:]} {path}: none belongs to the data, whose ids are such as 'train-0'" in message
+    nameless = load_dataset(toy_arrays())
+    assert Samples(nameless, texts={"test:3": "a text"}).of("touch", "test", 3).caption == "a text"
+    with pytest.raises(InputError, match="texts: none belongs to the data, whose ids are such as 'train:0'"):
+        Samples(nameless, texts={"0": "a"})
+
+
 def test_a_missing_package_and_a_missing_folder_are_refused_before_anything_is_written(
     audited, tmp_path, monkeypatch, capsys
 ):
@@ -193,6 +220,7 @@ def test_a_missing_package_and_a_missing_folder_are_refused_before_anything_is_w
     data = save_npz(tmp_path / "toy.npz")
     assert main(["--data-path", str(data), "--html", str(tmp_path / "a.html")]) == 2
     assert "run: pip install jinja2 vl-convert-python" in capsys.readouterr().err
-    assert main(["--data-path", str(data), "--pictures", str(tmp_path)]) == 2
-    assert "--pictures belongs to --html FILE" in capsys.readouterr().err
+    for flag in ("--pictures", "--texts"):
+        assert main(["--data-path", str(data), flag, str(tmp_path)]) == 2
+        assert f"{flag} belongs to --html FILE" in capsys.readouterr().err
     assert not (tmp_path / "a.html").exists()

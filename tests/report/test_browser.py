@@ -77,8 +77,8 @@ def test_pointing_at_a_sample_shows_it(shown):
     tooltip = shown.locator("#tooltip")
     tooltip.wait_for(state="visible")
     text = tooltip.inner_text()
-    assert any(name in text for name in HOSTILE)
-    for word in ("modality: ", "class: "):
+    assert text.startswith(f"{HOSTILE[1]} text of ")
+    for word in ("id: ", "modality: ", "class: "):
         assert word in text
     box, width = tooltip.bounding_box(), shown.viewport_size["width"]
     assert box["x"] >= 0

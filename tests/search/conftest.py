@@ -9,6 +9,7 @@ from toy import TOY_FLAGS, save_npz, toy_arrays
 from mrl_jax.train import main as train_main
 
 EVIL = "<script>alert(1)</script>"
+TEXT = "<b>text of test-1</b><img src=x onerror=alert(1)>"
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +30,7 @@ def toy_run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def toy_server(toy_run):
-    with served(toy_run, pictures=str(toy_run.parent / "pictures")) as server:
+    with served(toy_run, pictures=str(toy_run.parent / "pictures"), texts={"test-1": TEXT}) as server:
         yield server
 
 

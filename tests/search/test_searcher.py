@@ -214,6 +214,20 @@ def test_a_folder_that_cannot_be_written_keeps_nothing(run, tmp_path):
 # --- the picture grid ---
 
 
+def test_texts_of_ones_own_by_id(run, tmp_path, capsys):
+    table = tmp_path / "texts.csv"
+    table.write_text("id,text\n" + "".join(f"test-{i},{'long ' * 30}text {i}\n" for i in range(27)), "utf-8")
+    asked(run, "--row", "sound:test:3", "--texts", table, "--top", 5, "--json")
+    (answer,) = json.loads(capsys.readouterr().out)["queries"]
+    for entry in (answer["query"], *answer["results"]):
+        assert entry["text"] == f"{'long ' * 30}text {entry['id'].removeprefix('test-')}"
+    asked(run, "--row", "sound:test:3", "--texts", table)
+    assert "long long …" in (shown := capsys.readouterr().out)
+    assert max(map(len, shown.splitlines())) < 180
+    asked(run, "--row", "sound:test:3", "--json")  # the saved gallery has no texts
+    assert "text" not in json.loads(capsys.readouterr().out)["queries"][0]["results"][0]
+
+
 def test_pictures_of_ones_own_by_id(run, tmp_path):
     flags = ["--row", "sound:test:5", "--row", "touch:test:0", "--top", 3, "--png", tmp_path / "grid.png"]
     asked(run, *flags, "--pictures", run.parent / "pictures")

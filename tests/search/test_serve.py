@@ -18,6 +18,7 @@ from PIL import Image
 from server import Answer, Served, parsed, received, running, served
 from toy import TOY_FLAGS, save_npz
 
+from mrl_jax import InputError
 from mrl_jax.data.emoji.load import load_records
 from mrl_jax.search.__main__ import main
 from mrl_jax.search.searcher import Query, Searcher
@@ -96,7 +97,8 @@ def test_rows_are_listed_and_found(toy_server):
     assert [r["row"] for r in first["rows"]] == list(range(27))
     assert not first["more"]
     assert first["rows"][1] | {"picture": ""} == {
-        **{"id": "test-1", "label": "mid", "split": "test", "row": 1, "address": "sound:test:1", "picture": ""}
+        **{"id": "test-1", "label": "mid", "split": "test", "row": 1, "address": "sound:test:1", "picture": ""},
+        "text": "<b>text of test-1</b><img src=x onerror=alert(1)>",
     }
     assert [r["row"] for r in toy_server.ask("/api/rows?modality=touch&offset=24").json["rows"]] == [25, 26]
     assert [r["row"] for r in toy_server.ask("/api/rows?find=ST-2").json["rows"]] == [2, *range(20, 27)]
@@ -216,6 +218,9 @@ def test_runs_of_other_methods_and_representations_on_data_without_ids(tmp_path,
     data, run = save_npz(tmp_path / "toy.npz"), tmp_path / "run"
     assert train_main(["--data-path", str(data), "--workdir", str(run), *flags]) == 0
     (tmp_path / "pictures").mkdir()
+    with pytest.raises(InputError, match="none belongs to the data, whose ids are such as 'train:0'"):
+        prepared(Searcher(run, data=data), str(tmp_path / "pictures"), Limits())
+    Image.new("RGB", (9, 9)).save(tmp_path / "pictures" / "train:3.png")
     with served(run, pictures=str(tmp_path / "pictures"), splits=("valid", "test"), data=data) as server:
         searcher = Searcher(run, splits=("valid", "test"), data=data)
         for row in ("sound:test:5", "touch:valid:0", "sound:train:7"):
@@ -223,6 +228,7 @@ def test_runs_of_other_methods_and_representations_on_data_without_ids(tmp_path,
             close_to(bare(answer.json), searcher.answer(Query("row", row), 4))
             assert "picture" not in answer.json["results"][0]
         assert server.ask("/api/about").json["galleries"] == {"sound": 51, "touch": 51}
+        assert server.ask("/api/picture/0/train/3").status == 200
         for place in ("0/test/5", "0/train/5", "1/valid/99"):
             assert server.ask(f"/api/picture/{place}").status == 404
 

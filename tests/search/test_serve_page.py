@@ -195,6 +195,13 @@ def test_names_from_data_are_text(opened, toy_server):
     assert page.evaluate("document.scripts.length") == 1
     assert page.locator("#results b").count() == 0
     assert "<b>high</b>" in page.inner_text(".asked")
+    page.fill("#find", "TEXT OF")
+    has(page, "#rows button:has-text('text of')", 1)
+    text = "<b>text of test-1</b><img src=x onerror=alert(1)>"
+    assert page.inner_text("#rows button") == text
+    page.click("#rows button")
+    page.wait_for_selector(f"#results h2:text-is('{text}')")
+    assert page.locator("img[src=x]").count() == 0
     has(page, "b", 2)  # those of the page
 
 

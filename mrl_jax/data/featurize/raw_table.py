@@ -20,7 +20,17 @@ from mrl_jax.data.dataset import SPLITS
 from mrl_jax.data.formats.foreign import HEAD, refuse_foreign
 from mrl_jax.errors import InputError, first_line
 
-__all__ = ["Row", "Table", "check_table", "digest_inputs", "find_pictures", "read_rgb", "read_table", "reason_of"]
+__all__ = [
+    "Row",
+    "Table",
+    "check_table",
+    "digest_inputs",
+    "find_pictures",
+    "read_rgb",
+    "read_table",
+    "read_texts",
+    "reason_of",
+]
 
 _COLUMNS = ("id", "text", "label")
 _SPLIT_NAMES = {**{name: name for name in SPLITS}, "validation": "valid", "val": "valid", "dev": "valid"}
@@ -67,15 +77,12 @@ def read_table(path: Path, seed: int) -> Table:
     Raises:
         InputError: the file or one of its lines breaks a rule.
     """
-    header, lines = _read_csv(path)
+    header, lines = _read_csv(path, _COLUMNS)
     rows: dict[str, Row] = {}
-    for number, line in lines:
-        where = f"texts {path}, line {number}"
-        if len(line) != len(header):
-            raise InputError(f"{where}: {len(line)} fields, but the header has {len(header)}; quote fields with commas")
-        row = _row(dict(zip(header, line, strict=True)), where, seed)
+    for where, fields in lines:
+        row = _row(fields, where, seed)
         if row.id in rows:
-            raise InputError(f"{where}: the id {row.id!r} occurs twice; ids must be unique: rename or drop one row")
+            raise _twice(where, row.id)
         rows[row.id] = row
     if not rows:
         raise InputError(f"texts {path} has no rows; give one line per instance below the header")
@@ -85,8 +92,26 @@ def read_table(path: Path, seed: int) -> Table:
     return Table(ordered, class_names, split_by)
 
 
-def _read_csv(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """The column names, checked, and every line with its number."""
+def read_texts(path: Path) -> dict[str, str]:
+    """Texts to show by the ids of their instances; columns other than `id` and `text` are left alone.
+
+    Raises:
+        InputError: the file or one of its lines breaks a rule.
+    """
+    texts: dict[str, str] = {}
+    for where, fields in _read_csv(path, ("id", "text"))[1]:
+        if (identity := fields["id"].strip()) in texts:
+            raise _twice(where, identity)
+        texts[identity] = fields["text"].strip()
+    return texts
+
+
+def _twice(where: str, identity: str) -> InputError:
+    return InputError(f"{where}: the id {identity!r} occurs twice; ids must be unique: rename or drop one row")
+
+
+def _read_csv(path: Path, columns: Sequence[str]) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
+    """The column names, some of which must be there, and the fields of every line with its place."""
     try:
         with path.open("rb") as raw:
             refuse_foreign(raw.read(HEAD), path, "texts")
@@ -100,14 +125,24 @@ def _read_csv(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     except csv.Error as error:
         raise InputError(f"texts {path} is not valid CSV ({error}); quote fields with commas or quotes") from error
     header = [name.strip() for name in lines[0][1]] if lines else []
-    missing = [name for name in _COLUMNS if name not in header]
+    missing = [name for name in columns if name not in header]
     if missing or len(set(header)) < len(header):
         problem = f"has no column {', '.join(missing)}" if missing else "names a column twice"
         raise InputError(
             f"texts {path} {problem} (found: {', '.join(header) or 'an empty file'}); the first line must name "
-            "id, text and label, optionally split and image, each once"
+            + (
+                "id, text and label, optionally split and image, each once"
+                if columns == _COLUMNS
+                else "id and text once"
+            )
         )
-    return header, lines[1:]
+    found = []
+    for number, line in lines[1:]:
+        where = f"texts {path}, line {number}"
+        if len(line) != len(header):
+            raise InputError(f"{where}: {len(line)} fields, but the header has {len(header)}; quote fields with commas")
+        found.append((where, dict(zip(header, line, strict=True))))
+    return header, found
 
 
 def _row(fields: Mapping[str, str], where: str, seed: int) -> Row:

@@ -63,7 +63,6 @@ def map_section(
         "symbols mix. Point at a sample to see it; a click on a class hides the others."
         + " Colours repeat, as there are many classes."
         * (len(classes) > COLOURS)
-        * (len(classes) > COLOURS)
     )
     blocks: list[Block] = [Chart(f"Samples of the split {opened.split}", caption, points(values, classes, modalities))]
     if found is not None and any(p.wrong.any() for p in found.values()):

@@ -133,7 +133,7 @@ _ROW = {
     "split": _TEXT,
     "row": _INTEGER,
     "name": {"type": "string", "description": "if the data have names"},
-    "text": {"type": "string", "description": "if the data have texts"},
+    "text": {"type": "string", "description": "if the data have texts, or texts were given"},
     "address": {"type": "string", "description": "MODALITY:SPLIT:INDEX, to ask for its neighbours"},
     "picture": {"type": "string", "description": "address of its small picture, if it has one"},
 }

@@ -105,7 +105,8 @@ class Service:
             for (i, q), s, r in zip(asked, scores, rows, strict=True):
                 own = is_own(q.described, gallery, self.searcher.splits)
                 found = results_of(q.described, index, s[: q.top + own], r[: q.top + own], q.top, own)
-                answers[i] = {"query": q.described, "gallery": about, "results": found}
+                named = [self.searcher.named(entry) for entry in found]
+                answers[i] = {"query": self.searcher.named(q.described), "gallery": about, "results": named}
         return answers
 
     def _understood(self, ask: Ask) -> _Query:
@@ -157,7 +158,8 @@ class Service:
         assert index.ids is not None
         assert index.labels is not None
         assert index.payloads is not None
-        return {"id": str(index.ids[number]), "label": str(index.labels[number])} | index.payloads[number]
+        entry = {"id": str(index.ids[number]), "label": str(index.labels[number])} | index.payloads[number]
+        return self.searcher.named(entry)
 
     @functools.cache  # noqa: B019 - a service lives as long as its process
     def words(self, modality: str) -> list[str]:

@@ -16,6 +16,7 @@ from mrl_jax.data.dataset import SPLITS
 from mrl_jax.errors import InputError
 from mrl_jax.interrupt import Interrupted
 from mrl_jax.search.gallery import is_emoji
+from mrl_jax.search.named import check_ids
 from mrl_jax.search.output import has_shown, pictures_of
 from mrl_jax.search.searcher import Searcher
 from mrl_jax.search.server.app import make_app
@@ -73,9 +74,13 @@ def prepared(searcher: Searcher, pictures: str | None, limits: Limits) -> tuple[
         InputError: the data cannot be read, or the pictures are not there.
     """
     service, known = Service(searcher, limits), None
-    emojis = is_emoji(searcher.run, searcher.folder, searcher.data)
-    if pictures is not None or emojis or has_shown(searcher.dataset):
+    emoji = is_emoji(searcher.run, searcher.folder, searcher.data)
+    if searcher.texts and not emoji:
+        check_ids(searcher.dataset, searcher.texts.keys(), "texts")
+    if pictures is not None or emoji or has_shown(searcher.dataset):
         known = pictures_of(searcher, pictures)
+        if not emoji and pictures is not None:
+            check_ids(searcher.dataset, known.names, f"pictures {pictures}")
         known.read(SPLITS)
     service.warm_up()
     return service, Thumbnails(known)
