@@ -105,3 +105,6 @@ audit(truth, z=np.concatenate([left, right], axis=1))
 # %% [markdown]
 # [Audit](../docs/audit.md) has the command, the page that it writes, duplicates, outliers and classes that look like
 # one.
+#
+# The digits are by E. Alpaydin and C. Kaynak, UCI Machine Learning Repository, licensed under
+# [CC BY 4.0](https://creativecommons.org/licenses/by/4.0/).

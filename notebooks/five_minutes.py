@@ -84,3 +84,6 @@ Searcher("runs/usual", checkpoint="last").show(*queries, top=8)
 # - [Find wrong labels](find_wrong_labels.ipynb): which labels to look at again.
 # - [Noise study](noise_study.ipynb): several noise rates, methods and seeds.
 # - [Methods](../docs/methods.md): what else there is to train.
+#
+# The pictures are [Twemoji](https://github.com/twitter/twemoji), © Twitter, Inc and other contributors, licensed under
+# [CC BY 4.0](https://creativecommons.org/licenses/by/4.0/).

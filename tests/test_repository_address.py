@@ -46,8 +46,6 @@ def percent_text(notebook):
 
 
 def test_every_place_gets_the_address_and_another_replaces_it(clone):
-    before = contents(clone)
-    assert not any("https://github.com/" in text and "/blob/main/notebooks" in text for text in before.values())
     changed = write(FIRST, clone)
     notebooks = sorted(f"notebooks/{p.name}" for p in (clone / "notebooks").iterdir())
     assert changed == sorted(["CITATION.cff", "README.md", "mkdocs.yml", "setup.cfg", *notebooks])
@@ -65,7 +63,10 @@ def test_badges_and_fields(clone):
     head, badges, rest = re.split(r"<!-- badges -->\n|<!-- end of badges -->\n", readme)
     assert head == "# mrl_jax\n\n"
     assert re.findall(r"\[!\[(\w+)\]", badges) == ["docs", "Python", "licence", "Colab"]  # no workflow, no badge of CI
-    assert f"# mrl_jax\n{rest}" == (ROOT / "README.md").read_text("utf-8")
+    own = re.sub(
+        r"\n<!-- badges -->.*?<!-- end of badges -->\n", "", (ROOT / "README.md").read_text("utf-8"), flags=re.DOTALL
+    )
+    assert f"# mrl_jax\n{rest}" == own
     assert too_long(readme) == []
     (clone / ".github" / "workflows").mkdir(parents=True)
     (clone / ".github" / "workflows" / "ci.yml").touch()
