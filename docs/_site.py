@@ -25,6 +25,7 @@ _OUTSIDE = {
 }
 # Links of notebooks: into the docs, here or at the address of the repository, and to other notebooks.
 _DOCS_LINK = re.compile(r"\]\((?:\.\.|https://[^)\s]+/blob/main)/docs/")
+_OF_PANDAS = re.compile(r'<style.*?</style>| border="1" class="dataframe"')  # the site has a style for tables
 _NOTEBOOK_LINK = re.compile(r"\]\((\w+)\.ipynb")
 _LINK = re.compile(r"(?<=\]\()(?!https?:|#)([^)\s#]+)")
 
@@ -57,7 +58,7 @@ def _blocks(notebook: dict[str, Any], stem: str, pictures: list[bytes]) -> Itera
                 pictures.append(base64.b64decode(data["image/png"]))
                 yield f"![What the cell above draws]({stem}-{len(pictures)}.png)"
             elif "text/html" in data:
-                yield re.sub(r"\n\s*", "", data["text/html"])
+                yield _OF_PANDAS.sub("", re.sub(r"\n\s*", "", data["text/html"]))
             elif shown := data.get("text/plain") or "".join(output.get("text", "")):
                 yield f"```text\n{shown.rstrip()}\n```"
 

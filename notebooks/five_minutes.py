@@ -25,7 +25,8 @@ load_dataset("emoji")
 # ## Noise
 #
 # With a noise rate of 0.8, eight of ten training labels are drawn anew, from all nine classes. The seed decides which,
-# so the next run gets the same. Validation and test labels stay clean. Networks and runs are small here.
+# so the next run gets the same. Validation and test labels stay clean. The loss `ce` is cross-entropy, the usual one;
+# networks and runs are small here.
 
 # %%
 settings = dict(noise_rate=0.8, hidden_dims=(256,), embed_dim=128, learning_rate=5e-4, batch_size=200, epochs=20)
