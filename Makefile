@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: train test fast coverage check format docs clean dist pythons licences lock sbom vulnerabilities
+.PHONY: train test fast coverage check format notebooks docs clean dist pythons licences lock sbom vulnerabilities
 train: $(VENV)/.installed
 	$(BIN)/python -m mrl_jax.train $(ARGS)
 
@@ -22,6 +22,11 @@ check: $(VENV)/.installed-test
 
 format: $(VENV)/.installed-test
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+# They run without error or warning, and the outputs that are kept belong to them. `python .ci/notebooks.py` writes those.
+notebooks: $(VENV)/.installed-test
+	$(BIN)/python -m pip install --quiet --constraint requirements.txt --editable '.[test,notebooks]'
+	$(BIN)/python -m pytest -n 2 --dist worksteal -W ignore::ResourceWarning -m notebooks -q tests/test_notebooks_run.py
 
 docs: $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --constraint requirements.txt --editable '.[docs]'

@@ -28,7 +28,7 @@ from mrl_jax.methods.registry import entry_of
 from mrl_jax.notebook import facts_html, facts_text, table_html
 from mrl_jax.options import PARALLEL
 from mrl_jax.retrieval.measure import cross_modal_chance
-from mrl_jax.run.folder import RunFolder
+from mrl_jax.run.folder import RunFolder, resumes
 from mrl_jax.run.load import load_run
 from mrl_jax.run.model import TrainedModel
 from mrl_jax.run.representation import metric_of, ranked_by, representation_of
@@ -110,7 +110,7 @@ def train(
     workdir: str | os.PathLike[str] | None = None,
     *,
     data: Any = None,
-    resume: bool = False,
+    resume: bool | str = False,
     progress: bool | None = None,
     callbacks: Sequence[Any] = (),
     parallel: str = "auto",
@@ -125,7 +125,8 @@ def train(
         data: anything `load_dataset` takes, such as a mapping of arrays; None for what `config` names.
         resume: go on after the last checkpoint of the run in `workdir`. It ends with the same bits, on the same
             machine, as a run that was never interrupted. With more epochs in `config` a run is extended, complete or
-            not: from its last epoch on the schedule is that of the new length.
+            not: from its last epoch on the schedule is that of the new length. "auto" starts a run where there is none,
+            and resumes one where there is, so that a cell of a notebook may run twice.
         callbacks: objects that are told when the run begins, an epoch ends, a checkpoint is written, and the run ends,
             such as `EarlyStopping(patience=10)` and those of `mrl_jax.track`; see `Callback`. A run that resumes needs
             them again. A complete run tells nothing.
@@ -151,14 +152,15 @@ def train(
     """
     told, progress = checked(callbacks), is_watched() if progress is None else progress
     started = time.perf_counter()
-    folder = _folder_to_use(config, workdir, data, resume)  # refusals come before any work
-    if folder is not None and resume:
+    again = on_main(lambda: resumes(resume, workdir))
+    folder = _folder_to_use(config, workdir, data, again)  # refusals come before any work
+    if folder is not None and again:
         config = as_begun(config, folder)
     placement = choose_placement(parallel, config.batch_size, model_parallel)
     with ExitStack() as stack, convert_process_loss():
         spec = in_all(lambda: _prepare(config, data, folder, placement))
         if folder is not None:
-            on_main(lambda: _begin_folder(folder, spec, resume, stack))
+            on_main(lambda: _begin_folder(folder, spec, again, stack))
             flags = {"parallel": parallel, "model_parallel": model_parallel}
             first = on_main(lambda: {"flags": flags, "streams": spec.streams})
             in_all(lambda: _refuse_difference(first, flags, spec, folder))

@@ -175,6 +175,21 @@ def test_a_non_finite_loss_names_its_step():
         train(toy_config(learning_rate=1e25), data=toy_arrays())
 
 
+def test_resume_auto_begins_where_there_is_nothing_and_else_goes_on(tmp_path):
+    """A cell of a notebook may run twice, also after an interrupt."""
+    config, kwargs = toy_config(epochs=1), {"data": toy_arrays(), "resume": "auto"}
+    first = train(config, tmp_path / "run", **kwargs)
+    assert train(config, tmp_path / "run", **kwargs).scores == first.scores  # with its time: nothing was trained
+    assert len(train(toy_config(epochs=2), tmp_path / "run", **kwargs).metrics) == 2
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").touch()
+    with pytest.raises(InputError, match="already holds other files"):
+        train(config, tmp_path / "mine", **kwargs)
+    with pytest.raises(InputError, match="resume 'yes': give True, False or \"auto\""):
+        train(config, tmp_path / "new", data=toy_arrays(), resume="yes")
+    assert len(train(config, **kwargs).metrics) == 1  # in memory
+
+
 def test_resume_refuses_another_configuration_and_other_data(tmp_path, finished):
     config, arrays = toy_config(), toy_arrays()
     train(config, tmp_path / "run", data=arrays)

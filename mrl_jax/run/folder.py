@@ -48,7 +48,7 @@ from mrl_jax.run.model import Model
 from mrl_jax.run.model_file import read_model, write_model
 from mrl_jax.run.schemas import CONFIG, DATA, FAILED, LENGTHS, NOISE, RESULT, TRACKERS
 
-__all__ = ["RunFolder", "best_epoch", "describe", "shapes_of"]
+__all__ = ["RunFolder", "best_epoch", "describe", "resumes", "shapes_of"]
 
 _CONFIG, _DATA, _NOISE, _METRICS, _RESULT = "config.json", "data.json", "noise.json", "metrics.jsonl", "result.json"
 _MODEL, _LENGTHS, _SAMPLES = "model.npz", "lengths.json", "samples"
@@ -85,6 +85,24 @@ def describe(data: Dataset) -> dict[str, Any]:
         "metadata": dict(data.metadata),
         **({"shown": shown} if (shown := [m for m in data.modalities if m in data.splits["test"].shown]) else {}),
     }
+
+
+def resumes(resume: bool | str, workdir: str | os.PathLike[str] | None, file: str = _CONFIG) -> bool:
+    """Whether to go on with what a folder holds: as it was asked for, or with "auto" if there is anything.
+
+    Args:
+        resume: True, False or "auto".
+        workdir: the folder, which may not exist; None for none.
+        file: the file that a folder with a run has.
+
+    Raises:
+        InputError: another value.
+    """
+    if resume == "auto":
+        return workdir is not None and (Path(workdir) / file).is_file()
+    if not isinstance(resume, bool):
+        raise InputError(f'resume {resume!r}: give True, False or "auto", which resumes where there is something')
+    return resume
 
 
 class RunFolder:

@@ -36,7 +36,13 @@ _SWEEP = "sweep.json"
 
 
 class SweepFolder:
-    """Paths and files of a sweep. Every file is written atomically."""
+    """Paths and files of a sweep. Every file is written atomically.
+
+    Attributes:
+        FILE: the file that marks a folder as one of a sweep.
+    """
+
+    FILE = _SWEEP
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)

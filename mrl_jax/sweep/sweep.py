@@ -21,7 +21,7 @@ from mrl_jax.display.progress import SweepProgress, is_watched
 from mrl_jax.errors import InputError, NonFiniteLossError
 from mrl_jax.interrupt import StopRequest, stop_request
 from mrl_jax.options import CUT_FIELDS, MOST_RUNS, SWEEP_WAYS
-from mrl_jax.run.folder import RunFolder
+from mrl_jax.run.folder import RunFolder, resumes
 from mrl_jax.run.same_config import refuse_other_config
 from mrl_jax.sweep.folder import SweepFolder
 from mrl_jax.sweep.groups import groups, program_of
@@ -89,7 +89,7 @@ def sweep(
     workdir: str | os.PathLike[str] | None = None,
     *,
     data: Any = None,
-    resume: bool = False,
+    resume: bool | str = False,
     progress: bool | None = None,
     callbacks: Callable[[str], Sequence[Any]] | None = None,
     way: str = "auto",
@@ -109,7 +109,7 @@ def sweep(
             every run; a complete run keeps its model, not its training state. None: scores only, in memory.
         data: anything `load_dataset` takes, for all runs; None for what each configuration names.
         resume: continue the sweep in `workdir`: complete runs stay, the others continue after their last checkpoint.
-            Configurations that it does not have are added.
+            Configurations that it does not have are added. "auto" begins a sweep where there is none.
         progress: show a bar on a terminal or in a notebook, or lines elsewhere, on standard error, with the time left.
             None shows the bar alone, and is silent elsewhere.
         callbacks: takes the name of a run, and gives its callbacks, as of `train`; called for the runs that are not
@@ -132,6 +132,7 @@ def sweep(
         raise InputError(f"way {way!r}: choose from {', '.join(SWEEP_WAYS)}")
     if callbacks is not None and not callable(callbacks):
         raise InputError("callbacks of a sweep: give a function from a run's name to its callbacks: lambda name: […]")
+    resume = resumes(resume, workdir, SweepFolder.FILE)
     if resume and workdir is None:
         raise InputError("resume needs the folder of the sweep: workdir")
     if jax.process_count() > 1:

@@ -325,7 +325,7 @@ def test_an_interrupted_sweep_resumes_and_ends_with_the_same_results(complete, t
             sweep(configs, tmp_path / "s", way=way)
     assert not (tmp_path / "s" / "sweep.png").exists()
     monkeypatch.setattr("mrl_jax.display.progress.SweepProgress.advance", lambda shown, runs: epochs.append(runs))
-    results = sweep([], tmp_path / "s", resume=True, way=way)
+    results = sweep([], tmp_path / "s", resume="auto", way=way)
     assert len(epochs) == (3 if way == "together" else 8 * 3)  # none was trained twice
     for name, run in results.runs.items():
         assert [line["epoch"] for line in run.metrics] == [1, 2, 3]
