@@ -167,7 +167,7 @@ def _begin_folder(folder: RunFolder, spec: RunSpec, resume: bool, stack: ExitSta
     if resume:
         folder.record_checksums()
     if resume and extends(folder.config(), spec.config):
-        if folder.result() is not None and not any(folder.checkpoints.iterdir()):
+        if folder.result() is not None and not folder.has_checkpoints:
             raise InputError(
                 f"{folder.path}: of this run only the model was kept, not its training state; it cannot get more epochs"
             )

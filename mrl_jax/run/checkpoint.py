@@ -46,6 +46,7 @@ logging.getLogger("asyncio").addFilter(
 )
 
 
+_REMEDY = "restore its folder from a copy, or delete it"
 _PATIENCE = 10.0  # seconds that a second Ctrl-C waits for a save
 
 
@@ -271,11 +272,11 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         except Exception as error:  # Orbax and TensorStore raise many types for damaged files
             why = first_line(error)
             _let_go(error)
-            raise InputError(f"{self.folder}: checkpoint of epoch {epoch} cannot be read ({why})") from error
+            raise InputError(f"{self.folder}: checkpoint of epoch {epoch} cannot be read ({why}); {_REMEDY}") from error
         metrics = self._metrics(epoch)
         checksum = metrics.pop("checksum", None)  # earlier versions wrote none
         if checksum is not None and checksum != _checksum(restored, metrics):
-            raise InputError(f"{self.folder}: checkpoint of epoch {epoch} is damaged (its checksum differs)")
+            raise InputError(f"{self.folder}: checkpoint of epoch {epoch} is damaged (its checksum differs); {_REMEDY}")
         if format_1:
             return Snapshot(*state_of(restored, template.state), restored["preprocess"])
         return Snapshot(template.state._replace(**restored["state"]), restored["best"], restored["preprocess"])
@@ -294,7 +295,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         except Exception as error:
             why = first_line(error)
             _let_go(error)
-            raise InputError(f"{self.folder}: checkpoint of epoch {epoch} cannot be read ({why})") from error
+            raise InputError(f"{self.folder}: checkpoint of epoch {epoch} cannot be read ({why}); {_REMEDY}") from error
 
 
 @functools.cache  # once per process

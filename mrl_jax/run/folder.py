@@ -428,9 +428,14 @@ class RunFolder:
         return None
 
     @property
+    def has_checkpoints(self) -> bool:
+        """Whether there is a complete checkpoint; unfinished saves have other names."""
+        return any(path.name.isdecimal() for path in self.checkpoints.glob("*"))
+
+    @property
     def lost_result(self) -> bool:
         """Whether `result.json` is lost, and the last checkpoint is there to make it again."""
-        return not (self.path / _RESULT).exists() and any(self.checkpoints.glob("[0-9]*"))
+        return not (self.path / _RESULT).exists() and self.has_checkpoints
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Write `result.json`."""

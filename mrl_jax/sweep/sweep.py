@@ -193,7 +193,7 @@ def _settle(run: ActiveRun, folder: RunFolder) -> None:
 
 
 def _epochs_done(run: ActiveRun) -> int:
-    if run.folder is None or not any(run.folder.checkpoints.iterdir()):
+    if run.folder is None or not run.folder.has_checkpoints:
         return 0
     from mrl_jax.run.checkpoint import Checkpoints
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from mrl_jax.errors import DamageWarning, InputError, NonFiniteLossError, first_line
+from mrl_jax.errors import DamageWarning, InputError, NonFiniteLossError
 from mrl_jax.interface import option
 from mrl_jax.interrupt import StopRequest
 from mrl_jax.methods.registry import entry_of
@@ -117,8 +117,9 @@ class ActiveRun:
         for epoch in (epoch for epoch in epochs if epoch < last):
             store.metrics(epoch)  # refused now, not at the next save, which reads them all
         if failed:
+            what = str(failed[epochs[-1]]).rsplit("; ", 1)[0]  # without the remedy
             warnings.warn(
-                f"{first_line(failed[epochs[-1]])}; training goes on from the checkpoint before, of epoch {last}",
+                f"{what}; training goes on from the checkpoint before, of epoch {last}",
                 DamageWarning,
                 stacklevel=2,
             )

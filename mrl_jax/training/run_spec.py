@@ -156,7 +156,7 @@ def prepare_data(
     kinds = kinds_for(dataset.modalities, config.preprocess)
     split = dataset.splits["train"]
     start = digest = None
-    if config.init_from is not None and begun is not None and any(begun.checkpoints.iterdir()):
+    if config.init_from is not None and begun is not None and begun.has_checkpoints:
         stats = load_run(begun.path, "last").model.preprocess
         digest = begun.data().get("init_from_sha256")
     elif config.init_from is not None:
