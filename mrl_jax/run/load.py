@@ -16,7 +16,9 @@ from mrl_jax.data.published.catalog import CATALOG
 from mrl_jax.data.tables import order_of
 from mrl_jax.errors import DatasetWarning, InputError
 from mrl_jax.methods.registry import entry_of
-from mrl_jax.run.folder import RunFolder, best_epoch, shapes_of
+from mrl_jax.run.described import shapes_of
+from mrl_jax.run.folder import RunFolder
+from mrl_jax.run.metrics_file import best_epoch
 from mrl_jax.run.model import Model, TrainedModel
 
 __all__ = ["load_run", "run_data"]

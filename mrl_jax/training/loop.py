@@ -19,7 +19,8 @@ from mrl_jax.methods.registry import entry_of
 from mrl_jax.retrieval.measure import cross_modal_chance
 from mrl_jax.retrieval.on_host import usable_cores
 from mrl_jax.run.checkpoint import Checkpoints, Snapshot
-from mrl_jax.run.folder import RunFolder, best_epoch
+from mrl_jax.run.folder import RunFolder
+from mrl_jax.run.metrics_file import best_epoch
 from mrl_jax.run.model import Model
 from mrl_jax.training.epoch import Metrics
 from mrl_jax.training.processes import highest, is_main, on_main

@@ -26,7 +26,8 @@ from mrl_jax.methods.registry import entry_of, hyperparameters_of, method_of
 from mrl_jax.methods.state import OracleNoise, Shapes
 from mrl_jax.options import MOST_STEPS
 from mrl_jax.run.checkpoint import Snapshot, template
-from mrl_jax.run.folder import RunFolder, describe
+from mrl_jax.run.described import describe
+from mrl_jax.run.folder import RunFolder
 from mrl_jax.run.load import load_run
 from mrl_jax.run.model import Model
 from mrl_jax.run.representation import check_representation, representation_of

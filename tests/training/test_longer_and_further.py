@@ -14,7 +14,7 @@ from mrl_jax.checksums import CheckedFolder
 from mrl_jax.config import auto_epochs, with_settings
 from mrl_jax.methods.gradient import learning_rate_at
 from mrl_jax.methods.registry import entry_of
-from mrl_jax.run.folder import best_epoch
+from mrl_jax.run import best_epoch
 from mrl_jax.train import main
 from mrl_jax.training import loop
 from mrl_jax.training.run_spec import prepare_data, prepare_run
