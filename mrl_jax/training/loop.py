@@ -187,6 +187,7 @@ def train_epochs(
     keep_checkpoints: bool = False,
     stop: StopRequest | None = None,
     record: bool = False,
+    start: float = math.inf,
 ) -> None:
     """Train the remaining epochs. Afterwards the runs have scores and models, and their folders are complete.
 
@@ -199,6 +200,7 @@ def train_epochs(
         keep_checkpoints: keep every checkpoint; otherwise the last two, and the last one at the end.
         stop: asked after every epoch but the last whether to stop.
         record: record what the model of a single run says of the training samples at some epochs.
+        start: the epoch to go on from; later checkpoints are deleted.
 
     Raises:
         Interrupted: `stop` has a request; the runs are saved.
@@ -214,7 +216,7 @@ def train_epochs(
         stores = [
             None if r.folder is None else stack.enter_context(Checkpoints(r.folder.checkpoints, keep)) for r in runs
         ]
-        snapshots = [r.begin(store) for r, store in zip(runs, stores, strict=True)]
+        snapshots = [r.begin(store, start) for r, store in zip(runs, stores, strict=True)]
         if any(r.went_back for r in runs) and len(runs) > 1:  # so do the others of the group
             shortest = min(len(r.log) for r in runs)
             snapshots = [r.begin(store, shortest) for r, store in zip(runs, stores, strict=True)]
