@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mrl_jax.checksums import CHECKSUMS
 from mrl_jax.errors import InputError
-from mrl_jax.files import locked, refuse_address
+from mrl_jax.files import locked, refuse_workdir
 from mrl_jax.interface import option
 from mrl_jax.run.settings_file import SETTINGS
 
@@ -24,7 +24,7 @@ def refuse_occupied(path: Path) -> None:
     Raises:
         InputError: the folder is not empty, or is no folder.
     """
-    refuse_address(path, "workdir", output=True)
+    refuse_workdir(path)
     try:
         names = [p.name for p in path.iterdir()] if path.exists() else []
         if SETTINGS not in names:  # a start that was killed leaves these
