@@ -19,7 +19,16 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["atomic_path", "check_outputs", "lock", "locked", "pretty_json", "refuse_address", "write_atomically"]
+__all__ = [
+    "atomic_path",
+    "check_outputs",
+    "lock",
+    "locked",
+    "pretty_json",
+    "refuse_address",
+    "refuse_workdir",
+    "write_atomically",
+]
 
 _OF_A_RUN = ("checksums.json", "config.json", "data.json", "noise.json", "metrics.jsonl", "model.npz", "result.json")
 
@@ -51,6 +60,21 @@ def refuse_address(path: str | os.PathLike[str], what: str = "", output: bool = 
         raise InputError(
             f"{what} '{scheme}://{'/' * (scheme.lower() == 'file')}{rest}' is an address; {remedy}".lstrip()
         )
+
+
+def refuse_workdir(path: str | os.PathLike[str]) -> None:
+    """Refuse what cannot be the folder of a new run: an address, or a name that is no text.
+
+    Raises:
+        InputError: it is one.
+    """
+    refuse_address(path, "workdir", output=True)
+    try:
+        os.path.abspath(path).encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            f"workdir {os.fspath(path)!r} is no name in UTF-8, which checkpoints need; name another folder"
+        ) from None
 
 
 def check_outputs(outputs: Mapping[str, str | None], inputs: Iterable[str | None], workdir: str | None = None) -> None:

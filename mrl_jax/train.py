@@ -28,11 +28,12 @@ from mrl_jax.methods.registry import entry_of
 from mrl_jax.notebook import facts_html, facts_text, table_html
 from mrl_jax.options import PARALLEL
 from mrl_jax.retrieval.measure import cross_modal_chance
-from mrl_jax.run.folder import RunFolder, resumes
+from mrl_jax.run.folder import RunFolder
 from mrl_jax.run.load import load_run
 from mrl_jax.run.model import TrainedModel
 from mrl_jax.run.representation import metric_of, ranked_by, representation_of
 from mrl_jax.run.same_config import as_begun, extends, refuse_other_config
+from mrl_jax.run.start import resumes
 from mrl_jax.track.named import add_track_flag, tracker
 from mrl_jax.training.active_run import ActiveRun
 from mrl_jax.training.callbacks import checked
@@ -213,7 +214,7 @@ def _begin_folder(folder: RunFolder, spec: RunSpec, resume: bool, stack: ExitSta
     if resume:
         folder.record_checksums()
     if resume and extends(folder.config(), spec.config):
-        if folder.result() is not None and not any(folder.checkpoints.iterdir()):
+        if folder.result() is not None and not folder.has_checkpoints:
             raise InputError(
                 f"{folder.path}: of this run only the model was kept, not its training state; it cannot get more epochs"
             )

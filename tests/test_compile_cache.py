@@ -68,9 +68,31 @@ def test_a_damaged_entry_is_compiled_anew(tmp_path):
     entries = [path for path in folder.iterdir() if path.name.endswith("-cache")]
     assert entries
     for entry in entries:
-        entry.write_bytes(entry.read_bytes()[:-9])
+        entry.write_bytes(entry.read_bytes()[:-60])
     stderr = rf"warning: Error reading persistent compilation cache entry .*; if this comes again, delete {folder}\n"
     assert run(tmp_path, stderr=stderr)[0] == "8.0 0"
+
+
+def test_entries_that_were_swapped_are_compiled_anew(tmp_path):
+    """JAX takes an entry by its name: here it would call a program of other arguments."""
+    second = "    print(jax.jit(lambda x, y: x[0] - y[1])([1.0], [2.0, 3.0]))\n"
+    two = PROGRAM.replace("    print(jax.config", f"{second}    print(jax.config")
+    value, other, folder = run(tmp_path, program=two)
+    assert (value, other) == ("8.0 0", "-2.0")
+    first, *_, last = sorted(path for path in Path(folder).iterdir() if path.name.endswith("-cache"))
+    content = first.read_bytes()
+    first.write_bytes(last.read_bytes())
+    last.write_bytes(content)
+    warning = rf"warning: a compiled program in {folder} is damaged; it is compiled anew\n"
+    assert run(tmp_path, program=two, stderr=f"({warning}){{1,2}}")[:2] in (["8.0 0", "-2.0"], ["8.0 1", "-2.0"])
+    flipped = bytearray(last.read_bytes())
+    flipped[len(flipped) // 2] ^= 1
+    last.write_bytes(flipped)
+    assert run(tmp_path, program=two, stderr=warning)[1] == "-2.0"
+    assert run(tmp_path, program=two)[:2] == ["8.0 1", "-2.0"]  # written anew
+    alone = "\n".join(line for line in PROGRAM.splitlines() if "parse_args" not in line)
+    asked = {"JAX_COMPILATION_CACHE_DIR": folder, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    assert run(tmp_path, program=alone, **asked)[0] == "8.0 1"  # as other programs read them
 
 
 def test_a_cache_that_cannot_be_written_is_one_warning(tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mrl_jax import InputError
-from mrl_jax.files import atomic_path, check_outputs, pretty_json, write_atomically
+from mrl_jax.files import atomic_path, check_outputs, pretty_json, refuse_workdir, write_atomically
 
 
 def test_a_file_is_replaced_in_one_move_and_nothing_else_stays(tmp_path):
@@ -98,3 +98,10 @@ def test_pictures_are_called_png():
     check_outputs({"--png": "a.png", "--plot": "b"}, [])
     with pytest.raises(InputError, match=r"--plot 'a.svg': pictures are written as PNG; name it a.png"):
         check_outputs({"--plot": "a.svg"}, [])
+
+
+def test_names_that_are_no_text_are_refused_where_they_are_written():
+    name = os.fsdecode(b"runs/\xff")
+    with pytest.raises(InputError, match=r"workdir 'runs/.*' is no name in UTF-8, which checkpoints need"):
+        refuse_workdir(name)
+    refuse_workdir("runs/Größe 检索")

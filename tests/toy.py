@@ -11,7 +11,8 @@ from mrl_jax import Config
 from mrl_jax.checksums import CheckedFolder
 from mrl_jax.config import with_settings
 from mrl_jax.run.checkpoint import Checkpoints, template
-from mrl_jax.run.folder import RunFolder, shapes_of
+from mrl_jax.run.described import shapes_of
+from mrl_jax.run.folder import RunFolder
 from mrl_jax.training.placement import Placement
 
 SIZES = {"train": 60, "valid": 24, "test": 27}

@@ -28,7 +28,7 @@ from mrl_jax.errors import DatasetWarning, InputError, NonFiniteLossError, first
 from mrl_jax.eval.evaluate import embed_split
 from mrl_jax.eval.scores import directions, rank_queries
 from mrl_jax.eval.significance import unit_means
-from mrl_jax.files import pretty_json, refuse_address, write_atomically
+from mrl_jax.files import pretty_json, refuse_workdir, write_atomically
 from mrl_jax.interface import option
 from mrl_jax.interrupt import Interrupted
 from mrl_jax.json_files import Number, parse_json
@@ -257,7 +257,7 @@ def _asked(
     resume: bool,
 ) -> dict[str, Any]:
     """What is asked for, with what the folder holds of an earlier call."""
-    refuse_address(workdir, "workdir", output=True)
+    refuse_workdir(workdir)
     folder = Path(workdir)
     known: dict[str, Any] = {}
     if resume:

@@ -131,14 +131,16 @@ def memory_of(opened: OpenedRun, kept: Mapping[str, Predictions]) -> Memory:
     Args:
         opened: the run.
         kept: what the kept model says.
+
+    Raises:
+        InputError: the last checkpoint is damaged.
     """
     points = [(opened.run.epoch, "kept", memory_at(kept))]
-    try:
-        last = load_run(opened.recorded.folder.path, "last")
+    folder = opened.recorded.folder
+    if folder.has_checkpoints:  # of a run of a sweep only the kept model stays
+        last = load_run(folder.path, "last")
         if last.epoch != opened.run.epoch:
             points.append((last.epoch, "last", memory_at(predictions(opened, last))))
-    except InputError:  # a run of a sweep has only the kept model
-        pass
     epochs, names, values = zip(*sorted(points), strict=True)
     right, repeated, recovered = zip(*values, strict=True)
     return Memory(epochs, right, repeated, recovered, names)

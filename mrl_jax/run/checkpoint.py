@@ -46,6 +46,8 @@ logging.getLogger("asyncio").addFilter(
 )
 
 
+_REMEDY = "restore its folder from a copy, or delete it"
+_DELETED = ".deleted"  # end of the name of a checkpoint that is being deleted
 _PATIENCE = 10.0  # seconds that a second Ctrl-C waits for a save
 
 
@@ -106,13 +108,13 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
     def _manager(self) -> ocp.CheckpointManager:
         """Writes and deletes. Made when it is first used, as it reads every checkpoint, damaged ones too."""
         assert not self._read_only
+        self._delete(())
         try:
             return ocp.CheckpointManager(
                 self.folder,
                 item_handlers=ocp.StandardCheckpointHandler(),
                 options=ocp.CheckpointManagerOptions(
-                    max_to_keep=self._keep,
-                    best_fn=lambda m: m["epoch"],  # the latest are kept
+                    best_fn=lambda m: m["epoch"],  # without it, no metrics are saved
                     create=True,
                     cleanup_tmp_directories=True,
                 ),
@@ -189,6 +191,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         # On CPU a save reads the buffers of the device; a copy lets training overwrite them in the meantime.
         copy = jax.tree.map(lambda x: np.array(x, copy=True), snapshot.nested())
         numbers = {**metrics, "checksum": _checksum(copy, metrics)}
+        self.wait()
         self._saving = time.perf_counter()
         with self._writing():
             self._manager.save(epoch, args=ocp.args.StandardSave(copy), metrics=numbers)
@@ -198,7 +201,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         return self._manager.is_saving_in_progress()
 
     def wait(self) -> None:
-        """Wait until every save is on disk.
+        """Wait until every save is on disk, and delete the checkpoints that are not to be kept.
 
         Raises:
             CheckpointError: a save failed.
@@ -206,6 +209,8 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         if "_manager" in vars(self):
             with self._writing():
                 self._manager.wait_until_finished()
+                if self._keep is not None:
+                    self._delete(self.epochs()[: -self._keep])
         if self._saving is not None:
             self._longest = max(self._longest, time.perf_counter() - self._saving)
             self._saving = None
@@ -213,17 +218,33 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
     def drop_before(self, epoch: int) -> None:
         """Delete the checkpoints of earlier epochs."""
         with self._writing():
-            for earlier in self.epochs():
-                if earlier < epoch:
-                    self._manager.delete(earlier)
+            self._delete([earlier for earlier in self.epochs() if earlier < epoch])
 
     def drop_after(self, epoch: int) -> None:
         """Delete the checkpoints of later epochs, damaged ones too."""
-        for later in self.epochs():
-            if later > epoch:
-                shutil.rmtree(self.folder / str(later))
+        self._delete([later for later in self.epochs() if later > epoch])
         if "_manager" in vars(self):
             self._manager.reload()
+
+    def drop_all(self) -> None:
+        """Delete all checkpoints, and what unfinished saves and deletions left."""
+        self._delete(self.epochs())
+        for left in self.folder.iterdir():
+            shutil.rmtree(left)
+
+    def _delete(self, epochs: Sequence[int]) -> None:
+        """Delete checkpoints, and what a process that was killed has left of others.
+
+        Each loses its name first, so that none is there of which a part is missing.
+        """
+        if jax.process_index():
+            return
+        for left in self.folder.glob(f"*{_DELETED}"):
+            shutil.rmtree(left)
+        for epoch in epochs:
+            doomed = self.folder / f"{epoch}{_DELETED}"
+            (self.folder / str(epoch)).rename(doomed)
+            shutil.rmtree(doomed)
 
     def metrics(self, epoch: int) -> dict[str, Any]:
         """The metrics that were saved with an epoch."""
@@ -275,11 +296,11 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         except Exception as error:  # Orbax and TensorStore raise many types for damaged files
             why = first_line(error)
             _let_go(error)
-            raise InputError(f"{self.folder}: checkpoint of epoch {epoch} cannot be read ({why})") from error
+            raise InputError(f"{self.folder}: checkpoint of epoch {epoch} cannot be read ({why}); {_REMEDY}") from error
         metrics = self._metrics(epoch)
         checksum = metrics.pop("checksum", None)  # earlier versions wrote none
         if checksum is not None and checksum != _checksum(restored, metrics):
-            raise InputError(f"{self.folder}: checkpoint of epoch {epoch} is damaged (its checksum differs)")
+            raise InputError(f"{self.folder}: checkpoint of epoch {epoch} is damaged (its checksum differs); {_REMEDY}")
         if format_1:
             return Snapshot(*state_of(restored, template.state), restored["preprocess"])
         return Snapshot(template.state._replace(**restored["state"]), restored["best"], restored["preprocess"])
@@ -298,7 +319,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         except Exception as error:
             why = first_line(error)
             _let_go(error)
-            raise InputError(f"{self.folder}: checkpoint of epoch {epoch} cannot be read ({why})") from error
+            raise InputError(f"{self.folder}: checkpoint of epoch {epoch} cannot be read ({why}); {_REMEDY}") from error
 
 
 @functools.cache  # once per process

@@ -21,40 +21,38 @@ wandb/          files of Weights & Biases; may be deleted once they are sent
 ```
 """
 
-import errno
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import replace
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mrl_jax.checksums import CHECKSUMS, CheckedFolder
+from mrl_jax.checksums import CheckedFolder
 from mrl_jax.config import Config
 from mrl_jax.config_formats import format_of
-from mrl_jax.data.dataset import Dataset
 from mrl_jax.data.emoji.versions import recorded_source
-from mrl_jax.errors import DamageWarning, InputError, first_line, shortened
-from mrl_jax.files import locked, pretty_json, refuse_address, write_atomically
-from mrl_jax.interface import option
-from mrl_jax.json_files import parse_json, read_json
-from mrl_jax.methods.state import Shapes
-from mrl_jax.run.metrics_file import encode, read_lines
+from mrl_jax.errors import DamageWarning, InputError
+from mrl_jax.files import locked, pretty_json, refuse_address
+from mrl_jax.json_files import parse_json
+from mrl_jax.run.described import check_described, shapes_of
+from mrl_jax.run.metrics_file import MetricsFile
 from mrl_jax.run.model import Model
 from mrl_jax.run.model_file import read_model, write_model
+from mrl_jax.run.sample_files import read_samples, sample_names, write_samples
 from mrl_jax.run.schemas import CONFIG, DATA, FAILED, LENGTHS, NOISE, RESULT, TRACKERS
+from mrl_jax.run.settings_file import SETTINGS, read_settings, write_settings
+from mrl_jax.run.start import CHECKPOINTS, refuse_occupied, starting
 
-__all__ = ["RunFolder", "best_epoch", "describe", "resumes", "shapes_of"]
+__all__ = ["RunFolder"]
 
-_CONFIG, _DATA, _NOISE, _METRICS, _RESULT = "config.json", "data.json", "noise.json", "metrics.jsonl", "result.json"
-_MODEL, _LENGTHS, _SAMPLES = "model.npz", "lengths.json", "samples"
+_DATA, _NOISE, _RESULT, _MODEL, _LENGTHS = "data.json", "noise.json", "result.json", "model.npz", "lengths.json"
 _noted: list[Path] = []  # the run whose missing checksums were warned of
 _SCHEMAS = {
-    _CONFIG: CONFIG,
+    SETTINGS: CONFIG,
     _DATA: DATA,
     _NOISE: NOISE,
     _RESULT: RESULT,
@@ -65,54 +63,14 @@ _SCHEMAS = {
 }
 
 
-def best_epoch(metrics: Sequence[Mapping[str, Any]]) -> int:
-    """The epoch with the highest average validation mAP; in a tie the earliest."""
-    return max(metrics, key=lambda line: (line["valid"]["average"], -line["epoch"]))["epoch"]
-
-
-def describe(data: Dataset) -> dict[str, Any]:
-    """The content of `data.json` for a data set."""
-    return {
-        "name": data.name,
-        "modalities": list(data.modalities),
-        "dims": data.dims,
-        "class_names": list(data.class_names),
-        "instances": {name: len(split) for name, split in data.splits.items()},
-        "samples": {
-            name: {m: int(split.present(m).sum()) for m in data.modalities} for name, split in data.splits.items()
-        },
-        "sha256": data.digest(),
-        "metadata": dict(data.metadata),
-        **({"shown": shown} if (shown := [m for m in data.modalities if m in data.splits["test"].shown]) else {}),
-    }
-
-
-def resumes(resume: bool | str, workdir: str | os.PathLike[str] | None, file: str = _CONFIG) -> bool:
-    """Whether to go on with what a folder holds: as it was asked for, or with "auto" if there is anything.
-
-    Args:
-        resume: True, False or "auto".
-        workdir: the folder, which may not exist; None for none.
-        file: the file that a folder with a run has.
-
-    Raises:
-        InputError: another value.
-    """
-    if resume == "auto":
-        return workdir is not None and (Path(workdir) / file).is_file()
-    if not isinstance(resume, bool):
-        raise InputError(f'resume {resume!r}: give True, False or "auto", which resumes where there is something')
-    return resume
-
-
 class RunFolder:
     """Paths and files of a run. Every file is written atomically."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self.checkpoints = self.path / "checkpoints"
+        self.checkpoints = self.path / CHECKPOINTS
         self.checked = CheckedFolder(self.path)
-        self._check: str | None = None  # checksum of the last line of `metrics.jsonl`, once it is known
+        self._log = MetricsFile(self.checked)
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], config: Config) -> "RunFolder":
@@ -122,33 +80,11 @@ class RunFolder:
             InputError: the folder is not empty, or cannot be written.
         """
         folder = cls.refuse_occupied(path)
-        try:
-            made = _make_folders(folder.path)
-            with locked(folder.path, f"workdir {str(path)!r}: another process starts a run here; name another folder"):
-                cls.refuse_occupied(path)
-                try:
-                    for part in folder.path.glob(".*.part"):  # of a start that was killed
-                        part.unlink()
-                    folder.checkpoints.mkdir(exist_ok=True)
-                    folder.checked.begin()
-                    folder.write(_CONFIG, config.to_json())
-                except BaseException:
-                    folder._clear_start(made)
-                    raise
-        except OSError as error:
-            raise InputError(
-                f"workdir {str(path)!r} cannot be written ({error.strerror}); name another folder"
-            ) from error
+        with starting(folder.path):
+            folder.checkpoints.mkdir(exist_ok=True)
+            folder.checked.begin()
+            folder.write(SETTINGS, config.to_json())
         return folder
-
-    def _clear_start(self, made: Sequence[Path]) -> None:
-        """Remove what a start that failed has written, and the folders that it made."""
-        for name in (_CONFIG, CHECKSUMS):
-            with suppress(OSError):
-                (self.path / name).unlink()
-        for folder in (self.checkpoints, *reversed(made)):
-            with suppress(OSError):  # others may have written there
-                folder.rmdir()
 
     @classmethod
     def refuse_occupied(cls, path: str | os.PathLike[str]) -> "RunFolder":
@@ -157,22 +93,8 @@ class RunFolder:
         Raises:
             InputError: the folder is not empty, or is no folder.
         """
-        refuse_address(path, "workdir", output=True)
-        folder = cls(path)
-        try:
-            names = [p.name for p in folder.path.iterdir()] if folder.path.exists() else []
-            if _CONFIG not in names:  # a start that was killed leaves these
-                names = [n for n in names if n != CHECKSUMS and not (n.startswith(".") and n.endswith(".part"))]
-                if names == [folder.checkpoints.name] and not any(folder.checkpoints.iterdir()):
-                    names = []
-        except OSError as error:
-            raise InputError(
-                f"workdir {str(path)!r} cannot be written ({error.strerror}); name another folder"
-            ) from error
-        if names:
-            what = f"a run; {option('resume')} continues it" if _CONFIG in names else "other files"
-            raise InputError(f"workdir {str(path)!r} already holds {what}; name a new folder to start another")
-        return folder
+        refuse_occupied(Path(path))
+        return cls(path)
 
     def lock(self) -> AbstractContextManager[None]:
         """Keep other processes from training in this folder. The lock ends with the process, even if it is killed.
@@ -192,8 +114,8 @@ class RunFolder:
         """
         refuse_address(path, "workdir")
         folder = cls(path)
-        if not (folder.path / _CONFIG).is_file():
-            raise InputError(f"workdir {str(path)!r} holds no run ({_CONFIG} is missing); name the folder of a run")
+        if not (folder.path / SETTINGS).is_file():
+            raise InputError(f"workdir {str(path)!r} holds no run ({SETTINGS} is missing); name the folder of a run")
         return folder
 
     def note_without_checksums(self) -> None:
@@ -208,12 +130,12 @@ class RunFolder:
 
     def format(self) -> int:
         """The format in which the run's configuration was written."""
-        return format_of(self.read(_CONFIG), self.path / _CONFIG)
+        return format_of(self.read(SETTINGS), self.path / SETTINGS)
 
     def config(self) -> Config:
         """The run's configuration."""
-        values = self.read(_CONFIG)
-        config = Config.from_json(values, self.path / _CONFIG)
+        values = self.read(SETTINGS)
+        config = Config.from_json(values, self.path / SETTINGS)
         if config.representation is None and config.has_effect("representation"):
             config = replace(config, representation="embedding")  # written before runs recorded it
         return config
@@ -225,8 +147,8 @@ class RunFolder:
             InputError: missing or damaged.
         """
         try:
-            if name == _CONFIG:
-                return self._read_config()
+            if name == SETTINGS:
+                return read_settings(self.checked)
             return parse_json(self.checked.read(name), _SCHEMAS[name])
         except InputError:
             raise
@@ -235,33 +157,20 @@ class RunFolder:
         except ValueError as error:
             raise InputError(f"{self.path / name} is damaged ({error}); restore it or train anew") from error
 
-    def _read_config(self) -> Any:
-        """The content of `config.json`, compared value by value, so that the message can say what was changed."""
-        for attempt in (1, 2):  # another process may replace the file between two reads
-            values, recorded = read_json(self.path / _CONFIG, CONFIG), self.checked.settings()
-            if not self.checked.has_checksums or values in recorded:
-                break
-            if attempt == 2:
-                raise changed_settings(self.path / _CONFIG, values, recorded[0] if recorded else {})
-        return values
-
     def write(self, name: str, value: Any) -> None:
         """Write a JSON file atomically."""
-        content = pretty_json(value) + "\n"
-        if name == _CONFIG:
-            self.checked.record_settings(parse_json(content))
-            write_atomically(self.path / name, content)
-            self.checked.settle_settings()
+        if name == SETTINGS:
+            write_settings(self.checked, value)
         else:
-            self.checked.write(name, content)
+            self.checked.write(name, pretty_json(value) + "\n")
 
     def record_checksums(self) -> None:
         """Record the checksums of a run of an earlier version, as its files are now."""
         if self.checked.has_checksums:
             return
         self.rewind(len(self.metrics()))
-        names = [_DATA, _NOISE, _RESULT, _MODEL, _LENGTHS, *(f"{_SAMPLES}/{p.name}" for p in self._sample_files())]
-        config = self.read(_CONFIG)
+        names = [_DATA, _NOISE, _RESULT, _MODEL, _LENGTHS, *sample_names(self.checked)]
+        config = self.read(SETTINGS)
         self.checked.begin(name for name in names if (self.path / name).exists())
         self.checked.record_settings(config)
 
@@ -285,7 +194,7 @@ class RunFolder:
         before = self.lengths() or [begun]
         self.write(_LENGTHS, {"epochs": [*before, config.epochs]})
         self.checked.remove(_RESULT)
-        self.write(_CONFIG, config.to_json())  # last: a run that is killed before has its old length
+        self.write(SETTINGS, config.to_json())  # last: a run that is killed before has its old length
         self.checked.record(_RESULT, None)
 
     def settle(self, data: Mapping[str, Any], noise: Mapping[str, Any]) -> None:
@@ -316,11 +225,10 @@ class RunFolder:
     def data(self) -> dict[str, Any]:
         """The content of `data.json`."""
         data = self.read(_DATA)
-        names, split_names = data["modalities"], list(data["samples"])
-        if sorted(data["dims"]) != sorted(set(names)) or len(set(names)) < len(names) or not data["class_names"]:
-            raise InputError(f"{self.path / _DATA} is damaged (modalities, dims or class_names); train anew")
-        if any(sorted(data["samples"][s]) != sorted(names) or s not in data["instances"] for s in split_names):
-            raise InputError(f"{self.path / _DATA} is damaged (samples or instances); train anew")
+        try:
+            check_described(data)
+        except ValueError as error:
+            raise InputError(f"{self.path / _DATA} is damaged ({error}); train anew") from error
         return data
 
     def imported(self) -> bool:
@@ -348,24 +256,7 @@ class RunFolder:
 
     def metrics(self) -> list[dict[str, Any]]:
         """The complete lines of `metrics.jsonl`, without a last line that was interrupted."""
-        return self._read_metrics()[0]
-
-    def _read_metrics(self, epochs: int | None = None) -> tuple[list[dict[str, Any]], list[str]]:
-        """The lines of `metrics.jsonl` and their checksums; later lines than of these epochs may be damaged."""
-        path = self.path / _METRICS
-        try:
-            lines = path.read_text("utf-8", "surrogateescape").split("\n")[:-1] if path.exists() else []
-            found, checks = read_lines(lines[:epochs], self.checked.has_checksums)
-            whole = (self.checked.recorded() or {"files": {}})["files"].get(_METRICS)
-            if whole and epochs is None and (checks[-1] if checks else None) not in whole:
-                raise ValueError("its last checksum differs")
-            return found, checks
-        except InputError:
-            raise
-        except OSError as error:
-            raise InputError(f"{path} cannot be read ({error.strerror})") from error
-        except ValueError as error:
-            raise InputError(f"{path} is damaged ({error}); train anew") from error
+        return self._log.lines()
 
     def metrics_until(self, epochs: int, check: str | None = None) -> list[dict[str, Any]]:
         """The lines of the given number of epochs.
@@ -377,44 +268,24 @@ class RunFolder:
         Raises:
             InputError: there are fewer lines, one is damaged, or they are of another run.
         """
-        lines, checks = self._read_metrics(epochs)
-        if len(lines) < epochs:
-            raise InputError(f"{self.path / _METRICS} has {len(lines)} lines for {epochs} epochs; train anew")
-        if check is not None and checks[-1:] != [check]:
-            raise InputError(f"{self.path / _METRICS} is not the file of this run (checksums differ); train anew")
-        return lines
+        return self._log.until(epochs, check)
 
     def rewind(self, epochs: int) -> list[dict[str, Any]]:
         """Remove the lines after the given number of epochs from `metrics.jsonl`; returns the other lines."""
-        lines = self.metrics_until(epochs)
-        self.checked.record(_METRICS, None)
-        text, self._check = "", ""
-        for line in lines:
-            encoded, self._check = encode(line, self._check)
-            text += encoded
-        write_atomically(self.path / _METRICS, text)
-        return lines
+        return self._log.rewind(epochs)
 
     def log(self, line: Mapping[str, Any]) -> None:
         """Append one epoch to `metrics.jsonl`."""
-        encoded, self._check = encode(line, self.log_check)
-        with (self.path / _METRICS).open("a", encoding="utf-8") as file:
-            file.write(encoded)
-            file.flush()
-            os.fsync(file.fileno())
+        self._log.append(line)
 
     @property
     def log_check(self) -> str:
         """The checksum of the last line of `metrics.jsonl`."""
-        if self._check is None:
-            self._check = (self._read_metrics()[1] or [""])[-1]
-        return self._check
+        return self._log.check
 
     def write_samples(self, epoch: int, arrays: Mapping[str, np.ndarray]) -> None:
         """Write what the model says of the training samples after an epoch."""
-        (self.path / _SAMPLES).mkdir(exist_ok=True)
-        with self.checked.replacing(f"{_SAMPLES}/{epoch:06d}.npz") as part, part.open("wb") as file:
-            np.savez(file, predicted=arrays["predicted"], margin=arrays["margin"])
+        write_samples(self.checked, epoch, arrays)
 
     def samples(self) -> dict[int, dict[str, np.ndarray]]:
         """Epoch -> "predicted" int32 [M, N] and "margin" float16 [M, N] of the training samples; empty without any.
@@ -422,23 +293,7 @@ class RunFolder:
         Raises:
             InputError: a file is damaged.
         """
-        found, paths = {}, self._sample_files()
-        if paths:  # without any, the run has none, or they were deleted
-            for lost in sorted(self.checked.names(_SAMPLES) - {f"{_SAMPLES}/{path.name}" for path in paths}):
-                raise InputError(f"{self.path / lost} is missing; delete the folder {_SAMPLES} to go on without")
-        for path in paths:
-            try:
-                content = self.checked.read(f"{_SAMPLES}/{path.name}")
-                with np.load(BytesIO(content), allow_pickle=False) as arrays:
-                    found[int(path.stem)] = {name: arrays[name] for name in ("predicted", "margin")}
-            except Exception as error:  # damaged files raise errors of many types
-                raise InputError(
-                    f"{path} is damaged ({first_line(error)}); delete the folder {_SAMPLES} to go on without"
-                ) from error
-        return found
-
-    def _sample_files(self) -> list[Path]:
-        return sorted((self.path / _SAMPLES).glob("*.npz"))
+        return read_samples(self.checked)
 
     def result(self) -> dict[str, Any] | None:
         """The content of `result.json`, or None for a run that is not complete.
@@ -452,14 +307,18 @@ class RunFolder:
         return None
 
     @property
+    def has_checkpoints(self) -> bool:
+        """Whether there is a complete checkpoint; unfinished saves have other names."""
+        return any(path.name.isdecimal() for path in self.checkpoints.glob("*"))
+
+    @property
     def lost_result(self) -> bool:
         """Whether `result.json` is lost, and the last checkpoint is there to make it again."""
-        return not (self.path / _RESULT).exists() and any(self.checkpoints.glob("[0-9]*"))
+        return not (self.path / _RESULT).exists() and self.has_checkpoints
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Write `result.json`."""
-        self.checked.record(_METRICS, self.log_check)
-        self.checked.done(_METRICS)
+        self._log.complete()
         self.write(_RESULT, result)
         self.checked.settle()
 
@@ -482,34 +341,3 @@ class RunFolder:
         """Write `model.npz`; the modalities are in the order of the encoders."""
         with self.checked.replacing(_MODEL) as part:
             write_model(part, model, modalities, epoch)
-
-
-def shapes_of(data: Mapping[str, Any]) -> Shapes:
-    """The sizes that determine the shapes of a run's state, from its `data.json`."""
-    dims = tuple(data["dims"][m] for m in data["modalities"])
-    return Shapes(dims, len(data["class_names"]), data["instances"]["train"])
-
-
-def _make_folders(path: Path) -> list[Path]:
-    """Make a folder and those above it; returns those that were made, the outermost first."""
-    made: list[Path] = []
-    for folder in [*reversed(path.parents), path]:
-        if not folder.exists():
-            folder.mkdir(exist_ok=True)
-            made.append(folder)
-    if not path.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-    return made
-
-
-def changed_settings(path: Path, values: Mapping[str, Any], recorded: Mapping[str, Any]) -> InputError:
-    """The error for settings that were changed by hand or damaged; it names them."""
-    changes = [
-        f"{name} is {shortened(repr(values.get(name)), 80)}, was {shortened(repr(recorded.get(name)), 80)}"
-        for name in sorted(values.keys() | recorded.keys())
-        if values.get(name) != recorded.get(name) or (name in values) != (name in recorded)
-    ]
-    return InputError(
-        f"{path} was changed after the run began: {'; '.join(changes[:5])}{' …' * (len(changes) > 5)}; put that back, "
-        "or start another run with the new values in a new folder"
-    )

@@ -16,7 +16,9 @@ from mrl_jax.data.published.catalog import CATALOG
 from mrl_jax.data.tables import order_of
 from mrl_jax.errors import DatasetWarning, InputError
 from mrl_jax.methods.registry import entry_of
-from mrl_jax.run.folder import RunFolder, best_epoch, shapes_of
+from mrl_jax.run.described import shapes_of
+from mrl_jax.run.folder import RunFolder
+from mrl_jax.run.metrics_file import best_epoch
 from mrl_jax.run.model import Model, TrainedModel
 
 __all__ = ["load_run", "run_data"]
@@ -43,7 +45,7 @@ def load_run(workdir: str | os.PathLike[str], checkpoint: str | int = "kept") ->
     at = {} if result is None else {name: scores["epoch"] for name, scores in result["test"].items()}
     wanted = keeps if which == "kept" else which
     # Without a result, the file of a run holds a model from before the run got more epochs, if there are checkpoints.
-    complete = result is not None or not any(folder.checkpoints.iterdir())
+    complete = result is not None or not folder.has_checkpoints
     kept = folder.model(config, data) if complete and at.get(wanted, wanted) == at.get(keeps, keeps) else None
     model, epoch = kept or _read_checkpoint(folder, config, data, wanted)
     model = model._replace(params=jax.device_put(model.params))  # once, not for every embedded block

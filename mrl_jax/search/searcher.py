@@ -18,7 +18,8 @@ from mrl_jax.errors import InputError
 from mrl_jax.methods.registry import hyperparameters_of, method_of
 from mrl_jax.notebook import facts_html, facts_text
 from mrl_jax.retrieval.similarity import check_metric
-from mrl_jax.run.folder import RunFolder, shapes_of
+from mrl_jax.run.described import shapes_of
+from mrl_jax.run.folder import RunFolder
 from mrl_jax.run.load import run_data
 from mrl_jax.run.model import Run, embed_from_host
 from mrl_jax.run.representation import metric_of, represent, representation_of, representation_width

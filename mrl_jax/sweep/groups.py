@@ -11,7 +11,7 @@ from mrl_jax.training.active_run import ActiveRun
 from mrl_jax.training.memory import device_memory
 from mrl_jax.training.vmapped_runs import bytes_of_a_run
 
-__all__ = ["groups", "program_of"]
+__all__ = ["common_epochs", "groups", "program_of"]
 
 _USABLE = 0.8  # fraction of a device's memory
 _MAX_RUNS = 64  # on one device: more are not faster
@@ -43,6 +43,24 @@ def groups(runs: Sequence[ActiveRun], done: Sequence[int], way: str, devices: Se
         size = math.ceil(len(runs) / math.ceil(len(runs) / limit))  # groups of equal size compile once
         divided += [list(runs[i : i + size]) for i in range(0, len(runs), size)]
     return divided
+
+
+def common_epochs(runs: Sequence[ActiveRun], saved: Sequence[Sequence[int]]) -> list[int]:
+    """The epoch that each run goes on from, so that runs which were trained together are again, to the same bits.
+
+    A sweep that is killed while it saves leaves some runs of a group one checkpoint ahead. Those go back.
+
+    Args:
+        runs: the runs that are not complete.
+        saved: epochs of the checkpoints of each, ascending.
+    """
+    last = [max(epochs, default=0) for epochs in saved]
+    programs = [program_of([run]) for run in runs]
+    first = {program: min(e for p, e in zip(programs, last, strict=True) if p == program) for program in programs}
+    return [
+        first[program] if first[program] in epochs or (not first[program] and list(epochs) == [1]) else latest
+        for program, epochs, latest in zip(programs, saved, last, strict=True)
+    ]
 
 
 def program_of(group: Sequence[ActiveRun]) -> Hashable:

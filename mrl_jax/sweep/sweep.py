@@ -6,7 +6,6 @@ python -m mrl_jax.sweep [PRESET] [flags] --seeds 5 --noise-rates 0.2 0.4 0.6 0.8
 import itertools
 import math
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -21,10 +20,11 @@ from mrl_jax.display.progress import SweepProgress, is_watched
 from mrl_jax.errors import InputError, NonFiniteLossError
 from mrl_jax.interrupt import StopRequest, stop_request
 from mrl_jax.options import CUT_FIELDS, MOST_RUNS, SWEEP_WAYS
-from mrl_jax.run.folder import RunFolder, resumes
+from mrl_jax.run.folder import RunFolder
 from mrl_jax.run.same_config import refuse_other_config
+from mrl_jax.run.start import resumes
 from mrl_jax.sweep.folder import SweepFolder
-from mrl_jax.sweep.groups import groups, program_of
+from mrl_jax.sweep.groups import common_epochs, groups, program_of
 from mrl_jax.sweep.names import name_runs
 from mrl_jax.sweep.results import Outcome, Sweep
 from mrl_jax.training.active_run import ActiveRun
@@ -157,7 +157,7 @@ def sweep(
         left = [r for r in runs.values() if not r.read_complete() and not _recall_failure(r)]
         for run in left:
             run.callbacks = () if callbacks is None else checked(callbacks(run.name))
-        done = [_epochs_done(r) for r in left]
+        done = common_epochs(left, [_epochs_saved(r) for r in left])
         epochs = sum(r.spec.epochs for r in left) - sum(done)
         todo = groups(left, done, way, jax.devices())
         programs = [(group, program_of(group)) for group in todo]
@@ -205,23 +205,23 @@ def _settle(run: ActiveRun, folder: RunFolder) -> None:
     run.spec = replace(run.spec, noise=folder.noise())
 
 
-def _epochs_done(run: ActiveRun) -> int:
-    if run.folder is None or not any(run.folder.checkpoints.iterdir()):
-        return 0
+def _epochs_saved(run: ActiveRun) -> list[int]:
+    if run.folder is None or not run.folder.has_checkpoints:
+        return []
     from mrl_jax.run.checkpoint import Checkpoints
 
     with Checkpoints(run.folder.checkpoints, read_only=True) as store:
-        return max(store.epochs(), default=0)
+        return store.epochs()
 
 
 def _train_group(group: Sequence[ActiveRun], shown: SweepProgress, stop: StopRequest | None) -> None:
     """Train runs together, or in two halves if the estimate of their memory was too low."""
-    done = [_epochs_done(r) for r in group]
+    done = [_epochs_saved(r) for r in group]
     try:
         return _train_together(group, shown, stop)
     except jax.errors.JaxRuntimeError as error:
         # The halves repeat the epochs since the last checkpoint.
-        changed = done != [_epochs_done(r) for r in group] or any(r.scores is not None for r in group)
+        changed = done != [_epochs_saved(r) for r in group] or any(r.scores is not None for r in group)
         if len(group) == 1 or "RESOURCE_EXHAUSTED" not in str(error) or changed:
             raise
     half = len(group) // 2  # outside the handler: its error holds the arrays
@@ -239,7 +239,12 @@ def _train_together(group: Sequence[ActiveRun], shown: SweepProgress, stop: Stop
             if run.folder is not None:
                 locks.enter_context(run.folder.lock())
         with suppress(NonFiniteLossError):  # every run holds its own error
-            train_epochs(program, group, started, lambda: shown.advance(group), keep_state=False, stop=stop)
+            saved = [_epochs_saved(r) for r in group]
+            common, last = set(common_epochs(group, saved)), {max(epochs, default=0) for epochs in saved}
+            start = common.pop() if len(common) == 1 < len(last) else math.inf
+            train_epochs(
+                program, group, started, lambda: shown.advance(group), keep_state=False, stop=stop, start=start
+            )
         for run in group:
             run.model = None  # the next group needs the memory
             if run.folder is None:
@@ -253,8 +258,10 @@ def _train_together(group: Sequence[ActiveRun], shown: SweepProgress, stop: Stop
 
 def _drop_state(run: ActiveRun) -> None:
     """Delete the checkpoints of a complete run; its model has a file of its own."""
-    for checkpoint in [] if run.folder is None else run.folder.checkpoints.iterdir():
-        shutil.rmtree(checkpoint)
+    if run.folder is not None and any(run.folder.checkpoints.glob("*")):
+        from mrl_jax.run.checkpoint import Checkpoints
+
+        Checkpoints(run.folder.checkpoints).drop_all()
 
 
 _FAILURE = "failed.json"

@@ -9,10 +9,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from mrl_jax.errors import DamageWarning, InputError, NonFiniteLossError, first_line
+from mrl_jax.errors import DamageWarning, InputError, NonFiniteLossError
 from mrl_jax.methods.registry import entry_of
 from mrl_jax.run.checkpoint import Checkpoints, Snapshot
-from mrl_jax.run.folder import RunFolder, best_epoch
+from mrl_jax.run.folder import RunFolder
+from mrl_jax.run.metrics_file import best_epoch
 from mrl_jax.training.epoch import Metrics
 from mrl_jax.training.processes import is_main, on_main
 from mrl_jax.training.run_spec import RunSpec
@@ -96,8 +97,9 @@ class ActiveRun:
         for epoch in (epoch for epoch in epochs if epoch < last):
             store.metrics(epoch)  # refused now, not at the next save, which reads them all
         if failed:
+            what = str(failed[epochs[-1]]).rsplit("; ", 1)[0]  # without the remedy
             warnings.warn(
-                f"{first_line(failed[epochs[-1]])}; training goes on from the checkpoint before, of epoch {last}",
+                f"{what}; training goes on from the checkpoint before, of epoch {last}",
                 DamageWarning,
                 stacklevel=2,
             )

@@ -1,5 +1,6 @@
 """The training loop, of one run or of several that are trained together: epochs, log, checkpoints, scores."""
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -16,7 +17,7 @@ from mrl_jax.methods.registry import entry_of
 from mrl_jax.retrieval.measure import cross_modal_chance
 from mrl_jax.retrieval.on_host import usable_cores
 from mrl_jax.run.checkpoint import Checkpoints, Snapshot
-from mrl_jax.run.folder import best_epoch
+from mrl_jax.run.metrics_file import best_epoch
 from mrl_jax.run.model import Model
 from mrl_jax.training.active_run import ActiveRun
 from mrl_jax.training.epoch import Metrics
@@ -63,6 +64,7 @@ def train_epochs(
     keep_checkpoints: bool = False,
     stop: StopRequest | None = None,
     record: bool = False,
+    start: float = math.inf,
 ) -> None:
     """Train the remaining epochs. Afterwards the runs have scores and models, and their folders are complete.
 
@@ -75,6 +77,7 @@ def train_epochs(
         keep_checkpoints: keep every checkpoint; otherwise the last two, and the last one at the end.
         stop: asked after every epoch but the last whether to stop.
         record: record what the model of a single run says of the training samples at some epochs.
+        start: the epoch to go on from; later checkpoints are deleted.
 
     Raises:
         Interrupted: `stop` has a request; the runs are saved.
@@ -91,7 +94,7 @@ def train_epochs(
         stores = [
             None if r.folder is None else stack.enter_context(Checkpoints(r.folder.checkpoints, keep)) for r in runs
         ]
-        snapshots = [r.begin(store) for r, store in zip(runs, stores, strict=True)]
+        snapshots = [r.begin(store, start) for r, store in zip(runs, stores, strict=True)]
         if any(r.went_back for r in runs) and len(runs) > 1:  # so do the others of the group
             shortest = min(len(r.log) for r in runs)
             snapshots = [r.begin(store, shortest) for r, store in zip(runs, stores, strict=True)]

@@ -19,6 +19,7 @@ from mrl_jax.interface import option
 __all__ = ["convert_process_loss", "highest", "in_all", "is_main", "leave", "on_main", "start_processes"]
 
 _HEARTBEAT = 20  # seconds without a heartbeat after which a process counts as lost
+_MOST = 1 << 14  # processes of a run, more than clusters have hosts
 _PATIENCE = 120  # seconds to wait for the other processes at the start and at the end
 _T = TypeVar("_T")
 
@@ -38,6 +39,8 @@ def start_processes(address: str | None, count: int | None, index: int | None) -
     given = (address, count, index)
     if None in given and any(x is not None for x in given):
         raise InputError("coordinator address, number of processes and process id need each other; give all three")
+    if count is not None and not 1 <= count <= _MOST:  # else the first process would wait in vain
+        raise InputError(f"number of processes {count}: must be from 1 to {_MOST}")
     if count is not None and index is not None and not 0 <= index < count:
         raise InputError(f"process id {index} of {count} processes: must be from 0 to {count - 1}")
     # JAX's preemption service would ignore SIGTERM, with which clusters end a job. Without it the run saves and ends.

@@ -26,7 +26,8 @@ from mrl_jax.methods.registry import entry_of, hyperparameters_of, method_of
 from mrl_jax.methods.state import OracleNoise, Shapes
 from mrl_jax.options import MOST_STEPS
 from mrl_jax.run.checkpoint import Snapshot, template
-from mrl_jax.run.folder import RunFolder, describe
+from mrl_jax.run.described import describe
+from mrl_jax.run.folder import RunFolder
 from mrl_jax.run.load import load_run
 from mrl_jax.run.model import Model
 from mrl_jax.run.representation import check_representation, representation_of
@@ -156,7 +157,7 @@ def prepare_data(
     kinds = kinds_for(dataset.modalities, config.preprocess)
     split = dataset.splits["train"]
     start = digest = None
-    if config.init_from is not None and begun is not None and any(begun.checkpoints.iterdir()):
+    if config.init_from is not None and begun is not None and begun.has_checkpoints:
         stats = load_run(begun.path, "last").model.preprocess
         digest = begun.data().get("init_from_sha256")
     elif config.init_from is not None:

@@ -435,6 +435,20 @@ print(loaded - before, peak() - loaded, "tensorflow_datasets" in sys.modules, "j
     assert imported == ["False", "False"]
 
 
+def test_a_preparation_that_is_refused_leaves_the_folder_to_the_other(tmp_path, monkeypatch):
+    recover = copy_folders._recover
+
+    def meanwhile(home):
+        monkeypatch.setattr(copy_folders, "_recover", recover)
+        with pytest.raises(InputError, match="another process is preparing"), copy_folders.staging(home.parent, NAME):
+            pass
+        recover(home)
+
+    monkeypatch.setattr(copy_folders, "_recover", meanwhile)
+    with copy_folders.staging(tmp_path / "cache", NAME) as stage:
+        assert stage.is_dir()
+
+
 def test_two_preparations_at_once_are_refused(source, tmp_path):
     with (
         copy_folders.staging(tmp_path / "cache", NAME),

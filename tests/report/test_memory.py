@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -71,6 +72,20 @@ def test_memory_of_kept_and_last(noisy, noisy_opened):
     assert set(memory.epochs) == {result["best"]["epoch"], result["last"]["epoch"]}
     assert memory.names[memory.epochs.index(noisy_opened.run.epoch)] == "kept"
     assert memory.has_wrong
+
+
+def test_a_damaged_last_checkpoint_is_told_of(arrays, tmp_path):
+    run = trained(tmp_path / "run", noise_rate=0.5, seed=3, learning_rate=0.1)
+    o = opened(run, arrays)
+    kept = predictions(o)
+    assert memory_of(o, kept).names == ("kept", "last")
+    arrays_of_last = max((run / "checkpoints").rglob("d/*"), key=lambda path: path.stat().st_size)
+    content = arrays_of_last.read_bytes()
+    arrays_of_last.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+    with pytest.raises(InputError, match=r"checkpoint of epoch \d+ .*restore its folder from a copy, or delete it"):
+        memory_of(o, kept)
+    shutil.rmtree(next((run / "checkpoints").iterdir()))  # as in a sweep
+    assert memory_of(o, kept).names == ("kept",)
 
 
 def blocks_of(section, kind):

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from faults import damage  # a namespace package
-from toy import TOY_FLAGS, save_npz, toy_arrays, toy_config
+from toy import TOY_FLAGS, lose, save_npz, toy_arrays, toy_config
 
 from mrl_jax import InputError, load_run, train
 from mrl_jax.checksums import CHECKSUMS, CheckedFolder
@@ -116,6 +116,27 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(run, finished):
     (run / "result.json").unlink()
     with pytest.raises(InputError, match="checkpoint of epoch 4"):
         train(CONFIG, run, data=toy_arrays(), resume=True)
+
+
+def test_a_checkpoint_that_is_half_deleted_is_no_obstacle(run, finished, monkeypatch):
+    remove, lost = shutil.rmtree, []
+
+    def remove_half(path):
+        lost.append(path)
+        remove(next(Path(path).glob("metrics")))
+        raise SystemExit  # as if killed
+
+    (run / "result.json").unlink()
+    monkeypatch.setattr(shutil, "rmtree", remove_half)
+    with pytest.raises(SystemExit):
+        train(CONFIG, run, data=toy_arrays(), resume=True)  # which keeps the last checkpoint only
+    monkeypatch.setattr(shutil, "rmtree", remove)
+    assert len(lost) == 1
+    assert lost[0].exists()
+    lose(run, "result.json")
+    train(CONFIG, run, data=toy_arrays(), resume=True)
+    assert without_time(run) == without_time(finished)
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["4"]
 
 
 def test_the_log_of_another_run_is_refused(run, tmp_path):

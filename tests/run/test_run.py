@@ -17,7 +17,7 @@ from mrl_jax import InputError, load_dataset, load_run, train
 from mrl_jax.methods.state import State
 from mrl_jax.run import RunFolder, best_epoch
 from mrl_jax.run.checkpoint import Checkpoints, Snapshot
-from mrl_jax.run.folder import describe
+from mrl_jax.run.described import describe
 from mrl_jax.sweep.folder import SweepFolder
 
 pytestmark = pytest.mark.slow

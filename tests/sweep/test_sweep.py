@@ -20,6 +20,7 @@ from mrl_jax import InputError, evaluate, grid, load_run, sweep, train
 from mrl_jax.config import Config, with_settings
 from mrl_jax.config_formats import DEFAULTS, FORMAT
 from mrl_jax.run import RunFolder
+from mrl_jax.run.checkpoint import Checkpoints
 from mrl_jax.sweep.folder import SweepFolder
 from mrl_jax.sweep.groups import groups
 from mrl_jax.sweep.names import name_runs
@@ -338,6 +339,32 @@ def test_an_interrupted_sweep_resumes_and_ends_with_the_same_results(complete, t
     assert list(more.runs) == [*results.runs, "rc-noise0.2-beta0.7-tauauto-lr0.01-seed2"]
     assert all(p.read_bytes() == content for p, content in before.items())
     assert more.runs[list(more.runs)[-1]].scores is not None
+
+
+@pytest.mark.parametrize("lost", ["first save", "second save"])
+def test_a_sweep_that_is_killed_between_the_saves_of_a_group_resumes_to_the_same_bits(tmp_path, monkeypatch, lost):
+    """Trained alone, the run that is one checkpoint ahead would have sums in another order."""
+    configs = grid(toy_config(data_path=str(save_npz(tmp_path / "toy.npz"))), seed=range(2))
+    monkeypatch.setattr(loop, "_INTERVAL", 0.0)
+    monkeypatch.setattr(loop, "_TIME_FRACTION", np.inf)
+    whole = sweep(configs, tmp_path / "whole", way="together")
+    save, calls = Checkpoints.save, []
+
+    def die(self, *arguments):
+        calls.append(arguments)
+        if len(calls) == (2 if lost == "first save" else 4):
+            raise Interrupted
+        save(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", die)
+        with pytest.raises(Interrupted):
+            sweep(configs, tmp_path / "s", way="together")
+    resumed = sweep([], tmp_path / "s", resume=True, way="together")
+    for name, run in resumed.runs.items():
+        assert run.metrics == whole.runs[name].metrics
+        assert run.scores["test"] == whole.runs[name].scores["test"]
+        assert run.scores["trained_together"] == 2
 
 
 def test_train_resumes_a_run_of_an_interrupted_sweep(tmp_path, monkeypatch):

@@ -132,6 +132,10 @@ def test_processes_with_different_flags_are_refused(tmp_path):
             "from 0 to 1",
         ),
         (["--coordinator-address", "x:1", "--num-processes", "2", "--process-id", "0"], "need the folder of the run"),
+        (
+            ["--coordinator-address", "x:1", "--num-processes", str(10**9), "--process-id", "0", "--workdir", "w"],
+            "number of processes 1000000000: must be from 1 to 16384",
+        ),
     ],
 )
 def test_flags_that_do_not_fit_are_refused(flags, message, capsys):

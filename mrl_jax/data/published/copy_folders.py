@@ -75,19 +75,17 @@ def staging(root: Path, name: str) -> Iterator[Path]:
     home = root / name
     home.mkdir(parents=True, exist_ok=True)
     stage = home / ".preparing"
-    try:
-        with _locked(home, name):
+    with _locked(home, name):
+        try:
             _recover(home)
             shutil.rmtree(stage, ignore_errors=True)
-            try:
-                stage.mkdir()
-                yield stage
-            finally:
-                shutil.rmtree(stage, ignore_errors=True)
-                _recover(home)
-    finally:
-        with contextlib.suppress(OSError):
-            home.rmdir()  # only if it is empty
+            stage.mkdir()
+            yield stage
+        finally:
+            shutil.rmtree(stage, ignore_errors=True)
+            _recover(home)
+            with contextlib.suppress(OSError):
+                home.rmdir()  # only if it is empty; not without the lock: another process may be about to write there
 
 
 def replace_copy(made: Path, folder: Path) -> None:
