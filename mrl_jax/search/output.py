@@ -92,7 +92,7 @@ class Pictures:
     """
 
     def __init__(
-        self, run: Run | None, folder: RunFolder | None, data: Any, where: str | None, dataset: Dataset | None
+        self, run: Run | None, folder: RunFolder | None, data: Any, where: str | None, dataset: Dataset | None = None
     ) -> None:
         self._emojis = run is not None and is_emoji(run, folder, data)
         if where is None and not (self._emojis or (dataset is not None and has_shown(dataset))):
