@@ -97,6 +97,18 @@ def test_arrays_that_are_not_used_are_not_unpacked(tmp_path, unread, monkeypatch
 
 
 @pytest.mark.parametrize("read", [open_picture, picture_array])
+def test_pictures_in_formats_that_start_programs_or_are_not_named_are_refused(read, tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "picture.eps")
+    for name, content in (("picture.eps", None), ("x.xbm", b"#define a_width 8\n#define a_height 1\n{0x01}")):
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match=r"cannot be read \(it is not a picture\)"):
+            read(str(tmp_path / name))
+    Image.new("RGB", (4, 4)).save(tmp_path / "picture.png")
+    assert np.asarray(read(str(tmp_path / "picture.png"))).shape[2] == 4
+
+
+@pytest.mark.parametrize("read", [open_picture, picture_array])
 def test_pictures_of_too_many_pixels_are_refused_before_they_are_decoded(read, tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     for side in (40, 400):  # Pillow warns of the first, and refuses the second
