@@ -14,7 +14,7 @@ import numpy as np
 from mrl_jax.data.formats.errors import DamagedError, Read, RefusedError, one_line, refuse
 from mrl_jax.data.formats.limits import Header, check_claim, check_size
 
-__all__ = ["MappedFile", "map_npy", "open_npz"]
+__all__ = ["MappedFile", "Member", "map_npy", "open_npz"]
 
 _DATA = (".mat", ".npz", ".h5", ".hdf5", ".h5py", ".parquet")  # ends of names of data files of other formats
 _HEADER = 1 << 16  # bytes; the header of a plain array is far shorter
@@ -39,7 +39,7 @@ def open_npz(file: BinaryIO, size: int, stack: contextlib.ExitStack) -> dict[str
         if key in reads:
             raise DamagedError(f"two arrays are named {one_line(key)!r}")
         if info.filename.endswith(".npy"):
-            reads[key] = _Member(archive, info, size)
+            reads[key] = Member(archive, info, size)
         else:
             reads[key] = refuse("is not an array; write the .npz with numpy.savez")
     if not any(info.filename.endswith(".npy") for info in archive.infolist()):
@@ -82,7 +82,7 @@ def map_npy(path: Path) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class _Member:
+class Member:
     """Reads a member of an archive of `size` bytes."""
 
     archive: zipfile.ZipFile
@@ -90,6 +90,7 @@ class _Member:
     size: int
 
     def __call__(self) -> np.ndarray:
+        """The array."""
         header = self.header()
         check_size(header.nbytes, f"shape {list(header.shape)} of {header.dtype}")
         with self.archive.open(self.info) as file:
