@@ -1,8 +1,11 @@
 """Pictures of unknown origin: which formats are read, and how damage is reported."""
 
 import contextlib
+import io
 import warnings
 from collections.abc import Iterator
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 from PIL import Image, UnidentifiedImageError
@@ -28,6 +31,8 @@ def opened(source: Any) -> Iterator[Image.Image]:
     Args:
         source: the path, or a file of bytes.
     """
+    if isinstance(source, str | PathLike):  # of a file, Pillow would allocate whatever a chunk claims
+        source = io.BytesIO(Path(source).read_bytes())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of unusual metadata
         warnings.simplefilter("error", Image.DecompressionBombWarning)  # before it is decoded

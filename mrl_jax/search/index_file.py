@@ -90,7 +90,7 @@ def read_index(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """
     try:
         with path.open("rb") as raw, contextlib.ExitStack() as stack:
-            reads = open_npz(raw, path.stat().st_size, stack)
+            reads = open_npz(raw, path.stat().st_size, stack, surrogates=True)
             header = _json(reads["header"](), _HEADER)
             if header["format"] != _FORMAT:
                 raise ValueError("it is no index")

@@ -1,6 +1,7 @@
 """Top-k search against a float64 reference, files of an index, and wrong input."""
 
 import json
+import os
 import re
 import warnings
 import zipfile
@@ -222,6 +223,12 @@ def test_damaged_columns_are_reported_with_the_file(tmp_path):
     np.savez(path, **{**arrays, "ids": np.arange(3)})
     with pytest.raises(InputError, match=r"a\.npz cannot be read \(ids are int64 \[3\]"):
         Index.load(path)
+
+
+def test_ids_of_files_whose_names_are_no_utf8_are_kept(tmp_path):
+    ids = [os.fsdecode(b"a\xff.png"), "b"]
+    Index.build(np.eye(2), ids=ids).save(tmp_path / "a.npz")
+    assert Index.load(tmp_path / "a.npz").ids.tolist() == ids
 
 
 def test_claims_of_a_file_are_checked_before_anything_is_unpacked(tmp_path, monkeypatch):
