@@ -238,14 +238,14 @@ def fuzz(jobs: list[Job], seconds: float = float("inf")) -> dict[tuple[int, int]
 
     Args:
         jobs: in this order.
-        seconds: after so long no further case begins.
+        seconds: so long after the first case no further one begins.
     """
     results: dict[tuple[int, int], str] = {}
-    jobs, begun = list(jobs), time.monotonic()
+    jobs, clock = list(jobs), list[float]()
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as base:
         left = list(enumerate(jobs))
         while left:
-            last = _run_child([job for _, job in left], Path(base), [i for i, _ in left], results, begun + seconds)
+            last = _run_child([job for _, job in left], Path(base), [i for i, _ in left], results, clock, seconds)
             if last is None:
                 break
             at, number = last
@@ -258,7 +258,12 @@ def fuzz(jobs: list[Job], seconds: float = float("inf")) -> dict[tuple[int, int]
 
 
 def _run_child(
-    jobs: list[Job], base: Path, numbers: list[int], results: dict[tuple[int, int], str], end: float
+    jobs: list[Job],
+    base: Path,
+    numbers: list[int],
+    results: dict[tuple[int, int], str],
+    clock: list[float],
+    seconds: float,
 ) -> tuple[int, int] | None:
     """Collect what a child says; the (job, number) at which it died, or None if it came to its end."""
     command = [sys.executable, __file__, "--child", str(base)]
@@ -277,7 +282,8 @@ def _run_child(
             last = json.loads(line)
             if last[2] != "started":
                 results[numbers[last[0]], last[1]] = last[2]
-                if time.monotonic() > end:
+                clock.append(time.monotonic())
+                if clock[-1] > clock[0] + seconds:
                     process.kill()
                     return None
         code = process.wait()

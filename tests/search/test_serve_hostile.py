@@ -387,7 +387,7 @@ def test_damaged_requests_are_answered_or_refused_in_one_line(emoji_server, tmp_
                 check_answer(*await asked(app, data))
                 counts[0] += 1
             except InputError:
-                assert i >= 6
+                assert i >= 6 or b"/api/picture/" in data  # the rows have none here
                 counts[1] += 1
         done.set()
         await life

@@ -32,7 +32,7 @@ _SCHEMA = {
     "modalities": [str],
     "class_names": [str],
     "sha256": str,
-    "metadata": {str: ANY},
+    "metadata": {"deviations?": (None, [ANY])},
     "arrays": {str: {"shape": [_COUNT], "dtype": str, "sha256": str}},
     "ids": {str: str},
     "records": {str: _COUNT},
