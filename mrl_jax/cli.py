@@ -2,12 +2,14 @@
 
 import _thread
 import argparse
+import contextlib
 import functools
+import math
 import os
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 from mrl_jax.backend import describe_fault
@@ -26,10 +28,11 @@ from mrl_jax.files import refuse_address
 from mrl_jax.interface import as_command
 from mrl_jax.interrupt import Interrupted, raise_interrupts, was_interrupted
 from mrl_jax.names import printable
-from mrl_jax.options import OPTIONS, RECIPES, Option
+from mrl_jax.options import ARRAY_LIMIT, OPTIONS, RECIPES, Option
 
 __all__ = [
     "Parser",
+    "add_array_limit",
     "add_config_flags",
     "add_field_flags",
     "add_shown_flags",
@@ -44,7 +47,8 @@ class Parser(argparse.ArgumentParser):
     """An argument parser that reports an error as one line, and takes no abbreviated flags and no list twice.
 
     Args:
-        compiles: add the flag of the compilation cache, and set up the cache when arguments are parsed.
+        compiles: for a command that reads data and computes: add the flags of the compilation cache and of the limit
+            on arrays, and set up the cache when arguments are parsed.
         kwargs: of `argparse.ArgumentParser`.
     """
 
@@ -59,6 +63,7 @@ class Parser(argparse.ArgumentParser):
                 action="store_true",
                 help="compile anew; by default compiled programs are stored in the user's cache folder",
             )
+            add_array_limit(self)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As `argparse`, which calls it for every parser, those of subcommands included."""
@@ -105,6 +110,30 @@ class _Store(argparse.Action):
                 _warn(f"{option_string} is given twice; the last values count; to have all, give them at once")
             parser.lists_given.add(self.dest)
         setattr(namespace, self.dest, values)
+
+
+class _ArrayLimit(argparse.Action):
+    """`--max-array-gb` sets the environment variable, which processes of the command have, too."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+        try:
+            number = float(values)
+        except ValueError:
+            number = 0.0
+        if not 0 < number < math.inf:
+            raise InputError(f"{option_string} {values}: give a number of 10^9 bytes above 0")
+        os.environ[ARRAY_LIMIT] = values
+
+
+def add_array_limit(parser: argparse.ArgumentParser) -> None:
+    """Add the flag of the limit on arrays of data files; `run_command` takes the limit back at its end."""
+    parser.add_argument(
+        "--max-array-gb",
+        action=_ArrayLimit,
+        default=argparse.SUPPRESS,
+        metavar="GB",
+        help=f"how large one array of a data file may be, in 10^9 bytes; default: {ARRAY_LIMIT}, or the memory",
+    )
 
 
 class _Tau(argparse.Action):
@@ -174,6 +203,17 @@ def _help(option: Option) -> str:
     return text if option.default in (None, ()) else f"{text}; default: {shown(option.default)}"
 
 
+@contextlib.contextmanager
+def _same_array_limit() -> Iterator[None]:
+    before = os.environ.get(ARRAY_LIMIT)
+    try:
+        yield
+    finally:
+        os.environ.pop(ARRAY_LIMIT, None)
+        if before is not None:
+            os.environ[ARRAY_LIMIT] = before
+
+
 def run_command(command: Callable[[], object], interrupted: str = "run it again") -> int:
     """Run a command; report errors that a user can mend as one line on standard error.
 
@@ -187,7 +227,7 @@ def run_command(command: Callable[[], object], interrupted: str = "run it again"
     raise_interrupts()
     _repeat_swallowed_interrupts()
     try:
-        with as_command(), warnings.catch_warnings():
+        with as_command(), _same_array_limit(), warnings.catch_warnings():
             warnings.simplefilter("always", DatasetWarning)
             warnings.simplefilter("always", DamageWarning)
             show_default, reported = warnings.showwarning, set[str]()

@@ -347,7 +347,8 @@ def fields_used(method: str) -> frozenset[str]:
 
 def _with_effect(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that have an effect on the method among them."""
-    if not set(fields) - COMMON_FIELDS or fields["method"] not in OPTIONS["method"].choices:
+    # From JSON, the method may be of any type.
+    if not set(fields) - COMMON_FIELDS or fields["method"] not in list(OPTIONS["method"].choices):
         return dict(fields)
     used = fields_used(fields["method"])
     return {name: value for name, value in fields.items() if name in used}

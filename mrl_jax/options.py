@@ -8,6 +8,7 @@ from mrl_jax.errors import InputError
 from mrl_jax.methods.registry import METHODS
 
 __all__ = [
+    "ARRAY_LIMIT",
     "COMMON_FIELDS",
     "CONTRASTIVE_SCALES",
     "CUT_FIELDS",
@@ -72,6 +73,10 @@ SCHEDULES = ("cosine", "cosine-hold", "cosine-hold-v1", "constant")
 
 INITIALIZERS = ("uniform", "lecun_normal")
 """Initial values of the linear layers."""
+
+ARRAY_LIMIT = "MRL_JAX_MAX_ARRAY_GB"
+"""Environment variable that sets how large one array of a file may be, in 10^9 bytes; default: the machine's memory.
+The flag --max-array-gb of a command sets it."""
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
 """Precision of the encoders' layers."""

@@ -401,3 +401,9 @@ def test_the_recipe_of_the_paper():
     assert preset("wikipedia", recipe="paper", tau1=None).tau1 is None
     with pytest.raises(InputError, match="recipe 'best': choose from default, paper"):
         preset("wikipedia", recipe="best")
+
+
+@pytest.mark.parametrize("method", [{}, ["mrl"], None, 3])
+def test_a_method_of_a_wrong_type_in_a_file_is_refused(method):
+    with pytest.raises(InputError, match="method"):
+        Config.from_json(FORMAT_1 | {"format": 3, "method": method}, "sweep.json")

@@ -96,6 +96,8 @@ def test_it_trains_ranks_and_goes_on(tmp_path, broken):
     data = save_npz(tmp_path / "toy.npz", toy_arrays(("sound", "touch", "smell")))
     folder = tmp_path / "board"
     methods = ["mrl", "mvda", "pls", "broken"]
+    with pytest.raises(InputError, match="noise_rates: give at least one"):
+        leaderboard(folder, ["mrl"], noise_rates=[], data_path=str(data))
     with pytest.raises(InputError, match="choose from"):
         leaderboard(folder, ["mrl", "nonsense"], data_path=str(data))
     settings = {**SETTINGS, "data_path": str(data), "method_options": ()}

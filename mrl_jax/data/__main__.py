@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from mrl_jax.cli import Parser, add_field_flags, exit_process, path, run_command
+from mrl_jax.cli import Parser, add_array_limit, add_field_flags, exit_process, path, run_command
 from mrl_jax.data.cache import cache_folder
 from mrl_jax.data.dataset import SPLITS, Dataset
 from mrl_jax.data.emoji.versions import is_emoji_source
@@ -55,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     info.add_argument("--modalities", nargs="+", default=(), metavar="MODALITY")
     add_field_flags(info, CUT_FIELDS)
+    add_array_limit(info)
     info.add_argument("--verify", action="store_true", help="read the complete prepared copy and compare its digests")
     info.add_argument("--json", action="store_true", help="print JSON")
     info.set_defaults(run=_info)
@@ -65,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     preparing.add_argument("--download", action="store_true", help=f"download it from the hub ({HUB_REPOSITORY})")
     preparing.add_argument("--modalities", nargs="+", default=(), metavar="MODALITY", help="default: all in the file")
     add_field_flags(preparing, CUT_FIELDS)
+    add_array_limit(preparing)
     preparing.add_argument("--overwrite", action="store_true", help="replace a copy that was made from other data")
     preparing.set_defaults(run=_prepare)
 

@@ -93,6 +93,8 @@ class Renamed(Mapping[str, Any]):
             return value
         name, (chosen, total) = f"{self._source}: {self._keys[key]}", self._rows[key]
         value = plain_array(value, name)
+        if not value.ndim:
+            raise InputError(f"{name} is a single {value.dtype}; give an array with a row per instance")
         is_features = not key.endswith(ENDS)
         if value.ndim == 2 and value.shape[0] == 1 and not is_features:
             value = value.ravel()  # labels as a row

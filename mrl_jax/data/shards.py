@@ -102,6 +102,7 @@ def join_shards(
     splits: Collection[str] = (),
     apart: Collection[str] = (),
     any_place: bool = False,
+    folders: Collection[str] = (),
 ) -> tuple[Joined, tuple[str, ...]]:
     """Join numbered arrays of one name, in numeric order.
 
@@ -116,6 +117,7 @@ def join_shards(
         apart: names whose numbers are never those of shards.
         any_place: numbers may be anywhere in a key, such as in `image0` and `rank0_image`; otherwise only at its end,
             after a separator or a word such as `part`.
+        folders: names of the folders that the files lie in; `img_emb/img_emb_0` is a part of `img_emb`, even alone.
 
     Returns:
         The joined arrays, and a note for each modality that was joined.
@@ -143,9 +145,12 @@ def join_shards(
         if stated or (len(parts) > 1 and parts[0].number <= 1):  # years and the like are no numbers of shards
             shards[name] = parts
             _check(name, parts, arrays, source)
-    for name, (part, *others) in groups.items():  # a modality of one file beside others of several
-        if name not in shards and not others and part.number <= 1 and any(map(is_modality, shards)):
+    several = any(map(is_modality, shards))
+    for name, (part, *others) in groups.items():  # a modality of one file, in its folder or beside others of several
+        alone = name not in shards and not others and part.number <= 1
+        if alone and (several or _ENDS.sub("", name) in folders):
             shards[name] = [part]
+            _check(name, [part], arrays, source)
     used = [name for name in shards if is_modality(name) and (not wanted or {name, own(name)[1]} & {*wanted})]
     for split in dict.fromkeys(own(name)[0] for name in used):
         numbers = {name: [part.number for part in shards[name]] for name in used if own(name)[0] == split}

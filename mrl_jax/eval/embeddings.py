@@ -36,7 +36,11 @@ def read_embeddings(path: str | os.PathLike[str], modalities: Sequence[str] = ()
         raise InputError(f"{str(path)!r} is the folder of a run, not of embeddings; score it with --workdir")
     source = str(path)
     with _open(path, source) as found:
-        arrays, notes = join_shards(found, source, modalities, any_place=True) if path.is_dir() else (found, ())
+        arrays: Mapping[str, np.ndarray] = found
+        notes: tuple[str, ...] = ()
+        if path.is_dir():
+            folders = {file.parent.name for file in path.glob("*/*.npy")}
+            arrays, notes = join_shards(found, source, modalities, any_place=True, folders=folders)
         names = _modalities(arrays, modalities, source)
         check_modality_names(names, source)
         notes = notes if modalities else (*notes, *numbered_notes(names))

@@ -278,6 +278,8 @@ def _asked(
         entry_of(name)
     if not asked["methods"]:
         raise InputError("methods: give at least one")
+    if not asked["noise_rates"]:
+        raise InputError("noise_rates: give at least one")
     if not 1 <= asked["seeds"] <= MOST_RUNS:
         rule = "at least 1" if asked["seeds"] < 1 else f"at most {MOST_RUNS}"
         raise InputError(f"seeds {asked['seeds']}: must be {rule}")

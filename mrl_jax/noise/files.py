@@ -32,6 +32,7 @@ import numpy as np
 
 from mrl_jax.data.formats import open_arrays
 from mrl_jax.data.formats.foreign import HEAD, refuse_foreign
+from mrl_jax.data.formats.npz import map_npy
 from mrl_jax.errors import DatasetWarning, InputError, listed
 from mrl_jax.files import refuse_address
 from mrl_jax.json_files import parse_json
@@ -222,10 +223,7 @@ def _load(path: Path, names: Sequence[str], labels: int, num_classes: int) -> An
         if suffix == ".json":
             return parse_json(_text(path, content))
         if suffix == ".npy":
-            array = np.lib.format.open_memmap(path, mode="r")  # reads no more than the file has, and no pickle
-            if array.offset + array.nbytes != len(content):
-                raise ValueError(f"its header gives the shape {array.shape}, but the file holds more")
-            return np.asarray(array)
+            return np.asarray(map_npy(path))
     except InputError:
         raise
     except Exception as error:  # a damaged file can raise almost any exception

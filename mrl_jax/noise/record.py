@@ -144,7 +144,7 @@ def named_labels(path: Path, content: Any, class_names: Sequence[str]) -> np.nda
     if not names or not all(isinstance(name, str) for name in names):
         return None
     number = {name: k for k, name in enumerate(class_names)}
-    if unknown := next((name for name in names if name not in number), None):
+    if (unknown := next((name for name in names if name not in number), None)) is not None:
         known = f"the classes are {listed(class_names, 10)}" if class_names else "the data do not name their classes"
         raise InputError(f"{str(path)!r}: label {unknown[:80]!r} is no class; {known}: give these names, or numbers")
     if len({len(row) for row in rows}) > 1:

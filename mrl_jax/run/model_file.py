@@ -7,6 +7,7 @@ float32.
 """
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import jax
 import numpy as np
 
 from mrl_jax.config import Config
+from mrl_jax.data.formats.npz import open_npz
 from mrl_jax.errors import InputError
 from mrl_jax.methods.state import Shapes
 from mrl_jax.run.model import Model
@@ -58,8 +60,8 @@ def read_model(
         InputError: it cannot be read, or has other arrays.
     """
     try:
-        with np.load(BytesIO(content), allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        with ExitStack() as stack:
+            arrays = {name: read() for name, read in open_npz(BytesIO(content), len(content), stack).items()}
         epoch = int(arrays.pop("epoch"))
     except Exception as error:  # damaged files raise errors of many types
         why = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
@@ -78,6 +80,8 @@ def read_model(
                 f"{path} belongs to another configuration: {name} is {_shape(stored)}, config.json needs "
                 f"{_shape(expected.get(name))}; restore config.json"
             )
+    if other := next((name for name in expected if arrays[name].dtype.kind != "f"), None):
+        raise InputError(f"{path} is damaged ({other} is {arrays[other].dtype}); restore it, or train anew")
     preprocess = {m: {name: arrays[f"{m}/{name}"] for name in ("mean", "scale")} for m in modalities}
     values = [arrays[name] for name, _ in params]
     return Model(jax.tree.unflatten(jax.tree.structure(template), values), preprocess), epoch

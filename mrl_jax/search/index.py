@@ -382,10 +382,12 @@ def _column(name: str, values: Any, count: int) -> np.ndarray:
         raise InputError(f"{name} are text and integers; give one of the two")
     if x.dtype == object and all(isinstance(v, str) for v in x.flat):
         x = x.astype(str)
-    if not len(x) and not count:
+    if x.shape == (0,) == (count,):
         x = x.astype(np.int64)
     if x.shape != (count,) or x.dtype.kind not in "iuUT":
         raise InputError(f"{name} are {x.dtype} {list(x.shape)}; give {count} integers or texts, one per row")
+    if x.dtype.kind == "u" and count and x.max() >= 2**63:
+        raise InputError(f"{name} hold {x.max()}; give integers below 2^63")
     return x.astype(np.int64) if x.dtype.kind in "iu" else x.astype(str)
 
 

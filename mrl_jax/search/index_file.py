@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from mrl_jax.data.formats.limits import Header
+from mrl_jax.data.formats.npz import Member, open_npz
 from mrl_jax.errors import InputError
 from mrl_jax.files import atomic_path
 from mrl_jax.json_files import ANY, Number, parse_json
@@ -87,8 +89,9 @@ def read_index(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         InputError: the file does not exist, is damaged, is no index, or has another version of the format.
     """
     try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            header = _json(file["header"], _HEADER)
+        with path.open("rb") as raw, contextlib.ExitStack() as stack:
+            reads = open_npz(raw, path.stat().st_size, stack, surrogates=True)
+            header = _json(reads["header"](), _HEADER)
             if header["format"] != _FORMAT:
                 raise ValueError("it is no index")
             if header["version"] not in (VERSION, VERSION_GIVEN):
@@ -98,20 +101,32 @@ def read_index(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
                 raise ValueError(f"its metric is {header['metric']!r}")
             if header.setdefault("representation", "embedding") not in REPRESENTATIONS:
                 raise ValueError(f"its representation is {header['representation']!r}")
-            columns = {name: file[name] for name in ("embeddings", "ids", "labels") if name in file.files}
-            if "payloads" in file.files:
-                columns["payloads"] = _json(file["payloads"])
+            claims = {name: read.header() for name, read in reads.items() if isinstance(read, Member)}
+            rows, width = header["rows"], header["width"]
+            _check_claims(claims, rows, width)
+            columns: dict[str, Any] = {
+                name: reads[name]() for name in ("embeddings", "ids", "labels") if name in claims
+            }
+            if "payloads" in claims:
+                columns["payloads"] = _json(reads["payloads"]())
         if lost := sorted(set(header.get("columns", ())) - set(columns)):  # a damaged name in the archive hides one
             raise ValueError(f"{lost[0]} missing")
-        x = columns["embeddings"]
-        if x.shape != (header["rows"], header["width"]) or x.dtype != np.float32:
-            raise ValueError(f"embeddings are {x.dtype} {list(x.shape)}")
     except FileNotFoundError as error:
         raise InputError(f"index {path} does not exist; give a file that Index.save wrote") from error
     except Exception as error:  # a damaged file can raise almost any exception
         reason = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
         raise InputError(f"index {path} cannot be read ({reason}); build it again") from error
     return header, columns
+
+
+def _check_claims(claims: Mapping[str, Header], rows: int, width: int) -> None:
+    """Compare shapes with the header before any array is unpacked."""
+    x = claims["embeddings"]
+    if x.shape != (rows, width) or x.dtype != np.float32:
+        raise ValueError(f"embeddings are {x.dtype} {list(x.shape)}")
+    for name in {"ids", "labels"} & set(claims):
+        if claims[name].shape != (rows,):
+            raise ValueError(f"{name} are {claims[name].dtype} {list(claims[name].shape)}")
 
 
 def _json(array: np.ndarray, schema: Any = ANY) -> Any:

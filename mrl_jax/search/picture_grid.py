@@ -1,14 +1,13 @@
 """A grid of pictures, drawn with Pillow: one line per query, its results side by side."""
 
 import functools
-import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
+from mrl_jax.data.pictures import opened, picture_errors
 from mrl_jax.display.drawing import font_file
-from mrl_jax.errors import InputError
 
 __all__ = [
     "FRAME",
@@ -56,20 +55,15 @@ class Line(NamedTuple):
 
 
 def open_picture(source: Any) -> Image.Image | None:
-    """Read a picture from a path or file as RGBA; None stays None.
+    """Read a picture from a path or file, in one of `data.pictures.FORMATS`, as RGBA; None stays None.
 
     Raises:
-        InputError: the picture cannot be read.
+        InputError: the picture cannot be read, or is in another format.
     """
     if source is None:
         return None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)  # from the header, before it is decoded
-            with Image.open(source) as picture:
-                return picture.convert("RGBA")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise InputError(f"picture {source} cannot be read ({error}); replace it") from error
+    with picture_errors(source, "replace it"), opened(source) as picture:
+        return picture.convert("RGBA")
 
 
 def draw_grid(lines: Sequence[Line]) -> Image.Image:

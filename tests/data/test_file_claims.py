@@ -1,5 +1,7 @@
 """What a file claims is checked before it is unpacked: shapes of all arrays against each other, and their size."""
 
+import os
+
 import h5py
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from PIL import Image
 from toy import save_npz, toy_arrays
 
 from mrl_jax import InputError, load_dataset
+from mrl_jax.data.__main__ import main as data_main
 from mrl_jax.data.emoji.features import picture_array
 from mrl_jax.data.formats import hdf5, header_of, matlab, open_arrays
 from mrl_jax.search.picture_grid import open_picture
@@ -82,6 +85,24 @@ def test_the_limit_is_by_default_the_memory_of_the_machine(bombs, unread, monkey
     assert unread() == 0
 
 
+def test_a_flag_of_commands_sets_the_limit(bombs, monkeypatch, capsys):
+    monkeypatch.setenv("MRL_JAX_MAX_ARRAY_GB", "5")
+    describe = ["info", "custom", "--data-path", str(bombs), "--modalities", "sound", "touch", "--max-array-gb"]
+    arrays = {**toy_arrays(), "train_sound": BIG, "train_touch": BIG, "train_labels": np.arange(len(BIG)) % 3}
+    write(
+        bombs.with_stem("wide"), arrays | {f"{s}_{m}": BIG[:3] for s in ("valid", "test") for m in ("sound", "touch")}
+    )
+    describe[3] = str(bombs.with_stem("wide"))
+    assert data_main([*describe, "0.05"]) == 2
+    assert (
+        "more than the limit of 50000000; store fewer rows or columns, or --max-array-gb 1" in capsys.readouterr().err
+    )
+    assert os.environ["MRL_JAX_MAX_ARRAY_GB"] == "5"
+    for value in ("0", "nan", "much"):
+        assert data_main([*describe, value]) == 2
+        assert f"--max-array-gb {value}: give a number" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("value", ["much", "0", "-1", "nan", "inf"])
 def test_a_limit_that_is_no_number_is_refused(value, tmp_path, monkeypatch):
     monkeypatch.setenv("MRL_JAX_MAX_ARRAY_GB", value)
@@ -94,6 +115,18 @@ def test_arrays_that_are_not_used_are_not_unpacked(tmp_path, unread, monkeypatch
     monkeypatch.setattr("mrl_jax.data.formats.open._SMALL", 10_000_000)  # of the file, and of what it claims
     assert load_dataset(path).modalities == ("sound", "touch")
     assert unread() < 10_000
+
+
+@pytest.mark.parametrize("read", [open_picture, picture_array])
+def test_pictures_in_formats_that_start_programs_or_are_not_named_are_refused(read, tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "picture.eps")
+    for name, content in (("picture.eps", None), ("x.xbm", b"#define a_width 8\n#define a_height 1\n{0x01}")):
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match=r"cannot be read \(it is not a picture\)"):
+            read(str(tmp_path / name))
+    Image.new("RGB", (4, 4)).save(tmp_path / "picture.png")
+    assert np.asarray(read(str(tmp_path / "picture.png"))).shape[2] == 4
 
 
 @pytest.mark.parametrize("read", [open_picture, picture_array])

@@ -10,23 +10,23 @@ import tracemalloc
 import zipfile
 import zlib
 
-import fuzz
 import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import scipy.io
+from fuzzing import samples
 
 from mrl_jax.data.formats import errors, hdf5, open_arrays, read_float32
 from mrl_jax.errors import InputError
 
-ARRAYS = fuzz.sample_arrays()
+ARRAYS = samples.sample_arrays()
 
 
 def read_all(path):
     with open_arrays(path) as arrays:
-        return {key: np.array(arrays[key]) for key in arrays if key not in fuzz.NEVER_READ}
+        return {key: np.array(arrays[key]) for key in arrays if key not in samples.NEVER_READ}
 
 
 def assert_same(found, expected):
@@ -48,16 +48,16 @@ def npz_stored(path):
 
 
 SAME = {
-    "compressed npz": lambda d: fuzz.write_npz(d / "a.npz"),
+    "compressed npz": lambda d: samples.write_npz(d / "a.npz"),
     "stored npz": lambda d: npz_stored(d / "a.npz"),
-    "npy folder": lambda d: fuzz.write_npy(d / "a"),
-    "compressed mat5": lambda d: fuzz.write_mat5(d / "a.mat"),
-    "stored mat5": lambda d: fuzz.write_mat5(d / "a.mat", compress=False),
-    "mat73": lambda d: fuzz.write_mat73(d / "a.mat"),
+    "npy folder": lambda d: samples.write_npy(d / "a"),
+    "compressed mat5": lambda d: samples.write_mat5(d / "a.mat"),
+    "stored mat5": lambda d: samples.write_mat5(d / "a.mat", compress=False),
+    "mat73": lambda d: samples.write_mat73(d / "a.mat"),
     "contiguous hdf5": lambda d: write_plain_hdf5(d / "a.h5"),
     "gzip hdf5": lambda d: write_plain_hdf5(d / "a.h5", chunks=True, compression="gzip", shuffle=True),
     "lzf hdf5": lambda d: write_plain_hdf5(d / "a.h5", chunks=True, compression="lzf"),
-    "another suffix": lambda d: fuzz.write_npz(d / "a.txt"),
+    "another suffix": lambda d: samples.write_npz(d / "a.txt"),
 }
 
 
@@ -70,18 +70,18 @@ def test_every_format_gives_the_same_arrays(case, tmp_path):
 
 
 def test_both_matlab_versions_give_the_same_variables(tmp_path):
-    old = read_all(fuzz.write_mat5(tmp_path / "old.mat"))
-    new = read_all(fuzz.write_mat73(tmp_path / "new.mat"))
+    old = read_all(samples.write_mat5(tmp_path / "old.mat"))
+    new = read_all(samples.write_mat73(tmp_path / "new.mat"))
     assert old.keys() - new.keys() == {"rows"}
     assert new.keys() - old.keys() == {"nothing"}
     for key in old.keys() & new.keys():
         assert_same(new[key], old[key])
-    for i, view in enumerate(fuzz.CELLS):
+    for i, view in enumerate(samples.CELLS):
         assert_same(old[f"views[{i}]"], view)
-    assert old["class_names"].tolist() == fuzz.NAMES
+    assert old["class_names"].tolist() == samples.NAMES
     assert old["title"].tolist() == ["emoji"]
     assert old["rows"].tolist() == ["ab", "cde"]
-    assert_same(old["spread"], fuzz.sparse_sample())
+    assert_same(old["spread"], samples.sparse_sample())
     assert_same(new["nothing"], np.zeros((0, 3)))
 
 
@@ -91,9 +91,9 @@ def test_matlab_5_keeps_text_types_and_shapes_as_scipy_reads_them(tmp_path):
         "emoji": "\U0001f600 a",
         "empty": np.zeros((0, 4)),
         "cube": np.arange(24.0).reshape(2, 3, 4),
-        "column": fuzz.cell(["a", "", "b"]).T,
+        "column": samples.cell(["a", "", "b"]).T,
         "none": np.empty((0, 0), object),
-        "mixed": fuzz.cell([np.ones((1, 1)), "text"]),
+        "mixed": samples.cell([np.ones((1, 1)), "text"]),
         "square": np.empty((2, 2), object),
         **{t: np.array([[0, 1, 100]], t) for t in ("int8", "uint16", "int64", "uint64", "float32")},
     }
@@ -203,8 +203,8 @@ def test_dimensions_may_be_unsigned(tmp_path):
 
 
 def test_hdf5_groups_text_and_numbers_are_read(tmp_path):
-    found = read_all(fuzz.write_hdf5(tmp_path / "a.h5"))
-    assert found["class_names"].tolist() == fuzz.NAMES
+    found = read_all(samples.write_hdf5(tmp_path / "a.h5"))
+    assert found["class_names"].tolist() == samples.NAMES
     assert found["fixed"].tolist() == ["ab", "c"]
     assert found["number"] == 3
     assert_same(found["group/text"], ARRAYS["train_text"])
@@ -257,19 +257,19 @@ def test_matrices_are_narrowed_by_rows(tmp_path, monkeypatch, matlab, packing, b
 
 @pytest.mark.slow
 def test_what_is_no_matrix_of_real_numbers_is_never_narrowed(tmp_path):
-    for path in (fuzz.write_hdf5(tmp_path / "a.h5"), fuzz.write_mat73(tmp_path / "a.mat")):
+    for path in (samples.write_hdf5(tmp_path / "a.h5"), samples.write_mat73(tmp_path / "a.mat")):
         with open_arrays(path) as arrays:
-            for key in [key for key in arrays if key not in fuzz.NEVER_READ]:
+            for key in [key for key in arrays if key not in samples.NEVER_READ]:
                 value = arrays[key]
                 matrix = value.ndim == 2 and value.dtype.kind in "fiu" and value.size and key != "spread"
                 assert_same(read_float32(arrays, key), value.astype(np.float32) if matrix else value)
-            for key in set(fuzz.NEVER_READ) & set(arrays):
+            for key in set(samples.NEVER_READ) & set(arrays):
                 with pytest.raises(InputError):
                     read_float32(arrays, key)
 
 
 def test_other_formats_and_mappings_give_for_float32_what_they_hold(tmp_path):
-    with open_arrays(fuzz.write_npz(tmp_path / "a.npz")) as arrays:
+    with open_arrays(samples.write_npz(tmp_path / "a.npz")) as arrays:
         for key in arrays:
             assert_same(read_float32(arrays, key), arrays[key])
     assert read_float32({"a": 3}, "a") == 3
@@ -302,19 +302,19 @@ def test_damage_is_reported_when_narrowing(tmp_path):
 
 
 def test_arrays_are_a_mapping_in_the_order_of_the_file(tmp_path):
-    with open_arrays(fuzz.write_npz(tmp_path / "a.npz")) as arrays:
+    with open_arrays(samples.write_npz(tmp_path / "a.npz")) as arrays:
         assert list(arrays) == [*ARRAYS, "class_names"]
         assert len(arrays) == 7
         assert "flags" in arrays
         assert "absent" not in arrays
-        assert arrays["class_names"].tolist() == fuzz.NAMES
+        assert arrays["class_names"].tolist() == samples.NAMES
         assert arrays["flags"] is not arrays["flags"]
         with pytest.raises(KeyError):
             arrays["absent"]
 
 
 def test_npy_files_are_read_only_memory_maps(tmp_path):
-    with open_arrays(fuzz.write_npy(tmp_path / "a")) as arrays:
+    with open_arrays(samples.write_npy(tmp_path / "a")) as arrays:
         assert isinstance(arrays["train_image"], np.memmap)
         assert not arrays["train_image"].flags.writeable
     np.save(tmp_path / "a" / "none.npy", np.zeros((0, 3)))
@@ -338,7 +338,7 @@ def test_damage_of_one_array_shows_only_when_it_is_read(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["npz", "mat5", "mat73", "hdf5", "parquet"])
 def test_truncated_files_are_refused(name, tmp_path):
-    path = fuzz.WRITERS[name](tmp_path / "a")
+    path = samples.WRITERS[name](tmp_path / "a")
     whole = path.read_bytes()
     for part in (0.02, 0.5, 0.98):
         path.write_bytes(whole[: int(part * len(whole))])
@@ -435,7 +435,7 @@ def dims(*n):
 
 
 def sparse_mat5(path, shape, indices=None):
-    matrix = scipy.sparse.csc_array(fuzz.sparse_sample())
+    matrix = scipy.sparse.csc_array(samples.sparse_sample())
     if indices is not None:
         matrix.indices[0] = indices
     scipy.io.savemat(path, {"x": matrix})
@@ -484,7 +484,7 @@ def cycle(file):
 
 
 def mat73_of(path, write):
-    fuzz.write_mat73(path)
+    samples.write_mat73(path)
     with h5py.File(path, "r+") as file:
         write(file)
     return path
@@ -535,7 +535,7 @@ BAD_FILES = {
         r"bytes of numbers",
     ),
     "huge mat5 cell": (
-        lambda d: mat5_patched(d / "a.mat", dims(1, 3), dims(1, 2**31 - 1), x=fuzz.cell(["a", "bc", "def" * 9])),
+        lambda d: mat5_patched(d / "a.mat", dims(1, 3), dims(1, 2**31 - 1), x=samples.cell(["a", "bc", "def" * 9])),
         r"is claimed",
     ),
     "mat5 type code": (
@@ -546,7 +546,7 @@ BAD_FILES = {
     "mat5 sparse index": (lambda d: sparse_mat5(d / "a.mat", None, 10**6), "'x' is damaged"),
     "mat5 struct": (lambda d: scipy.io.savemat(d / "a.mat", {"x": {"y": 1}}) or d / "a.mat", "'x' is a struct"),
     "mixed cell": (
-        lambda d: scipy.io.savemat(d / "a.mat", {"x": fuzz.cell(["a", np.ones((2, 2))])}) or d / "a.mat",
+        lambda d: scipy.io.savemat(d / "a.mat", {"x": samples.cell(["a", np.ones((2, 2))])}) or d / "a.mat",
         "cell 1, something else",
     ),
     "never written hdf5": (
@@ -655,7 +655,7 @@ def test_a_virtual_or_external_source_is_never_read(tmp_path, monkeypatch):
 
 
 def test_a_file_that_may_not_be_read_is_refused(tmp_path, monkeypatch):
-    path = fuzz.write_npz(tmp_path / "a.npz")
+    path = samples.write_npz(tmp_path / "a.npz")
 
     def denied(*args, **kwargs):
         raise PermissionError(13, "Permission denied", str(path))
@@ -666,7 +666,7 @@ def test_a_file_that_may_not_be_read_is_refused(tmp_path, monkeypatch):
 
 
 def test_interrupts_and_errors_of_the_caller_pass_through(tmp_path, monkeypatch):
-    path = fuzz.write_npz(tmp_path / "a.npz")
+    path = samples.write_npz(tmp_path / "a.npz")
     with pytest.raises(ZeroDivisionError), open_arrays(path):
         raise ZeroDivisionError
     for raised, expected in ((KeyboardInterrupt, KeyboardInterrupt), (MemoryError, InputError)):
@@ -712,16 +712,16 @@ def test_importing_the_formats_imports_no_library_of_a_format():
 
 
 def split_tables():
-    table = fuzz.parquet_table()
+    table = samples.parquet_table()
     return {"train": table.slice(0, 40), "valid": table.slice(40, 8), "test": table.slice(48, 12)}
 
 
 def test_parquet_gives_the_own_layout(tmp_path):
-    found = read_all(fuzz.write_parquet(tmp_path / "a.parquet"))
+    found = read_all(samples.write_parquet(tmp_path / "a.parquet"))
     assert list(found)[:6] == [
         "train_image", "train_text", "train_text_mask", "train_labels", "train_image_labels", "train_ids",
     ]  # fmt: skip
-    table = fuzz.parquet_table().to_pydict()
+    table = samples.parquet_table().to_pydict()
     assert_same(found["train_image"], np.array(table["image"][:40]))
     assert_same(found["test_text"], np.array(table["text"][48:], np.float32))
     assert found["train_text_mask"].tolist() == [i != 3 for i in range(40)]
@@ -736,7 +736,7 @@ def test_parquet_gives_the_own_layout(tmp_path):
 
 @pytest.mark.slow
 def test_a_folder_of_parquet_shards_is_the_same_as_one_file(tmp_path):
-    expected = read_all(fuzz.write_parquet(tmp_path / "a.parquet"))
+    expected = read_all(samples.write_parquet(tmp_path / "a.parquet"))
     folder = tmp_path / "b"
     folder.mkdir()
     for split, table in split_tables().items():
@@ -858,7 +858,7 @@ def test_one_long_text_among_many_does_not_fill_the_memory(tmp_path):
 
 
 def test_parquet_without_pyarrow_names_the_remedy(tmp_path, monkeypatch):
-    path = fuzz.write_parquet(tmp_path / "a.parquet")
+    path = samples.write_parquet(tmp_path / "a.parquet")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.delitem(sys.modules, "pyarrow.parquet")
     with pytest.raises(InputError, match="pip install pyarrow"):
@@ -868,3 +868,15 @@ def test_parquet_without_pyarrow_names_the_remedy(tmp_path, monkeypatch):
 def test_library_messages_become_one_printable_line():
     assert errors.one_line("a\nb\x1b[0m\u2028c" + "d" * 999).startswith("a b?[0m c")
     assert len(errors.one_line("d" * 999)) == 200
+
+
+def test_decimals_in_parquet_are_numbers(tmp_path):
+    import decimal
+
+    table = samples.parquet_table()
+    at = table.column_names.index("label")
+    labels = pa.array([decimal.Decimal(i % 3) for i in range(60)], pa.decimal128(5, 2))
+    pq.write_table(table.set_column(at, "label", labels), tmp_path / "a.parquet", row_group_size=32)
+    found = read_all(tmp_path / "a.parquet")
+    assert found["train_labels"].dtype == np.float64
+    np.testing.assert_array_equal(found["train_labels"], np.arange(40) % 3)

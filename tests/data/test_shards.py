@@ -79,6 +79,18 @@ def test_folders_of_clip_retrieval_are_read(tmp_path, capsys):
     assert "two of its folders hold img_emb_0.npy; give names that differ" in capsys.readouterr().err
 
 
+def test_one_file_in_a_folder_of_its_name_has_the_name_of_the_folder(tmp_path):
+    own = {f"labels/{m}_0_labels": LABELS for m in ("img_emb", "text_emb")}
+    arrays = {"img_emb/img_emb_0": IMAGE, "text_emb/text_emb_0": TEXT, **own}
+    data = checked(folder(tmp_path, arrays))
+    assert list(data.embeddings) == ["img_emb", "text_emb"]
+    np.testing.assert_array_equal(data.embeddings["text_emb"], TEXT.astype(np.float32))
+    np.testing.assert_array_equal(data.labels["img_emb"], LABELS)
+    assert not data.notes
+    assert list(read_embeddings(tmp_path, ["text_emb"]).embeddings) == ["text_emb"]
+    assert list(read_embeddings(tmp_path, ["text_emb_0", "img_emb_0"]).embeddings) == ["text_emb_0", "img_emb_0"]
+
+
 def test_shards_of_one_modality_are_not_two(tmp_path, capsys):
     folder(tmp_path, {**parts("img_emb", at=(0, 12, 24)), "labels": LABELS})
     assert eval_main(["--embeddings", str(tmp_path)]) == 2

@@ -347,6 +347,7 @@ def test_rows_in_another_order_are_refused_if_the_name_has_the_rate_and_noted_ot
         ([float("nan")] * N, "NaN is no number"),
         ([1e300] * N, "no integer"),
         (["1"] * N, "label '1' is no class; the data do not name their classes"),
+        ([""] * N, "label '' is no class; the data do not name their classes"),
         ([10**30] * N, "must be integers"),
         ([[10**400] * N, [0.5] * N], "a number beyond 1.8e308"),
         (["x" * 500_000, *[1] * (N - 1)], "labels hold a str; they must be integers, or all of them names of classes"),
@@ -486,7 +487,7 @@ def test_an_npy_with_more_than_its_header_says_is_refused(tmp_path):
     np.save(tmp_path / "a.npy", GIVEN)
     head = (tmp_path / "a.npy").read_bytes()
     (tmp_path / "b.npy").write_bytes(head.replace(b"(2, 120)", b"(1, 120)"))
-    refused(tmp_path / "b.npy", r"header gives the shape \(1, 120\), but the file holds more")
+    refused(tmp_path / "b.npy", r"header claims \(1, 120\) of int32, which does not match its 1088 bytes")
     (tmp_path / "c.npy").write_bytes(head.replace(b"(2, 120)", b"(9, 120)"))
     refused(tmp_path / "c.npy", "damaged")
 

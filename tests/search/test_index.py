@@ -1,6 +1,7 @@
 """Top-k search against a float64 reference, files of an index, and wrong input."""
 
 import json
+import os
 import re
 import warnings
 import zipfile
@@ -220,8 +221,41 @@ def test_damaged_columns_are_reported_with_the_file(tmp_path):
     with np.load(path) as file:
         arrays = dict(file)
     np.savez(path, **{**arrays, "ids": np.arange(3)})
-    with pytest.raises(InputError, match=r"a\.npz is damaged \(ids are int64 \[3\]"):
+    with pytest.raises(InputError, match=r"a\.npz cannot be read \(ids are int64 \[3\]"):
         Index.load(path)
+
+
+def test_ids_of_files_whose_names_are_no_utf8_are_kept(tmp_path):
+    ids = [os.fsdecode(b"a\xff.png"), "b"]
+    Index.build(np.eye(2), ids=ids).save(tmp_path / "a.npz")
+    assert Index.load(tmp_path / "a.npz").ids.tolist() == ids
+
+
+def test_claims_of_a_file_are_checked_before_anything_is_unpacked(tmp_path, monkeypatch):
+    path, unpacked = tmp_path / "a.npz", []
+    Index.build(np.eye(4), ids=np.arange(4)).save(path)
+    with np.load(path) as file:
+        arrays = dict(file)
+    np.savez_compressed(path, **{**arrays, "ids": np.zeros(10**6, np.int64)})
+    monkeypatch.setattr(np.lib.format, "read_array", spied(np.lib.format.read_array, unpacked))
+    with pytest.raises(InputError, match=r"ids are int64 \[1000000\]"):
+        Index.load(path)
+    assert max(unpacked) < 10_000
+    np.savez(path, **{**arrays, "ids": np.array(3)})
+    with pytest.raises(InputError, match=r"ids are int64 \[\]"):
+        Index.load(path)
+    np.savez(path, **{**arrays, "ids": np.full(4, 2**63, np.uint64)})
+    with pytest.raises(InputError, match="ids hold 9223372036854775808; give integers below"):
+        Index.load(path)
+
+
+def spied(read, sizes):
+    def counted(*args, **kwargs):
+        array = read(*args, **kwargs)
+        sizes.append(array.nbytes)
+        return array
+
+    return counted
 
 
 def test_a_file_that_cannot_be_written_is_reported(tmp_path):

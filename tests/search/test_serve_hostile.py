@@ -3,15 +3,19 @@
 import asyncio
 import io
 import json
+import random
 import struct
 import threading
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from fuzzing.mutations import mutate
+from fuzzing.readers import READERS, asked, check_answer
 from PIL import Image
 from server import Served, parsed, received, running
 
+from mrl_jax.errors import InputError
 from mrl_jax.search.server.app import make_app
 from mrl_jax.search.server.batches import Batches
 from mrl_jax.search.server.guard import loopback_names
@@ -356,3 +360,39 @@ def test_answers_are_no_html(server):
     answer = server.ask("/api/search?text=%3Cscript%3Ealert(1)%3C/script%3E%20cat&top=1")
     assert answer.headers["content-type"] == "application/json"
     assert json.loads(answer.body)["query"]["value"].startswith("<script>")
+
+
+def test_damaged_requests_are_answered_or_refused_in_one_line(emoji_server, tmp_path):
+    app = make_app(emoji_server.service, Thumbnails(None), SMALL, loopback_names("127.0.0.1"), 10)
+    valid = [path.read_bytes() for path in sorted(READERS["requests"].write(tmp_path).iterdir())]
+
+    async def all_answers():
+        done, counts = asyncio.Event(), [0, 0]
+
+        async def receive():
+            if not begun.is_set():
+                begun.set()
+                return {"type": "lifespan.startup"}
+            await done.wait()
+            return {"type": "lifespan.shutdown"}
+
+        async def ignore(_): ...
+
+        begun = asyncio.Event()
+        life = asyncio.create_task(app({"type": "lifespan", "asgi": {"version": "3.0"}}, receive, ignore))
+        await begun.wait()
+        for i in range(120):
+            data = valid[i % 6] if i < 6 else mutate(valid[i % 6], random.Random(i))
+            try:
+                check_answer(*await asked(app, data))
+                counts[0] += 1
+            except InputError:
+                assert i >= 6 or b"/api/picture/" in data  # the rows have none here
+                counts[1] += 1
+        done.set()
+        await life
+        return counts
+
+    answered, refused_ones = awaited(all_answers())
+    assert answered > 20
+    assert refused_ones > 20

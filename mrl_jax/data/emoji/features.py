@@ -8,7 +8,6 @@ Shape letters: N rows, D features.
 """
 
 import unicodedata
-import warnings
 from collections.abc import Sequence
 from os import PathLike
 from typing import Any
@@ -114,29 +113,20 @@ def picture_array(image: Any) -> np.ndarray:
     """
     from PIL import Image, ImageOps
 
-    bombs = (Image.DecompressionBombError, Image.DecompressionBombWarning)
-    try:
+    from mrl_jax.data.pictures import opened, picture_errors
+
+    given = f"{image.dtype} array {list(image.shape)}" if isinstance(image, np.ndarray) else _shorten(image)
+    kinds = "" if isinstance(image, str | PathLike) else ", a PIL image, or a uint8 array [height, width, 3 or 4]"
+    with picture_errors(given, f"give the path of a PNG or other picture file{kinds}"):
         if isinstance(image, np.ndarray):
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (3, 4) or not image.size:
                 raise ValueError("arrays must be uint8 [height, width, 3 or 4]")
-            picture = Image.fromarray(image)
+            picture = Image.fromarray(image).convert("RGBA")
         elif isinstance(image, Image.Image):
-            picture = image
+            picture = image.convert("RGBA")
         else:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", Image.DecompressionBombWarning)  # from the header, before it is decoded
-                with Image.open(image) as opened:
-                    picture = opened.copy()
-        picture = picture.convert("RGBA")
-    except (OSError, ValueError, TypeError, AttributeError, SyntaxError, *bombs) as error:
-        given = f"{image.dtype} array {list(image.shape)}" if isinstance(image, np.ndarray) else _shorten(image)
-        reason = getattr(error, "strerror", None) or error
-        if isinstance(error, bombs):
-            reason = "it has too many pixels; scale it down"
-        kinds = "" if isinstance(image, str | PathLike) else ", a PIL image, or a uint8 array [height, width, 3 or 4]"
-        raise InputError(
-            f"picture {given} cannot be read ({reason}): give the path of a PNG or other picture file{kinds}"
-        ) from error
+            with opened(image) as found:
+                picture = found.convert("RGBA")
     if picture.size != (_SIDE, _SIDE):
         picture = ImageOps.pad(picture, (_SIDE, _SIDE), method=Image.Resampling.BICUBIC, color=(0, 0, 0, 0))
     return np.asarray(picture)

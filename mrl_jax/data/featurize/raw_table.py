@@ -1,6 +1,5 @@
 """Read, check and digest a CSV table of instances and a folder with their pictures, before any model is loaded."""
 
-import contextlib
 import csv
 import hashlib
 import io
@@ -8,16 +7,16 @@ import json
 import math
 import posixpath
 import re
-import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from mrl_jax.data.dataset import SPLITS
 from mrl_jax.data.formats.foreign import HEAD, refuse_foreign
+from mrl_jax.data.pictures import SUFFIXES, opened, picture_errors
 from mrl_jax.errors import InputError, first_line
 
 __all__ = [
@@ -34,12 +33,7 @@ __all__ = [
 
 _COLUMNS = ("id", "text", "label")
 _SPLIT_NAMES = {**{name: name for name in SPLITS}, "validation": "valid", "val": "valid", "dev": "valid"}
-# Formats that Pillow decodes itself; its other formats are stubs or start programs (EPS: Ghostscript).
-_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "AVIF", "PPM", "TGA", "ICO", "JPEG2000")
-_SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".avif"),
-    *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".ico", ".jp2"),
-)
+_REMEDY = "replace it, or remove it to mark it as missing"
 
 
 @dataclass
@@ -193,7 +187,7 @@ def find_pictures(rows: Sequence[Row], folder: Path) -> None:
     by_stem: dict[str, list[Path]] = {}
     if not all(row.image for row in rows):
         for path in sorted(folder.iterdir()):
-            if path.suffix.lower() in _SUFFIXES and path.is_file():
+            if path.suffix.lower() in SUFFIXES and path.is_file():
                 by_stem.setdefault(path.stem, []).append(path)
     for row in rows:
         if row.image:
@@ -265,36 +259,13 @@ def digest_inputs(rows: Sequence[Row]) -> str:
     for row in rows:
         content = ""
         if row.picture is not None:
-            with _picture_errors(row.picture):
+            with picture_errors(row.picture, _REMEDY):
                 data = row.picture.read_bytes()
                 refuse_foreign(data[:HEAD], row.picture, "picture")
-                with _opened(data):
+                with opened(io.BytesIO(data)):
                     content = hashlib.sha256(data).hexdigest()
         total.update(json.dumps([row.id, row.text, row.label, row.split, content]).encode())
     return total.hexdigest()
-
-
-@contextlib.contextmanager
-def _picture_errors(path: Path) -> Iterator[None]:
-    """Turn every error raised inside into an `InputError` that names the picture."""
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:  # on damaged files Pillow raises almost any type
-        reason = "it is not a picture" if isinstance(error, UnidentifiedImageError) else reason_of(error)
-        raise InputError(
-            f"picture {path} cannot be read ({reason}); replace it, or remove it to mark it as missing"
-        ) from error
-
-
-@contextlib.contextmanager
-def _opened(data: bytes) -> Iterator[Image.Image]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of unusual metadata
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as picture:
-            yield picture
 
 
 def read_rgb(path: Path) -> Image.Image:
@@ -306,7 +277,7 @@ def read_rgb(path: Path) -> Image.Image:
     Raises:
         InputError: it is damaged, too large, or has grey values of neither 8 nor 16 bits.
     """
-    with _picture_errors(path), _opened(path.read_bytes()) as picture:
+    with picture_errors(path, _REMEDY), opened(io.BytesIO(path.read_bytes())) as picture:
         upright = ImageOps.exif_transpose(picture)
         if upright.mode.startswith(("I", "F")):  # Pillow would clip such values at 255
             values = np.asarray(upright, np.float64)

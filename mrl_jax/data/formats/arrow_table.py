@@ -26,6 +26,7 @@ from mrl_jax.data.formats.columns import (
     value_type,
 )
 from mrl_jax.data.formats.errors import RefusedError
+from mrl_jax.data.formats.limits import text_array
 
 __all__ = ["Table", "TableArrays", "arrays_of_table", "float_type", "floats", "in_splits"]
 
@@ -253,7 +254,9 @@ def _plain(table: Table, column: str, needed: np.ndarray, what: str) -> np.ndarr
     if kind == TEXT:
         texts = array.cast(pa.large_string()).to_pylist()
         other = next((text for text in texts if text is not None), "")
-        return np.array([other if text is None else text for text in texts], np.str_)
+        return text_array([other if text is None else text for text in texts], array.nbytes)
+    if pa.types.is_decimal(array.type):
+        array = array.cast(pa.float64())
     values = array.fill_null(pa.scalar(0).cast(array.type)).to_numpy(zero_copy_only=False)
     return np.where(gone, values[~gone][0] if not gone.all() else 0, values) if gone.any() else values
 

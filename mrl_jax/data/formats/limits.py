@@ -8,9 +8,10 @@ import numpy as np
 
 from mrl_jax.data.formats.errors import DamagedError, RefusedError
 from mrl_jax.errors import InputError
+from mrl_jax.interface import in_command, option
+from mrl_jax.options import ARRAY_LIMIT
 
 __all__ = [
-    "LIMIT",
     "MAX_RATIO",
     "Header",
     "allowance",
@@ -19,9 +20,6 @@ __all__ = [
     "check_size",
     "text_array",
 ]
-
-LIMIT = "MRL_JAX_MAX_ARRAY_GB"
-"""Environment variable that sets how large one array of a file may be, in 10^9 bytes; default: the machine's memory."""
 
 MAX_RATIO = 1032
 """Upper bound on the ratio of unpacked to packed bytes with deflate."""
@@ -68,13 +66,17 @@ def check_size(needed: int, what: str, copies: int = 1) -> None:
     """
     if needed > (limit := _limit(copies)):
         raise RefusedError(
-            f"{what} would take {needed} bytes, more than the limit of {limit}; store fewer rows or columns, or set "
-            f"{LIMIT} to {math.ceil(needed / 1e9)}"
+            f"{what} would take {needed} bytes, more than the limit of {limit}; store fewer rows or columns, or "
+            f"{_raised(math.ceil(needed / 1e9))}"
         )
 
 
+def _raised(size: int) -> str:
+    return option("max_array_gb", str(size)) if in_command() else f"set {ARRAY_LIMIT} to {size}"
+
+
 def _limit(copies: int) -> int:
-    given = os.environ.get(LIMIT)
+    given = os.environ.get(ARRAY_LIMIT)
     if not given:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // copies
     try:
@@ -82,7 +84,7 @@ def _limit(copies: int) -> int:
     except (ValueError, OverflowError):
         limit = 0
     if limit <= 0:
-        raise InputError(f"{LIMIT}={given!r}: the environment variable must be a number of 10^9 bytes above 0")
+        raise InputError(f"{ARRAY_LIMIT}={given!r}: the environment variable must be a number of 10^9 bytes above 0")
     return limit
 
 

@@ -14,19 +14,20 @@ import numpy as np
 from mrl_jax.data.formats.errors import DamagedError, Read, RefusedError, one_line, refuse
 from mrl_jax.data.formats.limits import Header, check_claim, check_size
 
-__all__ = ["MappedFile", "map_npy", "open_npz"]
+__all__ = ["MappedFile", "Member", "map_npy", "open_npz"]
 
 _DATA = (".mat", ".npz", ".h5", ".hdf5", ".h5py", ".parquet")  # ends of names of data files of other formats
 _HEADER = 1 << 16  # bytes; the header of a plain array is far shorter
 
 
-def open_npz(file: BinaryIO, size: int, stack: contextlib.ExitStack) -> dict[str, Read]:
+def open_npz(file: BinaryIO, size: int, stack: contextlib.ExitStack, surrogates: bool = False) -> dict[str, Read]:
     """List an `.npz` file.
 
     Args:
         file: the open file; it stays open while arrays are read.
         size: its bytes.
         stack: closes the archive.
+        surrogates: whether text may hold lone surrogates, as names of files that are no UTF-8 do in Python.
 
     Raises:
         DamagedError: two arrays have the same name.
@@ -39,7 +40,7 @@ def open_npz(file: BinaryIO, size: int, stack: contextlib.ExitStack) -> dict[str
         if key in reads:
             raise DamagedError(f"two arrays are named {one_line(key)!r}")
         if info.filename.endswith(".npy"):
-            reads[key] = _Member(archive, info, size)
+            reads[key] = Member(archive, info, size, surrogates)
         else:
             reads[key] = refuse("is not an array; write the .npz with numpy.savez")
     if not any(info.filename.endswith(".npy") for info in archive.infolist()):
@@ -82,21 +83,23 @@ def map_npy(path: Path) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class _Member:
+class Member:
     """Reads a member of an archive of `size` bytes."""
 
     archive: zipfile.ZipFile
     info: zipfile.ZipInfo
     size: int
+    surrogates: bool = False
 
     def __call__(self) -> np.ndarray:
+        """The array."""
         header = self.header()
         check_size(header.nbytes, f"shape {list(header.shape)} of {header.dtype}")
         with self.archive.open(self.info) as file:
             array = np.lib.format.read_array(file, allow_pickle=False)
             if file.read(1):  # reading to the end also verifies the checksum
                 raise DamagedError("bytes remain after the array")
-        return _check_values(array)
+        return _check_values(array, self.surrogates)
 
     def header(self) -> Header:
         """Its shape and dtype, after a check that they match the sizes in the archive; little of it is unpacked."""
@@ -139,13 +142,13 @@ def _read_header(file: Any, size: int) -> Header:
     return Header(shape, dtype)
 
 
-def _check_values(array: np.ndarray) -> np.ndarray:
+def _check_values(array: np.ndarray, surrogates: bool = False) -> np.ndarray:
     """The array, after a check that its bytes are values of its dtype, which numpy does not check."""
     flat = array.reshape(-1, order="A").view(np.ndarray)
     if array.dtype.kind == "b" and array.size and int(flat.view(np.uint8).max()) > 1:
         raise DamagedError("booleans other than 0 and 1")
     if array.dtype.kind == "U" and array.size:
         codes = flat.view(array.dtype.str[0] + "u4")
-        if int(codes.max()) > 0x10FFFF or bool(((codes >= 0xD800) & (codes < 0xE000)).any()):
+        if int(codes.max()) > 0x10FFFF or (not surrogates and ((codes >= 0xD800) & (codes < 0xE000)).any()):
             raise DamagedError("code points that are not characters")
     return array

@@ -421,7 +421,8 @@ def _read_plain(shards: Sequence[_Shard], column: str, split: int, as_text: bool
             elif optional and kind_of(array.type) == EMPTY:
                 texts += [""] * len(array)
             elif kind_of(array.type) == NUMBER:
-                numbers.append(array.to_numpy(zero_copy_only=False))
+                plain = array.cast("float64") if pt.is_decimal(array.type) else array
+                numbers.append(plain.to_numpy(zero_copy_only=False))
                 texts += map(str, numbers[-1].tolist()) if as_text else ()
             else:
                 raise RefusedError(f"is of type {array.type}; store whole numbers or text")

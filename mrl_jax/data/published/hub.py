@@ -252,7 +252,8 @@ def _extract(raw: BinaryIO, archive: Path, folder: Path) -> None:
                     with file.open(info) as source, target.open("xb") as sink:  # x: names may differ in case only
                         shutil.copyfileobj(source, sink, 1 << 20)
     except Exception as error:  # on damage, zipfile and the decompressors raise many types
-        if isinstance(error, InputError) or getattr(error, "errno", None) is not None:
+        # Of the system, such as a full disk; zipfile seeks where a damaged archive points: EINVAL.
+        if isinstance(error, InputError) or getattr(error, "errno", None) not in (None, errno.EINVAL):
             raise
         raise _unpack_error(archive, first_line(error)) from error
 

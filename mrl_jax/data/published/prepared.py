@@ -17,6 +17,7 @@ from mrl_jax.checksums import file_checksum, json_checksum
 from mrl_jax.data.arrays import warn_of_classes
 from mrl_jax.data.cache import cache_folder
 from mrl_jax.data.dataset import SPLITS, Dataset, Split, array_head
+from mrl_jax.data.formats.npz import map_npy
 from mrl_jax.data.published.catalog import CATALOG, check_name
 from mrl_jax.data.published.copy_folders import INDEX, array_file, copies
 from mrl_jax.errors import DatasetWarning, InputError, first_line
@@ -31,7 +32,7 @@ _SCHEMA = {
     "modalities": [str],
     "class_names": [str],
     "sha256": str,
-    "metadata": {str: ANY},
+    "metadata": {"deviations?": (None, [ANY])},
     "arrays": {str: {"shape": [_COUNT], "dtype": str, "sha256": str}},
     "ids": {str: str},
     "records": {str: _COUNT},
@@ -186,7 +187,9 @@ def _map(folder: Path, key: str, expected: Mapping[str, Any] | None = None) -> n
     """An array by its key in the index, `SPLIT/MODALITY/features` for example."""
     path = _file(folder, key)
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = map_npy(path)
+        if not array.size:
+            raise ValueError("it is empty")
         if expected is not None and [list(array.shape), array.dtype.str] != [expected["shape"], expected["dtype"]]:
             raise ValueError(f"it is {array.dtype} {list(array.shape)}")
         return np.asarray(array)
