@@ -202,7 +202,7 @@ def representation_table(rows: Rows) -> str:
 
 
 def headline(sets: Mapping[str, Runs], condition: str) -> str:
-    """The table of the README: test mAP of the model that a run keeps, and of the last epoch with most noise.
+    """The table of the README: mean test mAP of the model that a run keeps, and of the last epoch with most noise.
 
     A star marks cells that consensus, retrieved in the same way, is significantly above; two stars those that it is
     below.
@@ -225,7 +225,7 @@ def headline(sets: Mapping[str, Runs], condition: str) -> str:
             values = [*scores(rows, row, "kept"), scores(rows, row, "last")[-1]]
             kept, last = (of.get(row, ()) for of in apart[name])
             verdicts = [*(d.verdict for d in kept), *(d.verdict for d in last[-1:])] or [""] * len(values)
-            cells += [mean_and_std(at) + marks.get(v, "") for at, v in zip(values, verdicts, strict=True)]
+            cells += [f"{statistics.mean(at):.3f}{marks.get(v, '')}" for at, v in zip(values, verdicts, strict=True)]
         lines.append(cells)
     return markdown(lines)
 
