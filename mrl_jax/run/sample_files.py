@@ -1,12 +1,14 @@
 """`samples/` of a run: what the model says of the training samples at some epochs, one file each."""
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 
 from mrl_jax.checksums import CheckedFolder
+from mrl_jax.data.formats.npz import open_npz
 from mrl_jax.errors import InputError, first_line
 
 __all__ = ["read_samples", "sample_names", "write_samples"]
@@ -34,8 +36,10 @@ def read_samples(checked: CheckedFolder) -> dict[int, dict[str, np.ndarray]]:
             raise InputError(f"{checked.path / lost} is missing; delete the folder {_SAMPLES} to go on without")
     for name in names:
         try:
-            with np.load(BytesIO(checked.read(name)), allow_pickle=False) as arrays:
-                found[int(Path(name).stem)] = {key: arrays[key] for key in _ARRAYS}
+            content = checked.read(name)
+            with ExitStack() as stack:  # which checks what the arrays claim before it makes them
+                reads = open_npz(BytesIO(content), len(content), stack)
+                found[int(Path(name).stem)] = {key: reads[key]() for key in _ARRAYS}
         except Exception as error:  # damaged files raise errors of many types
             raise InputError(
                 f"{checked.path / name} is damaged ({first_line(error)}); delete the folder {_SAMPLES} to go on without"

@@ -805,27 +805,15 @@ def test_the_quality_of_labels_is_measured_against_clean_ones(tmp_path):
         run("label_quality", "--sets", "generated-5", "--out", tmp_path)
 
 
-@pytest.fixture(scope="module")
-def small_set():
-    """The first 500 training instances of "generated-5", whose votes take a fraction of the time of all 2,000."""
-    whole = module_of("sets").load_set("generated-5", None)
-    arrays = {}
-    for split, rows in whole.splits.items():
-        arrays |= {f"{split}_{m}": rows.features[m][:500] for m in whole.modalities}
-        arrays[f"{split}_labels"] = rows.labels[whole.modalities[0]][:500]
-    return load_dataset(arrays)
-
-
-def test_the_quality_of_the_audit_is_measured_against_clean_ones(tmp_path, small_set, monkeypatch):
-    monkeypatch.setattr(module_of("audit_quality"), "load_set", lambda name, views: small_set)
+def test_the_quality_of_the_audit_is_measured_against_clean_ones(tmp_path):
     flags = ("--smoke", "--sets", "generated-5", "--out", tmp_path)
     run("audit_quality", *flags, "--seeds", 2)
     of_set = json.loads((tmp_path / "audit_quality.json").read_text())["sets"]["generated-5"]
     assert [(r["scope"], r["rate"], r["seed"]) for r in of_set["rows"]] == [
         (scope, 0.4, seed) for scope in ("modality", "instance") for seed in (0, 1)
     ]
-    config = Config(modalities=small_set.modalities, noise_rate=0.4, seed=1)
-    wrong = train_labels_of(config, small_set)["wrong_share"]
+    data = module_of("sets").load_set("generated-5", None)
+    wrong = train_labels_of(Config(modalities=data.modalities, noise_rate=0.4, seed=1), data)["wrong_share"]
     row = of_set["rows"][1]
     assert row["wrong"] == pytest.approx(list(wrong.values()), abs=1e-4)
     assert row["estimated"] == pytest.approx(row["wrong"], abs=0.03)
@@ -835,10 +823,10 @@ def test_the_quality_of_the_audit_is_measured_against_clean_ones(tmp_path, small
         run("audit_quality", "--sets", "generated-5", "--out", tmp_path)
 
 
-def test_cleaned_files_have_the_injected_labels_and_are_trained_on(tmp_path, small_set, monkeypatch):
+def test_cleaned_files_have_the_injected_labels_and_are_trained_on(tmp_path, monkeypatch):
     module, whole = module_of("cleaned_labels"), module_of("cleaned_labels").missing_runs
     smoke = {**module_of("protocol").SMOKE, "epochs": 1}
-    data, cell = small_set, ("pair", 0.2, 1)
+    data, cell = module_of("sets").load_set("generated-5", None), ("pair", 0.2, 1)
     row, files = module.files_of(data, cell, smoke, tmp_path)
     config = Config(modalities=data.modalities, noise_rate=0.2, noise_scope="instance", seed=1, noisy_validation=True)
     spec = prepare_run(config, prepare_data(config, data))

@@ -1,10 +1,12 @@
 """What runs record of their training samples: against the model, after resuming, and where it is left out."""
 
 import shutil
+import struct
+import zipfile
 
 import numpy as np
 import pytest
-from toy import lose, save_npz, toy_arrays, toy_config
+from toy import lose, save_npz, toy_arrays, toy_config, unchecked
 
 from mrl_jax import InputError, load_run, train
 from mrl_jax.audit.run import audit_run
@@ -70,6 +72,15 @@ def test_runs_that_stream_or_have_no_classes_record_nothing(data, tmp_path):
 
 def test_a_damaged_record_is_named(data, tmp_path):
     train(toy_config(data_path=str(data), epochs=1), tmp_path / "run")
-    (tmp_path / "run" / "samples" / "000001.npz").write_bytes(b"no zip")
+    record = tmp_path / "run" / "samples" / "000001.npz"
+    record.write_bytes(b"no zip")
     with pytest.raises(InputError, match=r"000001\.npz is damaged"):
+        RunFolder.open(tmp_path / "run").samples()
+    unchecked(tmp_path / "run")
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (23000000000000000,), }"
+    member = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header
+    with zipfile.ZipFile(record, "w") as archive:
+        for name in ("predicted", "margin"):
+            archive.writestr(f"{name}.npy", member)
+    with pytest.raises(InputError, match=r"000001\.npz is damaged \(.*claims .*23000000000000000.*does not match"):
         RunFolder.open(tmp_path / "run").samples()
