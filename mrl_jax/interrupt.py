@@ -86,7 +86,7 @@ class StopRequest:
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         if self.number:
-            raise KeyboardInterrupt
+            _raise(number, None)
         self.number = number
         if self._watched is None:
             _tell(_STOPPING)

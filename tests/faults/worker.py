@@ -86,7 +86,9 @@ def run(argv: list, log: str, watch: dict, limit: dict, env: dict, stop_after: b
     os.close(out)
     WATCH.folder, WATCH.count = watch["folder"], 0
     WATCH.target, WATCH.signal = watch.get("event", 0), watch.get("signal", 0)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    interrupt = import_module("mrl_jax.interrupt")
+    interrupt._interrupts = 0  # of an earlier command of this process
+    signal.signal(signal.SIGINT, interrupt._raise)  # as a command has it: libraries may change KeyboardInterrupt
     started = time.perf_counter()
     try:
         with limits(limit):

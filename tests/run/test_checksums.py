@@ -46,9 +46,10 @@ def flip(path, at=0.5):
     path.write_bytes(content)
 
 
-def arrays_of(run, epoch):
-    """The largest file with arrays of a checkpoint."""
-    return max((run / "checkpoints" / str(epoch) / "default").rglob("d/*"), key=lambda path: path.stat().st_size)
+def flip_arrays(run, epoch):
+    """All files with arrays of a checkpoint: it is a matter of timing which of them are read."""
+    for path in (run / "checkpoints" / str(epoch) / "default").rglob("d/*"):
+        flip(path)
 
 
 def without_time(result):
@@ -106,13 +107,13 @@ def test_files_that_are_lost_are_missed_or_made_again(run, finished):
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(run, finished):
     (run / "result.json").unlink()
-    flip(arrays_of(run, 4))
+    flip_arrays(run, 4)
     with pytest.warns(DamageWarning, match=r"checkpoint of epoch 4 .*goes on from the checkpoint before, of epoch 3"):
         train(CONFIG, run, data=toy_arrays(), resume=True)
     assert without_time(run) == without_time(finished)
     assert (run / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
     assert load_run(run, "last").epoch == 4  # written anew
-    flip(arrays_of(run, 4))  # now the only one
+    flip_arrays(run, 4)  # now the only one
     (run / "result.json").unlink()
     with pytest.raises(InputError, match="checkpoint of epoch 4"):
         train(CONFIG, run, data=toy_arrays(), resume=True)
@@ -189,12 +190,11 @@ def test_a_run_of_an_earlier_version_is_told_of_and_gets_checksums_when_it_resum
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lost", ["arrays", "all arrays", "_METADATA"])
+@pytest.mark.parametrize("lost", ["d/*", "_METADATA"])
 def test_a_failed_read_is_one_line_on_standard_error(run, tmp_path, lost):
     (run / "model.npz").unlink()
     (run / CHECKSUMS).unlink()
-    default = run / "checkpoints" / "4" / "default"
-    for path in {"arrays": [arrays_of(run, 4)], "all arrays": default.rglob("d/*")}.get(lost, [default / lost]):
+    for path in (run / "checkpoints" / "4" / "default").rglob(lost):
         path.write_bytes(path.read_bytes()[:20])
     flags = ["--workdir", run, "--data-path", save_npz(tmp_path / "toy.npz"), "--checkpoint", "last"]
     done = subprocess.run([sys.executable, "-m", "mrl_jax.eval", *map(str, flags)], capture_output=True, text=True)
