@@ -18,7 +18,7 @@ from experiments.shared.command_line import require_backend, run_main
 from experiments.shared.folders import RESULTS
 from experiments.shared.machine import machine
 from experiments.shared.tables import markdown
-from experiments.shared.timings import read_numbers, timing_parser, write_numbers
+from experiments.shared.timings import read_numbers, timing_parser, write_table
 from mrl_jax.audit import audit_labels
 from mrl_jax.audit.output import audit_csv
 from mrl_jax.label_inference import vote_kernel
@@ -74,8 +74,7 @@ def main(argv: Any = None) -> None:
     results = measure(2000 if args.smoke else 100_000)
     print(table(results))
     if not args.smoke:
-        write_numbers(RESULTS_FILE, results)
-        RESULTS_FILE.with_suffix(".md").write_text(table(results) + "\n", encoding="utf-8")
+        write_table(RESULTS_FILE, results, table(results))
 
 
 if __name__ == "__main__":

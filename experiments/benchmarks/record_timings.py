@@ -22,7 +22,7 @@ from experiments.shared.command_line import require_backend, run_main
 from experiments.shared.folders import RESULTS
 from experiments.shared.machine import machine
 from experiments.shared.tables import markdown
-from experiments.shared.timings import log, read_numbers, timing_parser, turns, write_numbers
+from experiments.shared.timings import log, read_numbers, timing_parser, turns, write_table
 from mrl_jax import load_dataset, preset, train
 from mrl_jax.config import with_settings
 from mrl_jax.data.dataset import Dataset
@@ -81,8 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     results = measure(1 if args.smoke else args.rounds, SMOKE if args.smoke else {})
     print(table(results))
     if not args.smoke:
-        write_numbers(RESULTS_FILE, results)
-        RESULTS_FILE.with_suffix(".md").write_text(table(results) + "\n", encoding="utf-8")
+        write_table(RESULTS_FILE, results, table(results))
 
 
 if __name__ == "__main__":

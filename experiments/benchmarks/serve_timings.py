@@ -26,7 +26,7 @@ from experiments.shared.command_line import require, require_backend, run_main
 from experiments.shared.folders import RESULTS
 from experiments.shared.machine import machine
 from experiments.shared.tables import markdown
-from experiments.shared.timings import log, read_numbers, timing_parser, write_numbers
+from experiments.shared.timings import log, read_numbers, timing_parser, write_table
 
 RESULTS_FILE = RESULTS / "serve_timings.json"
 GALLERY, CLASSES, FEATURES, NEAREST = 100_000, 50, 64, 10
@@ -145,8 +145,7 @@ def main() -> None:
     results["load"] = measure(200 if args.smoke else min(args.requests, 20_000), gallery)
     print(table(results))
     if not args.smoke:
-        write_numbers(RESULTS_FILE, results)
-        RESULTS_FILE.with_suffix(".md").write_text(table(results) + "\n", encoding="utf-8")
+        write_table(RESULTS_FILE, results, table(results))
 
 
 if __name__ == "__main__":

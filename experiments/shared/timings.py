@@ -13,7 +13,15 @@ from typing import Any
 from experiments.shared.folders import ROOT
 
 __all__ = [
-    "log", "read_numbers", "run_module", "seconds_of", "timing_parser", "turns", "write_numbers", "write_parts",
+    "log",
+    "read_numbers",
+    "run_module",
+    "seconds_of",
+    "timing_parser",
+    "turns",
+    "write_numbers",
+    "write_parts",
+    "write_table",
 ]  # fmt: skip
 
 log: Callable[..., None] = partial(print, file=sys.stderr, flush=True)
@@ -65,6 +73,12 @@ def seconds_of(f: Callable[[], object]) -> float:
 def read_numbers(path: Path) -> Any:
     """The numbers in a file of results."""
     return json.loads(path.read_text("utf-8"))
+
+
+def write_table(path: Path, results: Any, table: str) -> None:
+    """Write the numbers, and beside them their table as Markdown."""
+    write_numbers(path, results)
+    path.with_suffix(".md").write_text(table + "\n", encoding="utf-8")
 
 
 def write_numbers(path: Path, numbers: Mapping[str, Any]) -> None:
