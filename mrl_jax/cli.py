@@ -26,7 +26,7 @@ from mrl_jax.errors import (
 )
 from mrl_jax.files import refuse_address
 from mrl_jax.interface import as_command
-from mrl_jax.interrupt import Interrupted, raise_interrupts, was_interrupted
+from mrl_jax.interrupt import Interrupted, interrupts, raise_interrupts
 from mrl_jax.names import printable
 from mrl_jax.options import ARRAY_LIMIT, OPTIONS, RECIPES, Option
 
@@ -226,6 +226,7 @@ def run_command(command: Callable[[], object], interrupted: str = "run it again"
     """
     raise_interrupts()
     _repeat_swallowed_interrupts()
+    before = interrupts()
     try:
         with as_command(), _same_array_limit(), warnings.catch_warnings():
             warnings.simplefilter("always", DatasetWarning)
@@ -276,7 +277,7 @@ def run_command(command: Callable[[], object], interrupted: str = "run it again"
     except KeyboardInterrupt:
         return _report(f"interrupted; {interrupted}", 130)
     except Exception as error:
-        if was_interrupted():  # during the imports of another library
+        if interrupts() > before:  # during the imports of another library
             return _report(f"interrupted; {interrupted}", 130)
         if (fault := describe_fault(error)) is not None:
             return _report(fault, 2)

@@ -17,12 +17,12 @@ __all__ = [
     "StopRequest",
     "continues_hint",
     "end_imports_quietly",
+    "interrupts",
     "raise_interrupts",
     "stop_request",
-    "was_interrupted",
 ]
 
-_interrupts = 0  # that raised KeyboardInterrupt in a command
+_interrupts = 0  # that raised KeyboardInterrupt in this process
 
 
 _STOPPING = "\nstopping after this epoch; Ctrl-C again stops at once\n"
@@ -149,9 +149,9 @@ def raise_interrupts() -> None:
         signal.signal(signal.SIGINT, _raise)
 
 
-def was_interrupted() -> bool:
-    """Whether Ctrl-C came in this command: imports of other libraries may turn KeyboardInterrupt into their errors."""
-    return _interrupts > 0
+def interrupts() -> int:
+    """How many times Ctrl-C was raised: imports of other libraries may turn KeyboardInterrupt into their errors."""
+    return _interrupts
 
 
 def _raise(number: int, _: FrameType | None) -> None:

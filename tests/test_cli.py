@@ -1,5 +1,6 @@
 """The training command: flags, output, and one line with exit code 2 for everything a user can get wrong."""
 
+import contextlib
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from toy import TOY_FLAGS, assert_same_checkpoints, save_npz, toy_arrays
 
+from mrl_jax import cli, interrupt
 from mrl_jax.cli import Parser
 from mrl_jax.data.published.prepare import prepare
 from mrl_jax.eval.__main__ import main as evaluate_main
@@ -382,6 +384,21 @@ sys.exit(run_command(command))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (130, "error: interrupted; run it again\n")
+
+
+def test_an_interrupt_hides_the_errors_of_its_own_command_only(capsys, monkeypatch):
+    def fault():
+        raise ValueError("no number")
+
+    def interrupted_import():
+        with contextlib.suppress(KeyboardInterrupt):  # as libraries do that change it into an error of theirs
+            interrupt._raise(signal.SIGINT, None)
+        fault()
+
+    assert cli.run_command(interrupted_import) == 130
+    assert capsys.readouterr().err == "error: interrupted; run it again\n"
+    with pytest.raises(ValueError, match="no number"):
+        cli.run_command(fault)
 
 
 def test_closed_standard_output_and_input_do_no_harm(tmp_path):

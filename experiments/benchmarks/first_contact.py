@@ -1,11 +1,12 @@
-"""How long a new user waits: the README's first commands, in a new clone, by a user who has run nothing before.
+"""How long a new user waits: the first commands of the README, in a new clone, by a user who has run nothing before.
 
     python -m experiments.benchmarks.first_contact [--rounds 3] [--ways make pip] [--python python3]
 
 For a machine that does nothing else: it does not begin at a load above 0.3, unless --busy. A round clones HEAD and runs
-the blocks of `## Start` of the README in it, line by line, with an empty HOME, so that pip, JAX and the package find no
-cache; then the same training again, which finds them. Prints medians and ranges of the seconds of each line, and of
-those from the clone until a training shows its table. The network, from which pip gets packages, is a part of the time.
+the first block of `## Three commands` of the README in it (make), or the line for pip of docs/install.md and a training
+(pip), line by line, with an empty HOME, so that pip, JAX and the package find no cache; then the last training again,
+which finds them. Prints medians and ranges of the seconds of each line, and of those from the clone until a training
+shows its table. The network, from which pip gets packages, is a part of the time.
 """
 
 import argparse
@@ -26,19 +27,18 @@ from experiments.shared.tables import markdown
 ROOT = Path(__file__).resolve().parents[2]
 WAYS = ("make", "pip")
 TABLE = "average "  # how the last line of a table of scores begins
-AGAIN = "python -m mrl_jax.train  # again"
+TRAIN = "python -m mrl_jax.train"
 IDLE = 0.3
 
 
-def lines_of_readme(text: str) -> dict[str, list[str]]:
-    """The commands of each way, without those that run the tests."""
-    start = text.split("## Start\n", 1)[1].split("\n## ", 1)[0]
-    blocks = re.findall(r"```\n(.*?)```", start, re.DOTALL)[: len(WAYS)]
-    lines = [[line.partition("#")[0].strip() for line in block.splitlines()] for block in blocks]
-    return {
-        way: [line for line in block if line and "test" not in line.replace("[test]", "")]
-        for way, block in zip(WAYS, lines, strict=True)
-    }
+def lines_of(way: str, root: Path) -> list[str]:
+    """The commands of a way to install, and to train, as the pages of a clone show them."""
+    if way == "pip":
+        (row,) = re.findall(r"^\| pip \| `(.+)` \|$", (root / "docs" / "install.md").read_text("utf-8"), re.MULTILINE)
+        return [row, TRAIN]
+    start = (root / "README.md").read_text("utf-8").split("## Three commands\n", 1)[1]
+    block = re.findall(r"```\n(.*?)```", start, re.DOTALL)[0]
+    return [line for line in block.splitlines() if "activate" not in line]  # every line has a shell of its own
 
 
 def timed(line: str, folder: Path, env: dict[str, str], log: Path) -> tuple[float, float | None]:
@@ -70,14 +70,14 @@ def round_of(way: str, python: str, log: Path) -> dict[str, float]:
         found["git clone"], _ = timed(
             f"git clone --quiet {shlex.quote(f'file://{ROOT}')} {clone}", Path(base), env, log
         )
-        lines = lines_of_readme((clone / "README.md").read_text("utf-8"))[way]
+        lines = lines_of(way, clone)
         until = found["git clone"]
-        for line in [*lines, AGAIN]:
+        for number, line in enumerate([*lines, lines[-1].replace("--workdir runs/emoji", "--workdir runs/again")]):
             run = re.sub(r"^python3 ", f"{shlex.quote(python)} ", line)
-            if line.startswith(("pip ", "python ")):  # every line has a shell of its own
+            if line.startswith("python "):
                 run = f". .venv/bin/activate && {run}"
             seconds, table = timed(run, clone, env, log)
-            found[line if line is not AGAIN else "python -m mrl_jax.train, again"] = seconds
+            found[line if number < len(lines) else "the last line again"] = seconds
             if table is not None:
                 found.setdefault("from the clone to the table", until + table)
             until += seconds

@@ -4,17 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from experiments.benchmarks.first_contact import lines_of_readme, timed
+from experiments.benchmarks.first_contact import lines_of, timed
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
 
 
-def test_the_commands_are_those_of_the_readme():
-    lines = lines_of_readme(README.read_text("utf-8"))
-    assert lines["make"] == ["make train"]
-    first, *others = lines["pip"]
-    assert first.startswith("python3 -m venv .venv")
-    assert others == ["pip install -e '.[test]'", "python -m mrl_jax", "python -m mrl_jax.train"]
+def test_the_commands_are_those_of_the_pages():
+    first, then = lines_of("make", ROOT)
+    assert first == "make train"
+    assert then.startswith("python -m mrl_jax.train --method consensus ")
+    install, train = lines_of("pip", ROOT)
+    assert install == "python3 -m venv .venv && . .venv/bin/activate && pip install -e '.[test]'"
+    assert train == "python -m mrl_jax.train"
 
 
 def test_a_line_is_timed_until_its_table_and_its_end(tmp_path):
