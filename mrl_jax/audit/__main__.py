@@ -171,17 +171,7 @@ def _source_flags(args: argparse.Namespace) -> str:
     """The flags that say what is audited and how, as a shell takes them."""
     defaults = {"method": "consensus", "checkpoint": "kept", "neighbours": 5}
     words = []
-    for name in (
-        "workdir",
-        "data_path",
-        "modalities",
-        *CUT_FIELDS,
-        "method",
-        "checkpoint",
-        "neighbours",
-        "pictures",
-        "texts",
-    ):
+    for name in ("workdir", "data_path", "modalities", *CUT_FIELDS, "method", "checkpoint", "neighbours"):
         value = getattr(args, name, None)
         if value is None or value == () or value == defaults.get(name):
             continue

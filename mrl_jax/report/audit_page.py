@@ -20,7 +20,7 @@ from mrl_jax.report.sections.audit_pairs import (
     pictured,
 )
 from mrl_jax.report.sections.audited import about, by_class, headline, noise_section, remark, tiles
-from mrl_jax.report.sections.reproduce import training_command
+from mrl_jax.report.sections.reproduce import path_flags, training_command
 from mrl_jax.report.sections.suspects import Line, suspect_table
 from mrl_jax.search.named import Texts
 from mrl_jax.version import __version__
@@ -69,12 +69,13 @@ def write_audit_page(
     where = None if pictures is None else str(pictures)
     with packing():
         samples = Samples(audited.data, audited.run, folder, own, where, texts)
-        page = _page(audited, samples, top, flags, str(html))
+        shown = path_flags(html=html, pictures=pictures, texts=texts)
+        page = _page(audited, samples, top, flags, " ".join(shown))
     write_atomically(path, render(page))
     return path
 
 
-def _page(audited: Audited, samples: Samples, top: int, flags: str, html: str) -> Page:
+def _page(audited: Audited, samples: Samples, top: int, flags: str, shown: str) -> Page:
     audit = audited.audit
     verdict, tone = headline(audit)
     # Pictures are bounded: those of pairs and outliers come before those of neighbours.
@@ -87,7 +88,7 @@ def _page(audited: Audited, samples: Samples, top: int, flags: str, html: str) -
         outliers,
         merged_section(audit),
         _cleaning(audited, flags),
-        _reproduce(audited, f"{flags} --html {shlex.quote(html)}"),
+        _reproduce(audited, f"{flags} {shown}"),
     ]
     title = f"{audited.data.name}: which labels are wrong?"
     top_of_page = title, about(audit, audited.folder is not None), verdict, tone, remark(audit), tiles(audit)

@@ -21,7 +21,7 @@ from mrl_jax.report.retrieved import retrieve
 from mrl_jax.report.samples import Samples
 from mrl_jax.report.sections.comparison import TESTED, compared_verdict, comparison, tested
 from mrl_jax.report.sections.overview import about, heading, protocol, tiles, verdict
-from mrl_jax.report.sections.reproduce import reproduce
+from mrl_jax.report.sections.reproduce import report_command, reproduce
 from mrl_jax.report.sections.results import by_class, precision_recall, results
 from mrl_jax.report.sections.shown import PageItems, example_section, map_section
 from mrl_jax.report.sections.suspects import suspect_table
@@ -90,7 +90,15 @@ def write_report(
     if progress:
         say = lambda what: print(f"{time.monotonic() - started:5.1f} s  {what}", file=sys.stderr)  # noqa: E731
     with packing():
-        page = _page(found, split, data, title, _Shown(None if pictures is None else str(pictures), texts), say)
+        given = {
+            "html": html if len(folders) > 1 else None,
+            "split": None if split == "test" else split,
+            "data_path": data,
+            "title": title,
+        }
+        command = report_command(folders, **given, pictures=pictures, texts=texts)
+        shown = _Shown(None if pictures is None else str(pictures), texts)
+        page = _page(found, split, data, title, shown, command, say)
     write_atomically(path, render(page))
     return path
 
@@ -102,7 +110,7 @@ class _Shown(NamedTuple):
     texts: Texts
 
 
-def _page(found: Found, split: str, data: Any, title: str | None, shown: _Shown, say: Say) -> Page:
+def _page(found: Found, split: str, data: Any, title: str | None, shown: _Shown, command: str, say: Say) -> Page:
     best = max(found.runs, key=lambda r: r.valid_map)
     alone = not found.sweeps and len(found.runs) <= TESTED  # runs that are loaded, and tested one by one
     opened: list[OpenedRun] = []
@@ -120,7 +128,7 @@ def _page(found: Found, split: str, data: Any, title: str | None, shown: _Shown,
         compared.append(comparison(found.runs, opened if alone else [], best, tests, notes))
         comparing = comparing or compared_verdict(found.runs, tests, best)
         title = title or f"{main.dataset.name}: {len(found.runs)} runs compared"
-    return _page_of(main, [*swept, *compared], title, comparing, " ".join(found.skipped), shown, say)
+    return _page_of(main, [*swept, *compared], title, comparing, " ".join(found.skipped), shown, command, say)
 
 
 def _page_of(
@@ -130,6 +138,7 @@ def _page_of(
     comparing: str,
     remark: str,
     shown: _Shown,
+    command: str,
     say: Say,
 ) -> Page:
     """The page of a run, with other sections before its own, and with a verdict on several runs before its own."""
@@ -147,7 +156,7 @@ def _page_of(
     say("examples")
     sections.append(example_section(opened, retrieved, samples))
     say("audit of the labels")
-    sections += [_audited(opened, samples), reproduce(opened)]
+    sections += [_audited(opened, samples), reproduce(opened, command)]
     text, tone = verdict(opened, memory)
     if comparing:
         text, remark = comparing, f"{opened.recorded.name}, shown below: {text} {remark}".strip()

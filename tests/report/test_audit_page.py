@@ -2,6 +2,7 @@
 
 import csv
 import re
+import shlex
 from itertools import pairwise
 
 import numpy as np
@@ -192,7 +193,9 @@ def test_texts_are_shown_and_files_that_name_no_sample_are_refused(tmp_path, cap
     flags = ["--data-path", str(data), "--html", str(tmp_path / "a.html")]
     assert main([*flags, "--texts", str(table)]) == 0
     page = page_of(tmp_path / "a.html")
-    assert f"--texts {table}" in page.text
+    assert f"--html {tmp_path / 'a.html'} --texts {table}" in page.text
+    (cleaning,) = re.findall(r"python -m mrl_jax\.audit ([^#]+ clean\.npz) # filter", page.text)
+    assert main(shlex.split(cleaning.replace("clean.npz", str(tmp_path / "clean.npz")))) == 0
     assert "b" not in page.tags
     for row in suspects_of(page):
         number = re.search(r"<small>row (\d+) · train-\1</small>", row)[1]

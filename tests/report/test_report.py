@@ -205,6 +205,8 @@ def test_the_command(noisy, arrays, tmp_path, capsys):
     assert captured.out.startswith(f"report: {out} (")
     assert "s  map" in captured.err
     assert "<title>A &amp; B</title>" in out.read_text("utf-8")
+    command = f"python -m mrl_jax.report --workdir {noisy} --data-path {data} --title 'A & B'"
+    assert command in page_of(out).text
     assert sorted(p.name for p in tmp_path.iterdir()) == ["data.npz", "page.html"]
 
 

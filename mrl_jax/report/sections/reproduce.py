@@ -1,7 +1,9 @@
 """How a run is repeated: the command, its settings, versions, and digests."""
 
 import dataclasses
+import os
 import shlex
+from collections.abc import Sequence
 from typing import Any
 
 from mrl_jax.config import Config, preset
@@ -9,7 +11,7 @@ from mrl_jax.report.blocks import Block, Code, Facts, Section
 from mrl_jax.report.opened import OpenedRun
 from mrl_jax.version import __version__
 
-__all__ = ["reproduce", "training_command"]
+__all__ = ["path_flags", "report_command", "reproduce", "training_command"]
 
 
 def training_command(config: Config) -> str:
@@ -29,12 +31,36 @@ def training_command(config: Config) -> str:
     return " ".join(words)
 
 
-def reproduce(opened: OpenedRun) -> Section:
-    """The command, all settings, versions and digests of a run, and the origin of its data."""
+def path_flags(**given: Any) -> list[str]:
+    """Flags with the paths among these arguments, as a shell takes them; objects of a program have no flag."""
+    return [
+        f"--{name.replace('_', '-')} {shlex.quote(str(value))}"
+        for name, value in given.items()
+        if isinstance(value, str | os.PathLike)
+    ]
+
+
+def report_command(workdirs: Sequence[str | os.PathLike[str]], **given: Any) -> str:
+    """The command that makes a report.
+
+    Args:
+        workdirs: folders of runs or sweeps.
+        given: other arguments of `write_report`.
+    """
+    where = " ".join(shlex.quote(str(folder)) for folder in workdirs)
+    return " ".join([f"python -m mrl_jax.report --workdir {where}", *path_flags(**given)])
+
+
+def reproduce(opened: OpenedRun, page: str) -> Section:
+    """The commands, all settings, versions and digests of a run, and the origin of its data.
+
+    Args:
+        opened: the run.
+        page: the command that makes the page.
+    """
     recorded, config = opened.recorded, opened.run.config
     result = recorded.result or {}
-    where = shlex.quote(str(recorded.folder.path))
-    commands = [training_command(config), f"python -m mrl_jax.report --workdir {where}"]
+    commands = [training_command(config), page]
     settings = [(name, _shown(value)) for name, value in config.to_json().items()]
     versions = [*result.get("versions", {}).items(), ("mrl_jax of this page", __version__)]
     metadata = recorded.data.get("metadata", {})
@@ -46,7 +72,7 @@ def reproduce(opened: OpenedRun) -> Section:
         *[(f"SHA-256 of the {name}", digest) for name, digest in digests],
         *origin,
     ]
-    lead = "The first command trains the run again, with the same noise; the second makes this page from its folder."
+    lead = "The first command trains the run again, with the same noise; the second makes this page."
     every = Code("All settings", _lines(settings), folded=True)
     blocks: list[Block] = [Code("Commands", "\n".join(commands)), Facts(facts), every]
     return Section("reproduce", "How to reproduce", lead, blocks)
