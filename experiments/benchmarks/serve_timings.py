@@ -7,8 +7,9 @@ A run with embeddings of 512 numbers is trained on generated data for some secon
 then serves it with a gallery of 100,000 rows, as a process of its own; the clients are one other process, all on this
 machine and over loopback. Every client sends its next query when it has the answer to the last; the queries are rows,
 drawn at random, of the modality that is not the gallery's. "health" is an address that computes nothing: what the
-connections alone cost. The number of requests and the time are bounded. Needs the extra `serve`; about 2 minutes on 2
-idle CPU cores. Results: experiments/results/serve_timings.json.
+connections alone cost. "noise" is the same run with another gallery, whose features are noise without clusters: the
+hardest case. The number of requests and the time are bounded. Needs the extra `serve`; about 4 minutes on 2 idle CPU
+cores. Results: experiments/results/serve_timings.json.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +37,10 @@ MOST_SECONDS = 60.0  # of one measurement
 FLAGS = ["--method", "mrl", "--hidden-dims", "256", "--embed-dim", "512", "--epochs", "20", "--learning-rate", "0.001"]
 
 
-def generated(path: Path, test: int) -> Path:
-    """Data of two modalities: clusters around a mean per class, which overlap."""
+def generated(path: Path, test: int, distance: float = 1.0) -> Path:
+    """Data of two modalities: clusters around a mean per class, which overlap; no clusters at a distance of 0."""
     rng = np.random.default_rng(0)
-    means = {m: rng.normal(size=(CLASSES, FEATURES)) for m in ("a", "b")}
+    means = {m: distance * rng.normal(size=(CLASSES, FEATURES)) for m in ("a", "b")}
     arrays: dict[str, np.ndarray] = {}
     for split, n in {"train": 2000, "valid": 500, "test": test}.items():
         labels = arrays[f"{split}_labels"] = rng.integers(CLASSES, size=n)
@@ -86,39 +88,49 @@ async def load(host: str, port: int, clients: int, addresses: list[str]) -> dict
 
 
 def measure(requests: int, gallery: int) -> list[dict[str, Any]]:
-    """All measurements, on a server that this function starts and ends."""
+    """All measurements, on servers that this function starts and ends."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         log("training the run to serve")
-        run, data = trained(folder), generated(folder / "large.npz", gallery)
-        command = [sys.executable, "-m", "mrl_jax.search", "--workdir", str(run), "--data-path", str(data), "--serve"]
-        with subprocess.Popen([*command, "--port", "0"], stdout=subprocess.PIPE, text=True) as server:
-            try:
-                address = server.stdout.readline().split(" ")[0]  # type: ignore[union-attr]
-                if not address:
-                    raise SystemExit("the server did not start; its message is above")
-                host, port = address.removeprefix("http://").split(":")
-                rng, results = np.random.default_rng(1), []
-                for kind in ("health", "search"):
-                    for clients in CLIENTS:
-                        count = requests if clients > 1 else max(1, requests // 10)
-                        rows = rng.integers(gallery, size=count + 200)
-                        search = [f"/api/search?row=a:test:{i}&gallery=b&top={NEAREST}" for i in rows]
-                        addresses = search if kind == "search" else ["/healthz"] * len(rows)
-                        asyncio.run(load(host, int(port), clients, addresses[:200]))  # not counted
-                        results.append({"of": kind, **asyncio.run(load(host, int(port), clients, addresses[200:]))})
-                        log(f"  {results[-1]}")
-            finally:
-                server.terminate()
-        if server.returncode != 143:
-            raise SystemExit(f"the server ended with {server.returncode}, not with 143")
+        run = trained(folder)
+        clusters, noise = (generated(folder / f"{d:g}.npz", gallery, d) for d in (1.0, 0.0))
+        return [
+            *measured(run, clusters, ("health", "search"), requests, gallery),
+            *measured(run, noise, ("noise",), requests, gallery),
+        ]
+
+
+def measured(run: Path, data: Path, kinds: Sequence[str], requests: int, gallery: int) -> list[dict[str, Any]]:
+    """The measurements of one server."""
+    command = [sys.executable, "-m", "mrl_jax.search", "--workdir", str(run), "--data-path", str(data), "--serve"]
+    with subprocess.Popen([*command, "--port", "0"], stdout=subprocess.PIPE, text=True) as server:
+        try:
+            address = server.stdout.readline().split(" ")[0]  # type: ignore[union-attr]
+            if not address:
+                raise SystemExit("the server did not start; its message is above")
+            host, port = address.removeprefix("http://").split(":")
+            rng, results = np.random.default_rng(1), []
+            for kind in kinds:
+                for clients in CLIENTS:
+                    count = requests if clients > 1 else max(1, requests // 10)
+                    rows = rng.integers(gallery, size=count + 200)
+                    search = [f"/api/search?row=a:test:{i}&gallery=b&top={NEAREST}" for i in rows]
+                    addresses = ["/healthz"] * len(rows) if kind == "health" else search
+                    asyncio.run(load(host, int(port), clients, addresses[:200]))  # not counted
+                    results.append({"of": kind, **asyncio.run(load(host, int(port), clients, addresses[200:]))})
+                    log(f"  {results[-1]}")
+        finally:
+            server.terminate()
+    if server.returncode != 143:
+        raise SystemExit(f"the server ended with {server.returncode}, not with 143")
     return results
 
 
 def table(results: dict[str, Any]) -> str:
     """The results as Markdown."""
     rows = [["what is asked", "clients", "requests", "p50, ms", "p90, ms", "p99, ms", "answers per second"]]
-    names = {"health": "nothing (`/healthz`)", "search": f"{NEAREST} nearest of {results['gallery']:,}"}
+    nearest = f"{NEAREST} nearest of {results['gallery']:,}"
+    names = {"health": "nothing (`/healthz`)", "search": nearest, "noise": f"{nearest}, features without clusters"}
     for x in results["load"]:
         numbers = [f"{x[q]:.1f}" for q in ("p50", "p90", "p99")]
         rows.append([names[x["of"]], str(x["clients"]), f"{x['requests']:,}", *numbers, f"{x['per_second']:,.0f}"])
