@@ -36,6 +36,7 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")  # smal
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 from layout_files import inria_short, small_set  # noqa: E402
+from page_table import write_table  # noqa: E402
 from toy import toy_arrays, toy_config  # noqa: E402
 
 from mrl_jax import Index, evaluate, load_run, sweep, train  # noqa: E402
@@ -361,10 +362,7 @@ def main() -> int:
     counts, failed = run(args.tries, args.seed, args.start, tuple(args.kind))
     print(table(counts))
     if args.table is not None:
-        page = args.table.read_text("utf-8")
-        start, end = "<!-- damage -->\n", "<!-- end -->"
-        head, tail = page[: page.index(start) + len(start)], page[page.index(end, page.index(start)) :]
-        args.table.write_text(f"{head}\n{table(counts)}\n\n{tail}", "utf-8")
+        write_table(args.table, "damage", table(counts))
     return bool(failed)
 
 

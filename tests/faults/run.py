@@ -26,6 +26,7 @@ import numpy as np  # noqa: E402
 import places  # noqa: E402
 import shared_folders  # noqa: E402
 from client import HungError  # noqa: E402
+from page_table import write_table  # noqa: E402
 from tasks import Bench, Task  # noqa: E402
 
 
@@ -152,10 +153,7 @@ def main() -> int:
     rows, failed = run(args.tries, args.seed, args.start, args.only, tuple(args.task))
     print(table(rows))
     if args.table is not None:
-        page = args.table.read_text("utf-8")
-        begin, end = "<!-- faults -->\n", "<!-- end -->"
-        head, tail = page[: page.index(begin) + len(begin)], page[page.index(end, page.index(begin)) :]
-        args.table.write_text(f"{head}\n{table(rows)}\n\n{tail}", "utf-8")
+        write_table(args.table, "faults", table(rows))
     return bool(failed)
 
 

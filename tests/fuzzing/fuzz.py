@@ -39,6 +39,7 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")  # smal
 
 from fuzzing.mutations import mutate  # noqa: E402
 from fuzzing.readers import READERS, Reader  # noqa: E402
+from page_table import table_of, write_table  # noqa: E402
 
 SECONDS = 10  # of CPU time for one case
 WAIT = 300  # seconds, for one case: where it sleeps
@@ -349,20 +350,15 @@ def main() -> int:
         parser.error(f"no reader {unknown[0]!r}; choose from {', '.join(READERS)}")
     counts = {name: report(name, args) for name in args.readers or READERS}
     if args.table is not None:
-        write_table(args.table, counts)
+        write_table(args.table, "fuzzing", with_others(table_of(args.table, "fuzzing"), counts))
     return int(any(found["failed"] for found in counts.values()))
 
 
-def write_table(page: Path, counts: dict[str, Counter[str]]) -> None:
-    """Put the counts into a page, in place of those of the same readers."""
-    start, end = "<!-- fuzzing -->\n", "<!-- end of fuzzing -->"
-    text = page.read_text("utf-8")
-    head, rest = text.split(start)
-    old, tail = rest.split(end)
-    rows = dict(re.findall(r"^\| `(.+?)` \| (.+) \|$", old, re.M)) | {n: _cells(c) for n, c in counts.items()}
-    table = ["| reader | cases | read | refused | other |", "|---|--:|--:|--:|--:|"]
-    table += [f"| `{name}` | {rows[name]} |" for name in READERS if name in rows]
-    page.write_text(f"{head}{start}\n" + "\n".join(table) + f"\n\n{end}{tail}", "utf-8")
+def with_others(table: str, counts: dict[str, Counter[str]]) -> str:
+    """A table with the counts of these readers in place of those that it has."""
+    rows = dict(re.findall(r"^\| `(.+?)` \| (.+) \|$", table, re.M)) | {n: _cells(c) for n, c in counts.items()}
+    lines = ["| reader | cases | read | refused | other |", "|---|--:|--:|--:|--:|"]
+    return "\n".join([*lines, *(f"| `{name}` | {rows[name]} |" for name in READERS if name in rows)])
 
 
 if __name__ == "__main__":
