@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from mrl_jax.data.formats.npz import read_npz_array
 from mrl_jax.errors import InputError
 from mrl_jax.files import refuse_address
 from mrl_jax.json_files import parse_json
@@ -160,8 +161,7 @@ def _encoder(kind: str, name: str, key: tuple[tuple[str, str], ...], device: str
 def _featurized(path: Path) -> dict[str, Any] | None:
     """The record of `featurize` in a file that it made, or None for other files."""
     try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            source = parse_json(str(file["source"]))
+        source = parse_json(str(read_npz_array(path, "source")))
         is_ours = source["made_by"] == "mrl_jax.data.featurize" and all("model" in source[m] for m in ("image", "text"))
     except Exception:  # any other file
         return None

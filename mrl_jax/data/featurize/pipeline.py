@@ -39,6 +39,7 @@ from mrl_jax.data.featurize.raw_table import (
     read_table,
     reason_of,
 )
+from mrl_jax.data.formats.npz import read_npz_array
 from mrl_jax.errors import InputError
 from mrl_jax.files import locked, refuse_address
 from mrl_jax.json_files import ANY, Number, parse_json, read_json
@@ -324,8 +325,7 @@ def _digest_of(output: Path) -> str | None:
     if not os.path.lexists(output):
         return None
     with contextlib.suppress(Exception):  # reading another file can raise almost any type
-        with output.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            source = parse_json(str(file["source"]))
+        source = parse_json(str(read_npz_array(output, "source")))
         if source["made_by"] == _MADE_BY:
             return str(source["digest"])
     raise InputError(f"output {output} exists and was not made by featurize; move it away or choose another output")

@@ -14,7 +14,7 @@ import numpy as np
 from mrl_jax.data.formats.errors import DamagedError, Read, RefusedError, one_line, refuse
 from mrl_jax.data.formats.limits import Header, check_claim, check_size
 
-__all__ = ["MappedFile", "Member", "map_npy", "open_npz"]
+__all__ = ["MappedFile", "Member", "map_npy", "open_npz", "read_npz_array"]
 
 _DATA = (".mat", ".npz", ".h5", ".hdf5", ".h5py", ".parquet")  # ends of names of data files of other formats
 _HEADER = 1 << 16  # bytes; the header of a plain array is far shorter
@@ -51,6 +51,19 @@ def open_npz(file: BinaryIO, size: int, stack: contextlib.ExitStack, surrogates:
             )
         raise RefusedError("is a zip archive without arrays; write it with numpy.savez")
     return reads
+
+
+def read_npz_array(path: Path, key: str) -> np.ndarray:
+    """One array of an `.npz` file.
+
+    Raises:
+        KeyError: it has no such array.
+        Exception: of almost any type, if the file is another one or is damaged.
+    """
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(path.open("rb"))
+        read = open_npz(file, os.fstat(file.fileno()).st_size, stack)[key]
+        return np.asarray(read())
 
 
 @dataclass(frozen=True)
