@@ -94,14 +94,14 @@ def main() -> None:
     args = parser.parse_args()
     log = Path(tempfile.mkstemp(prefix="first_contact_", suffix=".log")[1])
     rows = [["way", "step", "seconds"]]
+    if (load := os.getloadavg()[0]) > IDLE and not args.busy:
+        raise SystemExit(f"the load is {load:.2f}, and other work would be measured, too; wait, or --busy")
     for way in args.ways:
         rounds = []
         for number in range(args.rounds):
-            load = os.getloadavg()[0]
-            print(f"{way}, round {number + 1}: load {load:.2f}", file=sys.stderr, flush=True)
-            if load > IDLE and not number and not args.busy:
-                raise SystemExit(f"the load is {load:.2f}, and other work would be measured, too; wait, or --busy")
             rounds.append(round_of(way, args.python, log))
+            steps = ", ".join(f"{step} {seconds:.1f}" for step, seconds in rounds[-1].items())
+            print(f"{way}, round {number + 1}: {steps}", file=sys.stderr, flush=True)
         for step in rounds[0]:
             of_step = [found[step] for found in rounds]
             spread = f" ({min(of_step):.1f}-{max(of_step):.1f})" if len(of_step) > 1 else ""
