@@ -1,6 +1,7 @@
 """Studies of settings at tiny sizes: losses, defaults, temperatures, sets, representations, consensus."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -12,70 +13,6 @@ from mrl_jax.config_formats import DEFAULTS
 from mrl_jax.files import lock
 
 pytestmark = pytest.mark.slow
-
-
-def earlier_runs(path, scores=None):
-    """A file of results as format 1 wrote it: no format number; "cosine-hold" is the earlier form."""
-    content = json.loads(path.read_text())
-    config = content["set"]["config"]
-    content["set"]["config"] = {name: value for name, value in config.items() if name in DEFAULTS[1]}
-    for r in content["methods"]["paper's recipe"]["runs"]:
-        assert r["settings"]["schedule"] == "cosine-hold"
-        if scores is not None:
-            r["test"]["best"]["average"] = scores
-    path.write_text(json.dumps(content))
-
-
-def test_runs_with_the_earlier_schedule_are_read_with_a_note_and_never_mixed(tmp_path, five_classes, monkeypatch):
-    monkeypatch.setitem(module_of("protocol").SMOKE, "batch_size", 20)
-    monkeypatch.setattr(module_of("defaults"), "BETAS", (0.5, 0.9))
-    flags = ("--smoke", "--sets", "wikipedia-views", "--views", five_classes, "--out", tmp_path)
-    run("defaults", *flags)
-    corrected = (tmp_path / "defaults.md").read_text()
-    assert NOTE not in corrected
-    earlier_runs(tmp_path / "runs_wikipedia-views.json", scores=0.125)
-    run("defaults", "--from-results", "--out", tmp_path, "--seeds", 2)
-    noted = (tmp_path / "defaults.md").read_text()
-    assert f"Rows of the paper's recipe {NOTE}" in noted
-    assert "| paper's recipe, β 0.5 | 0.125 ± 0.000 |" in noted
-    run("defaults", *flags)  # trains the recipe anew, and only that
-    assert (tmp_path / "defaults.md").read_text() == corrected
-    content = kept(tmp_path)
-    schedules = [r["settings"]["schedule"] for r in content["methods"]["paper's recipe"]["runs"]]
-    assert sorted(schedules) == ["cosine-hold"] * 16 + ["cosine-hold-v1"] * 16
-    assert content["set"]["config"]["format"] == Config().to_json()["format"]
-    rebuilt("defaults", tmp_path, "--seeds", 2)
-
-
-def test_a_study_with_the_earlier_schedule_is_read_with_a_note_and_never_mixed(tmp_path):
-    flags = ("--smoke", "--out", tmp_path, "--sets")
-    run("choose_defaults", *flags, "generated-5", "generated-6")
-    path = tmp_path / "choose_defaults.json"
-    content = json.loads(path.read_text())
-    schedules = [s["schedule"] for s in content["sets"]["generated-5"]["settings"]]
-    assert "cosine-hold" in schedules
-    del content["sets"]["generated-5"]["config"]["format"]
-    path.write_text(json.dumps(content))
-    with pytest.raises(InputError, match="holds generated-5 with other settings; move it away"):
-        run("choose_defaults", *flags, "generated-5")
-    with pytest.raises(InputError, match="holds generated-5 with an earlier form of a schedule; name the sets"):
-        run("choose_defaults", *flags[:-1], "--from-results")
-    for name, noted in (("generated-5", True), ("generated-6", False)):
-        run("choose_defaults", *flags, name, "--from-results")
-        assert (NOTE in (tmp_path / "choose_defaults.md").read_text()) == noted
-
-
-def test_kept_scores_of_a_study_stay_valid_when_a_field_is_added(tmp_path, monkeypatch):
-    flags, path = ("--smoke", "--sets", "generated-5", "--out", tmp_path), tmp_path / "temperatures.json"
-    run("temperatures", *flags)
-    content = json.loads(path.read_text())
-    del content["sets"]["generated-5"]["config"]["clip_norm"]
-    path.write_text(json.dumps(content))
-    monkeypatch.setattr(module_of("trained"), "sweep", lambda *_, **__: 1 / 0)
-    run("temperatures", *flags)
-    monkeypatch.setitem(module_of("protocol").SMOKE, "clip_norm", 1.0)
-    with pytest.raises(InputError, match=r"holds generated-5 with other config \(clip_norm\); move it away"):
-        run("temperatures", *flags)
 
 
 def test_losses_are_compared(tmp_path, views, monkeypatch):
@@ -106,13 +43,24 @@ def five_classes(tmp_path_factory):
     return path
 
 
-def test_defaults_stand_beside_the_papers_recipe_at_its_best_beta(tmp_path, five_classes, monkeypatch):
-    monkeypatch.setitem(module_of("protocol").SMOKE, "batch_size", 20)
-    run("defaults", "--smoke", "--sets", "wikipedia-views", "--views", five_classes, "--out", tmp_path)
-    rows = lines_of(tmp_path / "defaults.csv")
+@pytest.fixture(scope="module")
+def defaults(tmp_path_factory, five_classes):
+    """The folder of the study of the defaults with three betas, and the flags that made it."""
+    out = tmp_path_factory.mktemp("defaults")
+    flags = ("--smoke", "--sets", "wikipedia-views", "--views", five_classes, "--out")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(module_of("protocol").SMOKE, "batch_size", 20)
+        patch.setattr(module_of("defaults"), "BETAS", (0.5, 0.8, 0.95))
+        run("defaults", *flags, out)
+        yield out, flags
+
+
+def test_defaults_stand_beside_the_papers_recipe_at_its_best_beta(defaults):
+    out, _ = defaults
+    rows = lines_of(out / "defaults.csv")
     betas = module_of("defaults").BETAS
     assert len(rows) == (2 + len(betas)) * 4 * 2
-    methods = kept(tmp_path)["methods"]
+    methods = kept(out)["methods"]
     ours, theirs = (
         {tuple(r["settings"].values()) for r in methods[name]["runs"]} for name in ("defaults", "paper's recipe")
     )
@@ -125,37 +73,132 @@ def test_defaults_stand_beside_the_papers_recipe_at_its_best_beta(tmp_path, five
             at.setdefault(r["row"], []).append(float(r["map"]))
     means = {name: np.mean(values) for name, values in at.items()}
     ahead = means.pop("defaults") - max(value for name, value in means.items() if name != "cross-entropy")
-    last = (tmp_path / "defaults.md").read_text().splitlines()[-1]
+    last = (out / "defaults.md").read_text().splitlines()[-1]
     assert float(last.split("|")[2].split("[")[0]) == pytest.approx(ahead, abs=6e-4)
+    rebuilt("defaults", out, "--seeds", 2)
+
+
+def earlier_runs(path, scores=None):
+    """A file of results as format 1 wrote it: no format number; "cosine-hold" is the earlier form."""
+    content = json.loads(path.read_text())
+    config = content["set"]["config"]
+    content["set"]["config"] = {name: value for name, value in config.items() if name in DEFAULTS[1]}
+    for r in content["methods"]["paper's recipe"]["runs"]:
+        assert r["settings"]["schedule"] == "cosine-hold"
+        if scores is not None:
+            r["test"]["best"]["average"] = scores
+    path.write_text(json.dumps(content))
+
+
+def test_runs_with_the_earlier_schedule_are_read_with_a_note_and_never_mixed(defaults, tmp_path):
+    shutil.copytree(defaults[0], tmp_path, dirs_exist_ok=True)
+    corrected = (tmp_path / "defaults.md").read_text()
+    assert NOTE not in corrected
+    earlier_runs(tmp_path / "runs_wikipedia-views.json", scores=0.125)
+    run("defaults", "--from-results", "--out", tmp_path, "--seeds", 2)
+    noted = (tmp_path / "defaults.md").read_text()
+    assert f"Rows of the paper's recipe {NOTE}" in noted
+    assert "| paper's recipe, β 0.5 | 0.125 ± 0.000 |" in noted
+    run("defaults", *defaults[1], tmp_path)  # trains the recipe anew, and only that
+    assert (tmp_path / "defaults.md").read_text() == corrected
+    content = kept(tmp_path)
+    schedules = [r["settings"]["schedule"] for r in content["methods"]["paper's recipe"]["runs"]]
+    assert sorted(schedules) == ["cosine-hold"] * 24 + ["cosine-hold-v1"] * 24
+    assert content["set"]["config"]["format"] == Config().to_json()["format"]
     rebuilt("defaults", tmp_path, "--seeds", 2)
 
 
-def test_temperatures_are_compared(tmp_path, monkeypatch):
-    flags = ("--smoke", "--sets", "generated-5", "generated-10", "--out", tmp_path)
-    run("temperatures", *flags)
-    ten = json.loads((tmp_path / "temperatures.json").read_text())["sets"]["generated-10"]
+@pytest.fixture(scope="module")
+def choice(tmp_path_factory):
+    """The folder of the study that chooses defaults."""
+    out = tmp_path_factory.mktemp("choice")
+    run("choose_defaults", "--smoke", "--sets", "generated-5", "generated-6", "--out", out)
+    return out
+
+
+def test_the_study_of_the_defaults_ranks_every_setting(choice):
+    module = module_of("choose_defaults")
+    assert len(module.combinations()) == 108
+    rows = lines_of(choice / "choose_defaults.csv")
+    assert len(rows) == 3 + 1  # every 40th of 108, and the defaults
+    mean = {tuple(r.values())[:4]: np.mean([float(x) for x in list(r.values())[4:]]) for r in rows}
+    text = (choice / "choose_defaults.md").read_text()
+    order = [tuple(line.strip("| ").split(" | ")[1:5]) for line in text.split("\n\n")[0].splitlines()[2:]]
+    assert order == sorted(mean, key=lambda s: -mean[s])
+    assert "of 4 (defaults) | 0.9 | 1.0 | 1.0 | cosine |" in text
+    of_set = {tuple(r.values())[:4]: float(r["generated-6 0.2"]) + float(r["generated-6 0.8"]) for r in rows}
+    place = sorted(of_set, key=lambda s: -of_set[s]).index(("0.9", "1.0", "1.0", "cosine")) + 1
+    line = next(x for x in text.splitlines() if x.startswith("| generated-6 |"))
+    assert line.endswith(
+        f" | {max(of_set.values()) / 2:.3f} | {of_set['0.9', '1.0', '1.0', 'cosine'] / 2:.3f} | {place} of 4 |"
+    )
+    rebuilt("choose_defaults", choice, "--smoke")
+
+
+def test_a_study_with_the_earlier_schedule_is_read_with_a_note_and_never_mixed(choice, tmp_path):
+    shutil.copytree(choice, tmp_path, dirs_exist_ok=True)
+    flags = ("--smoke", "--out", tmp_path, "--sets")
+    path = tmp_path / "choose_defaults.json"
+    content = json.loads(path.read_text())
+    schedules = [s["schedule"] for s in content["sets"]["generated-5"]["settings"]]
+    assert "cosine-hold" in schedules
+    del content["sets"]["generated-5"]["config"]["format"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="holds generated-5 with other settings; move it away"):
+        run("choose_defaults", *flags, "generated-5")
+    with pytest.raises(InputError, match="holds generated-5 with an earlier form of a schedule; name the sets"):
+        run("choose_defaults", *flags[:-1], "--from-results")
+    for name, noted in (("generated-5", True), ("generated-6", False)):
+        run("choose_defaults", *flags, name, "--from-results")
+        assert (NOTE in (tmp_path / "choose_defaults.md").read_text()) == noted
+
+
+@pytest.fixture(scope="module")
+def temperatures(tmp_path_factory):
+    """The folder of the study of temperatures."""
+    out = tmp_path_factory.mktemp("temperatures")
+    run("temperatures", "--smoke", "--sets", "generated-5", "generated-10", "--out", out)
+    return out
+
+
+def test_temperatures_are_compared(temperatures, monkeypatch):
+    flags = ("--smoke", "--sets", "generated-5", "generated-10", "--out", temperatures)
+    ten = json.loads((temperatures / "temperatures.json").read_text())["sets"]["generated-10"]
     assert [s["tau1"] for s in ten["settings"][:4]] == [0.1, 1.0, 0.5057, 1.0]  # one temperature by two names
     assert ten["valid"][1] == ten["valid"][3]
-    found = json.loads((tmp_path / "temperatures.json").read_text())["sets"]["generated-5"]
+    found = json.loads((temperatures / "temperatures.json").read_text())["sets"]["generated-5"]
     assert (found["classes"], [s["tau1"] for s in found["settings"][2:4]]) == (5, [0.9017, 4.1642])
     assert np.shape(found["valid"]) == (2 * 4, 2, 1)
     config = replace(stored_config(found), **found["settings"][5], noise_rate=0.6, seed=found["seeds"][0])
     data = module_of("sets").load_set("generated-5", None)
     alone = train(config, data=data).scores["valid"]["best"]["average"]
     assert alone == pytest.approx(found["valid"][5][1][0], abs=2e-3)
-    rebuilt("temperatures", tmp_path, "--smoke")
+    rebuilt("temperatures", temperatures, "--smoke")
     for flags_read, message in (
         ([], "holds generated-5 with other settings; give --smoke"),
         (["--smoke", "--sets", "generated-5", "generated-9"], "lacks generated-9; run without"),
     ):
         with pytest.raises(InputError, match=message):
-            run("temperatures", "--from-results", "--out", tmp_path, *flags_read)
-    with (tmp_path / ".temperatures.json.lock").open("w") as handle:
+            run("temperatures", "--from-results", "--out", temperatures, *flags_read)
+    with (temperatures / ".temperatures.json.lock").open("w") as handle:
         lock(handle.fileno(), "never shown")
         with pytest.raises(InputError, match=r"another program trains for .*temperatures\.json; wait"):
             run("temperatures", *flags)
     monkeypatch.setattr(module_of("temperatures"), "BETA", 0.5)
     with pytest.raises(InputError, match="holds generated-5 with other settings; move it away"):
+        run("temperatures", *flags)
+
+
+def test_kept_scores_of_a_study_stay_valid_when_a_field_is_added(temperatures, tmp_path, monkeypatch):
+    shutil.copytree(temperatures, tmp_path, dirs_exist_ok=True)
+    flags, path = ("--smoke", "--sets", "generated-5", "--out", tmp_path), tmp_path / "temperatures.json"
+    content = json.loads(path.read_text())
+    del content["sets"]["generated-5"]["config"]["clip_norm"]
+    path.write_text(json.dumps(content))
+    monkeypatch.setattr(module_of("trained"), "sweep", lambda *_, **__: 1 / 0)
+    run("temperatures", *flags)
+    monkeypatch.setitem(module_of("protocol").SMOKE, "clip_norm", 1.0)
+    with pytest.raises(InputError, match=r"holds generated-5 with other config \(clip_norm\); move it away"):
         run("temperatures", *flags)
 
 
@@ -169,26 +212,6 @@ def test_temperatures_reach_the_probability_that_they_are_named_after():
         cosines[0] = 1.0
         p = np.exp(cosines / tau) / np.exp(cosines / tau).sum()
         assert p[0] == pytest.approx(0.4 if classes == 100 else 0.5)
-
-
-def test_the_study_of_the_defaults_ranks_every_setting(tmp_path):
-    run("choose_defaults", "--smoke", "--sets", "generated-5", "generated-6", "--out", tmp_path)
-    module = module_of("choose_defaults")
-    assert len(module.combinations()) == 108
-    rows = lines_of(tmp_path / "choose_defaults.csv")
-    assert len(rows) == 3 + 1  # every 40th of 108, and the defaults
-    mean = {tuple(r.values())[:4]: np.mean([float(x) for x in list(r.values())[4:]]) for r in rows}
-    text = (tmp_path / "choose_defaults.md").read_text()
-    order = [tuple(line.strip("| ").split(" | ")[1:5]) for line in text.split("\n\n")[0].splitlines()[2:]]
-    assert order == sorted(mean, key=lambda s: -mean[s])
-    assert "of 4 (defaults) | 0.9 | 1.0 | 1.0 | cosine |" in text
-    of_set = {tuple(r.values())[:4]: float(r["generated-6 0.2"]) + float(r["generated-6 0.8"]) for r in rows}
-    place = sorted(of_set, key=lambda s: -of_set[s]).index(("0.9", "1.0", "1.0", "cosine")) + 1
-    line = next(x for x in text.splitlines() if x.startswith("| generated-6 |"))
-    assert line.endswith(
-        f" | {max(of_set.values()) / 2:.3f} | {of_set['0.9', '1.0', '1.0', 'cosine'] / 2:.3f} | {place} of 4 |"
-    )
-    rebuilt("choose_defaults", tmp_path, "--smoke")
 
 
 @pytest.mark.filterwarnings("ignore:.*samples but no:mrl_jax.errors.DatasetWarning")  # small classes of the subgroups
