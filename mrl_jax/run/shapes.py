@@ -1,7 +1,8 @@
 """Shapes of a run's state without computing arrays, and the names of the arrays in a tree."""
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -17,13 +18,27 @@ __all__ = ["embedding_width", "params_shapes", "path_names", "state_shapes"]
 
 def state_shapes(config: Config, shapes: Shapes) -> State:
     """Shapes and dtypes of the state of a run."""
-    return _state_shapes(method_of(config), config, shapes)
-
-
-@functools.lru_cache(maxsize=32)  # a run asks several times
-def _state_shapes(method: Method, config: Config, shapes: Shapes) -> State:
     h = hyperparameters_of(config)
-    return jax.eval_shape(lambda: method.init(h, jax.random.key(0), shapes))
+    return _state_shapes(method_of(config), _Static(h, jax.tree.structure(h), _decisive(h)), shapes)
+
+
+@dataclass(frozen=True)
+class _Static:
+    """Hyperparameters, equal to others that differ in numbers only: those decide no shapes."""
+
+    h: Any = field(compare=False)
+    structure: Hashable  # contains the static fields
+    leaves: Hashable
+
+
+def _decisive(h: Any) -> Hashable:
+    """What of the leaves may decide shapes: whole numbers, and shapes of arrays."""
+    return tuple(float if isinstance(x, float) else x if np.isscalar(x) else np.shape(x) for x in jax.tree.leaves(h))
+
+
+@functools.lru_cache(maxsize=32)  # a run asks several times, and so do all runs of a sweep
+def _state_shapes(method: Method, static: _Static, shapes: Shapes) -> State:
+    return jax.eval_shape(lambda: method.init(static.h, jax.random.key(0), shapes))
 
 
 def params_shapes(config: Config, shapes: Shapes) -> Any:

@@ -1,6 +1,7 @@
 """What a run needs at the least, no more than it has in fact; absurd sizes are refused before anything is written."""
 
 import re
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -127,3 +128,17 @@ def test_labels_of_absurd_numbers_are_refused():
         arrays["train_labels"][3] = label
         with pytest.raises(InputError, match="label"):
             train(toy_config(), data=arrays)
+
+
+def test_shapes_are_found_once_for_runs_that_differ_in_numbers(monkeypatch):
+    sizes, calls = Shapes((7, 5), 3, 41), []
+    whole = jax.eval_shape
+    monkeypatch.setattr(jax, "eval_shape", lambda *given: calls.append(given) or whole(*given))
+    base = toy_config(embed_dim=9)
+    configs = grid(base, seed=[0, 1], noise_rate=[0.2, 0.6], beta=[0.25, 0.75], learning_rate=[1e-3, 2e-3])
+    needed = {str(least_bytes(c, sizes)) for c in configs}
+    assert (len(configs), len(needed), len(calls)) == (16, 1, 1)
+    for other in (replace(base, embed_dim=10), replace(base, hidden_dims=(17,)), replace(base, loss="elr")):
+        assert str(least_bytes(other, sizes)) not in needed
+        parameters, optimiser, _, samples = kept(other, sizes)
+        assert list(least_bytes(other, sizes).values()) == [parameters, parameters, optimiser, samples]
