@@ -226,9 +226,11 @@ def test_what_is_shown_are_short_texts_and_paths_relative_to_the_output(job):
     assert shown["image"].tolist() == [name and f"images/{name}" for name in names]
     assert shown_of(rows, job.root / "new")["image"][0] == "../images/p0.png"
     texts = shown["text"].tolist()
-    assert texts[0].strip() == "it says a.png" and not is_picture(texts[0])
-    assert texts[1].startswith("word word ") and texts[1].endswith("d…") and len(texts[1]) <= 500
-    assert texts[2] == "" and texts[3:] == [row["text"] for row in job.rows[3:7]]
+    assert texts[0].strip() == "it says a.png"
+    assert not is_picture(texts[0])
+    assert texts[1] == "word " * 99 + "word…"
+    assert texts[2] == ""
+    assert texts[3:] == [row["text"] for row in job.rows[3:7]]
 
 
 def test_pictures_of_every_kind_become_upright_rgb(tmp_path):
