@@ -118,7 +118,7 @@ def test_an_output_of_others_is_refused_before_a_model_is_loaded(job, kind, monk
 def test_the_file_is_in_the_layout_and_loads(real, capfd):
     assert real() == real.output
     found = read(real.output)
-    kinds = {f"{s}_{k}" for s in SPLITS for k in ("image", "text", "labels", "ids")}
+    kinds = {f"{s}_{k}" for s in SPLITS for k in ("image", "image_shown", "text", "text_shown", "labels", "ids")}
     assert set(found) == kinds | {"class_names", "source"}
     assert found["class_names"].tolist() == ["blue", "green", "red"]
     assert found["train_labels"].dtype == np.int32
@@ -131,6 +131,8 @@ def test_the_file_is_in_the_layout_and_loads(real, capfd):
     assert data.modalities == ("image", "text")
     assert data.dims == {"image": 16, "text": 16}
     assert {s: len(x) for s, x in data.splits.items()} == {"train": 12, "valid": 3, "test": 3}
+    assert data.splits["test"].shown["text"].tolist() == [row["text"] for row in real.rows[15:]]
+    assert data.splits["test"].shown["image"].tolist() == ["images/p15.png", "images/p16.png", "images/p17.png"]
     assert not real.work().exists()
     assert capfd.readouterr() == ("", "")
 
@@ -168,6 +170,7 @@ def test_missing_texts_and_pictures_are_zeros_under_a_mask(real, capsys):
         assert found[f"{key}_mask"].dtype == bool
         np.testing.assert_array_equal(found[f"{key}_mask"], expected)
         assert not found[key][absent].any()
+        assert [bool(shown) for shown in found[f"{key}_shown"]] == expected.tolist()
         np.testing.assert_allclose(found[key][expected], complete[key][expected], rtol=0, atol=1e-5)
 
 

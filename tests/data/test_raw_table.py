@@ -1,6 +1,7 @@
 """The table and its pictures: reading them, and refusals before a model is loaded."""
 
 import hashlib
+import os
 
 import numpy as np
 import pytest
@@ -8,8 +9,9 @@ from PIL import Image
 from raw_files import COLORS, SPLITS, draw, job_without_models, refused, table, write_csv
 
 from mrl_jax import InputError
+from mrl_jax.data.dataset import is_picture
 from mrl_jax.data.featurize import pipeline as command
-from mrl_jax.data.featurize.raw_table import find_pictures, read_rgb, read_table, read_texts
+from mrl_jax.data.featurize.raw_table import find_pictures, read_rgb, read_table, read_texts, shown_of
 
 
 @pytest.fixture
@@ -204,6 +206,31 @@ def test_pictures_are_found_by_stem_or_by_name(job):
     assert found["p2"] == job.images / "more" / "x.png"
     assert found["p3"] == job.images / "p3.png"
     assert found["p4"] is None
+
+
+def test_what_is_shown_are_short_texts_and_paths_relative_to_the_output(job):
+    job.rows[0]["text"] = " it says a.png "
+    job.rows[1]["text"] = "word " * 1000
+    job.rows[2]["text"] = ""
+    (job.images / "p3.png").unlink()
+    (job.images / "far").mkdir()
+    (job.images / "p4.png").rename(job.images / "far" / "other.png")
+    os.symlink("p6.png", job.images / "link.png")
+    named = {"p4": "far/other.png", "p5": "link.png"}
+    job.rows = [{**row, "image": named.get(row["id"], "")} for row in job.rows]
+    job.write()
+    rows = read_table(job.texts, 0).rows[:7]
+    find_pictures(rows, job.images)
+    shown = shown_of(rows, job.root)
+    names = ["p0.png", "p1.png", "p2.png", "", "far/other.png", "link.png", "p6.png"]
+    assert shown["image"].tolist() == [name and f"images/{name}" for name in names]
+    assert shown_of(rows, job.root / "new")["image"][0] == "../images/p0.png"
+    texts = shown["text"].tolist()
+    assert texts[0].strip() == "it says a.png"
+    assert not is_picture(texts[0])
+    assert texts[1] == "word " * 99 + "word…"
+    assert texts[2] == ""
+    assert texts[3:] == [row["text"] for row in job.rows[3:7]]
 
 
 def test_pictures_of_every_kind_become_upright_rgb(tmp_path):

@@ -125,9 +125,12 @@ def test_texts_and_pictures_become_features_by_the_models_of_the_run(tmp_path, t
             assert [r["id"] for r in typed["results"]] == [r["id"] for r in by_row["results"]]
             for one, other in zip(typed["results"], by_row["results"], strict=True):
                 assert one["score"] == pytest.approx(other["score"], abs=1e-4)
+        texts = {r["id"]: r["text"] for r in job.rows}
+        assert all(r["text"] == texts[r["id"]] for r in search(tmp_path / "run", row="image:test:0")["results"])
         base = ["--workdir", str(tmp_path / "run")]
-        assert main([*base, "--text", "a word", "--png", str(tmp_path / "a.png"), "--pictures", str(job.images)]) == 0
-        assert (tmp_path / "a.png").exists()
+        for name, pictures in (("named.png", []), ("own.png", ["--pictures", str(job.images)])):
+            assert main([*base, "--text", "a word", "--png", str(tmp_path / name), *pictures]) == 0
+        assert (tmp_path / "named.png").read_bytes() == (tmp_path / "own.png").read_bytes()
         capsys.readouterr()
         assert main([*base, "--image", str(tmp_path / "none.png")]) == 2
         assert "does not exist" in capsys.readouterr().err

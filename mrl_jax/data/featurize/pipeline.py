@@ -38,6 +38,7 @@ from mrl_jax.data.featurize.raw_table import (
     find_pictures,
     read_table,
     reason_of,
+    shown_of,
 )
 from mrl_jax.data.formats.npz import read_npz_array
 from mrl_jax.errors import InputError
@@ -100,7 +101,8 @@ def featurize(
         texts: CSV in UTF-8 with the columns `id`, `text` and `label`, and optionally `split` (train, valid or test;
             without it 80/10/10 by the SHA-256 of seed and id) and `image` (file name in `images`; without it the file
             whose stem is the id). An empty text or an absent picture is a missing sample: its features are zeros, and
-            `{split}_{modality}_mask` is False for it.
+            `{split}_{modality}_mask` is False for it. Texts and paths of pictures are written, too, as
+            `{split}_{modality}_shown`: search, report and audit show them.
         output: the `.npz`. A file made from the same inputs with the same settings is left unchanged.
         image_model: folder or hub name of a vision or two-tower model.
         text_model: folder or hub name of a text or two-tower model.
@@ -309,6 +311,8 @@ def _write(work: _Work, output: Path, table: Table, source: Mapping[str, Any]) -
                     add(f"{split}_{modality}_mask", mask)
             add(f"{split}_labels", np.array([number[row.label] for row in rows], np.int32))
             add(f"{split}_ids", np.array([row.id for row in rows]))
+            for modality, shown in shown_of(rows, output.parent).items():
+                add(f"{split}_{modality}_shown", shown)
         add("class_names", np.array(table.class_names))
         add("source", np.array(json.dumps(source, sort_keys=True)))
     with part.open("r+b") as file:

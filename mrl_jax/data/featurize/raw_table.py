@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import math
+import os
 import posixpath
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from mrl_jax.data.dataset import SPLITS
+from mrl_jax.data.dataset import SPLITS, is_picture
 from mrl_jax.data.formats.foreign import HEAD, refuse_foreign
 from mrl_jax.data.pictures import SUFFIXES, opened, picture_errors
 from mrl_jax.errors import InputError, first_line
@@ -29,10 +30,12 @@ __all__ = [
     "read_table",
     "read_texts",
     "reason_of",
+    "shown_of",
 ]
 
 _COLUMNS = ("id", "text", "label")
 _SPLIT_NAMES = {**{name: name for name in SPLITS}, "validation": "valid", "val": "valid", "dev": "valid"}
+_SHOWN_TEXT = 500  # letters of a text; NumPy gives every text of an array the room of the longest
 _REMEDY = "replace it, or remove it to mark it as missing"
 
 
@@ -244,6 +247,29 @@ def check_table(table: Table) -> list[str]:
         if ids:
             missing.append(f"{len(ids)} of {len(rows)} rows have no {what} (the first: {ids[0]}): marked as missing")
     return missing
+
+
+def shown_of(rows: Sequence[Row], folder: Path) -> dict[str, np.ndarray]:
+    """Modality -> what search and reports show of the rows, text [N]; "" where a sample is missing.
+
+    Args:
+        rows: the rows, after `find_pictures`.
+        folder: folder of the output, to which the paths of the pictures are relative.
+    """
+    start = folder.resolve()
+    pictures = ["" if row.picture is None else _relative(row.picture, start) for row in rows]
+    return {"image": np.array(pictures, str), "text": np.array([_shown_text(row.text) for row in rows], str)}
+
+
+def _relative(picture: Path, start: Path) -> str:
+    """Path from a folder; links among the folders are followed, but not the picture: its own name has the ending."""
+    return os.path.relpath(picture.parent.resolve() / picture.name, start)
+
+
+def _shown_text(text: str) -> str:
+    text = text.strip()
+    text = text if len(text) <= _SHOWN_TEXT else text[: _SHOWN_TEXT - 1].rstrip() + "…"
+    return text + " " if is_picture(text) else text  # else "my cat.png" would be read as the path of a picture
 
 
 def digest_inputs(rows: Sequence[Row]) -> str:
