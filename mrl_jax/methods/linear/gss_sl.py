@@ -7,7 +7,7 @@ Shape letters: M modalities, N training instances, D features, K classes.
 """
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import scipy.linalg
@@ -20,9 +20,6 @@ from mrl_jax.methods.linear.method import Hyperparameters, hyperparameters, line
 from mrl_jax.methods.linear.views import Views, principal_views
 from mrl_jax.methods.state import Shapes, TrainData
 from mrl_jax.options import Number
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["ENTRY", "gss_sl"]
 
