@@ -76,7 +76,9 @@ _AUGMENTED = {
     f"MRL{AUGMENTED}": Row({}, "both"),
     f"cross-entropy + contrastive{AUGMENTED}": Row({"loss": "ce"}, "both"),
 }
-ROWS = _UNALTERED | _WITHOUT | _AUGMENTED | _ROBUST
+_OTHERS = {f"{name}{BY_BOTH}": Row({"method": name.lower()}, "both") for name in ("ELRCMR", "ACMR")}
+"""What came after MRL, and what it compares with: the best of either kind in Table 1 (`experiments.paper.table1`)."""
+ROWS = _UNALTERED | _WITHOUT | _AUGMENTED | _OTHERS | _ROBUST
 _FEW = tuple(_UNALTERED)[:6]
 _SYMMETRIC = {f"noise {rate:g}": {"noise_rate": rate} for rate in RATES}
 """Symmetric noise, the paper's: what a column is called -> fields of `Config`."""
@@ -102,7 +104,7 @@ class Condition(NamedTuple):
 
 
 CONDITIONS = {
-    "default length": Condition({}, (*_UNALTERED, *_AUGMENTED, *_WITHOUT)),
+    "default length": Condition({}, (*_UNALTERED, *_AUGMENTED, *_WITHOUT, *_OTHERS)),
     "30 epochs": Condition({"epochs": 30}),
     "100 epochs": Condition({"epochs": 100}, (*_UNALTERED, *_AUGMENTED)),
     "200 epochs": Condition({"epochs": 200}, _FEW[:4]),
