@@ -29,7 +29,7 @@ from mrl_jax.config import with_settings
 from mrl_jax.data.published.prepared import copies
 from mrl_jax.methods.registry import entry_of
 
-__all__ = ["TITLES", "Choice", "Field", "field_of", "make", "stored_fields"]
+__all__ = ["TITLES", "Choice", "Field", "field_of", "make", "published_mean", "stored_fields"]
 
 TITLES = {"wikipedia-views": "Wikipedia, reduced features"}
 _OF_PAPER = {"wikipedia-views": "wikipedia"}
@@ -194,7 +194,7 @@ def _parts(field: Field, number: int, args: argparse.Namespace) -> list[str]:
     for method, of_method in field.runs.items():
         cells = []
         for rate, values in zip(RATES, field.maps(method), strict=True):
-            paper = _published(number, field.name, method, rate)
+            paper = published_mean(number, field.name, method, rate)
             cells.append(mean_and_std(values) + ("" if paper is None else f" ({paper:.3f})"))
         mean = statistics.mean(map(statistics.mean, field.maps(method)))
         seconds = statistics.median(t.record["seconds"] for at in of_method for t in at)
@@ -205,8 +205,8 @@ def _parts(field: Field, number: int, args: argparse.Namespace) -> list[str]:
     return [title, markdown(rows)]
 
 
-def _published(number: int, name: str, method: str, rate: float) -> float | None:
-    """The mean of the two published directions."""
+def published_mean(number: int, name: str, method: str, rate: float) -> float | None:
+    """The published value of a cell, the mean of both directions; None where there is none."""
     of_paper = _OF_PAPER.get(name, name).replace("-", "_")
     cells = [published(number, of_paper, FIELD[method].published, direction, rate) for direction in (0, 1)]
     return None if None in cells else statistics.mean(cell for cell in cells if cell is not None)

@@ -49,12 +49,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     for field in fields:
         ranking = _ranked(field)
         parts += [f"### {TITLES.get(field.name, field.name)}, {args.seeds} seeds", _table(field, ranking)]
-        lines += [[field.name, name, round(ranking.average_rank[name], 4)] for name in ranking.names]
+        lines += [
+            [field.name, name, round(ranking.average_rank[name], 4), " ".join(ranking.level_with(name))]
+            for name in ranking.names
+        ]
         draw_ranking(args.out / f"field_ranking_{field.name}.png", ranking)
     text = "\n\n".join(parts)
     (args.out / "field_ranking.md").write_text(text + "\n", encoding="utf-8")
     (args.out / "field_ranking.csv").write_text(
-        csv_table([["set", "method", "average_rank"], *lines]), encoding="utf-8"
+        csv_table([["set", "method", "average_rank", "level_with"], *lines]), encoding="utf-8"
     )
     print(text)
 

@@ -15,7 +15,10 @@ from mrl_jax import InputError
 PAGES = (
     *("README.md", "docs/audit.md", "docs/consensus.md", "docs/report.md", "docs/retrieval.md", "docs/scale.md"),
     "docs/search.md",
-    *(f"docs/{name}.md" for name in ("results", "results_comparison", "results_paper", "results_settings")),
+    *(
+        f"docs/{name}.md"
+        for name in ("results", "results_comparison", "results_field", "results_paper", "results_settings")
+    ),
 )
 _MARKED = re.compile(r"<!-- (\w+) -->\n.*?<!-- end -->", re.DOTALL)
 

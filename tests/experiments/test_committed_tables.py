@@ -11,7 +11,7 @@ from mrl_jax import InputError
 
 pytestmark = pytest.mark.slow
 COMMITTED = (
-    "table3", "figure2", "figure3", "figure4", "figure5",
+    "table1", "table3", "figure2", "figure3", "figure4", "figure5",
     "comparison", "consensus_settings", "defaults", "choose_defaults", "label_quality", "audit_quality",
     "cleaned_labels", "noisy_label_losses", "temperatures",
 )  # fmt: skip

@@ -14,12 +14,12 @@ from collections.abc import Sequence
 
 from experiments.shared.command_line import run_main
 from experiments.shared.folders import ROOT
-from experiments.studies.claims import consensus, defaults, losses, summary, temperatures
+from experiments.studies.claims import consensus, defaults, field, losses, summary, temperatures
 from experiments.studies.claims.claim import checked_page
 
 __all__ = ["CLAIMS", "main"]
 
-CLAIMS = (*consensus.CLAIMS, *defaults.CLAIMS, *losses.CLAIMS, *temperatures.CLAIMS, *summary.CLAIMS)
+CLAIMS = (*consensus.CLAIMS, *defaults.CLAIMS, *field.CLAIMS, *losses.CLAIMS, *temperatures.CLAIMS, *summary.CLAIMS)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
