@@ -20,7 +20,7 @@ from mrl_jax.report.sections.audit_pairs import (
     pictured,
 )
 from mrl_jax.report.sections.audited import about, by_class, headline, noise_section, remark, tiles
-from mrl_jax.report.sections.reproduce import path_flags, training_command
+from mrl_jax.report.sections.reproduce import flags_of, training_command
 from mrl_jax.report.sections.suspects import Line, suspect_table
 from mrl_jax.search.named import Texts
 from mrl_jax.version import __version__
@@ -69,7 +69,7 @@ def write_audit_page(
     where = None if pictures is None else str(pictures)
     with packing():
         samples = Samples(audited.data, audited.run, folder, own, where, texts)
-        shown = path_flags(html=html, pictures=pictures, texts=texts)
+        shown = flags_of(html=html, pictures=pictures, texts=texts)
         page = _page(audited, samples, top, flags, " ".join(shown))
     write_atomically(path, render(page))
     return path

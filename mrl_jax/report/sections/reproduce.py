@@ -11,7 +11,7 @@ from mrl_jax.report.blocks import Block, Code, Facts, Section
 from mrl_jax.report.opened import OpenedRun
 from mrl_jax.version import __version__
 
-__all__ = ["path_flags", "report_command", "reproduce", "training_command"]
+__all__ = ["flags_of", "report_command", "reproduce", "training_command"]
 
 
 def training_command(config: Config) -> str:
@@ -31,8 +31,8 @@ def training_command(config: Config) -> str:
     return " ".join(words)
 
 
-def path_flags(**given: Any) -> list[str]:
-    """Flags with the paths among these arguments, as a shell takes them; objects of a program have no flag."""
+def flags_of(**given: Any) -> list[str]:
+    """Flags of the arguments that are text or paths, as a shell takes them; other objects have no flag."""
     return [
         f"--{name.replace('_', '-')} {shlex.quote(str(value))}"
         for name, value in given.items()
@@ -48,7 +48,7 @@ def report_command(workdirs: Sequence[str | os.PathLike[str]], **given: Any) -> 
         given: other arguments of `write_report`.
     """
     where = " ".join(shlex.quote(str(folder)) for folder in workdirs)
-    return " ".join([f"python -m mrl_jax.report --workdir {where}", *path_flags(**given)])
+    return " ".join([f"python -m mrl_jax.report --workdir {where}", *flags_of(**given)])
 
 
 def reproduce(opened: OpenedRun, page: str) -> Section:
