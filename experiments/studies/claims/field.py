@@ -13,6 +13,8 @@ __all__ = ["CLAIMS"]
 
 _PAGE = "docs/results_field.md"
 _OURS = "consensus"
+_LATER = ("elrcmr", "rono", "rshnl", "nirnl", "rfcmh")
+"""The methods that came after MRL."""
 
 
 def _maps(number: int = 1) -> dict[str, dict[str, dict[str, float]]]:
@@ -37,7 +39,11 @@ def _level(name: str) -> list[str]:
 def _first() -> dict[str, Any]:
     means = {name: _means(name) for name in SETS}
     for of_set in means.values():
-        holds(max(of_set, key=lambda method: of_set[method]) == _OURS, "consensus is first on both sets")
+        first = sorted(of_set, key=lambda method: -of_set[method])
+        holds(first[0] == _OURS, "consensus is first on both sets")
+        # README and docs/results.md say so of two rows of the comparison.
+        holds(next(m for m in first if m in _LATER) == "elrcmr", "ELRCMR is the best of the later methods")
+        holds(next(m for m in first[1:] if m not in (*_LATER, "mrl")) == "acmr", "ACMR is the best of the 14")
     leads = []
     for name in SETS:
         maps = _maps()[name]
