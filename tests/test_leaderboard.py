@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy import stats
 from toy import TOY_FLAGS, save_npz, toy_arrays
 
 from mrl_jax import InputError, evaluate
@@ -13,7 +14,7 @@ from mrl_jax.eval.differences import compared
 from mrl_jax.interrupt import Interrupted
 from mrl_jax.leaderboard import leaderboard
 from mrl_jax.leaderboard.__main__ import main
-from mrl_jax.leaderboard.ranking import rank_methods
+from mrl_jax.leaderboard.ranking import compare_with, rank_methods
 from mrl_jax.methods.linear.pls import ENTRY
 from mrl_jax.methods.registry import METHODS, register
 
@@ -59,6 +60,39 @@ def test_a_difference_that_only_instances_doubt_is_level():
     ranking = rank_methods({"base": base, "better": base + gain + precision(0.0, 1, instances=12, spread=1e-4)})
     assert ranking.names[0] == "better"
     assert ranking.differences["better", "base"].verdict == "level"
+
+
+def test_a_control_is_compared_with_each_other_and_corrected_for_those_alone():
+    names = ("a", "control", "b", "c", "d", "e")
+    given = {name: precision(0.5 + 0.003 * i, i, spread=0.02) for i, name in enumerate(names)}
+    found = compare_with("control", given)
+    assert list(found) == [name for name in names if name != "control"]
+    maps = {name: x.mean(axis=(0, 2)) for name, x in given.items()}
+    p = {name: stats.ttest_rel(maps["control"], maps[name]).pvalue for name in found}
+    for place, name in enumerate(sorted(p, key=p.get)):
+        interval = stats.ttest_rel(maps["control"], maps[name]).confidence_interval(1 - 0.05 / (len(p) - place))
+        assert found[name].over_seeds == pytest.approx(interval)
+    pairs = rank_methods(given).differences
+    wide = [d for pair, d in pairs.items() if "control" in pair]
+    assert sum(d.level for d in wide) > sum(d.level for d in found.values())  # 15 pairs, not 5
+    assert compare_with("a", {"a": given["a"], "b": given["b"]})["b"].level == pytest.approx(0.95)
+    assert compare_with("a", {"a": given["a"][:, :1], "b": given["b"][:, :1]}) == {}
+    with pytest.raises(ValueError, match="'mine'; it is none of a, control"):
+        compare_with("mine", given)
+
+
+def test_instances_that_are_drawn_together_count_once():
+    """Four copies of each instance say no more than one: the interval is that of the groups."""
+    few = {name: precision(0.5, i, instances=10, spread=0.1) for i, name in enumerate("ab")}
+    copies = {name: np.repeat(x, 4, axis=2) for name, x in few.items()}
+    groups = np.repeat(np.arange(10), 4)
+    alone, together, one = (
+        compare_with("a", x, units)["b"].over_instances for x, units in ((copies, None), (copies, groups), (few, None))
+    )
+    assert together == pytest.approx(one)
+    assert alone[1] - alone[0] < 0.7 * (one[1] - one[0])
+    (ranked,) = rank_methods(copies, groups).differences.values()  # of the better less the worse
+    assert sorted(map(abs, ranked.over_instances)) == pytest.approx(sorted(map(abs, one)))
 
 
 def test_few_seeds_have_ranks_but_no_test():

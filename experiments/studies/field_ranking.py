@@ -3,12 +3,14 @@
     python -m experiments.studies.field_ranking
 
 Reads `field_SET.jsonl`, which `experiments.paper.table1` and `table2` write, and trains nothing. Ranks and tests are
-those of `python -m mrl_jax.leaderboard`; here every method has the best of its 9 trials on validation data.
+those of `python -m mrl_jax.leaderboard`; here every method has the best of its 9 trials on validation data. "level
+with" is corrected for all pairs, "consensus less it" for the comparisons with consensus alone, which the study is
+about. Near-duplicates of emoji are drawn together.
 """
 
 import argparse
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -17,24 +19,28 @@ from experiments.shared.command_line import checked, parser, run_main
 from experiments.shared.field import FIELD
 from experiments.shared.protocol import RATES
 from experiments.shared.tables import markdown, mean_and_std
+from experiments.studies.comparison import units_of
 from mrl_jax import InputError
 from mrl_jax.display.tables import csv_table
+from mrl_jax.eval.differences import Difference
 from mrl_jax.leaderboard.picture import draw_ranking
-from mrl_jax.leaderboard.ranking import Ranking, rank_methods
+from mrl_jax.leaderboard.ranking import Ranking, compare_with, rank_methods
+
+CONTROL = "consensus"
+_HEAD = ("set", "method", "average_rank", "below_consensus", "verdict", "level_with")
 
 
-def _table(field: Field, ranking: Ranking) -> str:
-    rows = [["", "method", *(f"noise {rate:g}" for rate in RATES), "mean", "average rank", "level with"]]
+def _table(field: Field, ranking: Ranking, apart: Mapping[str, Difference]) -> str:
+    noises = [f"noise {rate:g}" for rate in RATES]
+    rows = [["", "method", *noises, "mean", "average rank", f"{CONTROL} less it", "level with"]]
     for i, name in enumerate(ranking.names, 1):
         maps = field.maps(name)
         mean = f"{statistics.mean(map(statistics.mean, maps)):.3f}"
+        less = apart[name].text if name in apart else ""
         level = ", ".join(ranking.level_with(name))
-        rows.append([str(i), name, *map(mean_and_std, maps), mean, f"{ranking.average_rank[name]:.2f}", level])
+        rank = f"{ranking.average_rank[name]:.2f}"
+        rows.append([str(i), name, *map(mean_and_std, maps), mean, rank, less, level])
     return markdown(rows)
-
-
-def _ranked(field: Field) -> Ranking:
-    return rank_methods({name: np.asarray(field.precision(name)) for name in field.runs})
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -47,17 +53,21 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise InputError(f"no results in {args.out}; make them with experiments.paper.table1 or table2")
     parts, lines = [], []
     for field in fields:
-        ranking = _ranked(field)
-        parts += [f"### {TITLES.get(field.name, field.name)}, {args.seeds} seeds", _table(field, ranking)]
-        lines += [
-            [field.name, name, round(ranking.average_rank[name], 4), " ".join(ranking.level_with(name))]
-            for name in ranking.names
-        ]
+        precision = {name: np.asarray(field.precision(name)) for name in field.runs}
+        units = units_of(field.name)
+        ranking = rank_methods(precision, units)
+        apart = compare_with(CONTROL, precision, units) if CONTROL in precision else {}
+        parts += [f"### {TITLES.get(field.name, field.name)}, {args.seeds} seeds", _table(field, ranking, apart)]
+        for name in ranking.names:
+            less = [f"{apart[name].mean:.4f}", apart[name].verdict] if name in apart else ["", ""]
+            rank = round(ranking.average_rank[name], 4)
+            lines.append([field.name, name, rank, *less, " ".join(ranking.level_with(name))])
         draw_ranking(args.out / f"field_ranking_{field.name}.png", ranking)
     text = "\n\n".join(parts)
     (args.out / "field_ranking.md").write_text(text + "\n", encoding="utf-8")
     (args.out / "field_ranking.csv").write_text(
-        csv_table([["set", "method", "average_rank", "level_with"], *lines]), encoding="utf-8"
+        csv_table([["set", "method", "average_rank", "below_consensus", "verdict", "level_with"], *lines]),
+        encoding="utf-8",
     )
     print(text)
 

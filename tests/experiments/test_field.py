@@ -95,6 +95,10 @@ def test_the_kept_runs_are_ranked(out, capsys):
     lines = lines_of(out / "field_ranking.csv")
     assert {line["method"]: float(line["average_rank"]) for line in lines} == pytest.approx(ranks, abs=1e-4)
     assert [line["method"] for line in lines] == sorted(ranks, key=lambda method: ranks[method])
+    for line in lines:
+        method = line["method"]
+        mine, ours = (float(maps[METHODS_TRIED.index(m)].mean()) for m in (method, "consensus"))
+        assert line["below_consensus"] == ("" if method == "consensus" else f"{ours - mine:.4f}")
     table = (out / "field_ranking.md").read_text("utf-8")
     assert capsys.readouterr().out == table
     for method in METHODS_TRIED:
