@@ -135,7 +135,9 @@ def _draw_query(sheet: Image.Image, draw: ImageDraw.ImageDraw, row: Row, top: fl
         left, room = left + side + 7, room - side - 7
     lines = [(part, 9, PALE) for part in wrapped(draw, row.label, font_for(9, row.label), room * S, 3)]
     if row.picture is None:
-        lines = [(part, 12, INK) for part in wrapped(draw, row.name, font_for(12, row.name), room * S, 2)] + lines
+        size, most = (12, 2) if len(wrapped(draw, row.name, font_for(12, row.name), room * S, 3)) <= 2 else (10, 3)
+        names = wrapped(draw, row.name, font_for(size, row.name), room * S, most)
+        lines = [(part, size, INK) for part in names] + lines
     y = top + (tall - sum(size * 1.2 for _, size, _ in lines)) / 2
     for part, size, ink in lines:
         _text(draw, left, y + size * 0.6, part, size, ink, bold=ink == INK)
