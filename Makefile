@@ -79,6 +79,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: setup.cfg pyproject.toml requirements.txt | $(VENV)/bin/python
+	@echo "Installing into $(VENV), which takes about a minute."
 	$(BIN)/python -m pip install --quiet --constraint requirements.txt --editable .
 	touch $@
 
