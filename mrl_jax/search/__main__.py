@@ -84,6 +84,7 @@ def _serve(args: argparse.Namespace) -> None:
     data = None if args.data_path is None else Path(args.data_path)
     how = (args.metric, args.representation)
     with bind(args.host or "127.0.0.1", 8000 if args.port is None else args.port) as bound:  # before all is loaded
+        print(f"loading {printable(args.workdir)}, which takes some seconds", file=sys.stderr, flush=True)
         searcher = Searcher(args.workdir, None, args.split, data, args.checkpoint, *how, args.texts)
         serve(searcher, args.pictures, args.top, bound)
 
