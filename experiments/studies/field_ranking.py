@@ -65,10 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         draw_ranking(args.out / f"field_ranking_{field.name}.png", ranking)
     text = "\n\n".join(parts)
     (args.out / "field_ranking.md").write_text(text + "\n", encoding="utf-8")
-    (args.out / "field_ranking.csv").write_text(
-        csv_table([["set", "method", "average_rank", "below_consensus", "verdict", "level_with"], *lines]),
-        encoding="utf-8",
-    )
+    (args.out / "field_ranking.csv").write_text(csv_table([_HEAD, *lines]), encoding="utf-8")
     print(text)
 
 
