@@ -99,7 +99,7 @@ def test_the_kept_runs_are_ranked(out, capsys):
         method = line["method"]
         mine, ours = (float(maps[METHODS_TRIED.index(m)].mean()) for m in (method, "consensus"))
         assert line["below_consensus"] == ("" if method == "consensus" else f"{ours - mine:.4f}")
-    table = (out / "field_ranking.md").read_text("utf-8")
+    table = (out / "field_ranking_2.md").read_text("utf-8")
     assert capsys.readouterr().out == table
     for method in METHODS_TRIED:
         row = next(row for row in table.splitlines() if f"| {method} |" in row)
