@@ -22,10 +22,11 @@ from mrl_jax.data.emoji.load import load_records
 __all__ = ["SETS", "Setting", "audited_sets", "epochs_of", "load_set", "mean_of", "studied"]
 
 SETS = (
-    "emoji, emoji-31 (its subgroups), emoji-no-flags, emoji-split-1 to 9 (other splits), generated-K (K classes), "
-    "wikipedia-views and wikipedia-4views where --views is given"
+    "emoji, emoji-31 (its subgroups), emoji-no-flags, emoji-900 (900 training instances), emoji-split-1 to 9 (other "
+    "splits), generated-K (K classes), wikipedia-views and wikipedia-4views where --views is given"
 )
 MIN_MEMBERS = 20  # of a subgroup of emoji
+SMALL_TRAIN = 900  # training instances of emoji-900
 EPOCHS, OTHER_EPOCHS = 20, 30  # of the sets that are made from emoji, and of others
 _MIN_CLASSES = 5  # with fewer, the temperature does not depend on their number
 GENERATED = {"train": (2000, 8), "valid": (500, 2), "test": (500, 2)}
@@ -163,8 +164,8 @@ def load_set(name: str, views: str | None) -> Dataset:
 
     Args:
         name: "emoji"; "emoji-31", its subgroups; "emoji-no-flags", without the class of flags, whose names all contain
-            "flag"; "emoji-split-S", its split of seed S, 1 to 9; "wikipedia-views", two views of the pairs, or
-            "wikipedia-4views", all four as modalities; or "generated-K".
+            "flag"; "emoji-900", with 900 of its training instances; "emoji-split-S", its split of seed S, 1 to 9;
+            "wikipedia-views", two views of the pairs, or "wikipedia-4views", all four as modalities; or "generated-K".
         views: file of the Wikipedia pairs, or None.
 
     Raises:
@@ -176,6 +177,8 @@ def load_set(name: str, views: str | None) -> Dataset:
         return _subgroups()
     if name == "emoji-no-flags":
         return _without_flags()
+    if name == "emoji-900":
+        return _small()
     if re.fullmatch("emoji-split-[1-9]", name):
         return load_dataset("emoji", ("image", "text"), split_seed=int(name[-1]))
     if name in ("wikipedia-views", "wikipedia-4views"):
@@ -186,8 +189,8 @@ def load_set(name: str, views: str | None) -> Dataset:
     if kind == "generated" and classes.isdigit() and int(classes) >= _MIN_CLASSES:
         return _generated(int(classes))
     raise InputError(
-        f"unknown set {name!r}; choose from emoji, emoji-31, emoji-no-flags, emoji-split-1 to 9, wikipedia-views, "
-        f"wikipedia-4views and generated-K, K at least {_MIN_CLASSES}"
+        f"unknown set {name!r}; choose from emoji, emoji-31, emoji-no-flags, emoji-900, emoji-split-1 to 9, "
+        f"wikipedia-views, wikipedia-4views and generated-K, K at least {_MIN_CLASSES}"
     )
 
 
@@ -219,6 +222,17 @@ def _without_flags() -> Dataset:
         rows = split.labels["image"] != flags
         arrays |= {f"{name}_{m}": split.features[m][rows] for m in whole.modalities}
         arrays[f"{name}_labels"] = split.labels["image"][rows]
+    return load_dataset(arrays)
+
+
+def _small() -> Dataset:
+    """Emoji with 900 training instances, drawn once; the other splits are whole."""
+    whole = load_dataset("emoji", ("image", "text"))
+    arrays: dict[str, Any] = {"class_names": whole.class_names}
+    for name, split in whole.splits.items():
+        drawn = np.random.default_rng(0).permutation(len(split))[:SMALL_TRAIN] if name == "train" else slice(None)
+        arrays |= {f"{name}_{m}": split.features[m][drawn] for m in whole.modalities}
+        arrays[f"{name}_labels"] = split.labels["image"][drawn]
     return load_dataset(arrays)
 
 

@@ -234,6 +234,12 @@ def test_sets_of_the_studies(small_generated_sets, monkeypatch):
         for m in whole.modalities:
             np.testing.assert_array_equal(without.splits[name].features[m], split.features[m][kept])
             np.testing.assert_array_equal(without.splits[name].labels[m], split.labels[m][kept])
+    small = module.load_set("emoji-900", None)
+    place = {x.tobytes(): i for i, x in enumerate(whole.splits["train"].features["text"])}
+    rows = [place[x.tobytes()] for x in small.splits["train"].features["text"]]
+    assert len(set(rows)) == 900
+    np.testing.assert_array_equal(small.splits["train"].labels["text"], whole.splits["train"].labels["text"][rows])
+    np.testing.assert_array_equal(small.splits["test"].features["text"], whole.splits["test"].features["text"])
     other = module.load_set("emoji-split-2", None)
     assert other.digest() == load_dataset("emoji", split_seed=2).digest() != whole.digest()
     for unknown in ("emoji-split-0", "emoji-split-10", "emoji-split-"):
@@ -296,8 +302,8 @@ def test_the_study_of_consensus_keeps_and_rebuilds_its_runs(tmp_path, views, mon
     run("consensus_settings", "--smoke", "--sets", "wikipedia-views", "--views", views, "--out", tmp_path)
     rows = lines_of(tmp_path / "consensus_settings.csv")
     assert [(r["method"], r["dropout"], r["mixup"], r["steps"]) for r in rows[::2]] == [
-        ("mrl", "0.0", "0.0", "450"), ("consensus", "0.35", "0.0", "450"), ("consensus", "0.5", "0.0", "900"),
-        ("consensus", "0.35", "0.0", "3600"), ("consensus", "0.35", "0.5", "1800"),
-        ("consensus", "0.35", "0.5", "3600"),
+        ("mrl", "0.0", "0.0", "225"), ("consensus", "0.2", "0.0", "450"), ("consensus", "0.35", "0.0", "900"),
+        ("consensus", "0.5", "0.0", "1800"), ("consensus", "0.35", "0.5", "900"),
+        ("consensus", "0.35", "0.5", "1800"), ("consensus", "0.35", "0.5", "3600"),
     ]  # fmt: skip
     rebuilt("consensus_settings", tmp_path, "--smoke")
