@@ -125,6 +125,16 @@ def broken():
     del METHODS["broken"]
 
 
+def test_a_method_that_refuses_a_setting_is_left_out(tmp_path):
+    settings = {**SETTINGS, "data_path": str(save_npz(tmp_path / "toy.npz", toy_arrays())), "hidden_dims": ()}
+    found = leaderboard(tmp_path / "board", ["dscmr", "mvda"], noise_rates=[0.4], seeds=1, **settings)
+    assert set(found.rows) == {"mvda"}
+    assert "hidden_dims" in found.left_out["dscmr"]
+    with pytest.raises(InputError, match="epochs -1"):
+        leaderboard(tmp_path / "other", ["mrl", "dscmr"], **settings | {"epochs": -1})
+    assert not (tmp_path / "other").exists()
+
+
 @pytest.mark.slow
 def test_it_trains_ranks_and_goes_on(tmp_path, broken):
     data = save_npz(tmp_path / "toy.npz", toy_arrays(("sound", "touch", "smell")))

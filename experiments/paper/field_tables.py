@@ -1,12 +1,15 @@
 """The compared methods at four noise rates beside the published cells: common part of table1 and table2.
 
-Every method has 9 trials (`experiments.shared.field`): one run each at the lowest and at the highest noise rate, with a
-seed that no result uses. The setting with the highest mean validation mAP by clean labels is used at all rates, with 5
-seeds. So is what items are retrieved by, the embedding alone or with the class posterior, for all methods that have a
-posterior. Methods with networks have the same ones, the same learning rate and schedule, but for the directions of
-dcca, dccae and smln and the outputs of fgcrossnet, and batches of 100, but for dcca, dccae and smln, whose objectives
-need larger ones; these see each instance at least as often. A run is scored by the model that it keeps, the best by
-validation mAP or, as consensus does, the last. Methods that read no labels have the same runs at all rates.
+Every method has 9 trials (`experiments.shared.field`): one run each at the lowest and at the highest noise rate, with
+a seed that no result uses. The setting with the highest mean validation mAP by clean labels is used at all rates,
+with 5 seeds. So is what items are retrieved by, the embedding alone or with the class posterior, for all methods that
+have a posterior. As published comparisons retrieve by the embedding, a column has the mean where validation mAP by
+embedding chose the setting, and items are retrieved by embedding. Methods with networks have the same ones, the same
+learning rate and schedule, but for the directions of dcca, dccae and smln and the outputs of fgcrossnet, and batches
+of 100, but for dcca, dccae and smln, whose objectives need larger ones; these see each instance at least as often. A
+run is scored by the model that it keeps, the best by validation mAP or, as consensus does, the last. Methods that
+read no labels have the same runs at all rates. The time of an epoch is that of
+`experiments.benchmarks.method_timings`: runs here share the machine with others, and are scored after many epochs.
 """
 
 import argparse
@@ -17,11 +20,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
+from experiments.benchmarks import method_timings
 from experiments.shared.command_line import checked, parser
 from experiments.shared.field import FIELD, config_of
 from experiments.shared.outputs import save
 from experiments.shared.protocol import MEDIUM, PUBLISHED_SETS, RATES, SMALL, SMOKE, TRIAL_SEED, published
 from experiments.shared.tables import markdown, mean_and_std
+from experiments.shared.timings import read_numbers
 from experiments.shared.traces import Trace, facts_of, kept_traces, read_traces, trace
 from experiments.studies.sets import load_set
 from mrl_jax import Config, InputError, grid, load_dataset, preset
@@ -56,6 +61,7 @@ class Field:
         trials: method -> its 9 trials -> traces at the lowest and at the highest rate.
         chosen: method -> the setting that is used, and the representation.
         runs: method -> noise rate -> seed.
+        plain: method -> the same for retrieval by embedding alone; methods of which runs are missing are absent.
     """
 
     def __init__(
@@ -64,13 +70,18 @@ class Field:
         trials: Mapping[str, Sequence[Sequence[Trace]]],
         chosen: Mapping[str, "Choice"],
         runs: Mapping[str, Sequence[Sequence[Trace]]],
+        plain: Mapping[str, Sequence[Sequence[Trace]]],
     ) -> None:
-        self.name, self.trials, self.chosen, self.runs = name, trials, chosen, runs
+        self.name, self.trials, self.chosen, self.runs, self.plain = name, trials, chosen, runs, plain
 
     def maps(self, method: str) -> list[list[float]]:
         """Test mAP of the model that a run keeps: noise rate -> seed."""
         kind = self.chosen[method].representation
         return [[t.score("kept", kind) for t in at] for at in self.runs[method]]
+
+    def maps_by_embedding(self, method: str) -> list[list[float]]:
+        """As `maps`, by embedding, with the setting that is best by embedding."""
+        return [[t.score("kept") for t in at] for at in self.plain[method]]
 
     def precision(self, method: str) -> np.ndarray:
         """Average precision of every test instance, float [R, S, U], for `rank_methods`."""
@@ -102,9 +113,8 @@ def _run_configs(
     return by_rate if FIELD[method].supervised else by_rate * len(RATES)
 
 
-def _chosen(method: str, trials: Sequence[Sequence[Trace]]) -> Choice:
+def _chosen(method: str, trials: Sequence[Sequence[Trace]], kinds: Sequence[str]) -> Choice:
     """The setting and representation with the highest mean validation mAP over the rates; the first one of a tie."""
-    kinds = ("embedding", "both") if "representation" in entry_of(method).uses else ("embedding",)
     valid = {
         (i, kind): statistics.mean(t.score("kept", kind, "valid_clean") for t in at)
         for kind in kinds
@@ -112,6 +122,11 @@ def _chosen(method: str, trials: Sequence[Sequence[Trace]]) -> Choice:
     }
     best, kind = max(valid, key=lambda choice: valid[choice])
     return Choice(FIELD[method].trials[best], kind)
+
+
+def _kinds(method: str) -> tuple[str, ...]:
+    """What items of a method may be retrieved by."""
+    return ("embedding", "both") if "representation" in entry_of(method).uses else ("embedding",)
 
 
 def field_of(name: str, args: argparse.Namespace, methods: Sequence[str]) -> Field:
@@ -137,14 +152,20 @@ def field_of(name: str, args: argparse.Namespace, methods: Sequence[str]) -> Fie
         rows = iter(found)
         return [[next(rows) for _ in own] for own in configs]
 
-    trials, chosen, runs = {}, {}, {}
+    trials, chosen, runs, plain = {}, {}, {}, {}
     for method in methods:
         if (tried := traces(_trial_configs(base, method, facts["instances"]), False)) is None:
             continue
-        best = _chosen(method, tried)
-        if (own := traces(_run_configs(base, method, best.setting, facts["instances"], args.seeds), True)) is not None:
-            trials[method], chosen[method], runs[method] = tried, best, own
-    return Field(name, trials, chosen, runs)
+        best, by_embedding = (_chosen(method, tried, kinds) for kinds in (_kinds(method), ("embedding",)))
+        first, second = (
+            traces(_run_configs(base, method, choice.setting, facts["instances"], args.seeds), True)
+            for choice in (best, by_embedding)
+        )
+        if first is not None:
+            trials[method], chosen[method], runs[method] = tried, best, first
+        if first is not None and second is not None:
+            plain[method] = second
+    return Field(name, trials, chosen, runs, plain)
 
 
 def _load(name: str, views: str | None) -> Any:
@@ -177,7 +198,7 @@ def make(doc: str | None, number: int, sets: Sequence[str], argv: Sequence[str] 
     if not fields:
         raise InputError(f"no results in {args.out}; run without --from-results to make them")
     parts = [part for field in fields for part in _parts(field, number, args)]
-    head = ["set", "method", "noise_rate", "seed", "map", "seconds", "setting"]
+    head = ["set", "method", "noise_rate", "seed", "map", "setting", "map_by_embedding"]
     save(args.out / f"table{number}", "\n\n".join(parts), head, [x for f in fields for x in _lines(f)], _draw(fields))
 
 
@@ -190,15 +211,24 @@ def _at_hand(name: str, args: argparse.Namespace) -> bool:
 
 
 def _parts(field: Field, number: int, args: argparse.Namespace) -> list[str]:
-    rows = [["method", *(f"noise {rate:g}" for rate in RATES), "mean", "seconds a run"]]
-    for method, of_method in field.runs.items():
+    rates = [f"noise {rate:g}" for rate in RATES]
+    rows = [["method", "retrieved by", *rates, "mean", "mean by embedding", "an epoch, MRL = 1"]]
+    epochs = {
+        method: statistics.median(of) for method, of in read_numbers(method_timings.RESULTS_FILE)["epochs"].items()
+    }
+    for method in field.runs:
         cells = []
         for rate, values in zip(RATES, field.maps(method), strict=True):
             paper = published_mean(number, field.name, method, rate)
             cells.append(mean_and_std(values) + ("" if paper is None else f" ({paper:.3f})"))
         mean = statistics.mean(map(statistics.mean, field.maps(method)))
-        seconds = statistics.median(t.record["seconds"] for at in of_method for t in at)
-        rows.append([method, *cells, f"{mean:.3f}", f"{seconds:.0f}"])
+        plain = (
+            f"{statistics.mean(map(statistics.mean, field.maps_by_embedding(method))):.3f}"
+            if method in field.plain
+            else ""
+        )
+        cost = f"{epochs[method] / epochs['mrl']:.2f}" if method in epochs else "closed form"
+        rows.append([method, field.chosen[method].representation, *cells, f"{mean:.3f}", plain, cost])
     base = _base(field.name, args.smoke)
     layers = "-".join(map(str, (*base.hidden_dims, base.embed_dim)))
     title = f"### {TITLES.get(field.name, field.name)}, layers {layers}, {args.seeds} seeds"
@@ -213,12 +243,16 @@ def published_mean(number: int, name: str, method: str, rate: float) -> float | 
 
 
 def _lines(field: Field) -> list[list[Any]]:
-    return [
-        [field.name, method, rate, t.config.seed, value, t.record["seconds"], _text(field.chosen[method])]
-        for method, of_method in field.runs.items()
-        for rate, at, maps in zip(RATES, of_method, field.maps(method), strict=True)
-        for t, value in zip(at, maps, strict=True)
-    ]
+    """A line per run; the last column is empty where the setting that is best by embedding was not run."""
+    rows = []
+    for method, of_method in field.runs.items():
+        plain = field.maps_by_embedding(method) if method in field.plain else [[""] * len(at) for at in of_method]
+        for rate, at, maps, by_embedding in zip(RATES, of_method, field.maps(method), plain, strict=True):
+            rows += [
+                [field.name, method, rate, t.config.seed, value, _text(field.chosen[method]), other]
+                for t, value, other in zip(at, maps, by_embedding, strict=True)
+            ]
+    return rows
 
 
 def _text(chosen: Choice) -> str:

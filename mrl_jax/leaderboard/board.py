@@ -168,8 +168,9 @@ def leaderboard(
 ) -> Leaderboard:
     """Train methods on the same data, noise and seeds, and rank them by test mAP.
 
-    A method whose needs the data do not meet is left out, and one that fails does not end the others; the result has
-    the reasons. Nothing is chosen by test labels: every method has its default settings, or those that are given.
+    A method whose needs the data do not meet, or that refuses the settings, is left out, and one that fails does not
+    end the others; the result has the reasons. Nothing is chosen by test labels: every method has its default settings,
+    or those that are given.
 
     Args:
         workdir: folder of the leaderboard, new or empty, unless `resume`. It holds a sweep per method, with models.
@@ -189,16 +190,16 @@ def leaderboard(
         Interrupted: as in `sweep`.
     """
     folder, asked = Path(workdir), _asked(workdir, methods, noise_rates, seeds, settings, resume)
-    first = _configs(asked, asked["methods"][:1])[asked["methods"][0]][0]
-    loaded = prepare_data(first, data)
+    configs, _ = _configs(asked)
+    loaded = prepare_data(next(iter(configs.values()))[0], data)
     digest, instances = loaded.dataset.digest(), len(loaded.dataset.splits["train"])
     if asked.setdefault("sha256", digest) != digest:
         raise InputError(
             f"workdir {str(workdir)!r} holds runs on other data than these; name its data, or a new folder"
         )
-    configs = _configs(asked, asked["methods"], instances)
-    left_out = _left_out(configs, loaded)
-    if len(left_out) == len(configs):
+    configs, refused = _configs(asked, instances)
+    left_out = refused | _left_out(configs, loaded)
+    if len(left_out) == len(asked["methods"]):
         name, why = next(iter(left_out.items()))
         raise InputError(f"no method can be trained; the first, {name}: {why}")
     folder.mkdir(parents=True, exist_ok=True)
@@ -222,12 +223,14 @@ def _trained(
     """The runs of every method that is not left out, and the errors of those that failed."""
     rows: dict[str, Row] = {}
     failed: dict[str, str] = {}
-    for i, (name, own) in enumerate(configs.items(), 1):
+    every = dict.fromkeys([*configs, *left_out])
+    for i, name in enumerate(every, 1):
         if progress:
             what = f", left out: {left_out[name]}" if name in left_out else ""
-            print(f"{name} ({i} of {len(configs)}){printable(what)}", file=sys.stderr, flush=True)
+            print(f"{name} ({i} of {len(every)}){printable(what)}", file=sys.stderr, flush=True)
         if name in left_out:
             continue
+        own = configs[name]
         begun = (folder / name / "sweep.json").is_file()
         try:
             found = sweep(own, folder / name, data=data, resume=begun, progress=progress)
@@ -305,22 +308,34 @@ def _read(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder / _FILE} is damaged ({error}); restore it, or begin anew") from error
 
 
-def _configs(asked: Mapping[str, Any], methods: Sequence[str], instances: int | None = None) -> dict[str, list[Config]]:
-    """Method -> a configuration for every rate and seed, rates first; default batches have at most all instances."""
+def _configs(asked: Mapping[str, Any], instances: int | None = None) -> tuple[dict[str, list[Config]], dict[str, str]]:
+    """Method -> a configuration for every rate and seed, rates first; and method -> why it refuses the settings.
+
+    Default batches have at most all instances.
+
+    Raises:
+        InputError: no method uses a setting, or every method refuses the settings.
+    """
+    methods: list[str] = asked["methods"]
     settings = {"preset": "custom" if "data_path" in asked["settings"] else "emoji"} | asked["settings"]
     name = settings.pop("preset")
     used = {method: fields_used(method) | {"recipe"} for method in methods}
-    idle = [field for field in settings if not any(field in fields for fields in used.values())]
-    if idle and len(methods) == len(asked["methods"]):
+    if idle := [field for field in settings if not any(field in fields for fields in used.values())]:
         preset(name, method=methods[0], **{idle[0]: settings[idle[0]]})  # refuses it
-    configs = {}
+    configs: dict[str, list[Config]] = {}
+    refused: dict[str, str] = {}
     for method, fields in used.items():
         own = {field: value for field, value in settings.items() if field in fields}
-        base = preset(name, method=method, noise_rate=asked["noise_rates"][0], **own)
-        if instances is not None and "batch_size" not in own and base.batch_size > instances:
-            base = with_settings(base, batch_size=instances) if base.has_effect("batch_size") else base
-        configs[method] = grid(base, noise_rate=asked["noise_rates"], seed=range(asked["seeds"]))
-    return configs
+        try:
+            base = preset(name, method=method, noise_rate=asked["noise_rates"][0], **own)
+            if instances is not None and "batch_size" not in own and base.batch_size > instances:
+                base = with_settings(base, batch_size=instances) if base.has_effect("batch_size") else base
+            configs[method] = grid(base, noise_rate=asked["noise_rates"], seed=range(asked["seeds"]))
+        except InputError as error:
+            if len(methods) == len(refused) + 1:
+                raise
+            refused[method] = str(error)
+    return configs, refused
 
 
 def _left_out(configs: Mapping[str, Sequence[Config]], loaded: RunData) -> dict[str, str]:

@@ -16,6 +16,7 @@ from experiments.shared.protocol import BUDGET, RATES, TRIAL_SEED, published
 from experiments.shared.timings import read_numbers
 from experiments.studies import field_ranking
 from mrl_jax import Config, InputError
+from mrl_jax.config import with_settings
 from mrl_jax.methods.registry import METHODS, entry_of
 
 METHODS_TRIED = ("pls", "mvda", "consensus")
@@ -59,6 +60,12 @@ def test_a_table_has_the_setting_that_validation_chooses(out):
         valid = [[statistics.mean(t.score("kept", k, "valid_clean") for t in at) for at in tried] for k in kinds]
         kind, setting = np.unravel_index(np.argmax(valid), np.shape(valid))
         assert field.chosen[method] == (FIELD[method].trials[setting], kinds[kind])
+        plain = FIELD[method].trials[np.argmax(valid[0])]
+        assert {t.config for at in field.plain[method] for t in at} == {
+            with_settings(config_of(t.config, method, plain, 2000), noise_rate=t.config.noise_rate)
+            for at in field.runs[method]
+            for t in at
+        }
         assert {t.config.seed for at in tried for t in at} == {TRIAL_SEED}
         rates = [0.0] if not FIELD[method].supervised else [RATES[0], RATES[-1]]
         assert [t.config.noise_rate for t in tried[0]] == rates

@@ -232,7 +232,7 @@ ENTRY = MethodEntry(
         "margin": Number(1.0, 0.0, float("inf"), "margin m_1 of the positive against the first negative"),
         "margin_negatives": Number(0.5, 0.0, float("inf"), "margin m_2 of the positive against the two negatives"),
     },
-    uses=NETWORKS - {"embed_dim"},
+    uses=NETWORKS - {"embed_dim"} | {"representation"},
     check=_check,
     axes=("method", "noise_rate", "learning_rate", "seed"),
     remedy="try a lower learning rate, or --clip-norm 1",

@@ -108,7 +108,7 @@ def test_what_its_entry_declares(name):
     method = entry.method(config)
     assert entry.method(config_of(name)) is method
     assert method.needs <= set(NEEDS)
-    assert "representation" not in entry.uses or method.assign is not None
+    assert ("representation" in entry.uses) == (method.assign is not None)
     _, h, state, batch = start(name)
     for i, x in enumerate(batch.features):
         z = method.embed(h, state.params, i, x)
