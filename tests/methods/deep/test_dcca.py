@@ -140,9 +140,10 @@ def test_it_finds_the_common_number_of_two_views():
         assert "reconstruction" in result.metrics[-1]["train"] or method == "dcca"
 
 
-def test_noise_changes_nothing():
+@pytest.mark.parametrize("method", ["dcca", "dccae"])
+def test_noise_changes_nothing(method):
     config = {"batch_size": 60, "hidden_dims": (8,), "embed_dim": 2, "epochs": 2}
-    runs = [train(toy_config(method="dcca", noise_rate=r, **config), data=toy_arrays()) for r in (0.0, 0.6)]
+    runs = [train(toy_config(method=method, noise_rate=r, **config), data=toy_arrays()) for r in (0.0, 0.6)]
     assert runs[0].scores["test"] == runs[1].scores["test"]
 
 
