@@ -99,7 +99,7 @@ def _base(name: str, smoke: bool) -> Config:
 
 
 def _trial_configs(base: Config, method: str, instances: int) -> list[list[Config]]:
-    rates = (RATES[0], RATES[-1]) if FIELD[method].supervised else (0.0,)
+    rates = (RATES[0], RATES[-1]) if entry_of(method).reads_labels else (0.0,)
     own = [config_of(base, method, setting, instances) for setting in FIELD[method].trials]
     return [[with_settings(c, noise_rate=rate, seed=TRIAL_SEED) for rate in rates] for c in own]
 
@@ -108,9 +108,9 @@ def _run_configs(
     base: Config, method: str, setting: Mapping[str, Any], instances: int, seeds: int
 ) -> list[list[Config]]:
     own = config_of(base, method, setting, instances)
-    rates = RATES if FIELD[method].supervised else (0.0,)
+    rates = RATES if entry_of(method).reads_labels else (0.0,)
     by_rate = [grid(with_settings(own, noise_rate=rate), seed=range(seeds)) for rate in rates]
-    return by_rate if FIELD[method].supervised else by_rate * len(RATES)
+    return by_rate if entry_of(method).reads_labels else by_rate * len(RATES)
 
 
 def _chosen(method: str, trials: Sequence[Sequence[Trace]], kinds: Sequence[str]) -> Choice:

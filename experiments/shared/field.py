@@ -27,12 +27,10 @@ class Compared(NamedTuple):
     Attributes:
         trials: the settings to try: fields of `Config`, and numbers of the method by name.
         published: its row in published.csv, or None.
-        supervised: whether it reads labels; the others have one run per seed for all noise rates.
     """
 
     trials: Sequence[Setting]
     published: str | None = None
-    supervised: bool = True
 
 
 def _trials(**values: Sequence[Any]) -> list[Setting]:
@@ -43,11 +41,11 @@ def _trials(**values: Sequence[Any]) -> list[Setting]:
 
 
 FIELD = {
-    "mcca": Compared(_trials(embed_dim=(4, 8, 32), ridge=_RIDGE), "MCCA", False),
-    "pls": Compared(_trials(embed_dim=(3, 5, 7, 10, 15, 20, 30, 60, 100)), "PLS", False),
-    "dcca": Compared(_trials(embed_dim=(2, 4, 8), rate=_FASTER), "DCCA", False),
-    "dccae": Compared(_trials(embed_dim=(2, 4, 8), reconstruction=(1e-3, 1e-1, 10.0)), "DCCAE", False),
-    "gma": Compared(_trials(alignment=(1.0, 10.0, 100.0), ridge=_RIDGE), "GMA"),
+    "mcca": Compared(_trials(embed_dim=(4, 8, 32), ridge=_RIDGE), "MCCA"),
+    "pls": Compared(_trials(embed_dim=(3, 5, 7, 10, 15, 20, 30, 60, 100)), "PLS"),
+    "dcca": Compared(_trials(embed_dim=(2, 4, 8), rate=_FASTER), "DCCA"),
+    "dccae": Compared(_trials(embed_dim=(2, 4, 8), reconstruction=(1e-3, 1e-1, 10.0)), "DCCAE"),
+    "gma": Compared(_trials(alignment=(0.05, 1.0, 10.0), ridge=_RIDGE), "GMA"),
     "mvda": Compared(_trials(energy=_ENERGY, ridge=_RIDGE), "MvDA"),
     "mvda-vc": Compared(_trials(consistency=(1.0, 10.0, 100.0), ridge=_RIDGE), "MvDA-VC"),
     "gss-sl": Compared(_trials(graph=(1e-2, 1e-1, 1.0), sparsity=(1e-4, 1e-3, 1e-2)), "GSS-SL"),

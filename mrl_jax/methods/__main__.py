@@ -11,7 +11,7 @@ import jax  # noqa: F401  the methods need it; here an interrupt of its import i
 
 from mrl_jax.cli import Parser, exit_process, run_command
 from mrl_jax.config import Config, fields_used, shown
-from mrl_jax.methods.base import MethodEntry
+from mrl_jax.methods.base import NEEDS, Method, MethodEntry
 from mrl_jax.methods.registry import METHODS, entry_of
 from mrl_jax.options import LOSSES, OPTIONS, Number
 
@@ -22,6 +22,24 @@ _HEAD = """\
 
 Written by `python -m mrl_jax.methods > docs/methods.md` from the registry; do not edit it by hand. How to add a method:
 [Extending](extending.md)."""
+
+_NEEDS = dict(
+    zip(
+        NEEDS,
+        (
+            "the rate or the transition of the noise",
+            "all features in the memory of the device",
+            "exactly two modalities",
+        ),
+        strict=True,
+    )
+)
+
+_LEFT_OUT = """\
+## Left out
+
+SEHA, a later method for noisy labels: its published code starts the soft targets of training from the clean labels
+(`label_train`), so its figures say little about noisy ones."""
 
 _LOSSES = """\
 ## Clustering losses of mrl
@@ -34,17 +52,16 @@ injected noise, or the rate that `--assumed-noise` gives."""
 def page() -> str:
     """The page as Markdown."""
     methods = "\n\n".join(_method(entry_of(name)) for name in METHODS)
-    return f"{_HEAD}\n\n{methods}\n\n{_LOSSES}\n\n{_loss_table()}\n"
+    return f"{_HEAD}\n\n{methods}\n\n{_LEFT_OUT}\n\n{_LOSSES}\n\n{_loss_table()}\n"
 
 
 def _method(entry: MethodEntry) -> str:
     method = entry.method(Config(method=entry.name))
-    reads = {"features and labels of all training instances, once before training"} if method.prepare else set()
-    reads |= {"features and labels of all training instances, in blocks"} if method.fit else set()
-    needs = ", ".join(sorted({*method.needs, *reads})) or "nothing beyond the batch"
+    what = "features and given labels" if entry.reads_labels else "features, and no labels"
     facts = [
         f"- Source: {entry.source}.",
-        f"- Needs: {needs}.",
+        f"- Reads: {what}, {_portions(method)}.",
+        *([f"- Needs: {', and '.join(_NEEDS[need] for need in sorted(method.needs))}."] if method.needs else []),
         f"- Numbers (`--method-options NAME=NUMBER`): {_numbers(entry.numbers)}.",
     ]
     if entry.cost:
@@ -62,6 +79,13 @@ def _method(entry: MethodEntry) -> str:
     lines = [line for fact in facts for line in _prose(fact, "  ")]
     equation = ["$$", *_equation(entry.equation), "$$"]
     return "\n".join([f"## {entry.name}", "", *_prose(entry.summary), "", *equation, "", *lines])
+
+
+def _portions(method: Method) -> str:
+    """How training reads its instances."""
+    if method.fit is not None:
+        return "of all training instances, in blocks"
+    return "of a batch at a time" + ("; of all instances once before training" if method.prepare else "")
 
 
 def _example(entry: MethodEntry) -> str:

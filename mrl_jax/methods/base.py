@@ -93,6 +93,7 @@ class MethodEntry(NamedTuple):
         keeps: which model a run keeps, "best" by validation mAP or "last". A method that holds its level to the last
             epoch needs no choice by validation labels, which may be wrong, too.
         steps: about how many steps a run takes where the number of epochs is left open.
+        reads_labels: whether training reads the given labels. Where it does not, label noise changes nothing.
         axes: fields that the tables of a sweep always show.
         stem: `Config` -> how the names of its runs in a sweep begin.
         check: `Config` -> None; raises an InputError for settings that make no sense together.
@@ -117,6 +118,7 @@ class MethodEntry(NamedTuple):
     representation: str = "embedding"
     keeps: str = "best"
     steps: int = 900
+    reads_labels: bool = True
     axes: tuple[str, ...] = ("method", "noise_rate", "seed")
     stem: "Callable[[Config], str]" = lambda config: config.method
     check: "Callable[[Config], None]" = lambda config: None

@@ -67,7 +67,7 @@ def test_a_table_has_the_setting_that_validation_chooses(out):
             for t in at
         }
         assert {t.config.seed for at in tried for t in at} == {TRIAL_SEED}
-        rates = [0.0] if not FIELD[method].supervised else [RATES[0], RATES[-1]]
+        rates = [0.0] if not entry_of(method).reads_labels else [RATES[0], RATES[-1]]
         assert [t.config.noise_rate for t in tried[0]] == rates
         assert {t.config.seed for at in field.runs[method] for t in at} == {0, 1}
         precision = field.precision(method)

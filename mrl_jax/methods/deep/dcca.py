@@ -213,6 +213,7 @@ DCCA = MethodEntry(
     settings={"batch_size": 800, "embed_dim": 64},
     steps=200,
     uses=NETWORKS,
+    reads_labels=False,
     axes=("method", "noise_rate", "embed_dim", "learning_rate", "seed"),
     memorises="train fewer epochs, or with fewer directions, --embed-dim",
     remedy="try a larger ridge, or a larger batch",

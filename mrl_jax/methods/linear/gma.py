@@ -35,7 +35,7 @@ def _solve(
     within = [ridged(views.scatter(i, i) - between[i], h["ridge"]) for i in several]
     balance = [np.trace(within[0]) / np.trace(x) for x in within]
     # Class means count by the number of samples in either modality, as in the scatters, so that the weight of the
-    # alignment has no unit: it depends neither on N nor on K.
+    # alignment has no unit: it depends neither on N nor on K. The weight 10 of the paper, for plain means, is 10 K / N.
     weighted = [np.sqrt(n)[:, None] * mean for n, mean in zip(counts, means, strict=True)]
     joined = np.block(
         [[between[i] if i == j else h["alignment"] * weighted[i].T @ weighted[j] for j in several] for i in several]
@@ -72,7 +72,9 @@ ENTRY = MethodEntry(
     numbers={
         "ridge": RIDGE,
         "energy": ENERGY,
-        "alignment": Number(10.0, 0.0, float("inf"), "weight λ of the products of class means"),
+        "alignment": Number(
+            10.0, 0.0, float("inf"), "weight λ of the products of class means, each times the root of its count"
+        ),
     },
     uses=frozenset({"embed_dim"}),
     remedy=_REMEDY,

@@ -88,7 +88,8 @@ def mvda_vc() -> Method:
 
 MVDA = MethodEntry(
     name="mvda",
-    summary="One linear discriminant analysis of the samples of all modalities in the common space, in closed form.",
+    summary="One linear discriminant analysis of the samples of all modalities in the common space, in closed form. "
+    "S_B and S_W are the scatters between and within the classes of all samples.",
     source="Kan et al., Multi-View Discriminant Analysis, ECCV 2012",
     equation=r"\max_W \operatorname{tr}\left( (W^\top S_W W)^{-1} W^\top S_B W \right)",
     cost="one eigenvalue problem of the size of all principal components together",
@@ -103,8 +104,8 @@ MVDA = MethodEntry(
 
 MVDA_VC = MVDA._replace(
     name="mvda-vc",
-    summary="mvda with view consistency: the directions of all modalities should be the same combination of instances. "
-    "Instances of which a sample is missing are left out.",
+    summary="mvda with view consistency: the directions of all modalities should be the same combination of instances "
+    "(S_VC). Instances of which a sample is missing are left out.",
     source="Kan et al., Multi-View Discriminant Analysis, IEEE Transactions on Pattern Analysis and Machine "
     "Intelligence 2016",
     equation=r"\max_W \operatorname{tr}\left( (W^\top (S_W + \alpha S_{VC}) W)^{-1} W^\top S_B W \right)",

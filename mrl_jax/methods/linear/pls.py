@@ -49,4 +49,5 @@ ENTRY = MethodEntry(
     title=lambda config: "method pls",
     numbers={"energy": ENERGY._replace(default=1.0)},
     uses=frozenset({"embed_dim"}),
+    reads_labels=False,
 )
