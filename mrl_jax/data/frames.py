@@ -14,7 +14,7 @@ from mrl_jax.data.formats.columns import SPLIT_NUMBERS, check_modalities, is_lab
 from mrl_jax.data.formats.errors import RefusedError
 from mrl_jax.data.published.load_file import dataset_from_layout
 from mrl_jax.data.table_objects import column_name, is_bunch, is_table, table_of
-from mrl_jax.errors import DatasetWarning, InputError, listed
+from mrl_jax.errors import DatasetWarning, InputError, NotTrainableError, listed
 
 __all__ = ["dataset_from_frame", "is_frame"]
 
@@ -102,10 +102,13 @@ def _arrays(
     named = by_place | dict(named or {})
     try:
         read = arrays_of_table(table, named)
-        check_modalities(read.roles)
-        return read
     except RefusedError as error:
         raise InputError(f"{source}: {error}") from None
+    try:
+        check_modalities(read.roles)
+    except RefusedError as error:
+        raise NotTrainableError(f"{source}: {error}") from None
+    return read
 
 
 def _read_splits(

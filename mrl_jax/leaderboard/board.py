@@ -13,7 +13,7 @@ import os
 import statistics
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -188,7 +188,8 @@ def leaderboard(
         NonFiniteLossError: every method failed; tables that the folder holds stay.
         Interrupted: as in `sweep`.
     """
-    folder, asked = Path(workdir), _asked(workdir, methods, noise_rates, seeds, settings, resume)
+    asked = _asked(workdir, methods, noise_rates, seeds, settings, resume)
+    folder = Path(workdir)
     first = _configs(asked, asked["methods"][:1])[asked["methods"][0]][0]
     loaded = prepare_data(first, data)
     digest, instances = loaded.dataset.digest(), len(loaded.dataset.splits["train"])
@@ -258,6 +259,9 @@ def _asked(
 ) -> dict[str, Any]:
     """What is asked for, with what the folder holds of an earlier call."""
     refuse_workdir(workdir)
+    if methods is not None and (isinstance(methods, str) or not isinstance(methods, Sequence | Set)):
+        shown = repr(methods) if isinstance(methods, str) else f"of type {type(methods).__name__}"
+        raise InputError(f"methods {shown}: give a list of names, such as ['mrl', 'cca']; data go as data=…")
     folder = Path(workdir)
     known: dict[str, Any] = {}
     if resume:
