@@ -92,6 +92,12 @@ def _arrays(
     frame: Any, named: Mapping[str, Sequence[str]] | None, modalities: Sequence[str], source: str
 ) -> TableArrays:
     table = table_of(frame, source)
+    if isinstance(frame, Mapping) and not modalities and not any(is_modality(role) for role in named or {}):
+        found = listed((name for name in table.columns if name != "label"), 4)
+        raise InputError(
+            f"{source} is a Bunch with one table of features ({found}); say which belong to which modality: "
+            "features={'image': [COLUMN, …], 'text': 'PREFIX'} (keys of load_dataset)"
+        )
     views = [role for role in table.named if role != "labels"]
     names = modalities if len(modalities) == len(views) and not {*modalities} & {*views} else views
     by_place = {dict(zip(views, names, strict=True)).get(role, role): c for role, c in table.named.items()}

@@ -65,6 +65,9 @@ def test_a_hub_set_has_the_names_of_its_classes_and_its_splits():
     assert data.class_names == ("zebra", "yak", "ant")
     assert data.digest() == load_dataset(arrays(y)).digest()
     chosen = parts_of["train"].select(range(35, -1, -1))  # rows by a list of indices, not as they are stored
+    advice = r"no validation rows, and 15 test rows; take them from the training split with valid_share"
+    with pytest.raises(InputError, match=advice):
+        load_dataset(datasets.DatasetDict({s: parts_of[s] for s in ("train", "test")}))
     flipped = load_dataset({**parts_of, "train": chosen})
     np.testing.assert_array_equal(flipped.splits["train"].features["image"], image[35::-1])
     with pytest.raises(InputError, match="frame is a stream"):
@@ -171,10 +174,37 @@ def test_a_bunch_of_scikit_learn():
     data = Dataset.from_frame(digits, {"top": top, "bottom": "pixel_7"}, split="60/15/25")
     assert data.dims == {"top": 32, "bottom": 8}
     assert data.class_names == tuple("0123456789")
+    for bunch in (digits, load_digits(as_frame=True)):
+        with pytest.raises(InputError, match=r"a Bunch with one table of features \(pixel_0_0, .*\(64 in all\)\); say"):
+            Dataset.from_frame(bunch, split="60/15/25")
     image, text, y, _ = parts()
     bunch = Bunch(image=image, text=text, target=y)
     whole = {"image": image, "text": text, "labels": y}
     assert load_dataset(bunch, split="60/15/25").digest() == load_dataset(whole, split="60/15/25").digest()
+
+
+@pytest.mark.parametrize("name", ["mine.csv", "mine.parquet"])
+def test_a_file_is_a_table_of_its_name(tmp_path, name):
+    write = {"mine.csv": lambda f, p: f.to_csv(p, index=False), "mine.parquet": lambda f, p: f.to_parquet(p)}[name]
+    _, _, y, _ = parts()
+    write(wide(label=None, kind=NAMES[y]), tmp_path / name)
+    features = {"image": [f"image_{j}" for j in range(4)], "text": np.array(["text_0", "text_1", "text_2"])}
+    for path in (tmp_path / name, str(tmp_path / name)):
+        data = Dataset.from_frame(path, features, label="kind")
+        assert (data.name, data.digest()) == ("mine", load_dataset(arrays()).digest())
+    assert Dataset.from_frame(path, features, label="kind", name="other").name == "other"
+
+
+def test_a_split_shows_its_sizes_and_no_array():
+    split = load_dataset(arrays()).splits["train"]
+    assert repr(split) == "Split(rows 36, features image [4] + text [3], classes 3)"
+    assert "36" in split._repr_html_()
+    assert "array" not in repr(load_dataset(arrays()).splits)
+    gaps = arrays() | {"train_text_mask": np.arange(36) > 1, "test_text": arrays()["test_text"][:12]}
+    gaps |= {"test_image_labels": gaps["test_labels"], "test_text_labels": gaps.pop("test_labels")[:12]}
+    data = load_dataset(gaps)
+    assert repr(data.splits["train"]).endswith("classes 3, missing text 2)")
+    assert repr(data.splits["test"]).startswith("Split(rows image 15 + text 12, ")
 
 
 @pytest.mark.bench

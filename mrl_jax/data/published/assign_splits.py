@@ -361,9 +361,9 @@ def _cut_test(
     if count is None:
         known = ", ".join(CATALOG)
         raise InputError(
-            f"{source}: no validation rows, and {len(classes)} test rows; name the set by its preset ({known}), whose "
-            "protocol gives the test rows that are used for validation, or take them from the training split with "
-            "valid_share, such as 0.1 (--valid-share 0.1)"
+            f"{source}: no validation rows, and {len(classes)} test rows; take them from the training split with "
+            "valid_share, such as 0.1 (--valid-share 0.1), or name a published set by its preset "
+            f"({known}), whose protocol takes some of the test rows"
         )
     valid: slice | np.ndarray = slice(0, count)
     test: slice | np.ndarray = slice(count, None)
