@@ -17,8 +17,13 @@ ROOT = Path(__file__).resolve().parent.parent
 _BEGIN, _END = "<!-- badges -->", "<!-- end of badges -->"
 _COLAB = "https://colab.research.google.com"
 _SHIELDS = "https://img.shields.io/badge"
-# The cell that imports the package, from `except` to its end, and a link into the docs, as they are written.
-_INSTALL = re.compile(r"(try:\n    import mrl_jax\nexcept ImportError).*?(?=\n\n|\s*\Z)", re.DOTALL)
+# The cell that imports the package and what it needs beside it, from `except` to its end, as it is written here: what
+# follows `pip install -e .`, or the address of an earlier call, is kept. And a link into the docs.
+_INSTALL = re.compile(
+    r"(try:\n(?:    import \w+\n|\n)+except ImportError)"
+    r".*?install (?:-e \.|--quiet git\+\S+)([ \w.-]*).*?(?=\n\n|\s*\Z)",
+    re.DOTALL,
+)
 _DOCS_LINK = re.compile(r"\]\((?:\.\./|https://github\.com/[^/)]+/[^/)]+/blob/main/)docs/")
 _COLAB_BADGE = re.compile(r"(?:\n#?)?\n(?:# )?\[!\[Open in Colab\][^\n]*")
 
@@ -95,7 +100,7 @@ def _readme(text: str, owner: str, name: str, root: Path) -> str:
 
 def _text(text: str, owner: str, name: str, stem: str) -> str:
     """A notebook in the percent format, where lines of text are comments, and so are magics."""
-    text = _INSTALL.sub(lambda cell: _installing(cell[1], owner, name, "# "), text, count=1)
+    text = _INSTALL.sub(lambda cell: _installing(cell[1], cell[2], owner, name, "# "), text, count=1)
     text = _COLAB_BADGE.sub("", text)
     text = re.sub(r"^# # .*$", lambda x: f"{x[0]}\n#\n# {_badge(owner, name, stem)}", text, count=1, flags=re.MULTILINE)
     return _linked(text, owner, name)
@@ -113,14 +118,14 @@ def _notebook(text: str, owner: str, name: str, stem: str) -> str:
                 source = f"{heading}\n\n{_badge(owner, name, stem)}\n{rest}"
             source = _linked(source, owner, name)
         elif not installed:
-            source = _INSTALL.sub(lambda found: _installing(found[1], owner, name, ""), source, count=1)
+            source = _INSTALL.sub(lambda found: _installing(found[1], found[2], owner, name, ""), source, count=1)
             installed = True
         cell["source"] = source.splitlines(keepends=True)
     return json.dumps(notebook, ensure_ascii=False, indent=1, sort_keys=True, separators=(",", ": ")) + "\n"
 
 
-def _installing(head: str, owner: str, name: str, comment: str) -> str:
-    install = f"%pip install --quiet git+https://github.com/{owner}/{name}"
+def _installing(head: str, more: str, owner: str, name: str, comment: str) -> str:
+    install = f"%pip install --quiet git+https://github.com/{owner}/{name}{more}"
     return f"{head}:  # as on Colab\n    {comment}{install}\n    import mrl_jax"
 
 

@@ -5,6 +5,9 @@
 
 A notebook is a pair in notebooks/: `NAME.py`, the text in the percent format of jupytext, which is edited, and
 `NAME.ipynb`, which this program makes of it. Outputs are kept without what differs from run to run.
+
+A notebook may take 180 s on two CPU cores, the start of its kernel not counted. One that takes longer gets a warning;
+beyond twice that, which leaves room for slow and busy machines, it is refused.
 """
 
 import base64
@@ -13,6 +16,8 @@ import os
 import re
 import sys
 import tempfile
+import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,12 +26,14 @@ import jupytext
 import nbformat
 from jupyter_client import AsyncKernelManager
 from nbclient import NotebookClient
+from nbclient.exceptions import CellTimeoutError
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "notebooks"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py"))
 MOST_BYTES = 500_000
+MOST_SECONDS = 180
 _FORMAT = "py:percent"
 _METADATA = {
     "jupytext": {
@@ -58,17 +65,37 @@ def written(name: str) -> Any:
     return nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
 
 
-def run(notebook: Any, timeout: int = 600) -> None:
+def run(notebook: Any, seconds: float = MOST_SECONDS) -> None:
     """Run all cells in a kernel and a folder of their own; the outputs are put into the notebook.
+
+    Args:
+        notebook: the notebook.
+        seconds: how long it may take; twice that ends it.
 
     Raises:
         CellExecutionError: a cell raised an error.
-        RuntimeError: a cell wrote to standard error, such as a warning.
+        RuntimeError: a cell wrote to standard error, such as a warning; or the notebook takes twice what it may.
+
+    Warns:
+        UserWarning: it takes longer than it may.
     """
+    begun: list[float] = []
+
+    def left(_: Any) -> float:
+        begun[:] = begun or [time.monotonic()]
+        return max(begun[0] + 2 * seconds - time.monotonic(), 0.001)
+
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as sockets:
         kernel = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=f"{sockets}/kernel")
-        settings = {"timeout": timeout, "startup_timeout": timeout, "record_timing": False, "coalesce_streams": True}
-        NotebookClient(notebook, km=kernel, resources={"metadata": {"path": folder}}, **settings).execute()
+        settings = {"timeout_func": left, "startup_timeout": 600, "record_timing": False, "coalesce_streams": True}
+        client = NotebookClient(notebook, km=kernel, resources={"metadata": {"path": folder}}, **settings)
+        rule = f"a notebook may take {seconds:g} s on two CPU cores: train less in it, or fewer runs"
+        try:
+            client.execute()
+        except CellTimeoutError as error:
+            raise RuntimeError(f"ended after {2 * seconds:g} s; {rule}") from error
+        if begun and (took := time.monotonic() - begun[0]) > seconds:
+            warnings.warn(f"this notebook took {took:.0f} s; {rule}", stacklevel=2)
         notebook.metadata = nbformat.from_dict(_METADATA)  # without the version of Python
         for cell in code_cells(notebook):
             cell.metadata = nbformat.from_dict({})

@@ -38,6 +38,7 @@ __all__ = [
     "auto_temperature",
     "fields_used",
     "preset",
+    "refuse_no_config",
     "shown",
     "with_settings",
 ]
@@ -284,6 +285,19 @@ def auto_epochs(config: Config, instances: int) -> int:
     return max(_MIN_EPOCHS, round(entry_of(config.method).steps / math.ceil(instances / config.batch_size)))
 
 
+def refuse_no_config(config: Any) -> None:
+    """Refuse what is given in place of a configuration, such as the data.
+
+    Raises:
+        InputError: it is no `Config`.
+    """
+    if not isinstance(config, Config):
+        raise InputError(
+            f"config is a {type(config).__name__}; give a Config, such as preset('custom', split='60/15/25'); data go "
+            "as data=…"
+        )
+
+
 def preset(name: str, *, recipe: str = "default", **overrides: Any) -> Config:
     """The configuration of a preset, with fields replaced.
 
@@ -295,8 +309,9 @@ def preset(name: str, *, recipe: str = "default", **overrides: Any) -> Config:
     Raises:
         InputError: unknown preset, recipe or field, or a bad value.
     """
-    if name not in PRESETS:
-        raise InputError(f"unknown preset {name!r}; choose from: {', '.join(PRESETS)}")
+    if not isinstance(name, str) or name not in PRESETS:
+        given = repr(name) if isinstance(name, str) else f"of type {type(name).__name__}"
+        raise InputError(f"unknown preset {given}; choose from: {', '.join(PRESETS)}")
     if recipe not in RECIPES:
         raise InputError(f"recipe {recipe!r}: choose from {', '.join(RECIPES)}")
     unknown = sorted(set(overrides) - set(_hints()))

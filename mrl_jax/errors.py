@@ -11,6 +11,7 @@ __all__ = [
     "DatasetWarning",
     "InputError",
     "NonFiniteLossError",
+    "NotTrainableError",
     "ProcessLostError",
     "first_line",
     "listed",
@@ -25,6 +26,10 @@ class InputError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(_one_line(message))
+
+
+class NotTrainableError(InputError):
+    """Data without splits, or with one modality: too little to train on, but an audit of plain arrays takes them."""
 
 
 class NonFiniteLossError(FloatingPointError):

@@ -47,8 +47,11 @@ def refuse_address(path: str | os.PathLike[str], what: str = "", output: bool = 
         output: whether it is written.
 
     Raises:
-        InputError: it is an address.
+        InputError: it is an address, or no path at all.
     """
+    if not isinstance(path, str | os.PathLike):
+        remedy = "give the path of a folder; data go as data=…" if what == "workdir" else "give a path"
+        raise InputError(f"{what} is a {type(path).__name__}; {remedy}".lstrip())
     if match := _ADDRESS.search(os.fspath(path)):
         scheme, _, rest = match[1].partition(":")
         rest = rest.lstrip("/")

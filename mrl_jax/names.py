@@ -7,7 +7,7 @@ and a path must not leave its folder. Light: imports no library.
 import hashlib
 import re
 
-__all__ = ["file_name", "is_file_name", "printable", "printable_lines"]
+__all__ = ["base_name", "file_name", "is_file_name", "printable", "printable_lines"]
 
 # What a terminal obeys (control characters, those of 8 bits included), what breaks a line, what turns the order of
 # reading, and halves of surrogate pairs, which no encoding can write.
@@ -67,3 +67,13 @@ def is_file_name(text: str) -> bool:
 
 def _percent(found: re.Match[str]) -> str:
     return "".join(f"%{byte:02X}" for byte in found[0].encode(errors="surrogatepass"))
+
+
+def base_name(path: str) -> str:
+    """The last part of a path of any system.
+
+    Example:
+        >>> base_name("/home/ann/mine.npz"), base_name(r"C:\\data\\mine.npz"), base_name("sets/wikipedia/")
+        ('mine.npz', 'mine.npz', 'wikipedia')
+    """
+    return re.split(r"[/\\]", path.rstrip("/\\"))[-1]

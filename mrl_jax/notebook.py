@@ -13,7 +13,7 @@ def facts_html(title: str, facts: Mapping[str, object], more: str = "") -> str:
 
     Args:
         title: a few words.
-        facts: name -> value.
+        facts: name -> value; none gives the title alone.
         more: HTML to follow.
 
     Example:
@@ -21,7 +21,8 @@ def facts_html(title: str, facts: Mapping[str, object], more: str = "") -> str:
         '<div><b>Dataset</b><table><tr><th>name</th><td>a&lt;b</td></tr></table></div>'
     """
     rows = "".join(f"<tr><th>{_text(name)}</th><td>{_text(value)}</td></tr>" for name, value in facts.items())
-    return f"<div><b>{_text(title)}</b><table>{rows}</table>{more}</div>"
+    table = f"<table>{rows}</table>" if rows else ""
+    return f"<div><b>{_text(title)}</b>{table}{more}</div>"
 
 
 def facts_text(title: str, facts: Mapping[str, object]) -> str:

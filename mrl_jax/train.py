@@ -16,7 +16,7 @@ from typing import Any
 
 from mrl_jax.backend import names_backend
 from mrl_jax.cli import Parser, add_config_flags, exit_process, output_path, run_command
-from mrl_jax.config import Config, preset, with_settings
+from mrl_jax.config import Config, preset, refuse_no_config, with_settings
 from mrl_jax.data.emoji.versions import recorded_source
 from mrl_jax.display.curves import plot_curves
 from mrl_jax.display.progress import epoch_progress, is_watched
@@ -151,6 +151,7 @@ def train(
         CallbackError: a callback failed; the run is saved.
         CheckpointError: a checkpoint could not be written.
     """
+    refuse_no_config(config)
     told, progress = checked(callbacks), is_watched() if progress is None else progress
     started = time.perf_counter()
     again = on_main(lambda: resumes(resume, workdir))

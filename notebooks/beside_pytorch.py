@@ -6,9 +6,11 @@
 
 # %%
 try:
+    import torch
+
     import mrl_jax
 except ImportError as error:
-    raise ImportError("mrl_jax is not installed; in a clone of its repository run: pip install -e .") from error
+    raise ImportError(f"{error.name} is missing; in a clone of the repository run: pip install -e . torch") from error
 
 # %%
 import jax

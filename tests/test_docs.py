@@ -95,3 +95,14 @@ def test_commands_that_install_work_in_a_clone():
             assert extra or re.split(r"[<>=,]", word)[0] in known, (path, word)
             if not extra and re.search(r"[<>]", word):
                 assert f"'{word}'" in texts[path], f"{path}: a shell needs quotes"
+
+
+def test_the_pages_on_installing_and_on_notebooks_name_all_there_are():
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg", "utf-8")
+    table = re.search(r"\| extra \| for \|\n.*?\n\n", (ROOT / "docs" / "install.md").read_text("utf-8"), re.DOTALL)[0]
+    first = [row.split("|")[1] for row in table.strip().splitlines()[2:]]
+    assert sorted(re.findall(r"`([^`]+)`", " ".join(first))) == sorted(settings["options.extras_require"])
+    page = (ROOT / "docs" / "notebooks.md").read_text("utf-8")
+    listed = re.findall(r"^\| \[.*?\]\(\.\./notebooks/(\w+)\.ipynb\)", page, re.MULTILINE)
+    assert sorted(listed) == sorted(path.stem for path in ROOT.glob("notebooks/*.ipynb"))

@@ -79,6 +79,12 @@ def test_html_has_the_facts_and_escapes_names_from_data(request, name, texts):
         assert text in shown.text
 
 
+def test_a_sweep_without_scores_has_no_empty_table(swept):
+    for found in (Sweep({}, None), swept):
+        assert "<table></table>" not in found._repr_html_()
+    assert Shown(Sweep({}, None)._repr_html_()).tags == ["div", "b"]
+
+
 def test_texts_are_short(dataset, result, swept, audited):
     rows = "features sound [6] + touch [4], classes 3, rows 60 train / 24 valid / 27 test"
     assert repr(dataset) == f"Dataset(name {dataset.name}, {rows})"

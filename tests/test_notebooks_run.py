@@ -60,6 +60,7 @@ def test_what_is_kept_belongs_to_the_text(program, name):
         assert str(ROOT) not in text
 
 
+@pytest.mark.filterwarnings("default:this notebook took")  # shown; twice the limit is an error
 @pytest.mark.parametrize("name", NAMES)
 def test_it_runs_without_error_or_warning(program, name):
     text = program["read_text"](name)
@@ -77,6 +78,13 @@ def test_errors_warnings_and_paths_are_found(program, notebook):
         program["run"](notebook("import warnings; warnings.warn('odd')"))
     with pytest.raises(RuntimeError, match="holds the path of this run"):
         program["run"](notebook("import os; print(os.getcwd())"))
+
+
+def test_a_notebook_that_takes_too_long_is_told_and_twice_as_long_is_ended(program, notebook):
+    with pytest.warns(UserWarning, match=r"this notebook took \d+ s; a notebook may take 2 s .*: train less"):
+        program["run"](notebook("import time; time.sleep(2.1)"), 2)
+    with pytest.raises(RuntimeError, match="ended after 2 s; a notebook may take 1 s on two CPU cores: train less"):
+        program["run"](notebook("1", "import time; time.sleep(600)"), 1)
 
 
 def test_a_cell_that_is_interrupted_leaves_a_run_that_the_same_cell_ends(program, notebook, tmp_path):

@@ -57,6 +57,19 @@ def test_every_place_gets_the_address_and_another_replaces_it(clone):
     assert contents(clone) == first
 
 
+@pytest.mark.parametrize("path", sorted(ROOT.glob("notebooks/*.py")), ids=lambda path: path.stem)
+def test_the_first_cell_tries_and_installs_what_its_notebook_imports(path):
+    text = path.read_text("utf-8")
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    required = re.findall(r"^[a-z][\w-]+", settings["options"]["install_requires"], re.MULTILINE)
+    there = {x.replace("-", "_") for x in required} | {"PIL", "sklearn", "mrl_jax", *sys.stdlib_module_names}
+    needed = {x.split(".")[0] for x in re.findall(r"^(?:import|from) ([\w.]+)", text, re.MULTILINE)} - there
+    first = re.search(r"^try:\n.*?^    raise .*?$", text, re.MULTILINE | re.DOTALL)[0]
+    assert set(re.findall(r"^    import (\w+)", first, re.MULTILINE)) == needed | {"mrl_jax"}
+    assert set(re.search(r"pip install -e \.([ \w]*)", first)[1].split()) == needed
+
+
 def test_badges_and_fields(clone):
     write(FIRST, clone)
     readme = (clone / "README.md").read_text("utf-8")
@@ -86,7 +99,8 @@ def test_notebooks_install_from_the_address_and_their_links_work_there(clone):
     for path in sorted((clone / "notebooks").glob("*.ipynb")):
         notebook = json.loads(path.read_text("utf-8"))
         cells = ["".join(cell["source"]) for cell in notebook["cells"]]
-        install = f"    %pip install --quiet git+{FIRST}\n    import mrl_jax"
+        more = {"your_data": " pandas", "beside_pytorch": " torch"}.get(path.stem, "")
+        install = f"    %pip install --quiet git+{FIRST}{more}\n    import mrl_jax"
         assert next(x for x in cells if "import mrl_jax" in x).endswith(install), path.name
         colab = f"(https://colab.research.google.com/github/first-owner/one/blob/main/notebooks/{path.name})"
         assert cells[0].split("\n")[2].endswith(colab)

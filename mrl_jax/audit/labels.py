@@ -68,7 +68,7 @@ def audit_labels(
     """
     y = np.atleast_2d(np.asarray(from_tensor(labels)))
     if y.ndim != 2 or y.dtype.kind not in "iu" or not y.size:
-        raise InputError(f"labels are {y.dtype} {list(y.shape)}; give integers 0 to K - 1, [N] or [M, N]")
+        raise InputError(f"labels are {y.dtype} {list(y.shape)}; give integers 0 to K - 1, [N] or [M, N]{_remedy(y)}")
     present = np.ones(y.shape, bool) if mask is None else np.atleast_2d(np.asarray(mask, bool))
     if present.shape != y.shape:
         raise InputError(f"mask is {list(present.shape)}; it must have the shape of the labels, {list(y.shape)}")
@@ -118,6 +118,13 @@ def audit_labels(
         overlap=overlap,
         injected=None if clean is None else _injected(p_wrong, y, present, clean, noise.rate, tuple(modalities)),
     )
+
+
+def _remedy(labels: np.ndarray) -> str:
+    """How names of classes become numbers, and where features belong that are given as labels."""
+    if labels.size and isinstance(labels.flat[0], str):
+        return ": class_names, labels = np.unique(labels, return_inverse=True), and give both"
+    return "; features go with z" if labels.dtype.kind == "f" else ""
 
 
 def _check_shown(labels: np.ndarray, ids: Any, rows: Any, margin: Any, modalities: Any, neighbours: int) -> None:

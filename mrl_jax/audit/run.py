@@ -4,8 +4,9 @@ Shape letters: M modalities, N training instances, K classes.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,21 @@ from mrl_jax.audit.labels import audit_labels
 from mrl_jax.backend import names_backend
 from mrl_jax.config import Config, with_settings
 from mrl_jax.data.dataset import Dataset
+from mrl_jax.data.emoji.versions import is_emoji_source
+from mrl_jax.data.frames import is_frame
+from mrl_jax.data.load import load_dataset
 from mrl_jax.data.preprocess import apply_preprocess, fit_preprocess, kinds_for
-from mrl_jax.errors import InputError
+from mrl_jax.data.published.catalog import CATALOG
+from mrl_jax.errors import InputError, NotTrainableError
 from mrl_jax.methods.registry import hyperparameters_of, method_of
 from mrl_jax.noise.record import recorded_labels
+from mrl_jax.options import CUT_FIELDS
 from mrl_jax.run.folder import RunFolder
 from mrl_jax.run.load import load_run, run_data
 from mrl_jax.run.model import TrainedModel
+from mrl_jax.run.settings_file import SETTINGS
 from mrl_jax.search.gallery import emoji_records, is_emoji
+from mrl_jax.sweep.results import Sweep
 from mrl_jax.train import Result, train
 from mrl_jax.training.labels import present_mask
 
@@ -47,18 +55,22 @@ class Audited:
 
 
 @names_backend
-def audit(source: Any, log_p: Any = None, z: Any = None, *, data: Any = None, **options: Any) -> Audit:
+def audit(source: Any = None, log_p: Any = None, z: Any = None, *, data: Any = None, **options: Any) -> Audit:
     """Find the labels that are probably wrong, and what else the data tell.
 
     Args:
-        source: the folder of a run, or a `Result`; a `Dataset`; or labels [N] or [M, N], for `audit_labels`.
+        source: the folder of a run, or a `Result`; data: anything `load_dataset` takes, such as a DataFrame, a mapping
+            of arrays, a file or a `Dataset`; or labels [N] or [M, N], for `audit_labels`.
         log_p: with labels only: log-probabilities of the classes, [N, K] or [M, N, K].
         z: with labels only: features or embeddings.
-        data: for a run: anything `load_dataset` takes, if it was trained on arrays in memory or its data have moved.
-        options: of `audit_labels`; for runs and data sets `method` and `neighbours`.
+        data: without `source`: the data to audit, also a folder of arrays. For a run: its data, if it was trained on
+            arrays in memory or they have moved.
+        options: `method` and `neighbours`; for data also `modalities`, `set_name`, `keys`, `split`, `split_seed` and
+            `valid_share` of `load_dataset`, and the labels of the training split are audited; for labels all of
+            `audit_labels`.
 
     Raises:
-        InputError: no run, data that do not fit, or what `audit_labels` raises.
+        InputError: nothing of this kind, data that do not fit, or what `audit_labels` raises.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -68,27 +80,75 @@ def audit(source: Any, log_p: Any = None, z: Any = None, *, data: Any = None, **
         >>> labels[:4] = 2  # four wrong ones
         >>> sorted(line["row"] for line in audit(labels, z=z).suspects(10))
         [0, 1, 2, 3]
+        >>> arrays = {"image": z, "text": z, "labels": labels}
+        >>> audit(arrays, split="60/15/25").modalities
+        ('image', 'text')
     """
-    if isinstance(source, Result) and source.workdir is None:
-        raise InputError("this result has no folder; train with workdir=…, or give the arrays to audit(labels, …)")
-    if isinstance(source, Dataset):
-        _only(options, log_p, z)
-        return audit_data(source, **options).audit
+    if source is None and data is None:
+        raise InputError("nothing to audit: give the folder of a run, data, or labels with z or log_p")
+    if source is None or _is_data(source):
+        if source is not None and data is not None:
+            raise InputError("data is given twice, as the first argument and as data; give one of them")
+        return audit_data(_loaded(data if source is None else source, log_p, z, options), **options).audit
     if isinstance(source, str | os.PathLike | Result):
-        _only(options, log_p, z)
-        folder = source.workdir if isinstance(source, Result) else source
-        assert folder is not None
-        return audit_run(folder, data=data, **options).audit
+        _refuse_other(options, "a run", log_p, z)
+        return audit_run(_folder_of(source), data=data, **options).audit
     if data is not None:
         raise InputError("data belongs to a run; with labels give log_p or z")
+    if isinstance(source, Config | TrainedModel | Sweep):
+        raise InputError(
+            f"{type(source).__name__} is not audited; give the folder of a run, its Result, data, or labels with z"
+        )
+    if cut := sorted({*options} & {*_CUT} - {"modalities"}):
+        raise InputError(f"{cut[0]} goes with data; labels are audited as they are, all of them")
     return audit_labels(source, log_p, z, **options)
 
 
-def _only(options: Mapping[str, Any], log_p: Any, z: Any) -> None:
+_CUT = ("modalities", "set_name", *CUT_FIELDS)
+"""Options of `load_dataset`."""
+_HOW = ("method", "neighbours")
+
+
+def _is_data(source: Any) -> bool:
+    """Whether this is data, and not a run or labels; a folder is that of a run."""
+    if isinstance(source, str | os.PathLike):
+        path = Path(source).expanduser()
+        return path.is_file() or (not path.exists() and (source in CATALOG or is_emoji_source(source)))
+    return isinstance(source, Dataset | Mapping) or is_frame(source)
+
+
+def _loaded(data: Any, log_p: Any, z: Any, options: dict[str, Any]) -> Dataset:
+    """The data set; what cuts it is taken from the options."""
+    _refuse_other(options, "data", log_p, z, _CUT)
+    cut = {name: options.pop(name) for name in _CUT if name in options}
+    try:
+        return load_dataset(data, **cut)
+    except NotTrainableError as error:
+        raise InputError(f"{error}; or audit all rows as arrays: audit(labels, z=[features, …])") from None
+
+
+def _folder_of(source: Result | str | os.PathLike[str]) -> str | os.PathLike[str]:
+    """The folder of a run."""
+    folder = source.workdir if isinstance(source, Result) else source
+    if folder is None:
+        raise InputError(
+            "this result has no folder; train with workdir=…, or audit its data: audit(data), or audit(labels, z=…)"
+        )
+    if not isinstance(source, Result) and not (Path(source) / SETTINGS).is_file():
+        raise InputError(
+            f"workdir {str(source)!r} holds no run ({SETTINGS} is missing); name the folder of a run, or give data as "
+            "audit(data=…)"
+        )
+    return folder
+
+
+def _refuse_other(options: Mapping[str, Any], what: str, log_p: Any, z: Any, more: Sequence[str] = ()) -> None:
+    """Refuse options that are for another kind of source."""
     if log_p is not None or z is not None:
         raise InputError("log_p and z go with labels; a run or a data set has its own")
-    if other := sorted(set(options) - {"method", "neighbours"}):
-        raise InputError(f"{other[0]} goes with labels; for a run or a data set give method and neighbours")
+    if other := sorted({*options} - {*_HOW, *more}):
+        goes = "data; a run knows its own" if other[0] in _CUT else f"labels; for {what} give {', '.join(_HOW)}"
+        raise InputError(f"{other[0]} goes with {goes}")
 
 
 def audit_run(

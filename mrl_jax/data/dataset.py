@@ -6,6 +6,7 @@ Shape letters: N instances of a split, D features of a modality, K classes.
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,22 @@ class Split:
     masks: Mapping[str, np.ndarray] = field(default_factory=dict)
     ids: np.ndarray | None = None
     shown: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return facts_text("Split", self._facts())
+
+    def _repr_html_(self) -> str:
+        return facts_html("Split", self._facts())
+
+    def _facts(self) -> dict[str, str]:
+        sizes = {m: f"{len(y):,}" for m, y in self.labels.items()}
+        each = dict.fromkeys(sizes.values())
+        rows = " + ".join(each if len(each) == 1 else (f"{m} {size}" for m, size in sizes.items()))
+        features = " + ".join(f"{m} [{x.shape[1]}]" for m, x in self.features.items())
+        classes = {k for m in self.labels for k in np.unique(self.samples(m)[1]).tolist()}
+        missing = {m: f"{int((~mask).sum()):,}" for m, mask in self.masks.items()}
+        gaps = {"missing": " + ".join(f"{m} {count}" for m, count in missing.items())} if missing else {}
+        return {"rows": rows, "features": features, "classes": str(len(classes))} | gaps
 
     def __len__(self) -> int:
         return max(len(y) for y in self.labels.values())
@@ -104,13 +121,14 @@ class Dataset:
         *,
         split_seed: int = 0,
         valid_share: float | None = None,
-        name: str = "frame",
+        name: str | None = None,
     ) -> "Dataset":
         """Make a data set from a table with a row per instance.
 
         Args:
             frame: a DataFrame of pandas or polars, a table of Arrow or of anything that Arrow reads, a `Dataset` or
-                `DatasetDict` of Hugging Face, a Bunch of scikit-learn; or split -> such a table.
+                `DatasetDict` of Hugging Face, a Bunch of scikit-learn; or split -> such a table. Or the path of a CSV
+                or Parquet file, or of a folder with such files.
             features: modality -> its columns of numbers, its column of lists of numbers, or the beginning of the names
                 of its columns ("image" for `image_0`, `image_1`, …). None: every column of lists is a modality, and so
                 are columns that are numbered from 0 or 1. A row without a value in any of them is a missing sample.
@@ -124,7 +142,7 @@ class Dataset:
                 (in the working directory, if they are relative). None: the columns `MODALITY_shown`.
             split_seed: as in `load_dataset`.
             valid_share: as in `load_dataset`, for data with train and test.
-            name: name of the data set.
+            name: name of the data set; None for the name of the file without its ending, or "frame".
 
         Raises:
             InputError: the table does not fit; one line names the column and the first such row, counted from 0.
@@ -147,9 +165,14 @@ class Dataset:
         keys |= {f"{m}_shown": column for m, column in (shown or {}).items()}
         shares = split if split is None or is_split(split) else None
         keys |= {} if split is shares else {"split": split}
-        return replace(
-            load_dataset(frame, keys=keys, split=shares, split_seed=split_seed, valid_share=valid_share), name=name
-        )
+        is_path = isinstance(frame, str | PathLike)
+        if is_path:  # whose keys are texts
+            keys = {
+                k: v if isinstance(v, str) or not isinstance(v, Iterable) else list(map(str, v))
+                for k, v in keys.items()
+            }
+        data = load_dataset(frame, keys=keys, split=shares, split_seed=split_seed, valid_share=valid_share)
+        return replace(data, name=name or (data.name if is_path else "frame"))
 
     @property
     def num_classes(self) -> int:

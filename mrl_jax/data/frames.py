@@ -14,7 +14,7 @@ from mrl_jax.data.formats.columns import SPLIT_NUMBERS, check_modalities, is_lab
 from mrl_jax.data.formats.errors import RefusedError
 from mrl_jax.data.published.load_file import dataset_from_layout
 from mrl_jax.data.table_objects import column_name, is_bunch, is_table, table_of
-from mrl_jax.errors import DatasetWarning, InputError, listed
+from mrl_jax.errors import DatasetWarning, InputError, NotTrainableError, listed
 
 __all__ = ["dataset_from_frame", "is_frame"]
 
@@ -92,6 +92,12 @@ def _arrays(
     frame: Any, named: Mapping[str, Sequence[str]] | None, modalities: Sequence[str], source: str
 ) -> TableArrays:
     table = table_of(frame, source)
+    if isinstance(frame, Mapping) and not modalities and not any(is_modality(role) for role in named or {}):
+        found = listed((name for name in table.columns if name != "label"), 4)
+        raise InputError(
+            f"{source} is a Bunch with one table of features ({found}); say which belong to which modality: "
+            "features={'image': [COLUMN, …], 'text': 'PREFIX'} (keys of load_dataset)"
+        )
     views = [role for role in table.named if role != "labels"]
     names = modalities if len(modalities) == len(views) and not {*modalities} & {*views} else views
     by_place = {dict(zip(views, names, strict=True)).get(role, role): c for role, c in table.named.items()}
@@ -102,10 +108,13 @@ def _arrays(
     named = by_place | dict(named or {})
     try:
         read = arrays_of_table(table, named)
-        check_modalities(read.roles)
-        return read
     except RefusedError as error:
         raise InputError(f"{source}: {error}") from None
+    try:
+        check_modalities(read.roles)
+    except RefusedError as error:
+        raise NotTrainableError(f"{source}: {error}") from None
+    return read
 
 
 def _read_splits(

@@ -15,6 +15,7 @@ from mrl_jax.eval.comparison import compare_embedded
 from mrl_jax.eval.embedded import Embedded, check_embedded
 from mrl_jax.eval.embeddings import read_embeddings
 from mrl_jax.eval.scores import Options, full_report
+from mrl_jax.files import refuse_address
 from mrl_jax.retrieval.score import check_finite
 from mrl_jax.run.folder import RunFolder
 from mrl_jax.run.load import load_run, run_data
@@ -129,6 +130,8 @@ def compare(
     """
     systems = []
     for x in (a, b):
+        if not isinstance(x, Run):
+            refuse_address(x, "system")
         if isinstance(x, Run) or (Path(x) / "config.json").is_file():
             systems.append(_of_modalities(embed_split(x, data, split, checkpoint, representation), modalities))
         else:

@@ -1,13 +1,15 @@
 """A model card: Markdown with a YAML header, as the Hugging Face hub reads it, from what a run's folder records."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mrl_jax.data.emoji.versions import recorded_source
 from mrl_jax.display.text import describe_noise
 from mrl_jax.errors import InputError
 from mrl_jax.files import write_atomically
+from mrl_jax.names import base_name
 from mrl_jax.report.blocks import Facts
 from mrl_jax.report.opened import OpenedRun, open_run, read_run
 from mrl_jax.report.sections.overview import about, heading, protocol
@@ -60,7 +62,10 @@ def card_text(opened: OpenedRun) -> str:
 
 
 def _header(opened: OpenedRun, title: str) -> str:
-    """The YAML header; every value is JSON, which YAML reads as it is."""
+    """The YAML header, as the hub's `ModelCardData` reads it; every value is JSON, which YAML reads as it is.
+
+    The licence is for the publisher to choose; "unknown" is the hub's word until then.
+    """
     scores, config = opened.scores, opened.run.config
     metrics = [
         {"type": "mean_average_precision", "name": f"mAP {direction}", "value": round(value, 4)}
@@ -72,9 +77,12 @@ def _header(opened: OpenedRun, title: str) -> str:
         "dataset": {"type": name, "name": name, "split": opened.split},
         "metrics": metrics,
     }
+    tags = ["cross-modal-retrieval", "noisy-labels", "jax", config.method, *opened.run.modalities]
     header = {
+        "license": "unknown",
         "library_name": "mrl_jax",
-        "tags": ["cross-modal-retrieval", "noisy-labels", "jax", config.method],
+        "pipeline_tag": "feature-extraction",
+        "tags": list(dict.fromkeys(tags)),
         "model-index": [{"name": title, "results": [result]}],
     }
     lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in header.items()]
@@ -129,6 +137,10 @@ def _limits(opened: OpenedRun) -> Iterator[str]:
     yield "Intervals cover the choice of queries, not that of data, seed or settings."
     dims = ", ".join(f"{_plain(m)} {d}" for m, d in recorded.data["dims"].items())
     yield f"Its input are features, not raw samples, of the same extractors as in training. Their numbers: {dims}."
+    yield (
+        "Its licence is not stated: replace unknown in the header before the model is published. The data may have "
+        "terms of their own."
+    )
     if (notes := opened.scores["notes"]) and not isinstance(notes, str):
         yield from (_plain(str(note)) for note in notes)
 
@@ -150,10 +162,15 @@ def _training(opened: OpenedRun) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in result.get("versions", {}).items())
     rows = [["", ""], ["time", f"{result['seconds']:.0f} s on {result['device']}"], ["versions", versions]]
     rows += [["SHA-256 of the data", recorded.data["sha256"]]]
-    rows += [[name, str(metadata[name])] for name in ("source", "homepage", "attribution") if name in metadata]
+    rows += [[name, _origin(name, metadata)] for name in ("source", "homepage", "attribution") if name in metadata]
     if "attribution" not in metadata:
         rows.append(["licence of the data", "not recorded"])
-    return f"```\n{training_command(opened.run.config)}\n```\n\n{_table(rows)}"
+    return f"```\n{training_command(opened.run.config, folders=False)}\n```\n\n{_table(rows)}"
+
+
+def _origin(name: str, metadata: Mapping[str, Any]) -> str:
+    text = str(metadata[name])
+    return base_name(text) if name == "source" and recorded_source(metadata) is None else text
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

@@ -8,7 +8,7 @@ from mrl_jax.backend import names_backend
 from mrl_jax.data.dataset import SPLITS
 from mrl_jax.errors import InputError
 from mrl_jax.export.places import file_of, new_folder
-from mrl_jax.files import check_outputs
+from mrl_jax.files import check_outputs, refuse_address
 from mrl_jax.run.folder import RunFolder
 from mrl_jax.run.load import load_run
 from mrl_jax.run.model import TrainedModel
@@ -68,6 +68,7 @@ def export(
         run = run.run if run.workdir is None else run.workdir
     loaded = run if isinstance(run, TrainedModel) else load_run(run, checkpoint)
     folder = None if isinstance(run, TrainedModel) else RunFolder.open(run)
+    refuse_address(out, "out", output=True)
     path = Path(out).expanduser()
     loaded.representation_for(representation)
     if format in _FOLDERS:

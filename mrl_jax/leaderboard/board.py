@@ -13,7 +13,7 @@ import os
 import statistics
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -189,8 +189,8 @@ def leaderboard(
         NonFiniteLossError: every method failed; tables that the folder holds stay.
         Interrupted: as in `sweep`.
     """
-    folder, asked = Path(workdir), _asked(workdir, methods, noise_rates, seeds, settings, resume)
-    configs, _ = _configs(asked)
+    asked = _asked(workdir, methods, noise_rates, seeds, settings, resume)
+    folder, (configs, _) = Path(workdir), _configs(asked)
     loaded = prepare_data(next(iter(configs.values()))[0], data)
     digest, instances = loaded.dataset.digest(), len(loaded.dataset.splits["train"])
     if asked.setdefault("sha256", digest) != digest:
@@ -261,6 +261,9 @@ def _asked(
 ) -> dict[str, Any]:
     """What is asked for, with what the folder holds of an earlier call."""
     refuse_workdir(workdir)
+    if methods is not None and (isinstance(methods, str) or not isinstance(methods, Sequence | Set)):
+        shown = repr(methods) if isinstance(methods, str) else f"of type {type(methods).__name__}"
+        raise InputError(f"methods {shown}: give a list of names, such as ['mrl', 'cca']; data go as data=…")
     folder = Path(workdir)
     known: dict[str, Any] = {}
     if resume:

@@ -129,7 +129,11 @@ def checked_labels(labels: Any) -> Array:
     Raises:
         ValueError: they are not integers [M, N].
     """
-    labels = jnp.asarray(from_tensor(labels))
+    labels = from_tensor(labels)
+    if not isinstance(labels, jax.Array) and (kind := np.asarray(labels).dtype.kind) not in "biuf":
+        given = "text" if kind in "US" else f"a {type(labels).__name__}"
+        raise InputError(f"inject_noise: labels are {given}; they must be integers [modalities, instances]")
+    labels = jnp.asarray(labels)
     if labels.ndim != 2 or not labels.shape[0] or not jnp.issubdtype(labels.dtype, jnp.integer):
         given = f"labels are {labels.dtype} {labels.shape}"
         raise ValueError(f"inject_noise: {given}; they must be integers [modalities, instances]")

@@ -39,7 +39,7 @@ def load_run(workdir: str | os.PathLike[str], checkpoint: str | int = "kept") ->
     folder = RunFolder.open(workdir)
     folder.note_without_checksums()
     config, data = folder.config(), folder.data()
-    which = checkpoint if checkpoint in ("kept", "best", "last") else _epoch_number(checkpoint)
+    which = checkpoint if str(checkpoint) in ("kept", "best", "last") else _epoch_number(checkpoint)
     result = folder.result()
     keeps = entry_of(config.method).keeps if result is None else result.get("kept", "best")
     at = {} if result is None else {name: scores["epoch"] for name, scores in result["test"].items()}
@@ -57,7 +57,7 @@ def load_run(workdir: str | os.PathLike[str], checkpoint: str | int = "kept") ->
 def _epoch_number(checkpoint: str | int) -> int:
     try:
         return int(checkpoint)
-    except ValueError:
+    except (TypeError, ValueError):
         raise InputError(f"checkpoint {checkpoint!r}: choose kept, best, last or a number of epochs") from None
 
 

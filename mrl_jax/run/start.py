@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mrl_jax.checksums import CHECKSUMS
 from mrl_jax.errors import InputError
-from mrl_jax.files import locked, refuse_workdir
+from mrl_jax.files import locked, refuse_address, refuse_workdir
 from mrl_jax.interface import option
 from mrl_jax.run.settings_file import SETTINGS
 
@@ -27,8 +27,10 @@ def resumes(resume: bool | str, workdir: str | os.PathLike[str] | None, file: st
         file: the file that a folder with a run has.
 
     Raises:
-        InputError: another value.
+        InputError: another value, or a folder that is no path.
     """
+    if workdir is not None:
+        refuse_address(workdir, "workdir", output=True)
     if resume == "auto":
         return workdir is not None and (Path(workdir) / file).is_file()
     if not isinstance(resume, bool):

@@ -119,6 +119,8 @@ def check_modality(run: Run, modality: str) -> str:
     Raises:
         InputError: the modality is unknown.
     """
+    if not isinstance(modality, str):
+        raise InputError(f"modality is a {type(modality).__name__}; give its name; data go as data=…")
     if modality not in run.modalities:
         raise InputError(f"modality {modality!r} is not in this run; choose from {', '.join(run.modalities)}")
     return modality

@@ -1,4 +1,4 @@
-"""Results of a search as a table and as a picture grid."""
+"""Results of a search as a table, in terminals and notebooks, and as a picture grid."""
 
 import io
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -11,6 +11,7 @@ from mrl_jax.errors import InputError
 from mrl_jax.files import atomic_path
 from mrl_jax.interface import option
 from mrl_jax.names import printable
+from mrl_jax.notebook import table_html
 from mrl_jax.run.folder import RunFolder
 from mrl_jax.run.model import Run
 from mrl_jax.run.representation import ranked_by
@@ -19,7 +20,7 @@ from mrl_jax.search.gallery import emoji_records, is_emoji
 if TYPE_CHECKING:
     from mrl_jax.search.searcher import Searcher
 
-__all__ = ["Pictures", "answer_table", "grid", "has_shown", "pictures_of", "write_grid"]
+__all__ = ["Answers", "Pictures", "answer_table", "grid", "has_pictures", "has_shown", "pictures_of", "write_grid"]
 
 
 def answer_table(answer: Mapping[str, Any]) -> str:
@@ -51,6 +52,43 @@ def answer_table(answer: Mapping[str, Any]) -> str:
     return "\n".join([printable(heading), "-" * min(max(map(len, lines)), 100), *lines])
 
 
+class Answers(Sequence[Mapping[str, Any]]):
+    """Answers of `Searcher.answer` that show as one table: of text in a terminal, of HTML in a notebook.
+
+    Args:
+        answers: the answers, one or more, of one metric.
+    """
+
+    def __init__(self, answers: Sequence[Mapping[str, Any]]) -> None:
+        self._answers = tuple(answers)
+
+    def __getitem__(self, at: Any) -> Any:
+        return self._answers[at]
+
+    def __len__(self) -> int:
+        return len(self._answers)
+
+    def __repr__(self) -> str:
+        return "\n".join(aligned_lines(self._rows(), left=(0, 3, 4, 5)))
+
+    def _repr_html_(self) -> str:
+        rows = self._rows()
+        return table_html(rows, most=len(rows))
+
+    def _rows(self) -> list[list[str]]:
+        """A line per result; each query stands in the first of its lines."""
+        score = "distance" if self[0]["gallery"]["metric"] == "hamming" else "similarity"
+        rows = [["query", "rank", score, "text or id", "label", "hit"]]
+        for answer in self:
+            query, results = answer["query"], answer["results"]
+            name = _short(str(query["value"])) + (f" ({_name(query)}, {query['label']})" if "label" in query else "")
+            for r, own in zip(results, [name, *[""] * len(results)], strict=False):
+                hit = {True: "hit", False: "miss", None: ""}[r.get("hit")]
+                rows.append([own, str(r["rank"]), f"{r['score']:.3f}", _name(r), str(r["label"]), hit])
+        filled = [i for i in range(6) if i < 5 or any(row[i] for row in rows[1:])]
+        return [[row[i] for i in filled] for row in rows]
+
+
 def _short(text: str, most: int = 60) -> str:
     return text if len(text) <= most else f"{text[:most]}…"
 
@@ -75,6 +113,14 @@ def _name(entry: Mapping[str, Any]) -> str:
 def has_shown(dataset: Dataset) -> bool:
     """Whether the data say what is shown of samples of any modality."""
     return any(split.shown for split in dataset.splits.values())
+
+
+def has_pictures(searcher: "Searcher") -> bool:
+    """Whether the data of a searcher have pictures: those of the emoji set, or files that the data name."""
+    if is_emoji(searcher.run, searcher.folder, searcher.data):
+        return True
+    shown = (names for split in searcher.dataset.splits.values() for names in split.shown.values())
+    return any(is_picture(str(name)) for names in shown for name in names)
 
 
 class Pictures:

@@ -33,6 +33,8 @@ from mrl_jax.search.results import default_gallery, is_own, results_of
 if TYPE_CHECKING:
     from PIL import Image
 
+    from mrl_jax.search.output import Answers
+
 __all__ = ["Query", "Searcher", "search", "warm_up"]
 
 _FOLDER = "search"  # subfolder of the run's folder that holds embedded galleries
@@ -186,8 +188,8 @@ class Searcher:
 
     def show(
         self, *queries: Query | str, top: int = 10, pictures: str | os.PathLike[str] | None = None
-    ) -> "Image.Image":
-        """Draw the nearest items of queries, one line per query, as `search --png` does. Notebooks show the picture.
+    ) -> "Image.Image | Answers":
+        """Show the nearest items of queries: as a picture, one line per query, or without pictures as a table.
 
         Args:
             queries: queries, as of `answer`.
@@ -195,15 +197,18 @@ class Searcher:
             pictures: folder of pictures named by id; None for those that the data name, or of the emoji set.
 
         Returns:
-            A picture of Pillow.
+            A picture of Pillow, as `search --png` draws it. If the data have no pictures: the answers, which print as a
+            table of text, and which notebooks show as one of HTML.
 
         Raises:
-            InputError: no query or a wrong one, or the data have no pictures.
+            InputError: no query or a wrong one.
         """
-        from mrl_jax.search.output import grid, pictures_of  # deferred: Pillow
+        from mrl_jax.search.output import Answers, grid, has_pictures, pictures_of  # deferred: Pillow
 
         if not queries:
             raise InputError('no query given; give one or several: show("cat", "dog")')
+        if pictures is None and not has_pictures(self):
+            return Answers([self.answer(query, top) for query in queries])
         found = pictures_of(self, None if pictures is None else str(pictures))
         return grid([self.answer(query, top) for query in queries], found)
 

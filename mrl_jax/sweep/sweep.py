@@ -15,7 +15,7 @@ from typing import Any
 import jax
 
 from mrl_jax.backend import names_backend
-from mrl_jax.config import Config, fields_used, with_settings
+from mrl_jax.config import Config, fields_used, refuse_no_config, with_settings
 from mrl_jax.display.progress import SweepProgress, is_watched
 from mrl_jax.errors import InputError, NonFiniteLossError
 from mrl_jax.interrupt import StopRequest, stop_request
@@ -52,6 +52,7 @@ def grid(base: Config, **axes: Iterable[Any]) -> list[Config]:
         >>> [(c.noise_rate, c.seed) for c in grid(preset("emoji"), noise_rate=[0.2, 0.6], seed=range(2))]
         [(0.2, 0), (0.2, 1), (0.6, 0), (0.6, 1)]
     """
+    refuse_no_config(base)
     known = {f.name for f in fields(Config)}
     if lone := [name for name, given in axes.items() if isinstance(given, str) or not isinstance(given, Iterable)]:
         raise InputError(f"{lone[0]} {axes[lone[0]]!r}: give a list of values")
@@ -128,6 +129,9 @@ def sweep(
     progress = is_watched() if progress is None else progress
     if isinstance(configs, Config):
         raise InputError("sweep takes a list of configurations: [config], or grid(config, …)")
+    configs = list(configs) if isinstance(configs, Iterable) else [configs]
+    for config in configs:
+        refuse_no_config(config)
     if way not in SWEEP_WAYS:
         raise InputError(f"way {way!r}: choose from {', '.join(SWEEP_WAYS)}")
     if callbacks is not None and not callable(callbacks):

@@ -16,7 +16,9 @@ from mrl_jax.errors import DatasetWarning
 
 
 def as_polars(frame):
-    return pytest.importorskip("polars").from_pandas(frame)
+    import polars
+
+    return polars.from_pandas(frame)
 
 
 def as_lazy(frame):
@@ -24,7 +26,9 @@ def as_lazy(frame):
 
 
 def as_hub(frame):
-    return pytest.importorskip("datasets").Dataset.from_pandas(frame)
+    import datasets
+
+    return datasets.Dataset.from_pandas(frame)
 
 
 HOLDERS = {"pandas": lambda f: f, "Arrow": pa.Table.from_pandas, "polars": as_polars, "lazy": as_lazy, "hub": as_hub}
@@ -40,7 +44,8 @@ def test_every_holder_of_the_rows_gives_the_data_of_the_arrays(holder, frame):
 
 
 def test_a_hub_set_has_the_names_of_its_classes_and_its_splits():
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     image, text, y, split = parts()
     features = datasets.Features(
         {
@@ -60,6 +65,9 @@ def test_a_hub_set_has_the_names_of_its_classes_and_its_splits():
     assert data.class_names == ("zebra", "yak", "ant")
     assert data.digest() == load_dataset(arrays(y)).digest()
     chosen = parts_of["train"].select(range(35, -1, -1))  # rows by a list of indices, not as they are stored
+    advice = r"no validation rows, and 15 test rows; take them from the training split with valid_share"
+    with pytest.raises(InputError, match=advice):
+        load_dataset(datasets.DatasetDict({s: parts_of[s] for s in ("train", "test")}))
     flipped = load_dataset({**parts_of, "train": chosen})
     np.testing.assert_array_equal(flipped.splits["train"].features["image"], image[35::-1])
     with pytest.raises(InputError, match="frame is a stream"):
@@ -166,14 +174,42 @@ def test_a_bunch_of_scikit_learn():
     data = Dataset.from_frame(digits, {"top": top, "bottom": "pixel_7"}, split="60/15/25")
     assert data.dims == {"top": 32, "bottom": 8}
     assert data.class_names == tuple("0123456789")
+    for bunch in (digits, load_digits(as_frame=True)):
+        with pytest.raises(InputError, match=r"a Bunch with one table of features \(pixel_0_0, .*\(64 in all\)\); say"):
+            Dataset.from_frame(bunch, split="60/15/25")
     image, text, y, _ = parts()
     bunch = Bunch(image=image, text=text, target=y)
     whole = {"image": image, "text": text, "labels": y}
     assert load_dataset(bunch, split="60/15/25").digest() == load_dataset(whole, split="60/15/25").digest()
 
 
+@pytest.mark.parametrize("name", ["mine.csv", "mine.parquet"])
+def test_a_file_is_a_table_of_its_name(tmp_path, name):
+    write = {"mine.csv": lambda f, p: f.to_csv(p, index=False), "mine.parquet": lambda f, p: f.to_parquet(p)}[name]
+    _, _, y, _ = parts()
+    write(wide(label=None, kind=NAMES[y]), tmp_path / name)
+    features = {"image": [f"image_{j}" for j in range(4)], "text": np.array(["text_0", "text_1", "text_2"])}
+    for path in (tmp_path / name, str(tmp_path / name)):
+        data = Dataset.from_frame(path, features, label="kind")
+        assert (data.name, data.digest()) == ("mine", load_dataset(arrays()).digest())
+    assert Dataset.from_frame(path, features, label="kind", name="other").name == "other"
+
+
+def test_a_split_shows_its_sizes_and_no_array():
+    split = load_dataset(arrays()).splits["train"]
+    assert repr(split) == "Split(rows 36, features image [4] + text [3], classes 3)"
+    assert "36" in split._repr_html_()
+    assert "array" not in repr(load_dataset(arrays()).splits)
+    gaps = arrays() | {"train_text_mask": np.arange(36) > 1, "test_text": arrays()["test_text"][:12]}
+    gaps |= {"test_image_labels": gaps["test_labels"], "test_text_labels": gaps.pop("test_labels")[:12]}
+    data = load_dataset(gaps)
+    assert repr(data.splits["train"]).endswith("classes 3, missing text 2)")
+    assert repr(data.splits["test"]).startswith("Split(rows image 15 + text 12, ")
+
+
+@pytest.mark.bench
 def test_tensor_datasets():
-    torch = pytest.importorskip("torch")
+    import torch
     from torch.utils.data import Subset, TensorDataset
 
     image, text, y, split = parts()
@@ -194,17 +230,19 @@ def test_tensor_datasets():
         load_dataset(TensorDataset(torch.zeros(60, 2, 2), torch.tensor(y)))
 
 
-def annotated(anndata, rows=slice(None)):
+def annotated(rows=slice(None), name="X"):
+    import anndata  # a second or two
+
     image, text, y, split = parts()
     obs = pd.DataFrame({"kind": NAMES[y], "fold": split}, index=[f"cell {i}" for i in range(N)]).iloc[rows]
-    return anndata.AnnData(image[rows], obs=obs, obsm={"words": text[rows]})
+    var = pd.DataFrame(index=[f"{name}{j}" for j in range(image.shape[1])])
+    return anndata.AnnData(image[rows], obs=obs, var=var, obsm={"words": text[rows]})
 
 
 def test_annotated_data():
-    anndata = pytest.importorskip("anndata")
     from scipy.sparse import csr_matrix
 
-    data = annotated(anndata)
+    data = annotated()
     expected = load_dataset(arrays()).digest()
     found = Dataset.from_frame(data, {"image": "X", "text": "words"}, label="kind", split="fold")
     assert found.digest() == expected
@@ -214,15 +252,14 @@ def test_annotated_data():
     assert Dataset.from_frame(data, label="kind", split="fold").modalities == ("X", "words")
 
 
+@pytest.mark.filterwarnings("ignore:The inplace keyword")  # within mudata
 def test_data_of_several_modalities():
-    mudata = pytest.importorskip("mudata")
-    import anndata
+    import mudata
 
     some = np.delete(np.arange(N), [2, 40, 59])[::-1]
-    mixed = mudata.MuData({"image": annotated(anndata), "text": annotated(anndata, some)})
-    mixed.obs["kind"], mixed.obs["fold"] = (
-        annotated(anndata).obs[c].reindex(mixed.obs_names) for c in ("kind", "fold")
-    )
+    with mudata.set_options(pull_on_update=False):  # the default of its next version
+        mixed = mudata.MuData({"image": annotated(), "text": annotated(some, "Y")})
+    mixed.obs["kind"], mixed.obs["fold"] = (annotated().obs[c].reindex(mixed.obs_names) for c in ("kind", "fold"))
     found = Dataset.from_frame(mixed, {"image": "image", "text": "text:words"}, label="kind", split="fold")
     marked = arrays()
     for s, rows, gone in (("train", 36, 2), ("valid", 9, 4), ("test", 15, 14)):

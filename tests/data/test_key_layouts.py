@@ -50,7 +50,9 @@ def test_the_views_of_a_cell_array_can_be_chosen(tmp_path, small_catalog):
 
 def test_a_layout_without_validation_rows_needs_the_name_of_its_set(tmp_path):
     path, _ = write_layout("wikipedia, follow-ups", tmp_path, small_set())
-    with pytest.raises(InputError, match=r"no validation rows, and 32 test rows; name the set by its preset"):
+    with pytest.raises(
+        InputError, match=r"no validation rows, and 32 test rows; take them .* or name a published set by"
+    ):
         load_dataset(path)
     message = (
         r"no validation rows; wikipedia takes 231 of the test rows for validation, and there are 32 in all: take .*0\.1"

@@ -8,7 +8,10 @@ from toy import toy_arrays, toy_config
 from untrained import untrained
 
 from mrl_jax import InputError, evaluate, export, train
-from mrl_jax.export.card import _plain
+from mrl_jax.export.card import _origin, _plain
+from mrl_jax.methods.registry import entry_of
+from mrl_jax.report.sections.reproduce import training_command
+from mrl_jax.run.folder import RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +23,8 @@ def card(toy_run, base):
 def test_the_hub_reads_its_header(card, toy_run):
     data = ModelCard(card).data
     assert data.library_name == "mrl_jax"
-    assert "mrl" in data.tags
+    assert data.tags == ["cross-modal-retrieval", "noisy-labels", "jax", "mrl", "sound", "touch"]
+    assert (data.license, data.pipeline_tag) == ("unknown", "feature-extraction")
     scores = evaluate(toy_run)
     found = {result.metric_name: result.metric_value for result in data.eval_results}
     assert found == {
@@ -41,6 +45,25 @@ def test_it_tells_scores_noise_and_versions(card, toy_run):
     assert "| licence of the data | not recorded |" in card
     assert "--noise-rate 0.4" in card
     assert "own partner first" in card
+
+
+def test_it_tells_no_folder_and_names_the_method_once(card, base, toy_run):
+    assert "--data-path toy.npz" in card
+    assert "| source | toy.npz |" in card
+    assert str(base) not in card
+    assert base.name not in card
+    described = entry_of("mrl").describe(RunFolder.open(toy_run).config()).removeprefix("method: ")
+    assert f"| method | {_plain(described)} |" in card
+
+
+@pytest.mark.parametrize("path", ["/home/ann/my set.npz", r"C:\Users\ann\my set.npz", "sets/my set.npz", "my set.npz"])
+def test_every_path_is_told_by_its_last_part(path):
+    command = training_command(toy_config(data_path=path, noise_file=path, init_from=path), folders=False)
+    assert [f"--{flag} 'my set.npz'" in command for flag in ("data-path", "noise-file", "init-from")] == [True] * 3
+    assert "ann" not in command
+    assert _origin("source", {"source": path}) == "my set.npz"
+    emoji = {"source": "emoji/2.0.0, made from packages"}
+    assert _origin("source", emoji) == emoji["source"]
 
 
 def test_it_claims_no_noise_where_none_was_injected(ragged_run, tmp_path):

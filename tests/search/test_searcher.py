@@ -228,6 +228,23 @@ def test_texts_of_ones_own_by_id(run, tmp_path, capsys):
     assert "text" not in json.loads(capsys.readouterr().out)["queries"][0]["results"][0]
 
 
+def check_table(searcher, queries):
+    """Without pictures, a table of text and one of HTML with the numbers of `answer`."""
+    shown = searcher.show(*queries, top=3)
+    head, *lines = repr(shown).splitlines()
+    assert head.split() == ["query", "rank", "similarity", "text", "or", "id", "label", "hit"]
+    entries = [(q, r) for q in queries for r in searcher.answer(q, 3)["results"]]
+    assert len(lines) == len(entries) == 6
+    for line, (query, r) in zip(lines, entries, strict=True):
+        hit = "hit" if r["hit"] else "miss"
+        assert line.split()[-5:] == [str(r["rank"]), f"{r['score']:.3f}", r["id"], r["label"], hit]
+        assert line.startswith(query.value) == (r["rank"] == 1)
+    html = shown._repr_html_()
+    assert html.count("<tr>") == 7
+    assert all(f"<td>{r['score']:.3f}</td><td>{r['id']}</td><td>{r['label']}</td>" in html for _, r in entries)
+    assert [answer["results"] for answer in shown] == [searcher.answer(q, 3)["results"] for q in queries]
+
+
 def test_pictures_of_ones_own_by_id(run, tmp_path):
     flags = ["--row", "sound:test:5", "--row", "touch:test:0", "--top", 3, "--png", tmp_path / "grid.png"]
     asked(run, *flags, "--pictures", run.parent / "pictures")
@@ -237,9 +254,9 @@ def test_pictures_of_ones_own_by_id(run, tmp_path):
     searcher, queries = Searcher(run), [Query("row", row) for row in ("sound:test:5", "touch:test:0")]
     shown = searcher.show(*queries, top=3, pictures=run.parent / "pictures")  # from Python
     np.testing.assert_array_equal(np.asarray(shown.convert("RGB")).reshape(-1, 3), pixels)
-    for given, message in (([], "no query given"), (queries, "give a folder of pictures: pictures=FOLDER")):
-        with pytest.raises(InputError, match=message):
-            searcher.show(*given)
+    with pytest.raises(InputError, match="no query given"):
+        searcher.show()
+    check_table(searcher, queries)
     assert repr(searcher).endswith("gallery the other modality of test, representation embedding, metric cosine)")
     assert str(run) in searcher._repr_html_()
     results = [r for row in ("sound:test:5", "touch:test:0") for r in search(run, row=row, top=3)["results"]]

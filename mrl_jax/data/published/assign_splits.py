@@ -18,7 +18,7 @@ from mrl_jax.data.published.key_layouts import LAYOUTS, Keys, named_keys, recogn
 from mrl_jax.data.splits import cut_rows, first_per_class, strata
 from mrl_jax.data.tables import align_tables
 from mrl_jax.data.values import plain_array
-from mrl_jax.errors import DatasetWarning, InputError, listed
+from mrl_jax.errors import DatasetWarning, InputError, NotTrainableError, listed
 
 __all__ = ["canonical"]
 
@@ -92,6 +92,12 @@ def _in_splits(
                 f"{source}: keys give one array for {whole[0]} and one per split for others; give each the same number"
             )
         return _cut_whole(arrays, names, layout, modalities, options, source)
+    features = [key for key in arrays if key != "class_names" and key.rpartition("_")[2] not in ENDS]
+    if not splits and len(features) == 1 and "labels" in names:
+        raise NotTrainableError(
+            f"{source}: only one modality is found, {features[0]}; two or more are needed: give the features of "
+            "another under a name of its own"
+        )
     if not splits:
         raise InputError(
             f"{source}: no arrays of known names; the layout is {LAYOUT}, or one of the published layouts "
@@ -185,7 +191,7 @@ def _cut_whole(
         wrong = (
             "" if options.valid_share is None else f", and valid_share {options.valid_share:g} needs a training split"
         )
-        raise InputError(
+        raise NotTrainableError(
             f"{source} has no splits (found: {listed(names)}){wrong}; cut it by class with split 60/15/25 (--split), "
             "with another split_seed for another cut, or name the arrays {train,valid,test}_MODALITY"
         )
@@ -355,9 +361,9 @@ def _cut_test(
     if count is None:
         known = ", ".join(CATALOG)
         raise InputError(
-            f"{source}: no validation rows, and {len(classes)} test rows; name the set by its preset ({known}), whose "
-            "protocol gives the test rows that are used for validation, or take them from the training split with "
-            "valid_share, such as 0.1 (--valid-share 0.1)"
+            f"{source}: no validation rows, and {len(classes)} test rows; take them from the training split with "
+            "valid_share, such as 0.1 (--valid-share 0.1), or name a published set by its preset "
+            f"({known}), whose protocol takes some of the test rows"
         )
     valid: slice | np.ndarray = slice(0, count)
     test: slice | np.ndarray = slice(count, None)

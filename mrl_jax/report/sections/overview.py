@@ -110,7 +110,7 @@ def protocol(opened: OpenedRun) -> Section:
         ("data", f"{data['name']}: {len(data['class_names'])} classes; instances: {sizes}"),
         ("modalities", ", ".join(f"{m} ({d} features)" for m, d in data["dims"].items())),
         ("training labels", describe_noise(noise)),
-        ("method", entry.describe(config)),
+        ("method", entry.describe(config).removeprefix("method: ")),
         ("model", f"of epoch {opened.run.epoch}, {_KEPT[opened.recorded.kept]}"),
         ("retrieval", f"by {ranked_by(options['representation'], options['metric'])}, ties in gallery order"),
         ("relevant", "results of the query's class, by the labels of the data set" + _noisy(opened)),

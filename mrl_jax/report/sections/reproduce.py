@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from mrl_jax.config import Config, preset
+from mrl_jax.names import base_name
+from mrl_jax.options import FILE_FIELDS
 from mrl_jax.report.blocks import Block, Code, Facts, Section
 from mrl_jax.report.opened import OpenedRun
 from mrl_jax.version import __version__
@@ -14,8 +16,13 @@ from mrl_jax.version import __version__
 __all__ = ["flags_of", "report_command", "reproduce", "training_command"]
 
 
-def training_command(config: Config) -> str:
-    """The command that trains with a configuration: its preset, its method, and the flags that differ from these."""
+def training_command(config: Config, folders: bool = True) -> str:
+    """The command that trains with a configuration: its preset, its method, and the flags that differ from these.
+
+    Args:
+        config: the configuration.
+        folders: False names files without their folders, which tell of the machine of the run.
+    """
     base = preset(config.preset, method=config.method)
     words = ["python -m mrl_jax.train", config.preset, f"--method {config.method}"]
     for f in dataclasses.fields(Config):
@@ -26,6 +33,7 @@ def training_command(config: Config) -> str:
         if isinstance(value, bool):
             words.append(flag if value else f"--no-{flag[2:]}")
         elif value is not None:
+            value = value if folders or f.name not in FILE_FIELDS else base_name(value)
             values = value if isinstance(value, tuple) else (value,)
             words.append(f"{flag} {' '.join(shlex.quote(str(v)) for v in values)}")
     return " ".join(words)
