@@ -91,6 +91,7 @@ CCA = MethodEntry(
     uses=frozenset({"embed_dim"}),
     remedy=_REMEDY,
 )
+"""What the registry knows of the method `cca`."""
 
 MCCA = MethodEntry(
     name="mcca",
@@ -108,3 +109,4 @@ MCCA = MethodEntry(
     uses=frozenset({"embed_dim"}),
     remedy=_REMEDY,
 )
+"""What the registry knows of the method `mcca`."""

@@ -50,3 +50,4 @@ ENTRY = MethodEntry(
     numbers={"energy": ENERGY._replace(default=1.0)},
     uses=frozenset({"embed_dim"}),
 )
+"""What the registry knows of the method `pls`."""
