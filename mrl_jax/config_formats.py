@@ -54,6 +54,10 @@ DEFAULTS: dict[int, dict[str, Any]] = {
         "seed": 0,
     },
 }
+"""Format -> default of every field that the format has, as JSON. Frozen once released.
+
+Format 1 has no format number. Its `method` and `method_options` are what it did before these fields existed.
+"""
 # One value has another meaning, too: `_from_1`.
 DEFAULTS[2] = DEFAULTS[1] | {
     "keys": [],
@@ -65,10 +69,6 @@ DEFAULTS[2] = DEFAULTS[1] | {
 }
 DEFAULTS[3] = DEFAULTS[2] | {"epochs": None}
 DEFAULTS[4] = DEFAULTS[3]  # new numbers of the method consensus: `_from_3`
-"""Format -> default of every field that the format has, as JSON. Frozen once released.
-
-Format 1 has no format number. Its `method` and `method_options` are what it did before these fields existed.
-"""
 
 
 def format_of(values: Mapping[str, Any], source: str | Path) -> int:

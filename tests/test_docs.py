@@ -1,5 +1,6 @@
-"""Pages written by hand: the width of their lines, and the tables that the code must agree with."""
+"""Pages written by hand, and the reference: width of lines, tables that the code must agree with, public names."""
 
+import ast
 import configparser
 import re
 from pathlib import Path
@@ -106,3 +107,54 @@ def test_the_pages_on_installing_and_on_notebooks_name_all_there_are():
     page = (ROOT / "docs" / "notebooks.md").read_text("utf-8")
     listed = re.findall(r"^\| \[.*?\]\(\.\./notebooks/(\w+)\.ipynb\)", page, re.MULTILINE)
     assert sorted(listed) == sorted(path.stem for path in ROOT.glob("notebooks/*.ipynb"))
+
+
+def assigned(statement):
+    """Names that a statement at the top of a module assigns."""
+    targets = {ast.Assign: lambda s: s.targets, ast.AnnAssign: lambda s: [s.target]}.get(type(statement), lambda s: [])
+    return {node.id for target in targets(statement) for node in ast.walk(target) if isinstance(node, ast.Name)}
+
+
+def without_entry(source):
+    """Names of `__all__` that the reference leaves out: it has those with a docstring, and those of other modules."""
+    body = ast.parse(source).body
+    found, public = set(), []
+    for statement, after in zip(body, [*body[1:], None], strict=True):
+        if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and ast.get_docstring(
+            statement
+        ):
+            found.add(statement.name)
+        if isinstance(statement, ast.If):  # TYPE_CHECKING
+            found |= {a.asname or a.name for s in statement.body if isinstance(s, ast.ImportFrom) for a in s.names}
+        if isinstance(statement, ast.ImportFrom) and (statement.module or "").startswith("mrl_jax"):
+            found |= {a.asname or a.name for a in statement.names}
+        names = assigned(statement)
+        if "__all__" in names:
+            public = ast.literal_eval(statement.value)
+        elif len(names) == 1 and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+            found |= names if isinstance(after.value.value, str) else set()
+    return [name for name in public if name not in found]
+
+
+def test_the_reference_has_every_public_name():
+    modules = {path: path.read_text("utf-8") for path in ROOT.glob("mrl_jax/**/*.py")}
+    assert sum("__all__ = [" in text for text in modules.values()) > 200
+    assert {str(p.relative_to(ROOT)): names for p, text in modules.items() if (names := without_entry(text))} == {}
+
+
+def test_which_names_the_reference_leaves_out():
+    source = """
+from mrl_jax.data import Split
+from os import path
+__all__ = ["A", "B", "C", "D", "E", "Split", "f", "g", "path"]
+A = 1
+'''Has one.'''
+B = 2  # has none
+C, D = 3, 4
+'''Of two, neither has one.'''
+E: int = 5
+'''Has one.'''
+def f(): '''Has one.'''
+def g(): pass
+"""
+    assert without_entry(source) == ["B", "C", "D", "g", "path"]

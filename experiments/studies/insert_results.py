@@ -13,8 +13,9 @@ from experiments.shared.folders import RESULTS, ROOT
 from mrl_jax import InputError
 
 PAGES = (
-    *("README.md", "docs/audit.md", "docs/consensus.md", "docs/report.md", "docs/retrieval.md", "docs/scale.md"),
-    "docs/search.md",
+    "README.md",
+    *(f"docs/{name}_evidence.md" for name in ("audit", "consensus", "retrieval")),
+    *("docs/report.md", "docs/scale.md", "docs/search.md"),
     *(
         f"docs/{name}.md"
         for name in ("results", "results_comparison", "results_field", "results_paper", "results_settings")

@@ -19,6 +19,7 @@ __all__ = ["COLUMNS", "audit_csv", "audit_text", "write_cleaned", "write_parquet
 COLUMNS = (
     *("row", "id", "modality", "given", "suggested", "p_wrong", "agreement", "margin", "outlyingness", "neighbours"),
 )
+"""Columns of the CSV and the Parquet file of an audit, in their order: one line per suspect sample."""
 _SHOWN = 5  # classes, duplicates and outliers in the text
 
 

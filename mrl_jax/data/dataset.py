@@ -18,6 +18,7 @@ from mrl_jax.notebook import facts_html, facts_text
 __all__ = ["SPLITS", "Dataset", "Split", "array_head", "array_sha256", "check_modality_names", "is_picture"]
 
 SPLITS = ("train", "valid", "test")
+"""Names of the splits in their order: training, validation, test."""
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 

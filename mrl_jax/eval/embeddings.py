@@ -18,6 +18,7 @@ from mrl_jax.eval.embedded import Embedded, check_embedded
 __all__ = ["LAYOUT", "read_embeddings"]
 
 LAYOUT = "MODALITY [N, L], labels or MODALITY_labels, optionally ids or MODALITY_ids, and class_names"
+"""Keys of a file of embeddings and the shapes of their arrays, in words, for messages and help."""
 
 
 def read_embeddings(path: str | os.PathLike[str], modalities: Sequence[str] = ()) -> Embedded:

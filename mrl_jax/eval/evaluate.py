@@ -23,7 +23,8 @@ from mrl_jax.run.model import Run
 
 __all__ = ["PERMUTATIONS", "Options", "compare", "embed_dataset", "embed_split", "evaluate", "evaluate_embeddings"]
 
-PERMUTATIONS = 10_000  # default of the test
+PERMUTATIONS = 10_000
+"""Random permutations of the paired test, where no other number is asked for."""
 
 
 @names_backend

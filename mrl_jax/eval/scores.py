@@ -39,12 +39,14 @@ __all__ = [
 ]
 
 PROTOCOLS = ("cross", "others", "within")
+"""Which gallery a query of a modality ranks: each other modality alone, all others together, or its own."""
 INSTANCE_K = (1, 5, 10)  # cut-offs of instance-level recall
 
 _MIN_SAMPLES = 100  # of the bootstrap; with fewer, the ends of a 95% interval are the extremes
 _ORDER = ("ap", "r_precision", "rr", "ndcg", "ap@", "ap_min@", "precision@", "recall@", "ndcg@", "curve", "relevant")
 
-PerQuery = dict[str, np.ndarray]  # metric -> [Q], as from `retrieval.retrieval_metrics`
+PerQuery = dict[str, np.ndarray]
+"""Metric -> its values of all queries, [Q], as from `retrieval.retrieval_metrics`."""
 
 
 class Direction(NamedTuple):

@@ -13,7 +13,8 @@ import numpy as np
 
 __all__ = ["LEVEL", "bootstrap_means", "bootstrap_medians", "interval", "randomization_test", "unit_means"]
 
-LEVEL = 0.95  # of every interval
+LEVEL = 0.95
+"""Level of every interval."""
 
 _BLOCK = 1 << 22  # numbers that are drawn at once
 

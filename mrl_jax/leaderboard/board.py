@@ -45,6 +45,7 @@ from mrl_jax.training.run_spec import RunData, prepare_data, prepare_run
 __all__ = ["NOISE_RATES", "Leaderboard", "Row", "leaderboard"]
 
 NOISE_RATES = (0.2, 0.4, 0.6, 0.8)
+"""Noise rates of a leaderboard, where no others are asked for: those of the paper's Tables 1 and 2."""
 _SEEDS, _FORMAT, _FILE = 5, 1, "leaderboard.json"
 _SCHEMA = {
     "format": int,

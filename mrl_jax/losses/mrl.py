@@ -135,6 +135,7 @@ def robust_clustering_loss(z: Array, centers: Array, labels: Array, tau: ArrayLi
 
 
 CLUSTERING_LOSSES: dict[str, Callable[..., Array]] = {"rc": robust_clustering_loss, "ce": cross_entropy_loss}
+"""Name of `--loss` -> clustering loss of the paper, per sample: Eq. (4), and cross-entropy as its ablation."""
 
 
 class LossParts(NamedTuple):

@@ -108,6 +108,7 @@ NUMBERS = {
     ),
     "mixup": AUGMENTATION["mixup"]._replace(default=0.5),
 }
+"""The method's own numbers, which `--method-options` sets: name -> default, range and help."""
 
 
 def hidden_dropout_of(steps: int) -> float:
@@ -155,3 +156,4 @@ ENTRY = MethodEntry(
     memorises="train fewer epochs, or with more dropout",
     remedy="try a lower learning rate, a higher temperature, or --clip-norm 1",
 )
+"""What the registry knows of the method `consensus`."""

@@ -225,3 +225,4 @@ ENTRY = MethodEntry(
     warnings=_warnings,
     remedy="try a lower learning rate, a higher temperature, or --clip-norm 1",
 )
+"""What the registry knows of the method `mrl`."""

@@ -17,6 +17,7 @@ from mrl_jax.tensors import from_tensor
 __all__ = ["FEATURE_KINDS", "checked_labels", "checked_mask", "feature_targets"]
 
 FEATURE_KINDS = ("nearest-class", "instance-dependent")
+"""Kinds of noise that need the features of the samples."""
 
 
 def feature_targets(

@@ -154,7 +154,7 @@ def _cleaning(audited: Audited, flags: str) -> Section:
     ]
     lead = (
         "Look at the suspects first: a list that is checked by a person is better than one that is applied blindly. "
-        "docs/audit.md has measured gain and cost of both."
+        "docs/audit_evidence.md has measured gain and cost of both."
     )
     return Section("clean", "Write cleaned data", lead, [Code("Commands", "\n".join(commands))])
 

@@ -151,6 +151,7 @@ class Queries(NamedTuple):
 
 
 Block = Table | Chart | Facts | Note | Code | Queries
+"""What a section of a page consists of."""
 
 
 class Section(NamedTuple):

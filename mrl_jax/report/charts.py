@@ -13,6 +13,7 @@ import numpy as np
 __all__ = ["COLOURS", "Spec", "bars", "forest", "heat_map", "intervals", "lines", "points", "stacked"]
 
 Spec = dict[str, Any]
+"""A chart as JSON: a specification of Vega-Lite."""
 
 COLOURS = 10
 """Colours of lines and classes; of more, they repeat."""

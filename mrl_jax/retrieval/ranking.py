@@ -31,7 +31,9 @@ from mrl_jax.unit_rows import unit_rows_for_ranking
 __all__ = ["METHODS", "SIMILARITIES", "map_rankings"]
 
 METHODS = ("auto", "numba", "numpy", "xla")
+"""Programs that rank: compiled by numba, NumPy on the host, XLA on a device; `auto` takes the fastest that fits."""
 SIMILARITIES = ("float32", "bfloat16")
+"""Types in which similarities of rows of real numbers are computed."""
 
 _BLOCK_SCORES = 1 << 24  # similarities of a block on a device: 64 MiB, and a few times that during ranking
 _NUMBA_PAYS = 1 << 25  # similarities in all from which numba saves more time than loading it takes (0.5 s)

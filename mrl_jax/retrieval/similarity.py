@@ -54,6 +54,7 @@ __all__ = [
 ]
 
 METRICS = ("cosine", "dot", "hamming")
+"""Similarities that rows are ranked by: cosine, inner product, and Hamming distance of codes."""
 
 NO_CODES_OF_RUN = (
     "metric hamming compares codes, and the embeddings of this run are real numbers of unit length; choose cosine, or "

@@ -174,6 +174,7 @@ class TrainedModel:
 
 
 Run = TrainedModel
+"""A shorter name of `TrainedModel`: what `load_run` gives."""
 
 
 def embed_from_host(

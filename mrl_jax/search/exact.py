@@ -52,8 +52,10 @@ __all__ = [
     "unit_blocks",
 ]
 
-BLOCK = 8192  # gallery rows that are compared at once
-SMALLEST_BLOCK = 512  # rows; other sizes are 4, 16, … times that, so that few programs are compiled
+BLOCK = 8192
+"""Gallery rows that are compared at once."""
+SMALLEST_BLOCK = 512
+"""Gallery rows of the smallest block; other sizes are 4, 16, … times that, so that few programs are compiled."""
 _EXACT = ("exact", "ratio")  # forms without rounding
 _QUERIES = 1024  # queries at once: the similarities of a block take 32 MiB
 

@@ -20,6 +20,7 @@ from mrl_jax.search.index import Index
 __all__ = ["KINDS", "FaissIndex"]
 
 KINDS = ("hnsw", "ivfpq", "flat")
+"""Kinds of FAISS index: a graph, inverted lists of compressed rows, and the exact one."""
 _BLOCK = 65536  # rows added at a time
 _TRAINING = 65536  # upper bound on the rows that clusters and codes are fitted on
 

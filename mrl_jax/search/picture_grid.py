@@ -28,7 +28,14 @@ __all__ = [
 
 SCALE = 2
 """Pixels of the file per pixel of the layout, for screens of high resolution."""
-INK, PALE, FRAME, PAPER = "#1f2328", "#6e7781", "#d8dee4", "#ffffff"
+INK = "#1f2328"
+"""Colour of text."""
+PALE = "#6e7781"
+"""Colour of text that matters less."""
+FRAME = "#d8dee4"
+"""Colour of frames."""
+PAPER = "#ffffff"
+"""Colour of the background."""
 _HIT, _MISS = "#1a7f37", "#cf222e"
 _TILE, _PICTURE, _LEFT, _GAP, _MARGIN = 84, 60, 104, 6, 14
 _WORDS, _LINES = 11, 2  # font size of captions, and upper bound on their lines

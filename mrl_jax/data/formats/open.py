@@ -31,6 +31,7 @@ from mrl_jax.files import refuse_address
 __all__ = ["FORMATS", "LazyArrays", "csv_files", "header_of", "open_arrays", "read_float32", "split_folders"]
 
 FORMATS = ".npz, a folder of .npy files, MATLAB .mat (5 to 7.3), HDF5, .csv, .parquet or a folder of .parquet files"
+"""What can be read as data, in words, for messages and help."""
 _SMALL = 1 << 30  # bytes
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 

@@ -16,7 +16,8 @@ from mrl_jax.errors import InputError, listed
 
 __all__ = ["LAYOUTS", "Keys", "named_keys", "recognise"]
 
-Keys = dict[str, str]  # key of the own layout -> key in the file
+Keys = dict[str, str]
+"""Key of the own layout -> key in the file."""
 
 _PREFIXES = tuple(f"{s}_" for s in SPLITS)
 _VIEWS = ("image", "text", "audio", "3d", "video")  # order of the cells in the files of XMediaNet

@@ -276,3 +276,4 @@ ENTRY = MethodEntry(
     axes=("method", "noise_rate", "tau1", "learning_rate", "seed"),
     remedy="try a lower learning rate, or --clip-norm 1",
 )
+"""What the registry knows of the method `acmr`."""

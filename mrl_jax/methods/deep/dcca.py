@@ -218,6 +218,7 @@ DCCA = MethodEntry(
     memorises="train fewer epochs, or with fewer directions, --embed-dim",
     remedy="try a larger ridge, or a larger batch",
 )
+"""What the registry knows of the method `dcca`."""
 
 DCCAE = DCCA._replace(
     name="dccae",
@@ -232,3 +233,4 @@ DCCAE = DCCA._replace(
         "reconstruction": Number(1e-3, 0.0, float("inf"), "weight of the squared errors of the decoders"),
     },
 )
+"""What the registry knows of the method `dccae`."""

@@ -40,3 +40,4 @@ ENTRY = MethodEntry(
     uses=NETWORKS | {"tau1", "representation"},
     axes=("method", "noise_rate", "tau1", "learning_rate", "seed"),
 )
+"""What the registry knows of the method `deep-sm`."""

@@ -196,3 +196,4 @@ ENTRY = MethodEntry(
     check=_check,
     remedy="check the features for extreme values, or try a lower learning rate",
 )
+"""What the registry knows of the method `dscmr`."""

@@ -184,3 +184,4 @@ ENTRY = MethodEntry(
     axes=("method", "noise_rate", "beta", "tau1", "tau2", "learning_rate", "seed"),
     remedy="try a lower learning rate, a higher temperature, or --clip-norm 1",
 )
+"""What the registry knows of the method `elrcmr`."""

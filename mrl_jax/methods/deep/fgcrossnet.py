@@ -237,3 +237,4 @@ ENTRY = MethodEntry(
     axes=("method", "noise_rate", "learning_rate", "seed"),
     remedy="try a lower learning rate, or --clip-norm 1",
 )
+"""What the registry knows of the method `fgcrossnet`."""

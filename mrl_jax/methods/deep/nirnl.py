@@ -241,3 +241,4 @@ ENTRY = MethodEntry(
     axes=("method", "noise_rate", "tau1", "learning_rate", "seed"),
     remedy="try a lower learning rate, a higher temperature, or --clip-norm 1",
 )
+"""What the registry knows of the method `nirnl`."""

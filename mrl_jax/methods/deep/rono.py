@@ -170,3 +170,4 @@ ENTRY = MethodEntry(
     axes=("method", "noise_rate", "learning_rate", "seed"),
     remedy="try a lower learning rate, or a larger scale",
 )
+"""What the registry knows of the method `rono`."""

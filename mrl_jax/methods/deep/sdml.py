@@ -140,3 +140,4 @@ ENTRY = MethodEntry(
     axes=("method", "noise_rate", "learning_rate", "seed"),
     remedy="check the features for extreme values, or try a lower learning rate",
 )
+"""What the registry knows of the method `sdml`."""

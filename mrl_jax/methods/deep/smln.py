@@ -180,3 +180,4 @@ ENTRY = MethodEntry(
     memorises="train fewer epochs, or with fewer directions, --embed-dim",
     remedy="try a larger ridge, or a larger batch",
 )
+"""What the registry knows of the method `smln`."""

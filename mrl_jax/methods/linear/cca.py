@@ -92,6 +92,7 @@ CCA = MethodEntry(
     reads_labels=False,
     remedy=_REMEDY,
 )
+"""What the registry knows of the method `cca`."""
 
 MCCA = MethodEntry(
     name="mcca",
@@ -110,3 +111,4 @@ MCCA = MethodEntry(
     reads_labels=False,
     remedy=_REMEDY,
 )
+"""What the registry knows of the method `mcca`."""

@@ -79,3 +79,4 @@ ENTRY = MethodEntry(
     uses=frozenset({"embed_dim"}),
     remedy=_REMEDY,
 )
+"""What the registry knows of the method `gma`."""

@@ -136,3 +136,4 @@ ENTRY = MethodEntry(
     uses=frozenset({"embed_dim"}),
     remedy="try a larger sparsity, --method-options sparsity=W",
 )
+"""What the registry knows of the method `gss-sl`."""

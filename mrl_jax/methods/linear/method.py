@@ -35,7 +35,9 @@ __all__ = [
 ]
 
 ENERGY = Number(0.98, 0.01, 1.0, "share of the variance of each modality that its principal components keep")
+"""The number `energy` of the linear methods: its default, range and help."""
 RIDGE = Number(1e-4, 0.0, float("inf"), "added to the diagonal of a scatter, in units of its mean")
+"""The number `ridge` of the linear methods: its default, range and help."""
 
 
 @jax.tree_util.register_dataclass

@@ -101,6 +101,7 @@ MVDA = MethodEntry(
     uses=frozenset({"embed_dim"}),
     remedy=_REMEDY,
 )
+"""What the registry knows of the method `mvda`."""
 
 MVDA_VC = MVDA._replace(
     name="mvda-vc",
@@ -127,3 +128,4 @@ MVDA_VC = MVDA._replace(
         ),
     },
 )
+"""What the registry knows of the method `mvda-vc`."""

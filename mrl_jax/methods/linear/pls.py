@@ -51,3 +51,4 @@ ENTRY = MethodEntry(
     uses=frozenset({"embed_dim"}),
     reads_labels=False,
 )
+"""What the registry knows of the method `pls`."""
