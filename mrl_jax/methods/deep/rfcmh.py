@@ -5,9 +5,10 @@ admissibility is between the two. For the first epochs, the admissibility of the
 all other classes to 0. Then pairs of samples are drawn together or apart by their labels, with the smaller of the two
 weights that admissibility gives their labels. The class centres are random and fixed, as in the public code.
 
-The paper weighs both contrastive parts by alpha; the public code weighs the part "inter" by 1. The code also trains on
-batches of 64 for 150 epochs, with a schedule that restarts and clipped gradients. Its networks end in a layer without
-bias and in tanh, which makes codes for the sign function and is left out here, in the losses, too.
+The paper weighs both contrastive parts by alpha; the public code weighs the part "inter" by 1. The hinge is a sum in
+the paper; the code divides it by the sum of the weights, as here. The code also trains on batches of 64 for 150
+epochs, with a schedule that restarts and clipped gradients. Its networks end in a layer without bias and in tanh, which
+makes codes for the sign function and is left out here, in the losses, too.
 
 Shape letters: M modalities, B batch, L embedding, K classes.
 """
