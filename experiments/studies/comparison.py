@@ -29,7 +29,6 @@ from experiments.shared.protocol import RATES
 from experiments.shared.tables import markdown, mean_and_std
 from experiments.shared.traces import CHOSEN_BY, Trace
 from experiments.studies.compared_rows import (
-    AUGMENTED,
     BY_BOTH,
     BY_EMBEDDING,
     CONDITIONS,
@@ -48,8 +47,8 @@ from mrl_jax.options import REPRESENTATIONS
 TITLES = {"wikipedia-views": "Wikipedia, reduced features"}
 HEADLINE = (
     OURS,
-    f"MRL{AUGMENTED}",
     f"MRL{BY_BOTH}",
+    f"paper's recipe{BY_BOTH}",
     f"cross-entropy + contrastive{BY_BOTH}",
     f"ELRCMR{BY_BOTH}",
     f"ACMR{BY_BOTH}",
