@@ -10,7 +10,7 @@ from scipy import stats
 from toy import TOY_FLAGS, save_npz, toy_arrays
 
 from mrl_jax import InputError, evaluate
-from mrl_jax.eval.differences import compared
+from mrl_jax.eval.differences import compared, holm_levels
 from mrl_jax.interrupt import Interrupted
 from mrl_jax.leaderboard import leaderboard
 from mrl_jax.leaderboard.__main__ import main
@@ -68,10 +68,12 @@ def test_a_control_is_compared_with_each_other_and_corrected_for_those_alone():
     found = compare_with("control", given)
     assert list(found) == [name for name in names if name != "control"]
     maps = {name: x.mean(axis=(0, 2)) for name, x in given.items()}
-    p = {name: stats.ttest_rel(maps["control"], maps[name]).pvalue for name in found}
-    for place, name in enumerate(sorted(p, key=p.get)):
-        interval = stats.ttest_rel(maps["control"], maps[name]).confidence_interval(1 - 0.05 / (len(p) - place))
-        assert found[name].over_seeds == pytest.approx(interval)
+    levels = dict(zip(found, holm_levels([d.p for d in found.values()]), strict=True))
+    assert len(set(levels.values())) > 2
+    for name, level in levels.items():
+        test = stats.ttest_rel(maps["control"], maps[name])
+        assert found[name].over_seeds == pytest.approx(tuple(test.confidence_interval(level)))
+        assert found[name].p >= test.pvalue * (1 - 1e-9)  # the larger one of seeds and instances
     pairs = rank_methods(given).differences
     wide = [d for pair, d in pairs.items() if "control" in pair]
     assert sum(d.level for d in wide) > sum(d.level for d in found.values())  # 15 pairs, not 5

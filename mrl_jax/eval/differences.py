@@ -36,10 +36,18 @@ class Difference:
 
     @property
     def p(self) -> float:
-        """Two-sided p-value of the paired t-test over seeds, not corrected."""
+        """Two-sided p-value, not corrected: of the paired t-test over seeds, or of the bootstrap over test instances.
+
+        The larger one counts, as `verdict` asks that neither interval holds 0.
+        """
         if self.error == 0:  # equal in every seed, or apart by the same
-            return float(self.mean == 0)
-        return float(2 * stats.t.sf(abs(self.mean) / self.error, self.seeds - 1))
+            over_seeds = float(self.mean == 0)
+        else:
+            over_seeds = float(2 * stats.t.sf(abs(self.mean) / self.error, self.seeds - 1))
+        if self.samples is None:
+            return over_seeds
+        beyond = min((self.samples <= 0).mean(), (self.samples >= 0).mean())
+        return max(over_seeds, min(2 * float(beyond), 1.0))
 
     @property
     def over_seeds(self) -> tuple[float, float]:
@@ -123,7 +131,7 @@ def holm_levels(p: Sequence[float]) -> list[float]:
 
 
 def with_holm(differences: Iterable[Difference]) -> list[Difference]:
-    """Differences with intervals that are corrected for the number of them, by their p-values over seeds."""
+    """Differences with intervals that are corrected for the number of them (Holm), by their p-values."""
     differences = list(differences)
     levels = holm_levels([d.p for d in differences])
     return [replace(d, level=level) for d, level in zip(differences, levels, strict=True)]

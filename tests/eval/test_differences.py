@@ -91,3 +91,16 @@ def test_a_corrected_interval_holds_0_where_the_corrected_test_does_not_reject()
     for k, i in enumerate(order):
         assert (corrected[i].verdict != "level") == (k < first)
         assert corrected[i].over_seeds[0] < found[i].over_seeds[0]
+
+
+def test_holm_counts_the_larger_p_value_of_seeds_and_instances():
+    """Seeds are certain of both differences; the instances doubt one of them more than a single test allows."""
+    a, b = [0.52, 0.53, 0.54, 0.52, 0.531], [0.50, 0.51, 0.52, 0.50, 0.51]
+    rng = np.random.default_rng(0)
+    sure, doubted = (rng.normal(0.02, spread, 10_000) for spread in (0.004, 0.0095))
+    first, second = compared(a, b, sure), compared(a, b, doubted)
+    assert first.p == pytest.approx(stats.ttest_rel(a, b).pvalue, abs=1e-4)
+    assert second.p == pytest.approx(2 * stats.norm.sf(0.02 / 0.0095), abs=0.004)
+    assert second.verdict == "ahead"  # alone, p is below 0.05
+    doubtful = [compared(a, b, doubted) for _ in range(2)]
+    assert [d.verdict for d in with_holm([first, *doubtful])] == ["ahead", "level", "level"]  # 0.035 > 0.05 / 2
