@@ -16,7 +16,7 @@ except ImportError as error:
 # ## Pictures and texts
 #
 # A folder with 400 pictures, and a text and a class for each. `class` is what people typed, `truth` is what the picture
-# shows. They differ in one of five rows.
+# shows. They differ in about one of four rows.
 
 # %%
 from pathlib import Path
