@@ -264,8 +264,7 @@ def _write_leaderboard(folder: Path) -> Path:
 def _read_leaderboard(path: Path) -> None:
     from mrl_jax.leaderboard.board import _asked, _configs
 
-    asked = _asked(path, None, None, None, {}, resume=True)
-    _configs(asked, asked["methods"])
+    _configs(_asked(path, None, None, None, {}, resume=True))
 
 
 # --- prepared sets ---
