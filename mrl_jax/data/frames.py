@@ -10,7 +10,7 @@ import numpy as np
 from mrl_jax.cut_options import CutOptions
 from mrl_jax.data.dataset import SPLITS, Dataset
 from mrl_jax.data.formats.arrow_table import TableArrays, arrays_of_table
-from mrl_jax.data.formats.columns import SPLIT_NUMBERS, check_modalities, is_labels, is_modality
+from mrl_jax.data.formats.columns import SPLIT_NUMBERS, check_modalities, is_labels, is_modality, lacking
 from mrl_jax.data.formats.errors import RefusedError
 from mrl_jax.data.published.load_file import dataset_from_layout
 from mrl_jax.data.table_objects import column_name, is_bunch, is_table, table_of
@@ -62,14 +62,8 @@ def dataset_from_frame(
         if not (named and options.as_needed):
             raise
         read = _read(frame, None, modalities, name)
-    found = list(read.roles.features)
-    if read.roles.unused and not named:
-        warnings.warn(
-            f"{name}: columns of numbers that are not used: {listed(read.roles.unused, 6)}; modalities are "
-            f"{', '.join(found)}",
-            DatasetWarning,
-            stacklevel=3,
-        )
+    if not named and (note := read.roles.unused_note()):
+        warnings.warn(f"{name}: {note}", DatasetWarning, stacklevel=3)
     data = dataset_from_layout(read.arrays, name, modalities, name, None, options=options, is_own=True)
     columns = {m: list(names) for m in data.modalities if len(names := read.roles.features[m]) > 1}
     return replace(data, metadata={**data.metadata, **({"columns": columns} if columns else {})})
@@ -114,6 +108,8 @@ def _arrays(
         check_modalities(read.roles)
     except RefusedError as error:
         raise NotTrainableError(f"{source}: {error}") from None
+    if message := lacking(read.roles):
+        raise InputError(f"{source}: {message}")
     return read
 
 

@@ -8,9 +8,10 @@ import pytest
 from tables import NAMES, arrays, narrow, parts, wide
 from toy import toy_arrays
 
-from mrl_jax import Config, InputError, load_dataset
+from mrl_jax import Config, Dataset, InputError, load_dataset
 from mrl_jax.data.__main__ import main as data_main
 from mrl_jax.data.dataset import SPLITS
+from mrl_jax.data.formats import numbered
 from mrl_jax.errors import DatasetWarning
 
 WRITE = {
@@ -131,6 +132,45 @@ def test_bad_tables_are_refused_in_one_line(case, tmp_path):
         )
     assert len(str(caught.value).splitlines()) == 1
     assert "a.csv" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["frame", "a.csv", "e.parquet"])
+def test_a_table_that_lacks_a_column_says_which(name, tmp_path):
+    def refusal(frame, **how):
+        if name != "frame":
+            WRITE[name](frame, tmp_path / name)
+        with pytest.raises(InputError) as caught:
+            load_dataset(frame if name == "frame" else tmp_path / name, **how)
+        return str(caught.value)
+
+    message = refusal(wide(image_2=None))
+    assert "text; two or more are needed; image_0 to image_3: image_2 is missing; number the columns" in message
+    keys = message.partition("--keys ")[2].partition(" (")[0].split()
+    assert load_dataset(wide(image_2=None), keys=keys).dims == {"text": 3, "image": 3}  # the remedy works
+    assert "image_2 to image_4: the numbers begin at 2, not at 0 or 1" in refusal(
+        wide(image_0=None, image_1=None, image_4=1.0)
+    )
+    assert "image_0 to image_3: image_2 is missing" in refusal(wide(image_2=None, text_0=None, text_1=None))
+    genre = wide(label=None, genre=NAMES[parts()[2]], split=None)
+    message = refusal(genre, split="60/15/25")
+    assert "no column of labels; it is called label" in message
+    assert "columns are image_0 to image_3, text_0 to text_2, genre: rename" in message
+    assert '--keys labels=genre (label="genre" of Dataset.from_frame)' in message
+    keyed = load_dataset(genre if name == "frame" else tmp_path / name, keys=["labels=genre"], split="60/15/25")
+    assert keyed.digest() == Dataset.from_frame(genre, label="genre", split="60/15/25").digest()
+    assert "title, genre, age: rename one, or name it with --keys labels=COLUMN" in refusal(
+        wide(label=None, title="x", genre="y", age="old")
+    )
+
+
+@pytest.mark.filterwarnings("error")
+def test_two_numbers_with_a_gap_are_no_modality():
+    assert numbered.gaps(["age_1", "age_3", "a_0", "a_1", "a_9"]) == {}
+    assert numbered.gaps([f"a.{j:02}" for j in range(12) if j not in (3, 7)]) == {
+        "a": "a.00 to a.11: a.03, a.07 are missing"
+    }
+    with pytest.warns(DatasetWarning, match="a_0 to a_3: a_2 is missing; number the columns"):
+        load_dataset(wide(a_0=1.0, a_1=1.0, a_3=1.0))
 
 
 def test_columns_of_numbers_that_are_not_used_are_named(tmp_path):

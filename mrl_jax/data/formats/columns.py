@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mrl_jax.data.formats.errors import RefusedError
+from mrl_jax.data.formats.numbered import gaps, numbered, ranges, stem_of
 from mrl_jax.errors import listed
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "is_shown",
     "is_text",
     "kind_of",
+    "lacking",
     "roles_of",
     "value_type",
 ]
@@ -39,7 +41,6 @@ OTHER = "other values"
 SPLIT_NUMBERS = {"train": 0, "valid": 1, "validation": 1, "val": 1, "dev": 1, "test": 2}
 """Word for a split in a table, or in the name of a file -> index in `SPLITS`."""
 _PLAIN = {"label": "labels", "labels": "labels", "id": "ids", "ids": "ids", "split": "split"}
-_NUMBERED = re.compile(r"(.+)[_.-](\d+)", re.DOTALL)
 _REMEDY = (
     "give each modality one column of lists, or numbered columns such as image_0, image_1, …, or say which columns "
     "with keys, such as --keys image=COLUMN,COLUMN text=PREFIX (features={…} of Dataset.from_frame)"
@@ -68,12 +69,33 @@ class Roles(NamedTuple):
             one-hot labels.
         split: the column with the split of each row, or None.
         unused: other columns of numbers, which may be a part of the data.
+        texts: other columns of texts.
+        gaps: stem -> what is missing, for columns that would be a modality if their numbers had no gap.
     """
 
     features: dict[str, tuple[str, ...]]
     plain: dict[str, tuple[str, ...]]
     split: str | None
     unused: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+    gaps: tuple[tuple[str, str], ...] = ()
+
+    def unused_note(self, without: Sequence[str] = ()) -> str:
+        """A warning of the columns of numbers that are not used, but for those `without`; empty if there are none."""
+        columns = [name for name in self.unused if name not in without]
+        note = f"columns of numbers that are not used: {listed(columns, 6)}; modalities are {', '.join(self.features)}"
+        return f"{note}{self.gaps_note()}" if columns else ""
+
+    def gaps_note(self) -> str:
+        """What is missing in numbered columns, and the remedy, to follow another sentence; empty if nothing is."""
+        if not self.gaps:
+            return ""
+        found = [f"{m}={columns[0] if len(columns) == 1 else m}" for m, columns in self.features.items()]
+        named = " ".join([*found, *(f"{stem}={stem}" for stem, _ in self.gaps)])
+        return (
+            f"; {'; '.join(text for _, text in self.gaps[:3])}; number the columns of a modality from 0 or 1 "
+            f"without a gap, or name them as they are: --keys {named[:200]} (features={{…}} of Dataset.from_frame)"
+        )
 
 
 def kind_of(kind: Any) -> str:
@@ -146,8 +168,9 @@ def roles_of(kinds: Mapping[str, str], named: Mapping[str, Sequence[str]] | None
     known, own_split = _plain_roles(free, [*features], strict=by_name)
     has_labels = any(is_labels(role) for role in plain)
     plain |= {role: c for role, c in known.items() if role not in plain and not (is_labels(role) and has_labels)}
-    unused = [name for name, kind in _without(free, _every(plain)).items() if kind == NUMBER]
-    return Roles(features, plain, split or own_split, tuple(unused))
+    rest = _without(free, (*_every(plain), split or own_split))
+    unused, texts = ([name for name, kind in rest.items() if kind == one] for one in (NUMBER, TEXT))
+    return Roles(features, plain, split or own_split, tuple(unused), tuple(texts), tuple(gaps(unused).items()))
 
 
 def check_modalities(roles: Roles) -> None:
@@ -156,11 +179,41 @@ def check_modalities(roles: Roles) -> None:
     Raises:
         RefusedError: it has one.
     """
-    if len(roles.features) < 2:
-        raise RefusedError(
-            f"only one modality is found, {next(iter(roles.features))}; two or more are needed: number the columns of "
-            "each (image_0, image_1, …), or say which they are with features (--keys)"
+    if message := _lacks_modality(roles):
+        raise RefusedError(message)
+
+
+def lacking(roles: Roles) -> str:
+    """What a table lacks to be a data set, and the remedy: a column in a row of numbered ones, or labels; or empty."""
+    return (_lacks_modality(roles) if roles.gaps else "") or _lacks_labels(roles)
+
+
+def _lacks_modality(roles: Roles) -> str:
+    if len(roles.features) > 1:
+        return ""
+    found = f"only one modality is found, {next(iter(roles.features))}; two or more are needed"
+    return (
+        f"{found}{roles.gaps_note()}"
+        if roles.gaps
+        else (
+            f"{found}: number the columns of each (image_0, image_1, …), or say which they are with features (--keys)"
         )
+    )
+
+
+def _lacks_labels(roles: Roles) -> str:
+    if any(is_labels(role) for role in roles.plain):
+        return ""
+    broken = {stem for stem, _ in roles.gaps}
+    others = [*roles.texts, *(name for name in roles.unused if stem_of(name) not in broken)]
+    column = others[0] if len(others) == 1 else roles.texts[0] if len(roles.texts) == 1 else "COLUMN"
+    plain = [*roles.plain.values(), *([(roles.split,)] if roles.split is not None else [])]
+    columns = [ranges(of_one) for of_one in roles.features.values()] + [name for one in plain for name in one]
+    return (
+        f"no column of labels; it is called label (or labels, or MODALITY_label), and the columns are "
+        f"{listed([*columns, *roles.texts, *roles.unused], 12)}: rename one, or name it with --keys labels={column} "
+        f'(label="{column}" of Dataset.from_frame)'
+    )
 
 
 def _role(name: str) -> str:
@@ -194,20 +247,22 @@ def _owner(role: str) -> str:
 def _modalities(kinds: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     """Modality -> its columns, by their names and kinds, in the order of the table."""
     lists = [name for name, kind in kinds.items() if kind == LISTS and name not in _PLAIN]
-    numbered = {
+    of_stem = {
         stem: columns
-        for stem, columns in _numbered([name for name, kind in kinds.items() if kind != LISTS]).items()
+        for stem, columns in numbered([name for name, kind in kinds.items() if kind != LISTS]).items()
         if stem not in lists and any(kinds[column] == NUMBER for column in columns)
     }
-    stem_of = {name: stem for stem, columns in numbered.items() for name in columns}
-    stems = dict.fromkeys(stem_of.get(name, name) for name in kinds if name in stem_of or name in lists)
+    stem_by_name = {name: stem for stem, columns in of_stem.items() for name in columns}
+    stems = dict.fromkeys(stem_by_name.get(name, name) for name in kinds if name in stem_by_name or name in lists)
     if not stems:
+        broken = gaps([name for name, kind in kinds.items() if kind == NUMBER])
         raise RefusedError(
-            "has no column of lists of numbers, and no numbered columns such as image_0, image_1, …, for features "
+            "has no column of lists of numbers, and no numbered columns such as image_0, image_1, …, without a gap, "
+            f"for features{''.join(f'; {text}' for text in list(broken.values())[:3])} "
             f"(columns: {listed(kinds, 10)}); {_REMEDY} (for pictures and texts run python -m mrl_jax.data featurize "
             "first)"
         )
-    return {stem: _features(stem, numbered.get(stem, (stem,)), kinds) for stem in stems}
+    return {stem: _features(stem, of_stem.get(stem, (stem,)), kinds) for stem in stems}
 
 
 def _plain_roles(
@@ -239,19 +294,6 @@ def _plain_roles(
                 raise RefusedError(f"two columns hold {role}; keep one")
             plain[role] = (name,)
     return plain, split
-
-
-def _numbered(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Stem -> its columns in numeric order, for numbers from 0 or 1 without a gap."""
-    stems = dict[str, dict[int, str]]()
-    for name in names:
-        if match := _NUMBERED.fullmatch(name):
-            stems.setdefault(match[1], {})[int(match[2])] = name
-    return {
-        stem: tuple(found[number] for number in sorted(found))
-        for stem, found in stems.items()
-        if len(found) > 1 and min(found) in (0, 1) and max(found) - min(found) == len(found) - 1
-    }
 
 
 def _without(kinds: Mapping[str, str], columns: Iterable[str | None]) -> dict[str, str]:

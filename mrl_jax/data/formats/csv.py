@@ -17,11 +17,11 @@ import numpy as np
 
 from mrl_jax.data.dataset import SPLITS
 from mrl_jax.data.formats.arrow_table import Table, arrays_of_table
-from mrl_jax.data.formats.columns import TEXT, check_modalities, kind_of
+from mrl_jax.data.formats.columns import TEXT, check_modalities, kind_of, lacking
 from mrl_jax.data.formats.errors import Read, RefusedError, input_errors
 from mrl_jax.data.formats.limits import check_memory
 from mrl_jax.data.formats.parquet import split_of_name
-from mrl_jax.errors import DatasetWarning, InputError, listed
+from mrl_jax.errors import DatasetWarning, InputError
 
 __all__ = ["SUFFIXES", "open_csv"]
 
@@ -33,7 +33,7 @@ _HEADER = re.compile(rb'(?:[^"\r\n]+|"[^"]*"?)*')  # the first line; quoted name
 _INDEX = ("", "Unnamed: 0")  # headers of an index that pandas wrote
 
 
-def open_csv(paths: Sequence[Path], named: Mapping[str, Any] | None = None) -> dict[str, Read]:
+def open_csv(paths: Sequence[Path], named: Mapping[str, Any] | None = None) -> tuple[dict[str, Read], str]:
     """Read one CSV file, or a file for each split.
 
     Args:
@@ -41,7 +41,7 @@ def open_csv(paths: Sequence[Path], named: Mapping[str, Any] | None = None) -> d
         named: as in `roles_of`.
 
     Returns:
-        As `TableArrays.arrays`, each already read.
+        As `TableArrays.arrays`, each already read; and what the table lacks to be a data set, as `columns.lacking`.
 
     Raises:
         InputError: a file is no table, or its columns do not fit.
@@ -50,7 +50,7 @@ def open_csv(paths: Sequence[Path], named: Mapping[str, Any] | None = None) -> d
         DatasetWarning: columns of numbers are not used.
     """
     by_split = len(paths) > 1
-    arrays, first = dict[str, np.ndarray](), dict[str, str]()
+    arrays, first, lacks = dict[str, np.ndarray](), dict[str, str](), ""
     for path in paths:
         split = split_of_name(path.name) if by_split else None
         if by_split and (split is None or SPLITS[split] in first):
@@ -67,17 +67,13 @@ def open_csv(paths: Sequence[Path], named: Mapping[str, Any] | None = None) -> d
                     f"has a split in its name and a column {read.roles.split!r}; drop the column, or give the file by "
                     "itself"
                 )
-        if not named and (unused := [name for name in read.roles.unused if name not in _INDEX]):
-            warnings.warn(
-                f"data file {str(path)!r}: columns of numbers that are not used: {listed(unused, 6)}; modalities are "
-                f"{', '.join(read.roles.features)}",
-                DatasetWarning,
-                stacklevel=2,
-            )
+        if not named and (note := read.roles.unused_note(without=_INDEX)):
+            warnings.warn(f"data file {str(path)!r}: {note}", DatasetWarning, stacklevel=2)
+        lacks = lacks or lacking(read.roles)
         prefix = "" if split is None else f"{SPLITS[split]}_"
         first |= {} if split is None else {SPLITS[split]: path.name}
         arrays |= {key if key == "class_names" else f"{prefix}{key}": x for key, x in read.arrays.items()}
-    return {key: partial(_given, x) for key, x in arrays.items()}
+    return {key: partial(_given, x) for key, x in arrays.items()}, lacks
 
 
 def _given(x: np.ndarray) -> np.ndarray:

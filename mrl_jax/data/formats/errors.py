@@ -48,7 +48,7 @@ def input_errors(path: Path, part: str = "") -> Iterator[None]:
     except InputError:
         raise
     except RefusedError as error:
-        raise InputError(f"data file {str(path)!r}:{part} {one_line(error)}") from error
+        raise InputError(f"data file {str(path)!r}:{part} {one_line(error, 800)}") from error
     except MemoryError as error:
         raise InputError(
             f"data file {str(path)!r}:{part} does not fit into memory; split it or use fewer rows"
@@ -68,6 +68,6 @@ def _raise_damaged(path: Path, part: str, error: Exception) -> NoReturn:
     raise InputError(f"data file {str(path)!r}:{part} is damaged ({reason}); download or write it again") from error
 
 
-def one_line(text: object) -> str:
-    """The text as one printable line of at most 200 characters."""
-    return "".join(c if c.isprintable() else "?" for c in " ".join(str(text).split()))[:200]
+def one_line(text: object, most: int = 200) -> str:
+    """The text as one printable line of at most `most` characters."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(str(text).split()))[:most]

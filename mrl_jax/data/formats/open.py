@@ -41,11 +41,12 @@ class LazyArrays(Mapping[str, np.ndarray]):
 
     Attributes:
         is_own: whether the names are those of the own layout, since columns were named or go by their names.
+        lacks: what a table lacks to be a data set, and the remedy; empty if nothing, or for other files.
     """
 
-    def __init__(self, path: Path, reads: Mapping[str, Read], is_own: bool = False) -> None:
+    def __init__(self, path: Path, reads: Mapping[str, Read], is_own: bool = False, lacks: str = "") -> None:
         """Store the function that reads each array; nothing is read yet."""
-        self._path, self._reads, self.is_own = path, dict(reads), is_own
+        self._path, self._reads, self.is_own, self.lacks = path, dict(reads), is_own, lacks
 
     @property
     def is_small(self) -> bool:
@@ -137,15 +138,17 @@ def open_arrays(path: Path, named: Mapping[str, Sequence[str]] | None = None) ->
         with input_errors(path):
             tables, splits = _tables(path)
         if tables and tables[0].suffix.lower() in CSV_SUFFIXES:
-            yield LazyArrays(path, open_csv(tables, named), is_own=True)
+            from_csv, lacks = open_csv(tables, named)
+            yield LazyArrays(path, from_csv, True, lacks)
             return
         with input_errors(path):
             reads: Mapping[str, Read]
+            lacks = ""
             if tables:
-                reads, is_own = open_parquet(tables, stack, splits, named)
+                reads, is_own, lacks = open_parquet(tables, stack, splits, named)
             else:
                 reads, is_own = (_open_folder if path.is_dir() else _open_file)(path, stack), False
-        yield LazyArrays(path, reads, is_own)
+        yield LazyArrays(path, reads, is_own, lacks)
 
 
 def _tables(path: Path) -> tuple[list[Path], Callable[[Path], str] | None]:

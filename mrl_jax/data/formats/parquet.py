@@ -27,6 +27,7 @@ from mrl_jax.data.formats.columns import (
     is_shown,
     is_text,
     kind_of,
+    lacking,
     roles_of,
     value_type,
 )
@@ -74,7 +75,7 @@ def open_parquet(
     stack: contextlib.ExitStack,
     named: Callable[[Path], str] | None = None,
     keys: Mapping[str, Sequence[str]] | None = None,
-) -> tuple[dict[str, Read], bool]:
+) -> tuple[dict[str, Read], bool, str]:
     """List one Parquet file, or the shards of a folder.
 
     Args:
@@ -86,7 +87,8 @@ def open_parquet(
     Returns:
         `{split}_{modality}` float [N, D]; `{split}_labels` or `{split}_{modality}_labels` [N]; `{split}_ids` str [N];
         and, where a modality has missing rows (which become zeros), `{split}_{modality}_mask` bool [N], True = present.
-        Without `{split}_` where nothing gives the split. And whether the keys are columns.
+        Without `{split}_` where nothing gives the split. Whether the keys are columns. And what the table lacks to be
+        a data set, as `columns.lacking`.
 
     Raises:
         InputError: pyarrow is missing, or the columns do not have this layout.
@@ -97,14 +99,16 @@ def open_parquet(
         raise InputError(f"data file {str(paths[0])!r} is Parquet, which needs pyarrow; pip install pyarrow") from error
     if keys:
         try:
-            return _open_shards(paths, stack, named, keys), True
+            reads, lacks = _open_shards(paths, stack, named, keys)
+            return reads, True, lacks
         except InputError:
             with contextlib.suppress(InputError):
-                reads = _open_shards(paths, stack, named, None)
+                reads, _ = _open_shards(paths, stack, named, None)
                 if all(key in reads for of_one in keys.values() for key in of_one):
-                    return reads, False
+                    return reads, False, ""
             raise
-    return _open_shards(paths, stack, named, None), False
+    reads, lacks = _open_shards(paths, stack, named, None)
+    return reads, False, lacks
 
 
 def _open_shards(
@@ -112,7 +116,7 @@ def _open_shards(
     stack: contextlib.ExitStack,
     named: Callable[[Path], str] | None,
     keys: Mapping[str, Sequence[str]] | None,
-) -> dict[str, Read]:
+) -> tuple[dict[str, Read], str]:
     shards = []
     for path in paths:
         with input_errors(path):
@@ -143,7 +147,7 @@ def _open_shards(
             )
         if len(names := next((c for role, c in roles.plain.items() if role == "labels"), ())) > 1:
             reads["class_names"] = partial(np.array, names)
-    return reads
+    return reads, lacking(roles)
 
 
 def _open_shard(
@@ -249,7 +253,7 @@ def _described(shard: _Shard) -> tuple[Roles, list[str]]:
     """What the columns of a file are, and the types of those that are read."""
     roles, schema = shard.roles, shard.file.schema_arrow
     read = [column for columns in (*roles.features.values(), *roles.plain.values()) for column in columns]
-    return roles._replace(unused=()), [str(value_type(schema.field(column).type)) for column in read]
+    return Roles(*roles[:3]), [str(value_type(schema.field(column).type)) for column in read]
 
 
 def _batches(shard: _Shard, column: str) -> Iterator[tuple[int, Any]]:

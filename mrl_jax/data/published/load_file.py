@@ -64,6 +64,8 @@ def load_arrays(
             if not (named and options is not None and options.as_needed):
                 raise
             arrays = stack.enter_context(open_source(path, set_name))
+        if lacks := getattr(arrays, "lacks", ""):
+            raise InputError(f"{path}: {lacks}")
         if path.is_dir() and any(path.glob("*.npy")):
             return _from_folder(arrays, path, modalities, set_name, keep, keys, options)
         is_own = getattr(arrays, "is_own", False)  # then the keys are used up
