@@ -51,6 +51,8 @@ class Method(NamedTuple):
             between two maps, none after the last, then unit rows. Exports to other libraries need it; None where an
             embedding has another form.
         class_layers: (h, params) -> the same from an embedding to scores, whose log-softmax `assign` returns.
+        factorises: whether a step factorises matrices (SVD, Cholesky). Runs of it are then not trained together on CPU,
+            where batches of factorisations can lock the threads of XLA for ever.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Method(NamedTuple):
     init_params: Callable[..., Any] | None = None
     layers: Callable[..., Any] | None = None
     class_layers: Callable[..., Any] | None = None
+    factorises: bool = False
 
 
 class MethodEntry(NamedTuple):

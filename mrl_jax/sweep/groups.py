@@ -74,6 +74,8 @@ def program_of(group: Sequence[ActiveRun]) -> Hashable:
 def _faster_together(run: ActiveRun, devices: Sequence[Any]) -> bool:
     if devices[0].platform != "cpu":
         return True
+    if run.spec.method.factorises:
+        return False
     weights = jax.tree.leaves(run.spec.template.best)
     return sum(x.size for x in weights) <= _SMALL
 

@@ -109,6 +109,14 @@ def test_more_runs_than_devices_share_them_and_their_memory_and_send_nothing():
     assert needed <= 3 * bytes_of_a_run(specs[0]) <= 2 * needed
 
 
+def test_runs_that_factorise_matrices_are_apart_on_cpu():
+    configs = grid(toy_config(method="dcca", batch_size=60, embed_dim=2), seed=range(3))
+    data = prepare_data(configs[0], toy_arrays())
+    runs = [ActiveRun(prepare_run(c, data), None) for c in configs]
+    assert [len(g) for g in groups(runs, [0] * 3, "auto", jax.devices()[:1])] == [1, 1, 1]
+    assert [len(g) for g in groups(runs, [0] * 3, "together", jax.devices()[:1])] == [3]
+
+
 def test_runs_of_a_group_have_one_program_and_fit_the_memory(monkeypatch):
     configs = [*grid(toy_config(), loss=["rc", "ce"], seed=range(5)), toy_config(stream="on"), toy_config(epochs=2)]
     resident = prepare_data(configs[0], toy_arrays())

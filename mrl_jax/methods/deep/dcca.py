@@ -187,7 +187,7 @@ def dcca(decodes: bool = False) -> Method:
         decays=decays,
         layers=_layers,
         needs=frozenset({"two modalities", "resident"}),
-    )
+    )._replace(factorises=True)
 
 
 def _describe(config: "Config") -> str:

@@ -144,7 +144,7 @@ def smln() -> Method:
         objective=_objective,
         decays=decays,
         layers=layers,
-    )
+    )._replace(factorises=True)
 
 
 def _warnings(config: "Config", noise: OracleNoise | None) -> Iterable[str]:

@@ -1,6 +1,7 @@
 """What holds for every method with networks: rows that do not count, several devices, resuming, sweeps."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -115,6 +116,14 @@ def test_what_its_entry_declares(name):
         np.testing.assert_allclose(np.linalg.norm(z, axis=-1), 1.0, atol=1e-5)
         if method.assign is not None:
             np.testing.assert_allclose(np.exp(method.assign(h, state.params, z)).sum(axis=-1), 1.0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_a_method_says_whether_its_step_factorises_matrices(name):
+    method, h, state, batch = start(name)
+    program = str(jax.make_jaxpr(functools.partial(step_of, method))(h, state, batch))
+    found = re.search(r"= (svd|cholesky|eigh|lu|qr|householder\w*)\b", program)
+    assert method.factorises == (found is not None)
 
 
 def arrays_of(name, missing=True):
